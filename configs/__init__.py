@@ -1,0 +1,1 @@
+"""Run configurations: one file a run; base.py holds every key."""

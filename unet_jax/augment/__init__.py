@@ -1,0 +1,1 @@
+"""Augmentations: pure jax functions of (key, image, label), run in the step."""

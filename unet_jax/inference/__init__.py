@@ -1,0 +1,1 @@
+"""A network applied to images of any size."""

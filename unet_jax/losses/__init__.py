@@ -1,0 +1,1 @@
+"""Loss functions: pure, from logits, reduced by the caller."""

@@ -1,0 +1,1 @@
+"""Scores, from counts and from surfaces."""

@@ -1,0 +1,1 @@
+"""Flax (linen) networks and the operations they are made of."""

@@ -1,0 +1,1 @@
+"""State, step and checkpoints of a training run."""
