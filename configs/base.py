@@ -1,0 +1,90 @@
+"""Every key of a run, with its default. Other configs are this one plus differences.
+
+A key whose comment starts with `may change` may differ when a run is resumed; any other
+difference is refused with both values.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Return the defaults: the embedded brain MRI and a small U-Net."""
+    config = ConfigDict()
+    config.name = "base"  # the default workdir is runs/<name>
+    config.seed = 0  # of initial parameters, shuffling, crops and augmentation
+    config.init_from = ""  # workdir of another run to take the first weights from
+
+    config.data = data = ConfigDict()
+    data.name = "mni152_tissue"  # a TFDS data set: one of ours, or a prepared one
+    data.data_dir = ""  # may change: where TFDS keeps its files; "" = TFDS's default
+    data.train_split = "train"  # TFDS split, slicing such as "train[:90%]" allowed
+    data.validation_split = "validation"  # chooses the best checkpoint
+    data.test_split = "test"  # scored once, at the end
+    data.image_key = "image"  # feature with the image
+    data.label_key = "label"  # feature with the label of every pixel
+    data.volume_key = "volume"  # feature that names a slice's volume; "" = pictures
+    data.slice_index_key = "slice_index"  # feature with a slice's place in its volume
+    data.spacing_key = "spacing"  # feature with mm a pixel and axis; "" = unknown
+    data.group_key = ""  # feature with the patient; "" = each case is its own
+    data.label_map = ()  # ((stored value, class), ...), class -1 = ignored; () = as is
+    data.class_names = ("background", "foreground")  # class 0 first
+    data.class_colors = ((0, 0, 0), (230, 57, 70))  # red, green, blue: one a class
+    data.include_background = False  # count class 0 in overlap losses and mean scores
+    data.slice_axis = 2  # RAS axis that a 2-D network sees a volume's slices of
+    data.spacing = config_dict.placeholder(object)  # training mm; None = median
+    data.size = config_dict.placeholder(tuple)  # resize pictures to it; None = as is
+    data.crop_nonzero = True  # cut the empty border off
+    data.intensity = "zscore"  # "zscore" (MR), "percentile" (CT), "full_range" (photos)
+    data.foreground_oversampling = 1 / 3  # share of crops centred on a random class
+    data.cache_gib = 4.0  # may change: memory for prepared cases
+    data.num_threads = 2  # may change: threads that draw crops ahead
+
+    config.model = model = ConfigDict()
+    model.name = "small"  # preset: "tiny", "small", "base"; the keys below change it
+    model.features = config_dict.placeholder(tuple)  # a stage, fine to coarse
+    model.convolutions_per_stage = config_dict.placeholder(object)  # int, or one each
+    model.kernel_sizes = config_dict.placeholder(tuple)  # one a stage; None = 3
+    model.strides = config_dict.placeholder(tuple)  # one between stages; None = 2
+    model.norm = "instance"  # "instance", "group", "batch" (synchronised)
+    model.norm_groups = 8  # of group norm
+    model.upsample = "transposed"  # "transposed", "resize"
+    model.dtype = "float32"  # of the computation: "float32", "bfloat16"
+
+    config.loss = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))  # name, weight, how
+
+    config.augment = augment = ConfigDict()
+    augment.enabled = True  # off: the crops as they are
+    augment.options = ConfigDict()  # differences from augment/policy.py's defaults
+
+    config.train = train = ConfigDict()
+    train.steps = 1000  # may change: updates of the parameters
+    train.batch_size = 8  # crops an update, over all devices
+    train.patch_size = (96, 96)  # pixels of a crop; its length makes the net 2-D or 3-D
+    train.accumulation = 1  # parts that a device cuts its share of the batch into
+    train.ema_decay = 0.0  # moving average of parameters, used for scores; 0 = off
+    train.early_stopping_patience = 0  # evaluations without a better Dice; 0 = off
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = "adamw"  # "adamw", "sgd" (Nesterov)
+    optimizer.learning_rate = 4e-3  # at the end of the warm-up
+    optimizer.schedule = "cosine"  # "cosine", "polynomial", "constant"
+    optimizer.warmup_steps = 50  # linear, from zero
+    optimizer.final_fraction = 0.0  # last learning rate as a share of the peak
+    optimizer.power = 0.9  # of the polynomial schedule
+    optimizer.weight_decay = 1e-4  # norms and biases are spared
+    optimizer.momentum = 0.99  # of sgd
+    optimizer.gradient_clip = 1.0  # largest global norm; 0 = off
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.every_steps = 250  # may change: steps between validations
+    evaluation.train_images = 16  # may change: training images scored beside them
+    evaluation.overlap = 0.5  # may change: of the windows of inference
+    evaluation.window_batch = 8  # may change: windows in one pass of the network
+    evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
+
+    config.log = log = ConfigDict()
+    log.every_steps = 25  # may change: steps between lines of metrics.jsonl
+    log.overlays = 4  # may change: test cases drawn at the end
+
+    config.compilation_cache_dir = "~/.cache/unet_jax"  # may change: "" = none
+    return config

@@ -1,0 +1,200 @@
+"""From a config to the objects of a run. Below this room no ConfigDict is read."""
+
+
+import flax.linen as nn
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.data.case import Case, Source
+from unet_jax.data.pipeline import PreparedCases
+from unet_jax.data.preprocess import Preprocessing, fit
+from unet_jax.data.sources.tfds import TfdsSource
+from unet_jax.errors import InputError
+from unet_jax.models.unet import create_model
+from unet_jax.training.optimizer import create_optimizer, create_schedule
+
+SPLITS = ("train", "validation", "test")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuse what no run can be made of, before anything is read.
+
+    Args:
+        config: the resolved config.
+
+    Raises:
+        InputError: a value is out of range or two do not fit together.
+    """
+    data, train = config.data, config.train
+    if len(data.class_names) < 2 or len(set(data.class_names)) < len(data.class_names):
+        raise InputError(
+            f"data.class_names: found {tuple(data.class_names)}, expected at least two "
+            "different names, the background's first"
+        )
+    if len(data.class_colors) != len(data.class_names):
+        raise InputError(
+            f"data.class_colors: found {len(data.class_colors)} colours for "
+            f"{len(data.class_names)} classes; give one (red, green, blue) a class"
+        )
+    if len(train.patch_size) not in (2, 3):
+        raise InputError(
+            f"train.patch_size: found {tuple(train.patch_size)}, expected two sizes "
+            "(2-D network) or three (3-D)"
+        )
+    for key, value in (
+        ("train.steps", train.steps),
+        ("train.batch_size", train.batch_size),
+        ("train.accumulation", train.accumulation),
+        ("eval.every_steps", config.eval.every_steps),
+        ("eval.window_batch", config.eval.window_batch),
+        ("log.every_steps", config.log.every_steps),
+        *((f"train.patch_size[{i}]", size) for i, size in enumerate(train.patch_size)),
+    ):
+        if value < 1:
+            raise InputError(f"{key}: found {value}, expected at least 1")
+    for key, value in (
+        ("data.foreground_oversampling", data.foreground_oversampling),
+        ("eval.overlap", config.eval.overlap),
+        ("train.ema_decay", train.ema_decay),
+    ):
+        top = 1 if key.startswith("data") else 0.999999
+        if not 0 <= value <= top:
+            raise InputError(f"{key}: found {value}, expected 0 up to {top}")
+
+
+def create_source(config: ConfigDict, split: str) -> TfdsSource:
+    """Open one split of the data set.
+
+    Args:
+        config: the resolved config.
+        split: "train", "validation" or "test".
+
+    Returns:
+        Its cases, read when they are asked for.
+
+    Raises:
+        InputError: the data set or the split is not there.
+    """
+    data = config.data
+    return TfdsSource(
+        name=data.name,
+        split=data[f"{split}_split"],
+        data_dir=data.data_dir or None,
+        image_key=data.image_key,
+        label_key=data.label_key,
+        label_map=tuple(data.label_map) or None,
+        num_classes=len(data.class_names),
+        volume_key=data.volume_key or None,
+        slice_index_key=data.slice_index_key or None,
+        spacing_key=data.spacing_key or None,
+        group_key=data.group_key or None,
+    )
+
+
+def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
+    """Learn from the training split what the config leaves to the data.
+
+    Args:
+        config: the resolved config.
+        source: the training cases.
+
+    Returns:
+        The preprocessing of training and of every later prediction.
+    """
+    data = config.data
+    return fit(
+        (source[index] for index in range(len(source))),
+        network_dims=len(config.train.patch_size),
+        slice_axis=data.slice_axis,
+        spacing="median" if data.spacing is None else data.spacing,
+        size=data.size,
+        crop_nonzero=data.crop_nonzero,
+        intensity=data.intensity,
+    )
+
+
+def create_prepared_cases(
+    config: ConfigDict, source: Source, preprocessing: Preprocessing
+) -> PreparedCases:
+    """Put the training cases on the training grid, slices of volumes first.
+
+    Args:
+        config: the resolved config.
+        source: the training cases.
+        preprocessing: learnt from them.
+
+    Returns:
+        Random access to examples: pictures, volumes, or slices of volumes.
+    """
+    first = source[0]
+    case_dims = first.image.ndim - 1
+    axis = preprocessing.stack_axis(case_dims)
+
+    def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
+        image, inverse = preprocessing.apply(case.image, case.spacing)
+        label = inverse.apply_label(case.label)
+        if axis is not None:
+            image, label = np.moveaxis(image, axis, 0), np.moveaxis(label, axis, 0)
+        return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+    return PreparedCases(
+        source,
+        prepare,
+        num_classes=len(config.data.class_names),
+        spatial_dims=preprocessing.network_dims,
+        by_slice=axis is not None,
+        cache_bytes=int(config.data.cache_gib * 2**30),
+        seed=config.seed,
+        num_threads=config.data.num_threads,
+    )
+
+
+def create_network(config: ConfigDict, *, axis_name: str | None) -> nn.Module:
+    """Build the network of a config.
+
+    Args:
+        config: the resolved config.
+        axis_name: of the mapped devices in training; None in inference.
+
+    Returns:
+        A linen module ``(batch, *spatial, channels) -> logits``.
+
+    Raises:
+        InputError: the model or an option of it is unknown.
+    """
+    options = {
+        key: value
+        for key, value in config.model.items()
+        if key not in ("name", "dtype") and value is not None
+    }
+    try:
+        return create_model(
+            name=config.model.name,
+            num_classes=len(config.data.class_names),
+            dtype=config.model.dtype,
+            axis_name=axis_name,
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"model: {error}") from None
+
+
+def create_optimizer_and_schedule(config: ConfigDict):
+    """Build the optimiser and the learning rate of each step."""
+    options = config.optimizer
+    schedule = create_schedule(
+        name=options.schedule,
+        learning_rate=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        total_steps=config.train.steps,
+        final_fraction=options.final_fraction,
+        power=options.power,
+    )
+    optimizer = create_optimizer(
+        name=options.name,
+        schedule=schedule,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
+        gradient_clip=options.gradient_clip,
+    )
+    return optimizer, schedule

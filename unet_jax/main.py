@@ -1,0 +1,159 @@
+"""The command line: flags, then one call.
+
+    python -m unet_jax.main --config=configs/brain.py
+    python -m unet_jax.main --mode=evaluate --workdir=runs/brain
+    python -m unet_jax.main --mode=predict --workdir=runs/brain \
+        --input=scan.nii.gz --output=segmented/
+
+Nothing heavy is imported before the flags are read, so that --help is quick.
+"""
+
+import pathlib
+import re
+import shlex
+import sys
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from unet_jax.errors import InputError, RunError
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Config of the run, e.g. configs/brain.py; --config.any.key=value changes a key.",
+    lock_config=True,
+)
+flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config.name>.")
+flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
+flags.DEFINE_string("input", None, "predict: an image file, or a folder of them.")
+flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
+flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def main(argv: list[str]) -> None:
+    """Do what the flags say; exit 2 with one line if the user can mend it."""
+    try:
+        if len(argv) > 1:
+            raise InputError(f"found the argument {argv[1]!r}, expected flags only")
+        run()
+    except (InputError, RunError) as error:
+        if FLAGS.debug:
+            raise
+        _exit(error, code=2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        print(
+            "\nunet_jax: stopped; the same command goes on from the last checkpoint:\n"
+            f"  python -m unet_jax.main {shlex.join(sys.argv[1:])}",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def run() -> None:
+    """Make the one call that ``--mode`` names."""
+    match FLAGS.mode:
+        case "train":
+            config, profile = _config(), _profile(FLAGS.profile)
+            from unet_jax.train import train_and_evaluate
+
+            train_and_evaluate(config, _workdir(), profile=profile)
+        case "evaluate":
+            workdir = _workdir()
+            from unet_jax.score import evaluate_run
+
+            evaluate_run(workdir)
+        case "predict":
+            workdir = _workdir()
+            for name in ("input", "output"):
+                if not FLAGS[name].value:
+                    raise InputError(f"--mode=predict needs --{name}=PATH")
+            from unet_jax.predict import predict_files
+
+            predict_files(workdir, input_path=FLAGS.input, output_folder=FLAGS.output)
+
+
+def _config() -> ConfigDict:
+    """Return the config of the flag."""
+    if FLAGS.config is None:
+        raise InputError(
+            "--config: found nothing, expected a file such as configs/brain.py"
+        )
+    return FLAGS.config
+
+
+def _workdir() -> pathlib.Path:
+    """Return the folder of the run, named by flag or by the config."""
+    if FLAGS.workdir:
+        return pathlib.Path(FLAGS.workdir)
+    if FLAGS.config is None:
+        raise InputError(f"--mode={FLAGS.mode} needs --workdir=FOLDER of a run")
+    return pathlib.Path("runs") / FLAGS.config.name
+
+
+def _profile(text: str | None) -> tuple[int, int] | None:
+    """Read START:STOP."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise InputError(
+            f"--profile: found {text!r}, expected START:STOP, two steps such as 10:20"
+        )
+    return int(match[1]), int(match[2])
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the flags; a mistake in them is one line and exit code 2."""
+    try:
+        _check_config_file(argv)
+        return FLAGS(argv)
+    except SystemExit:  # absl leaves --help with code 1
+        sys.exit(0)
+    except (flags.Error, InputError) as error:
+        if "--debug" in argv:
+            raise
+        _exit(error)
+    except Exception as error:  # whatever a config file raises when it is loaded
+        if "--debug" in argv:
+            raise
+        _exit(_explain_config_error(argv, error))
+
+
+def _check_config_file(argv: list[str]) -> None:
+    """Refuse a config file that is not there; it would fail only when it is used."""
+    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = pathlib.Path(value if equals else following)
+            if not path.is_file():
+                raise InputError(
+                    f"--config: no file {str(path)!r}; expected a config such as "
+                    "configs/brain.py"
+                )
+
+
+def _explain_config_error(argv: list[str], error: Exception) -> str:
+    """Name the override whose key the config does not have, or what went wrong."""
+    reason = " ".join(str(error).replace("\\n", " ").split())
+    key = re.search(r"\w+", reason)
+    near = re.search(r"Did you mean \"(\w+)\"", reason)
+    for argument in argv[1:]:
+        name = argument.partition("=")[0]
+        if key and name.startswith("--config.") and key[0] in name.split("."):
+            hint = f"; did you mean {near[1]!r}?" if near else ""
+            return f"{argument}: the config has no key {key[0]!r}{hint}"
+    return f"--config: cannot be loaded: {type(error).__name__}: {reason}"
+
+
+def _exit(error: object, code: int = 2) -> None:
+    """Print one line and leave."""
+    line = " ".join(str(error).split())
+    print(f"unet_jax: error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

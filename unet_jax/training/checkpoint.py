@@ -1,0 +1,332 @@
+"""What a run needs to go on: state, place in the data and record, in one checkpoint.
+
+Orbax writes in the background and makes a checkpoint appear under its name only when
+it is whole. The scores are kept here and not as Orbax's metrics, for which a NaN may be
+the best, and a checkpoint without a score is never deleted.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from unet_jax.errors import InputError
+
+_LATEST_TO_KEEP = 3
+_RUN_FILE = "run.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the three latest and the best.
+
+    The best is the first of those with the highest score. A score that is None or not
+    finite never is the best and never takes its place.
+
+    Args:
+        directory: the folder of all checkpoints; made where it is missing.
+        read_only: neither make the folder nor clear away unfinished checkpoints, which
+            may be those of a run that is writing now.
+
+    Raises:
+        InputError: if the scores in it cannot be read.
+    """
+
+    def __init__(
+        self, directory: str | pathlib.Path, *, read_only: bool = False
+    ) -> None:
+        """Find what is there."""
+        # Orbax takes absolute paths only.
+        self._directory = pathlib.Path(directory).absolute()
+        self._scores: dict[int, float | None] = {}
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                preservation_policy=_KeepLatestAndBest(self._scores),
+            ),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(filename=_RUN_FILE),
+            },
+        )
+        for step in self._manager.all_steps():
+            self._scores[step] = self._read_score(step)
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        iterator_state: dict[str, Any],
+        record: dict[str, Any],
+        score: float | None,
+    ) -> bool:
+        """Begin to save; the arguments may change or be donated after it returns.
+
+        Waits for the save before it, and raises what went wrong in it.
+
+        Args:
+            step: number of updates done.
+            state: pytree of arrays.
+            iterator_state: the data iterator's, of the batch that the step consumed.
+            record: JSON-able record of the best score and what belongs to it.
+            score: validation Dice, larger is better; None if not validated.
+
+        Returns:
+            False, and nothing is written, where the step is there already: a run that
+            was resumed comes by the step that it was resumed from.
+        """
+        if step in self._manager.all_steps():
+            return False
+        finite = score is not None and math.isfinite(score)
+        self._scores[step] = score if finite else None
+        run = {
+            "iterator_state": iterator_state,
+            "record": record,
+            "score": self._scores[step],
+        }
+        # Orbax makes the text later, in another thread: by then a dict may be changed.
+        run = json.loads(json.dumps(run))
+        return self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
+            ),
+            force=True,
+        )
+
+    def restore(
+        self, step: int | None, template: Any
+    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Read a checkpoint, each array placed as its place in the template is.
+
+        Args:
+            step: which one; None for the latest.
+            template: pytree of arrays (or ``ShapeDtypeStruct`` with a sharding), of the
+                structure, shapes and dtypes that were saved.
+
+        Returns:
+            State, iterator state and record as they were given to ``save``.
+
+        Raises:
+            InputError: if the checkpoint is missing or damaged, or does not fit.
+        """
+        step = self._find(step)
+        _check_fit(self._path(step), saved=self._shapes(step), template=template)
+        restored = self._read(
+            step,
+            state=ocp.args.StandardRestore(jax.tree.map(_abstract, template)),
+            run=ocp.args.JsonRestore(),
+        )
+        run = restored["run"]
+        return restored["state"], run["iterator_state"], run["record"]
+
+    def restore_raw(self, step: int | None) -> dict[str, Any]:
+        """Read the arrays of a state without knowing its classes or devices.
+
+        Args:
+            step: which one; None for the latest.
+
+        Returns:
+            Nested dicts (and lists for tuples) of NumPy arrays, by attribute name:
+            ``params``, ``batch_stats``, ``ema_params``, ...
+
+        Raises:
+            InputError: if the checkpoint is missing or damaged.
+        """
+        step = self._find(step)
+        template = jax.tree.map(
+            lambda saved: np.empty(saved.shape, saved.dtype), self._shapes(step)
+        )
+        restored = self._read(step, state=ocp.args.StandardRestore(template))
+        return restored["state"]
+
+    def latest_step(self) -> int | None:
+        """Return the last step that was saved; None without a checkpoint."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Return the first step with the highest score; None without a score."""
+        return _best_step(self._manager.all_steps(), self._scores)
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk, and raise what went wrong in it."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the last save and end the threads."""
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _path(self, step: int) -> pathlib.Path:
+        """Return the folder of one checkpoint."""
+        return self._directory / str(step)
+
+    def _find(self, step: int | None) -> int:
+        """Return the step to read, once it is on disk."""
+        self.wait()
+        steps = list(self._manager.all_steps())
+        found = self.latest_step() if step is None else step
+        if found is None or found not in steps:
+            wanted = (
+                "no checkpoint" if step is None else f"no checkpoint of step {step}"
+            )
+            raise InputError(
+                f"{self._directory}: {wanted}; found {steps or 'none'}; train first or "
+                "name the workdir of a run that has one"
+            )
+        return found
+
+    def _read_score(self, step: int) -> float | None:
+        """Read the score of one checkpoint."""
+        path = self._path(step) / "run" / _RUN_FILE
+        try:
+            return json.loads(path.read_text())["score"]
+        except FileNotFoundError:
+            # A run killed while it removed this checkpoint leaves part of it. It was
+            # neither among the latest nor the best, and the next save removes it.
+            return None
+        except Exception as error:
+            raise _damaged(path, error) from error
+
+    def _shapes(self, step: int) -> Any:
+        """Return the saved tree with shapes and dtypes in the place of arrays."""
+        try:
+            tree = self._manager.item_metadata(step)["state"].tree
+        except Exception as error:
+            raise _damaged(self._path(step), error) from error
+        return tree
+
+    def _read(self, step: int, **args: Any) -> Any:
+        """Read some items of one checkpoint."""
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:
+            raise _damaged(self._path(step), error) from error
+
+
+class _KeepLatestAndBest:
+    """Orbax's policy of what stays when a new checkpoint is saved."""
+
+    def __init__(self, scores: dict[int, float | None]) -> None:
+        """Look at the scores as they are when asked."""
+        self._scores = scores
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: Any,
+    ) -> list[bool]:
+        """Say of each checkpoint whether it stays."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        keep = {*sorted(steps)[-_LATEST_TO_KEEP:], _best_step(steps, self._scores)}
+        return [step in keep for step in steps]
+
+
+def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
+    """Start from the parameters of another run where name and shape are the same.
+
+    Args:
+        params: pytree of arrays to fill, nested dicts.
+        source_params: the other run's, such as ``restore_raw(step)["params"]``.
+
+    Returns:
+        ``params`` with the values copied, dtype and devices as they were, and one line
+        for each parameter of either side that was not: its name and both shapes.
+    """
+    here, there = _by_name(params), _by_name(source_params)
+    skipped = [
+        f"{name}: {_shape(there, name)} in the source, {_shape(here, name)} here"
+        for name in sorted(here.keys() | there.keys())
+        if _shape(here, name) != _shape(there, name)
+    ]
+
+    def fill(path: Any, leaf: Any) -> Any:
+        name = _name(path)
+        if _shape(here, name) != _shape(there, name):
+            return leaf
+        return jax.device_put(np.asarray(there[name], leaf.dtype), leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(fill, params), skipped
+
+
+def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
+    """Return the first of the steps with the highest score."""
+    scored = {step: score for step in steps if (score := scores.get(step)) is not None}
+    if not scored:
+        return None
+    return min(scored, key=lambda step: (-scored[step], step))
+
+
+def _abstract(leaf: Any) -> Any:
+    """Describe where and how a leaf is to be restored."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
+    """Refuse a checkpoint with other arrays: Orbax may cut, pad or cast them."""
+    there, here = _by_name(saved), _by_name(template)
+    names = [*here, *(name for name in there if name not in here)]
+    wrong = [
+        f"{name} is {_kind(there, name)} there and {_kind(here, name)} here"
+        for name in names
+        if _kind(there, name) != _kind(here, name)
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InputError(
+            f"{path}: the checkpoint does not fit this network and optimizer: "
+            f"{', '.join(wrong[:3])}{more}; use the config of that run, or init_from "
+            "in a new workdir"
+        )
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Return the leaves by name, such as ``params/stage_0/kernel``."""
+    return {
+        _name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _name(path: Any) -> str:
+    """Join the keys on the way to a leaf; attributes and dict keys look the same."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _shape(leaves: dict[str, Any], name: str) -> str:
+    """Write the shape of a leaf, or that there is none."""
+    return str(tuple(leaves[name].shape)) if name in leaves else "missing"
+
+
+def _kind(leaves: dict[str, Any], name: str) -> str:
+    """Write the shape and dtype of a leaf, or that there is none."""
+    if name not in leaves:
+        return "missing"
+    return f"{_shape(leaves, name)} {np.dtype(leaves[name].dtype)}"
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> InputError:
+    """Say in one line that a checkpoint cannot be read."""
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{path}: the checkpoint cannot be read ({type(error).__name__}: {reason}); "
+        "remove the folder of this step to go on from another checkpoint"
+    )

@@ -1,0 +1,153 @@
+"""The configured sum of losses, reduced over the global batch."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from unet_jax.errors import InputError
+from unet_jax.labels import IGNORE
+from unet_jax.losses.cross_entropy import cross_entropy
+from unet_jax.losses.overlap import dice_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class LossTerm:
+    """One summand of the objective.
+
+    Attributes:
+        name: the name in the config, and in metrics.jsonl.
+        weight: its factor in the sum.
+        function: called with ``logits`` and ``labels``.
+        per_pixel: True for one value a pixel, False for ``(batch, classes)``.
+        pooled: True if the function pools over the batch and needs the axis name.
+    """
+
+    name: str
+    weight: float
+    function: Callable[..., Array]
+    per_pixel: bool
+    pooled: bool
+
+
+def create_loss_terms(
+    spec: Sequence[tuple[str, float, dict[str, Any]]],
+) -> tuple[LossTerm, ...]:
+    """Turn ``(("dice", 1.0, {}), ...)`` of the config into loss functions.
+
+    Args:
+        spec: name, weight and parameters of each summand.
+
+    Returns:
+        The terms, in order.
+
+    Raises:
+        InputError: an unknown name or parameter, an entry of another form, or no entry.
+    """
+    if not spec:
+        raise InputError('loss: found (), expected e.g. (("dice", 1.0, {}),)')
+    return tuple(_create_term(entry) for entry in spec)
+
+
+def _create_term(entry: Any) -> LossTerm:
+    """Build one term, checking its name and parameters against the function."""
+    try:
+        name, weight, parameters = entry
+        weight, parameters = float(weight), dict(parameters)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
+            f'such as ("dice", 1.0, {{}})'
+        ) from None
+    match name:
+        case "dice":
+            function, per_pixel = dice_loss, False
+        case "cross_entropy":
+            function, per_pixel = cross_entropy, True
+        case _:
+            raise InputError(
+                f"loss: unknown loss {name!r}; expected one of 'dice', 'cross_entropy'"
+            )
+    options = sorted(
+        set(inspect.signature(function).parameters) - {"logits", "labels", "axis_name"}
+    )
+    unknown = sorted(set(parameters) - set(options))
+    if unknown:
+        raise InputError(
+            f"loss: {name!r} has no parameter {unknown[0]!r}; "
+            f"expected any of {options or 'none'}"
+        )
+    return LossTerm(
+        name=name,
+        weight=weight,
+        function=functools.partial(function, **parameters),
+        per_pixel=per_pixel,
+        pooled=bool(parameters.get("batch_dice", False)),
+    )
+
+
+def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
+    """Count what the losses are divided by, over the whole global batch.
+
+    They are counted once for the batch, before it is cut into the parts of gradient
+    accumulation: a mean of means would weigh pixels by how their part was filled.
+
+    Args:
+        labels: ``(batch, *spatial)``, the part of this device.
+        axis_name: the mapped axis; None for one device.
+
+    Returns:
+        ``pixels`` (not ignored, at least 1) and ``samples``, float32 scalars.
+    """
+    totals = {
+        "pixels": jnp.sum(labels != IGNORE, dtype=jnp.float32),
+        "samples": jnp.float32(labels.shape[0]),
+    }
+    if axis_name is not None:
+        totals = jax.lax.psum(totals, axis_name)
+    return totals | {"pixels": jnp.maximum(totals["pixels"], 1)}
+
+
+def objective(
+    terms: Sequence[LossTerm],
+    *,
+    logits: Array,
+    labels: Array,
+    totals: dict[str, Array],
+    include_background: bool,
+    axis_name: str | None,
+) -> tuple[Array, dict[str, Array]]:
+    """Compute this device's share of the loss of the global batch.
+
+    The shares of all devices and accumulation parts *add up* to the loss, and so do
+    their gradients.
+
+    Args:
+        terms: from `create_loss_terms`.
+        logits: ``(batch, *spatial, classes)``.
+        labels: ``(batch, *spatial)``.
+        totals: from `global_totals`.
+        include_background: whether overlap losses count class 0.
+        axis_name: the mapped axis; None for one device.
+
+    Returns:
+        The share of the weighted sum, and of each term by name (unweighted).
+    """
+    shares = {}
+    total = jnp.float32(0)
+    for term in terms:
+        options = {"axis_name": axis_name} if term.pooled else {}
+        values = term.function(logits=logits, labels=labels, **options)
+        if term.per_pixel:
+            share = jnp.sum(values) / totals["pixels"]
+        else:
+            foreground = values if include_background else values[:, 1:]
+            share = jnp.sum(jnp.mean(foreground, axis=-1)) / totals["samples"]
+        shares[term.name] = shares.get(term.name, 0.0) + share
+        total = total + term.weight * share
+    return total, shares

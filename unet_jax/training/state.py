@@ -1,0 +1,84 @@
+"""What a training step reads and writes."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One pytree with all that a run carries from step to step.
+
+    There is no random key in it: every key is folded from the configured seed and the
+    global index of the example.
+
+    Attributes:
+        step: number of updates done, int32 scalar.
+        params: float32 parameters.
+        batch_stats: running statistics of batch norm; empty for other norms.
+        opt_state: the optimiser's.
+        ema_params: exponential moving average of the parameters; None when it is off.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    ema_params: Any = None
+
+    @property
+    def eval_variables(self) -> dict[str, Any]:
+        """The variables that validation, test and prediction use."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def create_train_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    input_shape: tuple[int, ...],
+    ema: bool,
+) -> TrainState:
+    """Initialise the parameters and the optimiser.
+
+    Args:
+        model: the network.
+        optimizer: the gradient transformation.
+        seed: of the initial parameters.
+        input_shape: ``(*patch_size, channels)``.
+        ema: whether to keep a moving average of the parameters.
+
+    Returns:
+        The state of step 0.
+    """
+
+    def create() -> TrainState:
+        variables = model.init(jax.random.key(seed), jnp.zeros((1, *input_shape)))
+        params = variables["params"]
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(params),
+            # A copy: the step donates its buffers, and one buffer can go only once.
+            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        )
+
+    return jax.jit(create)()
+
+
+def replicate(state: TrainState) -> TrainState:
+    """Put the state on every local device, as the pmap-ed step expects it.
+
+    Without this, two processes of two devices each die in the first donated step.
+    """
+    mesh = Mesh(np.asarray(jax.local_devices()), ("d",))
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

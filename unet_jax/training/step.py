@@ -1,0 +1,195 @@
+"""The training step, and the one place where it is pmap-ed."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unet_jax.augment.policy import augment_batch, example_keys
+from unet_jax.errors import InputError
+from unet_jax.training.objective import LossTerm, global_totals, objective
+from unet_jax.training.state import TrainState
+
+AXIS = "devices"
+
+TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss_terms: Sequence[LossTerm],
+    include_background: bool,
+    augmentation: dict[str, Any] | None,
+    seed: int,
+    accumulation: int,
+    ema_decay: float,
+) -> TrainStep:
+    """Build ``train_step(state, batch, *, axis_name) -> (state, metrics)``.
+
+    Args:
+        model: the network.
+        optimizer: the gradient transformation.
+        loss_terms: the summands of the loss.
+        include_background: whether overlap losses count class 0.
+        augmentation: options of the augmentation policy; None for no augmentation.
+        seed: of the augmentation; keys are folded from it and the example index.
+        accumulation: parts that the batch of a device is cut into.
+        ema_decay: of the moving average; used if the state carries one.
+
+    Returns:
+        The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
+        *patch)`` and ``example_index (batch,)``; the metrics are scalars of the global
+        batch: ``loss``, each term by name, and ``gradient_norm``.
+    """
+
+    def train_step(
+        state: TrainState, batch: dict[str, jax.Array], *, axis_name: str | None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        images, labels = batch["image"], batch["label"]
+        if augmentation is not None:
+            keys = example_keys(jax.random.key(seed), batch["example_index"])
+            images, labels = augment_batch(keys, images, labels, **augmentation)
+        totals = global_totals(labels, axis_name=axis_name)
+
+        def loss_share(params, batch_stats, images, labels):
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            loss, terms = objective(
+                loss_terms,
+                logits=logits,
+                labels=labels,
+                totals=totals,
+                include_background=include_background,
+                axis_name=axis_name,
+            )
+            return loss, ({"loss": loss, **terms}, updated.get("batch_stats", {}))
+
+        gradients, metrics, batch_stats = _accumulate(
+            jax.grad(loss_share, has_aux=True), state, images, labels, accumulation
+        )
+        if axis_name is not None:
+            gradients, metrics = jax.lax.psum((gradients, metrics), axis_name)
+            # Statistics that are not synchronised differ between the devices.
+            batch_stats = jax.lax.pmean(batch_stats, axis_name)
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        state = _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay)
+        return state, metrics
+
+    return train_step
+
+
+def _accumulate(gradient_function, state, images, labels, parts):
+    """Add up gradients and metrics over equal parts of the batch, one at a time."""
+    if parts == 1:
+        gradients, (metrics, batch_stats) = gradient_function(
+            state.params, state.batch_stats, images, labels
+        )
+        return gradients, metrics, batch_stats
+
+    def split(array):
+        return array.reshape(parts, array.shape[0] // parts, *array.shape[1:])
+
+    def one_part(carry, part):
+        sums, batch_stats = carry
+        gradients, (metrics, batch_stats) = gradient_function(
+            state.params, batch_stats, *part
+        )
+        return (jax.tree.map(jnp.add, sums, (gradients, metrics)), batch_stats), None
+
+    shapes = jax.eval_shape(
+        gradient_function,
+        state.params,
+        state.batch_stats,
+        *(split(array)[0] for array in (images, labels)),
+    )
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0])
+    )
+    ((gradients, metrics), batch_stats), _ = jax.lax.scan(
+        one_part, (zeros, state.batch_stats), (split(images), split(labels))
+    )
+    return gradients, metrics, batch_stats
+
+
+def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
+    """Make one update of the parameters and of their moving average."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = state.ema_params
+    if ema_params is not None:
+        # A young average follows quickly: it must not remember the initial values.
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema_params = optax.incremental_update(params, ema_params, 1 - decay)
+    return state.replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema_params=ema_params,
+    )
+
+
+def pmap_train_step(train_step: TrainStep) -> TrainStep:
+    """Map the step over all devices: the state whole, the batch by its first axis."""
+    return jax.pmap(
+        functools.partial(train_step, axis_name=AXIS),
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        donate_argnums=(0,),
+    )
+
+
+def check_batch_size(
+    batch_size: int, *, devices: int, accumulation: int, processes: int = 1
+) -> None:
+    """Refuse a global batch that the devices cannot share equally.
+
+    Args:
+        batch_size: of the global batch.
+        devices: of all processes.
+        accumulation: parts that the batch of a device is cut into.
+        processes: that read the data.
+
+    Raises:
+        InputError: the batch does not divide.
+    """
+    parts = devices * accumulation
+    if batch_size < 1 or batch_size % parts or batch_size % processes:
+        raise InputError(
+            f"train.batch_size: found {batch_size}, expected a multiple of {parts} "
+            f"({devices} devices x train.accumulation {accumulation}); use "
+            f"--config.train.batch_size={max(1, round(batch_size / parts)) * parts}"
+        )
+
+
+def shard_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
+    """Deal the rows of a batch to the devices like cards: row i to device i mod n.
+
+    So a part of gradient accumulation is the same set of rows for any number of
+    devices, and with it batch Dice and batch norm.
+
+    Args:
+        batch: arrays with the rows of this process on the first axis.
+        devices: of this process.
+
+    Returns:
+        Arrays ``(devices, rows a device, ...)``.
+    """
+    return {
+        key: np.swapaxes(
+            array.reshape(array.shape[0] // devices, devices, *array.shape[1:]), 0, 1
+        )
+        for key, array in batch.items()
+    }

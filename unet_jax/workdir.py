@@ -1,0 +1,181 @@
+"""The record of a run that its workdir carries: config.json."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from unet_jax.errors import InputError
+
+MAY_CHANGE = frozenset(
+    {
+        "data.data_dir",
+        "data.cache_gib",
+        "data.num_threads",
+        "train.steps",
+        "eval.every_steps",
+        "eval.train_images",
+        "eval.overlap",
+        "eval.window_batch",
+        "eval.tolerance_mm",
+        "log.every_steps",
+        "log.overlays",
+        "compilation_cache_dir",
+    }
+)
+"""Keys that may differ on resume: those marked so in configs/base.py."""
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def make_record(
+    config: dict[str, Any], *, preprocessing: dict[str, Any], dataset: dict[str, Any]
+) -> dict[str, Any]:
+    """Collect what is needed to repeat the run or to use its network.
+
+    Args:
+        config: the resolved config.
+        preprocessing: what was learnt from the training split.
+        dataset: fingerprint of the data.
+
+    Returns:
+        A dict that JSON can hold.
+    """
+    return {
+        "config": config,
+        "preprocessing": preprocessing,
+        "dataset": dataset,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of this code, marked if files differ from it; None outside of git."""
+    root = pathlib.Path(__file__).parent.parent
+    if not (root / ".git").exists():  # installed, perhaps inside another repository
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def write_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+    """Write config.json whole or not at all.
+
+    Args:
+        workdir: folder of the run; made if it is missing.
+        record: from `make_record`.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    path = workdir / "config.json"
+    part = path.with_suffix(".json.part")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            f"--workdir {workdir}: cannot be written ({error.strerror}); name a folder "
+            "that can"
+        ) from None
+
+
+def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Read config.json.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The record, or None where no run has begun.
+
+    Raises:
+        InputError: the file is not a record.
+    """
+    path = workdir / "config.json"
+    try:
+        record = json.loads(path.read_text())
+        return {key: record[key] for key in ("config", "preprocessing", "dataset")}
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise InputError(
+            f"--workdir {workdir}: found a file, expected a folder"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the record of a run ({type(error).__name__}: {error}); name "
+            "another --workdir"
+        ) from None
+
+
+def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read config.json of a run that must exist.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: there is no run.
+    """
+    record = read_record(workdir)
+    if record is None:
+        raise InputError(
+            f"--workdir {workdir}: found no config.json, expected the folder of a run; "
+            "train one first"
+        )
+    return record
+
+
+def check_same_config(
+    workdir: pathlib.Path, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    """Refuse to go on with another config than the run began with.
+
+    Args:
+        workdir: folder of the run, for the message.
+        old: config of config.json.
+        new: config of this start.
+
+    Raises:
+        InputError: a key outside MAY_CHANGE differs.
+    """
+    before, after = _flatten(old), _flatten(json.loads(json.dumps(new)))
+    for key in sorted(before.keys() | after.keys()):
+        if key in MAY_CHANGE or before.get(key) == after.get(key):
+            continue
+        raise InputError(
+            f"--workdir {workdir}: its run has {key}={before.get(key)!r}, this config "
+            f"{after.get(key)!r}; set it back or name another --workdir"
+        )
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested keys into dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
