@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     data.num_threads = 2  # may change: threads that draw crops ahead
 
     config.model = model = ConfigDict()
-    model.name = "small"  # preset: "tiny", "small", "base"; the keys below change it
+    model.name = "unet_small"  # "unet_tiny", "unet_small", "unet_base"; keys below change it
     model.features = config_dict.placeholder(tuple)  # a stage, fine to coarse
     model.convolutions_per_stage = config_dict.placeholder(object)  # int, or one each
     model.kernel_sizes = config_dict.placeholder(tuple)  # one a stage; None = 3
@@ -54,7 +54,32 @@ def get_config() -> ConfigDict:
 
     config.augment = augment = ConfigDict()
     augment.enabled = True  # off: the crops as they are
-    augment.options = ConfigDict()  # differences from augment/policy.py's defaults
+    augment.flip_probability = 0.5  # of each axis by itself
+    augment.spatial_axes_flip = (0, 1, 2)  # axes that may be mirrored; () for none
+    augment.rotation_probability = 0.2  # about the centre
+    augment.rotation_degrees_2d = (-180.0, 180.0)  # angle in pictures
+    augment.rotation_degrees_3d = (-30.0, 30.0)  # angle about each axis of volumes
+    augment.scaling_probability = 0.2  # about the centre
+    augment.scaling_factor = (0.7, 1.4)  # above 1 things get smaller
+    augment.elastic_probability = 0.2  # smooth random deformation
+    augment.elastic_spacing = 24.0  # pixels between its control points
+    augment.elastic_magnitude = (0.0, 0.25)  # largest shift as a share of the spacing
+    augment.noise_probability = 0.1  # added normal noise
+    augment.noise_deviation = (0.0, 0.1)  # in units of the normalised image
+    augment.blur_probability = 0.2  # Gaussian
+    augment.blur_channel_probability = 0.5  # of each channel of a blurred image
+    augment.blur_sigma = (0.5, 1.0)  # pixels
+    augment.brightness_probability = 0.15  # a factor on the values
+    augment.brightness_factor = (0.75, 1.25)  # that factor
+    augment.contrast_probability = 0.15  # a factor on the distance from the mean
+    augment.contrast_factor = (0.75, 1.25)  # that factor
+    augment.low_resolution_probability = 0.25  # a coarser sampling
+    augment.low_resolution_channel_probability = 0.5  # of each channel of such an image
+    augment.low_resolution_scale = (0.5, 1.0)  # coarse size as a share of the size
+    augment.gamma_inverted_probability = 0.1  # a power on the negative image
+    augment.gamma_inverted_exponent = (0.7, 1.5)  # that power
+    augment.gamma_probability = 0.3  # a power on the image
+    augment.gamma_exponent = (0.7, 1.5)  # that power
 
     config.train = train = ConfigDict()
     train.steps = 1000  # may change: updates of the parameters

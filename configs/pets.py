@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.data.size = (160, 160)
     config.data.crop_nonzero = False
     config.data.intensity = "full_range"
-    config.model.name = "base"
+    config.model.name = "unet_base"
     config.train.steps = 20_000
     config.train.batch_size = 32
     config.train.patch_size = (128, 128)

@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     """Return the config."""
     config = brain.get_config()
     config.name = "smoke"
-    config.model.name = "tiny"
+    config.model.name = "unet_tiny"
     config.train.steps = 40
     config.train.batch_size = 4
     config.train.patch_size = (64, 64)

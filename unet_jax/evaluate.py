@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from unet_jax.data.case import IGNORE, Case
+from unet_jax.data.case import Case
 from unet_jax.errors import InputError
+from unet_jax.labels import IGNORE
 from unet_jax.metrics.overlap import (
     ConfusionCounts,
     confusion_counts,
@@ -152,16 +153,11 @@ def _score_case(
     axis = slice_axis if label.ndim == 3 else None
     by_slice = _slice_counts(prediction, label, axis, len(class_names), first)
     counts = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in by_slice))
-    scores = {
-        "dice": dice_from_counts(counts)[0],
-        "iou": iou_from_counts(counts)[0],
-    }
+    scores = {metric: values[0] for metric, values in _overlap_scores(counts).items()}
     if tolerances is not None:
         classes = range(first, len(class_names))
         scores |= _surface_scores(prediction, label, case, classes, tolerances)
-    slices = None
-    if axis is not None:
-        slices = {"dice": dice_from_counts(by_slice), "iou": iou_from_counts(by_slice)}
+    slices = None if axis is None else _overlap_scores(by_slice)
     return _CaseScores(case.id, case.group, scores, counts, slices)
 
 
@@ -244,6 +240,14 @@ def _slice_counts(
     per_slice = -(-label[0].size // _PIXELS)
     rows = rows[:, : slices * per_slice].reshape(4, slices, per_slice, num_classes)
     return ConfusionCounts(*rows.sum(axis=2)[..., first:])
+
+
+def _overlap_scores(counts: ConfusionCounts) -> dict[str, np.ndarray]:
+    """Dice and IoU in float64, shaped as the counts."""
+    return {
+        "dice": np.asarray(dice_from_counts(counts)),
+        "iou": np.asarray(iou_from_counts(counts)),
+    }
 
 
 def _blocks(pixels: np.ndarray, fill: int) -> np.ndarray:

@@ -1,17 +1,27 @@
 """From a config to the objects of a run. Below this room no ConfigDict is read."""
 
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
+from unet_jax.augment.options import resolve_options
 from unet_jax.data.case import Case, Source
 from unet_jax.data.pipeline import PreparedCases
-from unet_jax.data.preprocess import Preprocessing, fit
+from unet_jax.data.preprocess import Preprocessing, apply_label, fit
 from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
 from unet_jax.models.unet import create_model
+from unet_jax.segment import PredictFn, make_forward, make_predict_fn, stack_axis
+from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.compilation import use_compilation_cache
 from unet_jax.training.optimizer import create_optimizer, create_schedule
+from unet_jax.workdir import read_finished_record
 
 SPLITS = ("train", "validation", "test")
 
@@ -126,13 +136,11 @@ def create_prepared_cases(
     Returns:
         Random access to examples: pictures, volumes, or slices of volumes.
     """
-    first = source[0]
-    case_dims = first.image.ndim - 1
-    axis = preprocessing.stack_axis(case_dims)
+    axis = stack_axis(preprocessing, source[0].image.ndim - 1)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
         image, inverse = preprocessing.apply(case.image, case.spacing)
-        label = inverse.apply_label(case.label)
+        label = apply_label(case.label, inverse)
         if axis is not None:
             image, label = np.moveaxis(image, axis, 0), np.moveaxis(label, axis, 0)
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
@@ -179,8 +187,42 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> nn.Module:
         raise InputError(f"model: {error}") from None
 
 
-def create_optimizer_and_schedule(config: ConfigDict):
-    """Build the optimiser and the learning rate of each step."""
+def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
+    """Check the augmentation's options.
+
+    Args:
+        config: the resolved config.
+
+    Returns:
+        Options of ``augment_batch``; None where augmentation is off.
+
+    Raises:
+        InputError: a value is out of bounds.
+    """
+    options = config.augment.to_dict()
+    if not options.pop("enabled"):
+        return None
+    try:
+        resolve_options(options)
+    except ValueError as error:
+        raise InputError(f"augment: {error}") from None
+    return options
+
+
+def create_optimizer_and_schedule(
+    config: ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Build the optimiser and the learning rate of each step.
+
+    Args:
+        config: the resolved config.
+
+    Returns:
+        Both, for a run of ``train.steps``.
+
+    Raises:
+        InputError: an unknown name, or a warm-up longer than the run.
+    """
     options = config.optimizer
     schedule = create_schedule(
         name=options.schedule,
@@ -198,3 +240,86 @@ def create_optimizer_and_schedule(config: ConfigDict):
         gradient_clip=options.gradient_clip,
     )
     return optimizer, schedule
+
+
+def create_predict_fn_maker(
+    config: ConfigDict, preprocessing: Preprocessing
+) -> Callable[[dict[str, Any]], PredictFn]:
+    """Build ``variables -> predict_fn``; all of them share one compiled network.
+
+    Args:
+        config: the resolved config.
+        preprocessing: learnt from the training split.
+
+    Returns:
+        A function of the network's variables.
+    """
+    forward = make_forward(create_network(config, axis_name=None))
+
+    def with_variables(variables: dict[str, Any]) -> PredictFn:
+        return make_predict_fn(
+            forward,
+            variables,
+            preprocessing,
+            num_classes=len(config.data.class_names),
+            patch_size=tuple(config.train.patch_size),
+            overlap=config.eval.overlap,
+            window_batch=config.eval.window_batch,
+        )
+
+    return with_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run's network, ready to segment.
+
+    Attributes:
+        config: of the run.
+        preprocessing: learnt by the run.
+        step: of the checkpoint.
+        predict_fn: the network.
+    """
+
+    config: ConfigDict
+    preprocessing: Preprocessing
+    step: int
+    predict_fn: PredictFn
+
+
+def load_run(workdir: pathlib.Path) -> TrainedRun:
+    """Load the best checkpoint of a run; nothing but its workdir is needed.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The run's network with its preprocessing.
+
+    Raises:
+        InputError: there is no run, or no checkpoint that can be read.
+    """
+    record = read_finished_record(workdir)
+    config = ConfigDict(_tuples(record["config"]))
+    preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    use_compilation_cache(config.compilation_cache_dir)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.best_step()
+        if step is None:
+            step = checkpoints.latest_step()
+        state = checkpoints.restore_raw(step)
+    variables = {
+        "params": state.get("ema_params") or state["params"],
+        "batch_stats": state.get("batch_stats") or {},
+    }
+    predict_fn = create_predict_fn_maker(config, preprocessing)(variables)
+    return TrainedRun(config, preprocessing, step, predict_fn)
+
+
+def _tuples(value: Any) -> Any:
+    """Turn the lists that JSON made of tuples back."""
+    if isinstance(value, dict):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(entry) for entry in value)
+    return value

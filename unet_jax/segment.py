@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unet_jax.data.preprocess import Preprocessing
+from unet_jax.errors import InputError
 from unet_jax.inference.sliding_window import predict_probabilities
 
 
@@ -23,6 +24,31 @@ class PredictFn(Protocol):
     ) -> np.ndarray:
         """Segment ``(*spatial, channels)`` into labels ``(*spatial)``."""
         ...
+
+
+def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
+    """Say along which axis an image is a stack of what the network takes.
+
+    Args:
+        preprocessing: of the network.
+        image_dims: spatial axes of the image.
+
+    Returns:
+        The axis of a volume's slices for a 2-D network; None where the network takes
+        the image as it is.
+
+    Raises:
+        InputError: the network cannot take such an image.
+    """
+    if image_dims == preprocessing.network_dims:
+        return None
+    if image_dims == 3 and preprocessing.network_dims == 2:
+        return preprocessing.slice_axis
+    raise InputError(
+        f"found an image with {image_dims} spatial axes, expected "
+        f"{preprocessing.network_dims} as the network's; give it volumes, or train one "
+        f"with a train.patch_size of {image_dims} numbers"
+    )
 
 
 def make_forward(
@@ -81,7 +107,7 @@ def make_predict_fn(
 
     def predict_fn(image: np.ndarray, spacing: tuple[float, ...] | None) -> np.ndarray:
         prepared, inverse = preprocessing.apply(image, spacing)
-        axis = preprocessing.stack_axis(prepared.ndim - 1)
+        axis = stack_axis(preprocessing, prepared.ndim - 1)
         stack = prepared[None] if axis is None else np.moveaxis(prepared, axis, 0)
         probabilities = predict_probabilities(
             lambda windows: forward(variables, windows),

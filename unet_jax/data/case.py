@@ -5,8 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-IGNORE = -1
-"""Label value in memory of pixels that count for nothing."""
+from unet_jax.labels import IGNORE
+
+__all__ = ["IGNORE", "Case", "Source"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,10 +2,14 @@
 
 Orbax writes in the background and makes a checkpoint appear under its name only when
 it is whole. The scores are kept here and not as Orbax's metrics, for which a NaN may be
-the best, and a checkpoint without a score is never deleted.
+the best, and a checkpoint without a score is never deleted. Nor has Orbax a checksum of
+the arrays, and gives back a flipped bit as it is: a list of SHA-256 sums is written
+last and checked first.
 """
 
+import hashlib
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Sequence
@@ -20,6 +24,8 @@ from unet_jax.errors import InputError
 
 _LATEST_TO_KEEP = 3
 _RUN_FILE = "run.json"
+_SUMS_FILE = "sha256.json"
+_MEND = "remove the folder of this step to go on from another checkpoint"
 
 
 class Checkpoints:
@@ -41,15 +47,18 @@ class Checkpoints:
         self, directory: str | pathlib.Path, *, read_only: bool = False
     ) -> None:
         """Find what is there."""
+        logging.getLogger("absl").addFilter(_is_worth_saying)
         # Orbax takes absolute paths only.
         self._directory = pathlib.Path(directory).absolute()
         self._scores: dict[int, float | None] = {}
+        self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
                 preservation_policy=_KeepLatestAndBest(self._scores),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
@@ -85,6 +94,8 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return False
+        self.wait()
+        self._saving = step
         finite = score is not None and math.isfinite(score)
         self._scores[step] = score if finite else None
         run = {
@@ -125,8 +136,8 @@ class Checkpoints:
             state=ocp.args.StandardRestore(jax.tree.map(_abstract, template)),
             run=ocp.args.JsonRestore(),
         )
-        run = restored["run"]
-        return restored["state"], run["iterator_state"], run["record"]
+        run = restored.run
+        return restored.state, run["iterator_state"], run["record"]
 
     def restore_raw(self, step: int | None) -> dict[str, Any]:
         """Read the arrays of a state without knowing its classes or devices.
@@ -145,8 +156,7 @@ class Checkpoints:
         template = jax.tree.map(
             lambda saved: np.empty(saved.shape, saved.dtype), self._shapes(step)
         )
-        restored = self._read(step, state=ocp.args.StandardRestore(template))
-        return restored["state"]
+        return self._read(step, state=ocp.args.StandardRestore(template)).state
 
     def latest_step(self) -> int | None:
         """Return the last step that was saved; None without a checkpoint."""
@@ -189,7 +199,14 @@ class Checkpoints:
                 f"{self._directory}: {wanted}; found {steps or 'none'}; train first or "
                 "name the workdir of a run that has one"
             )
+        _check_sums(self._path(found))
         return found
+
+    def _seal(self) -> None:
+        """Write the sums, in Orbax's thread, just before it names the checkpoint."""
+        # Until then it is written as <step>.<some suffix>.
+        path = next(self._directory.glob(f"{self._saving}.*"))
+        (path / _SUMS_FILE).write_text(json.dumps(_sums(path), indent=1))
 
     def _read_score(self, step: int) -> float | None:
         """Read the score of one checkpoint."""
@@ -206,10 +223,9 @@ class Checkpoints:
     def _shapes(self, step: int) -> Any:
         """Return the saved tree with shapes and dtypes in the place of arrays."""
         try:
-            tree = self._manager.item_metadata(step)["state"].tree
+            return self._manager.item_metadata(step)["state"].tree
         except Exception as error:
             raise _damaged(self._path(step), error) from error
-        return tree
 
     def _read(self, step: int, **args: Any) -> Any:
         """Read some items of one checkpoint."""
@@ -266,6 +282,11 @@ def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
     return jax.tree_util.tree_map_with_path(fill, params), skipped
 
 
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Drop what Orbax tells of its work: hundreds of lines a save under absl."""
+    return record.levelno >= logging.WARNING or "/orbax/" not in record.pathname
+
+
 def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
     """Return the first of the steps with the highest score."""
     scored = {step: score for step in steps if (score := scores.get(step)) is not None}
@@ -299,6 +320,31 @@ def _check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
         )
 
 
+def _sums(path: pathlib.Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a checkpoint's items."""
+    sums = {}
+    # What stands beside the items is Orbax's, which still changes it.
+    for file in sorted(path.glob("*/**/*")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            sums[file.relative_to(path).as_posix()] = digest
+    return sums
+
+
+def _check_sums(path: pathlib.Path) -> None:
+    """Refuse a checkpoint of which a file is not as it was written."""
+    try:
+        expected = json.loads((path / _SUMS_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path / _SUMS_FILE, error) from error
+    found = _sums(path)
+    for name, digest in expected.items():
+        if found.get(name) != digest:
+            state = "changed since it was written" if name in found else "missing"
+            raise InputError(f"{path / name}: the file is {state}; {_MEND}")
+
+
 def _by_name(tree: Any) -> dict[str, Any]:
     """Return the leaves by name, such as ``params/stage_0/kernel``."""
     return {
@@ -328,5 +374,5 @@ def _damaged(path: pathlib.Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200]
     return InputError(
         f"{path}: the checkpoint cannot be read ({type(error).__name__}: {reason}); "
-        "remove the folder of this step to go on from another checkpoint"
+        f"{_MEND}"
     )

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unet_jax.augment.policy import augment_batch, example_keys
+from unet_jax.augment.draws import example_keys
+from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
 from unet_jax.training.objective import LossTerm, global_totals, objective
 from unet_jax.training.state import TrainState
@@ -46,7 +47,7 @@ def make_train_step(
     Returns:
         The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
         *patch)`` and ``example_index (batch,)``; the metrics are scalars of the global
-        batch: ``loss``, each term by name, and ``gradient_norm``.
+        batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``.
     """
 
     def train_step(
@@ -73,7 +74,8 @@ def make_train_step(
                 include_background=include_background,
                 axis_name=axis_name,
             )
-            return loss, ({"loss": loss, **terms}, updated.get("batch_stats", {}))
+            metrics = {f"{name}_loss": share for name, share in terms.items()}
+            return loss, ({"loss": loss, **metrics}, updated.get("batch_stats", {}))
 
         gradients, metrics, batch_stats = _accumulate(
             jax.grad(loss_share, has_aux=True), state, images, labels, accumulation

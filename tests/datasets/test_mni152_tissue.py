@@ -1,0 +1,219 @@
+"""The embedded set against the template that nilearn carries."""
+
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+
+from unet_jax.data.sources.tfds import TfdsSource, prepare
+from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder as mni152
+from unet_jax.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    prepare("mni152_tissue", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slices(data_dir):
+    """Every record of every split: index and position by the tfds API itself."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(data_dir / "mni152_tissue" / "1.0.0")
+    return {split: list(builder.as_data_source(split)) for split in SPLITS}
+
+
+def _volumes(data_dir, split):
+    return TfdsSource(
+        name="mni152_tissue",
+        split=split,
+        data_dir=data_dir,
+        num_classes=4,
+        volume_key="volume",
+        slice_index_key="slice_index",
+        spacing_key="spacing",
+    )
+
+
+def _nilearn_file(kind):
+    import importlib.resources
+
+    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+    return importlib.resources.files("nilearn") / "datasets" / "data" / name
+
+
+def test_slabs_are_the_fixed_millimetres(slices):
+    spans = {
+        split: (rows[0]["position_mm"], rows[-1]["position_mm"], len(rows))
+        for split, rows in slices.items()
+    }
+    assert spans == {
+        "train": (-63.0, 24.0, 88),
+        "validation": (29.0, 42.0, 14),
+        "test": (47.0, 78.0, 32),
+    }
+    for rows in slices.values():
+        assert [row["slice_index"] for row in rows] == [
+            int(row["position_mm"]) + 72 for row in rows
+        ]
+
+
+def test_slabs_are_at_least_4_mm_apart(slices):
+    positions = {
+        split: np.array([row["position_mm"] for row in rows])
+        for split, rows in slices.items()
+    }
+    for one, other in (("train", "validation"), ("validation", "test")):
+        gaps = np.abs(positions[one][:, None] - positions[other][None, :])
+        assert gaps.min() >= 4
+
+
+def test_test_slab_is_at_least_15_percent_of_all_labelled_slices(slices):
+    label = mni152.tissue_labels(
+        t1=mni152.load_template("t1"),
+        grey=mni152.load_template("gm"),
+        white=mni152.load_template("wm"),
+    )
+    labelled = np.flatnonzero(np.count_nonzero(label, axis=(0, 1)) > 1000)
+    assert (labelled[0], labelled[-1], len(labelled)) == (9, 150, 142)
+    assert len(slices["test"]) >= 0.15 * len(labelled)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_class_in_each_slab_and_every_slice_labelled(slices, split):
+    counts = np.array(
+        [np.bincount(row["label"].ravel(), minlength=4) for row in slices[split]]
+    )
+    assert counts.shape[1] == len(mni152.CLASS_NAMES)
+    assert (counts.sum(axis=0) > 10_000).all()
+    assert (counts[:, 1:].sum(axis=1) > mni152.MIN_LABELLED_PIXELS).all()
+
+
+def test_features_of_a_slice(slices):
+    row = slices["validation"][3]
+    assert row["image"].shape == (197, 233, 1)
+    assert row["image"].dtype == np.uint8
+    assert row["label"].shape == (197, 233)
+    assert row["volume"] == b"mni152"
+    assert row["slice_axis"] == 2
+    assert row["spacing"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_tissue_labels_rules():
+    #            outside, csf, wm wins, tie is grey, 127 is not enough, 128 is
+    t1 = np.array([0, 9, 9, 9, 9, 9], np.uint8).reshape(1, 2, 3)
+    grey = np.array([0, 0, 60, 128, 127, 128], np.uint8).reshape(1, 2, 3)
+    white = np.array([0, 0, 195, 128, 127, 0], np.uint8).reshape(1, 2, 3)
+    labels = mni152.tissue_labels(t1=t1, grey=grey, white=white)
+    assert labels.ravel().tolist() == [0, 1, 3, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("split", "first", "stop"),
+    [("train", 9, 97), ("validation", 101, 115), ("test", 119, 151)],
+)
+def test_volumes_equal_the_nilearn_arrays(data_dir, split, first, stop):
+    volume = nibabel.Nifti1Image.from_filename(_nilearn_file("t1"))
+    assert nibabel.aff2axcodes(volume.affine) == ("R", "A", "S")
+    t1, grey, white = (
+        np.asarray(nibabel.Nifti1Image.from_filename(_nilearn_file(kind)).dataobj)
+        for kind in ("t1", "gm", "wm")
+    )
+    (case,) = _volumes(data_dir, split)
+    np.testing.assert_array_equal(case.image[..., 0], t1[:, :, first:stop])
+    tissue = (t1 > 0) * 1
+    tissue = np.where((grey > 127) & (grey >= white), 2, tissue)
+    tissue = np.where((white > 127) & (white > grey), 3, tissue)
+    np.testing.assert_array_equal(case.label, tissue[:, :, first:stop])
+    assert case.id == f"mni152:{first}-{stop - 1}"
+    assert case.group == "mni152"
+    assert case.spacing == (1.0, 1.0, 1.0)
+
+
+def test_generation_is_deterministic(data_dir, tmp_path):
+    prepare("mni152_tissue", tmp_path)
+    for split in SPLITS:
+        first, second = _volumes(data_dir, split), _volumes(tmp_path, split)
+        assert first.fingerprint == second.fingerprint
+        np.testing.assert_array_equal(first[0].image, second[0].image)
+
+
+def test_information_of_the_set(data_dir):
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder_from_directory(data_dir / "mni152_tissue" / "1.0.0").info
+    assert "no claim about new people" in info.description
+    licence = data_dir / "mni152_tissue" / "1.0.0" / "LICENSE"
+    assert "Copyright (C) 1993-2004 Louis Collins" in licence.read_text()
+    assert "fonov2011unbiased" in info.citation
+
+
+_WITHOUT_NETWORK = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError(f"network: {args}")
+socket.socket.connect = refuse
+socket.create_connection = refuse
+socket.getaddrinfo = refuse
+from unet_jax.data.sources.tfds import TfdsSource
+assert "tensorflow_datasets" not in sys.modules
+source = TfdsSource(name="mni152_tissue", split="test", data_dir=sys.argv[1],
+                    num_classes=4, volume_key="volume", slice_index_key="slice_index",
+                    spacing_key="spacing")
+print(source[0].image.shape, source.fingerprint["records"])
+for heavy in ("tensorflow", "nilearn", "sklearn"):
+    assert heavy not in sys.modules, heavy
+"""
+
+
+def test_no_tensorflow_no_network_and_nothing_on_the_terminal(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _WITHOUT_NETWORK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "(197, 233, 32, 1) 32\n",
+        "",
+    )
+
+
+def _fake_nilearn(monkeypatch, folder):
+    """Let the package search find another nilearn: what it carries is the test's."""
+    (folder / "nilearn" / "datasets" / "data").mkdir(parents=True)
+    (folder / "nilearn" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "nilearn", raising=False)
+    return folder / "nilearn" / "datasets" / "data" / _nilearn_file("t1").name
+
+
+def test_missing_template_is_refused(monkeypatch, tmp_path):
+    path = _fake_nilearn(monkeypatch, tmp_path / "packages")
+    with pytest.raises(InputError, match=r"cannot be read .*force-reinstall") as error:
+        prepare("mni152_tissue", tmp_path / "data")
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("stop", [0, 30, 100_000])
+def test_truncated_template_is_refused(monkeypatch, tmp_path, stop):
+    original = _nilearn_file("t1").read_bytes()
+    _fake_nilearn(monkeypatch, tmp_path).write_bytes(original[:stop])
+    with pytest.raises(InputError, match="cannot be read"):
+        mni152.load_template("t1")
+
+
+def test_another_template_is_refused(monkeypatch, tmp_path):
+    path = _fake_nilearn(monkeypatch, tmp_path)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), path)
+    with pytest.raises(InputError, match=r"shape \(4, 5, 6\).*expected \(197, 233"):
+        mni152.load_template("t1")

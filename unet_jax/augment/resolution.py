@@ -1,0 +1,151 @@
+"""Augmentations that make an image less sharp: blur and coarser sampling."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from unet_jax.augment import draws
+
+_TRUNCATE = 4.0  # The kernel ends at so many deviations, as scipy's does.
+
+
+def gaussian_blur(
+    key: PRNGKeyArray,
+    image: Float[Array, "*spatial channels"],
+    *,
+    probability: float,
+    channel_probability: float,
+    sigma: tuple[float, float],
+) -> Float[Array, "*spatial channels"]:
+    """Blur with a Gaussian of its own width on every axis and channel.
+
+    Beyond its border the image is mirrored about the outermost pixel.
+
+    Args:
+        key: random key.
+        image: float32 or wider.
+        probability: share of images that are changed.
+        channel_probability: share of the channels of such an image that are changed.
+        sigma: limits of the Gaussian's deviation, in pixels; the upper one sets the
+            size of the kernel.
+
+    Returns:
+        The image, in its dtype.
+
+    Source: ``GaussianBlurTransform`` of nnU-Net v2.
+    """
+    if probability == 0:
+        return image
+    applied, shares = _decide_per_channel(
+        key, image, probability, channel_probability, image.ndim - 1
+    )
+    sigmas = draws.between(shares, sigma)
+    offset = jnp.arange(math.floor(_TRUNCATE * sigma[1] + 0.5) + 1, dtype=image.dtype)
+    # The smallest positive width keeps a sigma of 0 at the identity, not at 0 / 0.
+    sigmas = jnp.maximum(sigmas, 1e-3)[:, None]
+    weights = jnp.exp(-0.5 * (offset[:, None] / sigmas) ** 2)
+    weights /= 2.0 * weights.sum(1, keepdims=True) - weights[:, :1]
+    weights = jax.lax.optimization_barrier(weights)
+    blurred = image
+    for axis in range(image.ndim - 1):
+        blurred = _symmetric_filter(blurred, weights[axis], axis)
+    return jnp.where(applied, blurred, image)
+
+
+def low_resolution(
+    key: PRNGKeyArray,
+    image: Float[Array, "*spatial channels"],
+    *,
+    probability: float,
+    channel_probability: float,
+    scale: tuple[float, float],
+) -> Float[Array, "*spatial channels"]:
+    """Sample the image on a coarser grid (nearest) and bring it back (linear).
+
+    Args:
+        key: random key.
+        image: float32 or wider.
+        probability: share of images that are changed.
+        channel_probability: share of the channels of such an image that are changed.
+        scale: limits of the coarse grid's size as a share of the image's, in (0, 1];
+            one value a channel, the same for all axes.
+
+    Returns:
+        The image, in its dtype.
+
+    Source: ``SimulateLowResolutionTransform`` of nnU-Net v2.
+    """
+    if probability == 0:
+        return image
+    applied, shares = _decide_per_channel(
+        key, image, probability, channel_probability, 1
+    )
+    scales = draws.between(shares[0], scale)
+    coarse = image
+    for axis in range(image.ndim - 1):
+        matrices = jax.vmap(_there_and_back, in_axes=(0, None))(
+            scales, image.shape[axis]
+        )
+        # Full precision: a TPU would otherwise round the image to bfloat16 here.
+        coarse = jnp.einsum(
+            "cij,j...c->i...c",
+            matrices,
+            jnp.moveaxis(coarse, axis, 0),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        coarse = jnp.moveaxis(coarse, 0, axis)
+    return jnp.where(applied, coarse, image)
+
+
+def _decide_per_channel(
+    key: PRNGKeyArray,
+    image: Array,
+    probability: float,
+    channel_probability: float,
+    count: int,
+) -> tuple[Bool[Array, " channels"], Float[Array, "count channels"]]:
+    """Draw whether each channel is changed, and ``count`` numbers for each."""
+    applied, shares = draws.decide(
+        key,
+        probability=probability,
+        shape=(1 + count, image.shape[-1]),
+        dtype=image.dtype,
+    )
+    return applied & (shares[0] < channel_probability), shares[1:]
+
+
+def _symmetric_filter(image: Array, weights: Array, axis: int) -> Array:
+    """Filter one axis with ``weights`` (radius + 1, channels), the centre first."""
+    radius, size = weights.shape[0] - 1, image.shape[axis]
+    pad_width = [(0, 0)] * image.ndim
+    pad_width[axis] = (radius, radius)
+    padded = jnp.pad(image, pad_width, mode="reflect")
+
+    def shifted(offset: int) -> Array:
+        return jax.lax.slice_in_dim(
+            padded, radius + offset, radius + offset + size, axis=axis
+        )
+
+    result = weights[0] * image
+    for offset in range(1, radius + 1):
+        result += weights[offset] * (shifted(offset) + shifted(-offset))
+    return result
+
+
+def _there_and_back(scale: Array, size: int) -> Array:
+    """Return the (size, size) matrix of nearest coarsening and linear refinement."""
+    coarse_size = jnp.maximum(jnp.round(size * scale), 1.0)
+    ratio = size / coarse_size
+    pixel = jnp.arange(size, dtype=scale.dtype)
+    position = jnp.clip((pixel + 0.5) / ratio - 0.5, 0.0, coarse_size - 1.0)
+    left = jnp.floor(position)
+    right = jnp.minimum(left + 1.0, coarse_size - 1.0)
+    weight = (position - left)[:, None]
+
+    def picks(coarse_pixel: Array) -> Array:
+        source = jnp.minimum(jnp.floor((coarse_pixel + 0.5) * ratio), size - 1.0)
+        return (source[:, None] == pixel).astype(scale.dtype)
+
+    return (1.0 - weight) * picks(left) + weight * picks(right)

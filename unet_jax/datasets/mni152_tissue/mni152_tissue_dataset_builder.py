@@ -1,0 +1,199 @@
+"""TFDS builder over the MNI ICBM152 template that the nilearn package carries."""
+
+import importlib.util
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import tensorflow_datasets as tfds
+from nibabel.filebasedimages import ImageFileError
+from nibabel.wrapstruct import WrapStructError
+
+from unet_jax.errors import InputError
+
+CLASS_NAMES = ("background", "CSF and other", "grey matter", "white matter")
+
+SLICE_AXIS = 2
+"""Axial slices: the inferior-superior axis of a volume in RAS order."""
+
+SLABS_MM = {"train": (-63, 24), "validation": (29, 42), "test": (47, 78)}
+"""First and last slice position of each split, MNI millimetres, both inclusive.
+
+Neighbouring slices are nearly equal, so splits are contiguous and 5 mm apart: a
+random choice of slices would put a copy of every test slice into training.
+"""
+
+MIN_LABELLED_PIXELS = 1000
+"""A slice belongs to the set when more pixels than this are not background."""
+
+_SHAPE = (197, 233, 189)
+_ORIGIN_MM = (-98, -134, -72)
+
+_UNREADABLE = (OSError, EOFError, zlib.error, ImageFileError, WrapStructError)
+
+_DESCRIPTION = """\
+Axial slices, 1 mm apart, of the MNI ICBM152 2009a nonlinear symmetric T1 template, in
+the 8-bit, skull-stripped form that the nilearn package carries. The label is made of
+the template's own tissue probability maps (8-bit, 255 is certain): white matter where
+wm > 127 and wm > gm, grey matter where gm > 127 and gm >= wm, "CSF and other" where
+T1 > 0 otherwise, else background. There is no CSF map in the package.
+
+This is one average of 152 brains. Its splits are slabs of that one brain: a score on
+the test slab is no claim about new people.
+
+Source: nilearn (`nilearn.datasets.load_mni152_template` and its grey- and white-matter
+counterparts), from
+https://www.bic.mni.mcgill.ca/~vfonov/icbm/2009/mni_icbm152_nlin_sym_09a_nifti.zip
+"""
+
+_LICENSE = """\
+Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal
+Neurological Institute, McGill University. Permission to use, copy, modify, and
+distribute this software and its documentation for any purpose and without fee is
+hereby granted, provided that the above copyright notice appear in all copies. The
+authors and McGill University make no representations about the suitability of this
+software for any purpose. It is provided "as is" without express or implied warranty.
+The authors are not responsible for any data loss, equipment damage, property loss, or
+injury to subjects or patients resulting from the use or misuse of this software
+package.
+"""
+
+_CITATION = """\
+@article{fonov2011unbiased,
+  title = {Unbiased average age-appropriate atlases for pediatric studies},
+  author = {Fonov, Vladimir and Evans, Alan C. and Botteron, Kelly and Almli, C. Robert
+            and McKinstry, Robert C. and Collins, D. Louis},
+  journal = {NeuroImage},
+  volume = {54},
+  number = {1},
+  pages = {313--327},
+  year = {2011},
+  doi = {10.1016/j.neuroimage.2010.07.033},
+}
+"""
+
+
+def tissue_labels(*, t1: np.ndarray, grey: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Class of every voxel, from the template's intensity and its two tissue maps.
+
+    Args:
+        t1: ``(x, y, z)`` uint8, 0 outside the brain.
+        grey: ``(x, y, z)`` uint8, probability of grey matter times 255.
+        white: ``(x, y, z)`` uint8, probability of white matter times 255.
+
+    Returns:
+        ``(x, y, z)`` uint8, an index into ``CLASS_NAMES``.
+    """
+    labels = (t1 > 0).astype(np.uint8)
+    labels[(grey > 127) & (grey >= white)] = 2
+    labels[(white > 127) & (white > grey)] = 3
+    return labels
+
+
+def load_template(kind: str) -> np.ndarray:
+    """Read one map of the template from the installed nilearn package.
+
+    Args:
+        kind: "t1", "gm" or "wm".
+
+    Returns:
+        ``(197, 233, 189)`` uint8 in RAS order, 1 mm a voxel.
+
+    Raises:
+        InputError: nilearn is not installed, or carries another template.
+    """
+    # find_spec locates the package without running it: importing nilearn takes seconds.
+    spec = importlib.util.find_spec("nilearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "mni152_tissue: the package nilearn, which carries the template, is not "
+            "installed; run `pip install 'nilearn>=0.14'`"
+        )
+    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+    path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
+    mend = "run `pip install --force-reinstall 'nilearn>=0.14'`"
+    try:
+        volume = nibabel.Nifti1Image.from_filename(path)
+        voxels = np.asarray(volume.dataobj)
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read ({error}); {mend}") from error
+    affine = np.eye(4)
+    affine[:3, 3] = _ORIGIN_MM
+    if voxels.shape != _SHAPE or not np.array_equal(volume.affine, affine):
+        raise InputError(
+            f"{path}: shape {voxels.shape}, origin {volume.affine[:3, 3].tolist()}; "
+            f"expected {_SHAPE} at 1 mm, origin {_ORIGIN_MM}; {mend}"
+        )
+    return voxels.astype(np.uint8, copy=False)
+
+
+class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
+    """Slices of the ICBM152 T1 template with four tissue classes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS's own form
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """Describe the features; Tensor, since Image encodes through TensorFlow."""
+        encoding = tfds.features.Encoding.BYTES
+        height, width = _SHAPE[:2]
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=_DESCRIPTION,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Tensor(
+                        shape=(height, width, 1), dtype=np.uint8, encoding=encoding
+                    ),
+                    "label": tfds.features.Tensor(
+                        shape=(height, width), dtype=np.uint8, encoding=encoding
+                    ),
+                    "volume": tfds.features.Text(),
+                    "slice_index": tfds.features.Scalar(np.int64),
+                    "slice_axis": tfds.features.Scalar(np.int64),
+                    "position_mm": tfds.features.Scalar(np.float32),
+                    "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://nist.mni.mcgill.ca/icbm-152-nonlinear-atlases-2009/",
+            license=_LICENSE,
+            citation=_CITATION,
+            # The order of writing is the order of the slices, the same on every run.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
+        """Cut the labelled slices into the slabs; nothing is downloaded."""
+        image = load_template("t1")
+        label = tissue_labels(
+            t1=image, grey=load_template("gm"), white=load_template("wm")
+        )
+        return {
+            split: self._generate_examples(image, label, first, last)
+            for split, (first, last) in SLABS_MM.items()
+        }
+
+    def _generate_examples(
+        self, image: np.ndarray, label: np.ndarray, first_mm: int, last_mm: int
+    ) -> Iterator[tuple[int, dict]]:
+        """Yield the slices of one slab, lowest first."""
+        origin = _ORIGIN_MM[SLICE_AXIS]
+        for index in range(first_mm - origin, last_mm - origin + 1):
+            labels = label[:, :, index]
+            if np.count_nonzero(labels) <= MIN_LABELLED_PIXELS:
+                continue
+            yield (
+                index,
+                {
+                    "image": np.ascontiguousarray(image[:, :, index, None]),
+                    "label": np.ascontiguousarray(labels),
+                    "volume": "mni152",
+                    "slice_index": index,
+                    "slice_axis": SLICE_AXIS,
+                    "position_mm": float(index + origin),
+                    "spacing": np.ones(3, np.float32),
+                },
+            )

@@ -1,0 +1,328 @@
+"""Image, ground truth and prediction side by side, for a person to judge."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from unet_jax.labels import IGNORE
+from unet_jax.report.writer import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Color = Sequence[int]
+"""Red, green and blue, 0 to 255."""
+_Rgb = tuple[float, float, float]
+
+_OPACITY = 0.55
+_ERROR_COLORS = ((255, 0, 200), (0, 255, 255), (255, 255, 0), (255, 30, 30))
+_IGNORED_COLOR = (150, 150, 150)
+_DPI = 150
+_SIDE, _GAP = 3.6, 0.05
+"""Inches: the longer side of a panel, and the space between two."""
+
+_EDGES = ((("P", "A"), ("I", "S")), (("L", "R"), ("I", "S")), (("L", "R"), ("P", "A")))
+"""Ends of the horizontal and the vertical direction of a slice along each RAS axis."""
+
+
+class _Row(NamedTuple):
+    """What one row of panels shows; the image is ``(height, width, 3)`` in 0..1."""
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None
+    prediction: np.ndarray
+
+
+def overlay_figure(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    prediction: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    class_colors: Sequence[Color],
+    title: str = "",
+) -> "Figure":
+    """Draw a picture, its ground truth and its prediction in the same colours.
+
+    Class 0 stays uncoloured; in the prediction, what is wrong is outlined.
+
+    Args:
+        image: ``(height, width, channels)``; three channels are shown as red, green and
+            blue, of any other number the first as grey.
+        label: ``(height, width)`` class indices or IGNORE; None leaves its panel out.
+        prediction: ``(height, width)`` class indices.
+        class_names: name of each class index.
+        class_colors: red, green and blue of each class index, 0 to 255.
+        title: a line above the panels.
+
+    Returns:
+        A figure for `write_figure`.
+    """
+    return _figure(
+        [_Row("", _displayable(image), label, prediction)],
+        class_names=class_names,
+        class_colors=class_colors,
+        title=title,
+    )
+
+
+def volume_overlay(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    prediction: np.ndarray,
+    *,
+    slice_axis: int,
+    spacing: Sequence[float] | None,
+    class_names: Sequence[str],
+    class_colors: Sequence[Color],
+    num_slices: int = 4,
+    title: str = "",
+) -> "Figure":
+    """Draw slices of a volume, a row each, upright and in true proportions.
+
+    The slices are spread evenly over the part that has foreground. Axial slices have
+    anterior up, the others superior; letters name the directions where the spacing is
+    known.
+
+    Args:
+        image: ``(x, y, z, channels)`` in RAS order.
+        label: ``(x, y, z)`` class indices or IGNORE; None leaves its panels out.
+        prediction: ``(x, y, z)`` class indices.
+        slice_axis: the axis that slices are taken along: 2 gives axial ones.
+        spacing: mm a voxel on each axis; None for square pixels.
+        class_names: name of each class index.
+        class_colors: red, green and blue of each class index, 0 to 255.
+        num_slices: how many at most.
+        title: a line above the panels.
+
+    Returns:
+        A figure for `write_figure`.
+    """
+    marked = prediction > 0 if label is None else (prediction > 0) | (label > 0)
+    chosen = _spread_slices(marked, slice_axis, num_slices)
+    # One window for all: the same tissue has the same grey in each row.
+    shown = _displayable(np.take(image, chosen, axis=slice_axis))
+    rows = [
+        _Row(
+            f"slice {index}",
+            _upright(shown, row, slice_axis),
+            None if label is None else _upright(label, index, slice_axis),
+            _upright(prediction, index, slice_axis),
+        )
+        for row, index in enumerate(chosen)
+    ]
+    aspect, edges = 1.0, None
+    if spacing is not None:
+        across, up = (s for axis, s in enumerate(spacing) if axis != slice_axis)
+        aspect, edges = up / across, _EDGES[slice_axis]
+    return _figure(
+        rows,
+        class_names=class_names,
+        class_colors=class_colors,
+        title=title,
+        aspect=aspect,
+        edges=edges,
+    )
+
+
+def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Args:
+        path: the file, ending in ``.png``.
+        figure: from `overlay_figure` or `volume_overlay`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_figure(
+            temporary, format="png", dpi=_DPI, facecolor="white"
+        )
+
+
+def _figure(
+    rows: list[_Row],
+    *,
+    class_names: Sequence[str],
+    class_colors: Sequence[Color],
+    title: str,
+    aspect: float = 1.0,
+    edges: tuple[tuple[str, str], tuple[str, str]] | None = None,
+) -> "Figure":
+    """Lay out a row of panels for each image; all sizes are in inches."""
+    from matplotlib.figure import Figure
+
+    labelled = rows[0].label is not None
+    heads = ["image", *(["ground truth"] if labelled else []), "prediction"]
+    pixels_high, pixels_wide = rows[0].image.shape[:2]
+    inch = _SIDE / max(pixels_high * aspect, pixels_wide)
+    high, wide = pixels_high * aspect * inch, pixels_wide * inch
+    colors = np.asarray(class_colors, np.float64) / 255
+    error_color = _farthest_color(colors)
+    handles = _legend_handles(rows, class_names, colors, error_color)
+    left = 0.25 if rows[0].name else _GAP
+    top = 0.25 + (0.22 if title else 0)
+    width = left + len(heads) * (wide + _GAP)
+    columns = max(1, min(len(handles), int(width / 1.35)))
+    bottom = 0.12 + 0.2 * -(-len(handles) // columns)
+    height = top + len(rows) * (high + _GAP) + bottom
+    figure = Figure(figsize=(width, height), facecolor="white")
+    for i, row in enumerate(rows):
+        contents = [None, *([row.label] if labelled else []), row.prediction]
+        for j, classes in enumerate(contents):
+            corner = left + j * (wide + _GAP), bottom + _GAP
+            below = corner[1] + (len(rows) - 1 - i) * (high + _GAP)
+            box = (corner[0] / width, below / height, wide / width, high / height)
+            axes = figure.add_axes(box)
+            _draw_panel(axes, _blend(row.image, classes, colors), aspect)
+            if i == 0:
+                axes.set_title(heads[j], fontsize=9, pad=3)
+        if row.label is not None:
+            wrong = (row.prediction != row.label) & (row.label != IGNORE)
+            _draw_outline(axes, wrong, error_color)
+        first = figure.axes[i * len(heads)]
+        first.set_ylabel(row.name, fontsize=8, labelpad=3)
+        if edges is not None:
+            _draw_edges(first, edges)
+    if title:
+        figure.suptitle(title, fontsize=10, y=1 - 0.06 / height, va="top")
+    figure.legend(
+        handles=handles, loc="lower center", ncols=columns, fontsize=8, frameon=False
+    )
+    return figure
+
+
+def _displayable(image: np.ndarray) -> np.ndarray:
+    """Any channels and range as ``(..., 3)`` in 0..1, outliers clipped."""
+    if image.shape[-1] != 3:
+        image = np.repeat(image[..., :1], 3, axis=-1)
+    if image.dtype == np.uint8:
+        return image / 255
+    low, high = np.percentile(image, (0.5, 99.5))
+    if high == low:
+        low, high = image.min(), max(image.max(), image.min() + 1)
+    return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+
+
+def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:
+    """Of each equal part of the foreground's extent, the slice nearest its middle."""
+    others = tuple(a for a in range(marked.ndim) if a != axis)
+    found = np.flatnonzero(marked.any(axis=others))
+    if not len(found):
+        found = np.arange(marked.shape[axis])
+    bounds = np.linspace(found[0], found[-1], count + 1)
+    targets = (bounds[:-1] + bounds[1:]) / 2
+    # Few slices: two targets may share one.
+    nearest = (int(found[np.abs(found - target).argmin()]) for target in targets)
+    return list(dict.fromkeys(nearest))
+
+
+def _upright(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
+    """A slice with its first remaining axis to the right and its second one up."""
+    return np.rot90(np.take(volume, index, axis=axis))
+
+
+def _blend(
+    image: np.ndarray, classes: np.ndarray | None, colors: np.ndarray
+) -> np.ndarray:
+    """Lay the colours of all classes but 0 over an image."""
+    if classes is None:
+        return image
+    palette = np.concatenate([colors, [_rgb(_IGNORED_COLOR)]])
+    # IGNORE is -1 and so picks the last colour.
+    painted = (1 - _OPACITY) * image + _OPACITY * palette[classes]
+    return np.where((classes != 0)[..., None], painted, image)
+
+
+def _draw_panel(axes: "Axes", picture: np.ndarray, aspect: float) -> None:
+    """Show a picture without ticks or frame."""
+    axes.imshow(picture, interpolation="nearest", aspect=aspect)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _draw_outline(axes: "Axes", mask: np.ndarray, color: _Rgb) -> None:
+    """Draw the pixel edges between a mask and the rest."""
+    from matplotlib.collections import LineCollection
+
+    padded = np.pad(mask, 1).astype(np.int8)
+    # Pixel (i, j) spans i - 0.5 .. i + 0.5; an edge lies before the pixel it opens.
+    i, j = np.nonzero(np.diff(padded, axis=0)[:, 1:-1])
+    flat = np.stack(
+        [np.stack([j - 0.5, i - 0.5], -1), np.stack([j + 0.5, i - 0.5], -1)]
+    )
+    i, j = np.nonzero(np.diff(padded, axis=1)[1:-1])
+    tall = np.stack(
+        [np.stack([j - 0.5, i - 0.5], -1), np.stack([j - 0.5, i + 0.5], -1)]
+    )
+    segments = np.concatenate([flat, tall], axis=1).swapaxes(0, 1)
+    lines = LineCollection(
+        list(segments), colors=color, linewidths=0.6, capstyle="projecting"
+    )
+    axes.add_collection(lines, autolim=False)
+
+
+def _draw_edges(axes: "Axes", edges: tuple[tuple[str, str], tuple[str, str]]) -> None:
+    """Write the anatomical directions at the four sides."""
+    from matplotlib.patheffects import withStroke
+
+    (left, right), (below, above) = edges
+    for x, y, text in (
+        (0.03, 0.5, left),
+        (0.97, 0.5, right),
+        (0.5, 0.03, below),
+        (0.5, 0.97, above),
+    ):
+        axes.text(
+            x,
+            y,
+            text,
+            transform=axes.transAxes,
+            color="white",
+            fontsize=7,
+            ha="left" if x < 0.5 else "right" if x > 0.5 else "center",
+            va="bottom" if y < 0.5 else "top" if y > 0.5 else "center",
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        )
+
+
+def _farthest_color(colors: np.ndarray) -> _Rgb:
+    """The outline's colour: the candidate that no class colour is near."""
+
+    def clearance(candidate: Color) -> float:
+        return float(np.linalg.norm(colors - _rgb(candidate), axis=1).min())
+
+    return _rgb(max(_ERROR_COLORS, key=clearance))
+
+
+def _rgb(color: Color) -> _Rgb:
+    """A colour in 0..1, as matplotlib has it."""
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
+
+
+def _legend_handles(
+    rows: list[_Row],
+    class_names: Sequence[str],
+    colors: np.ndarray,
+    error_color: _Rgb,
+) -> list[Any]:
+    """A swatch for each class but 0, for errors, and for IGNORE where it occurs."""
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(color=tuple(color), label=name)
+        for name, color in zip(class_names[1:], colors[1:].tolist(), strict=True)
+    ]
+    labels = [row.label for row in rows if row.label is not None]
+    if labels:
+        handles.append(
+            Patch(facecolor="none", edgecolor=error_color, label="wrong (outlined)")
+        )
+    if any((label == IGNORE).any() for label in labels):
+        handles.append(Patch(color=_rgb(_IGNORED_COLOR), label="ignored"))
+    return handles

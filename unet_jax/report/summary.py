@@ -1,0 +1,50 @@
+"""What is printed before the first step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+
+def run_summary(
+    *,
+    model: str,
+    parameters: int,
+    step_cost: Mapping[str, float],
+    splits: Mapping[str, Any],
+) -> str:
+    """Say on what, with what and at what cost a run trains.
+
+    Args:
+        model: name of the preset.
+        parameters: number of trained values.
+        step_cost: ``flops`` and ``memory_bytes`` of a step on one device, where known.
+        splits: by name, the ``cases``, the cases ``counted`` and their class
+            ``shares``.
+
+    Returns:
+        Lines of text.
+    """
+    devices = jax.devices()
+    lines = [
+        f"devices     {len(devices)} x {devices[0].device_kind} "
+        f"({devices[0].platform}), jax {jax.__version__}",
+        f"model       {model}, {parameters:,} parameters",
+    ]
+    costs = []
+    if "flops" in step_cost:
+        costs.append(f"{step_cost['flops'] / 1e9:.1f} GFLOP")
+    if "memory_bytes" in step_cost:
+        costs.append(f"{step_cost['memory_bytes'] / 2**20:.0f} MiB")
+    if costs:
+        lines.append(f"step        {', '.join(costs)} on each device")
+    lines += [f"{name:<12}{_split(split)}" for name, split in splits.items()]
+    return "\n".join(lines)
+
+
+def _split(split: Any) -> str:
+    """Write the cases and the share of each class of one split."""
+    noun = "case" if split.cases == 1 else "cases"
+    shares = ", ".join(f"{name} {100 * s:.1f} %" for name, s in split.shares.items())
+    part = "" if split.counted == split.cases else f" (in {split.counted} of them)"
+    return f"{split.cases} {noun}: {shares}{part}"

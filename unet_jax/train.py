@@ -1,0 +1,376 @@
+"""The one training loop, from a config to the scores of the test split."""
+
+import contextlib
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from unet_jax.data.case import Case, Source
+from unet_jax.data.pipeline import TrainIterator, make_train_iterator
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.data.shares import class_shares
+from unet_jax.evaluate import PredictFn, evaluate
+from unet_jax.experiment import (
+    check_config,
+    create_augmentation,
+    create_network,
+    create_optimizer_and_schedule,
+    create_predict_fn_maker,
+    create_prepared_cases,
+    create_source,
+    fit_preprocessing,
+)
+from unet_jax.report.curves import write_curves
+from unet_jax.report.progress import Progress
+from unet_jax.report.summary import run_summary
+from unet_jax.report.writer import MetricWriter
+from unet_jax.score import score_run
+from unet_jax.segment import stack_axis
+from unet_jax.training.checkpoint import Checkpoints, transfer
+from unet_jax.training.compilation import step_cost, use_compilation_cache
+from unet_jax.training.objective import create_loss_terms
+from unet_jax.training.state import TrainState, create_train_state, replicate
+from unet_jax.training.step import (
+    AXIS,
+    TrainStep,
+    check_batch_size,
+    make_train_step,
+    pmap_train_step,
+    shard_batch,
+)
+from unet_jax.training.window import MetricWindow
+from unet_jax.workdir import (
+    check_same_config,
+    make_record,
+    read_finished_record,
+    read_record,
+    write_record,
+)
+
+
+def train_and_evaluate(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    profile: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Train a network, choose its best checkpoint and score the test split.
+
+    A workdir with a checkpoint is resumed; one that is complete is left alone.
+
+    Args:
+        config: the resolved config.
+        workdir: folder of the run.
+        profile: first and last step of a jax profiler trace, or None.
+
+    Returns:
+        The content of test_metrics.json.
+
+    Raises:
+        InputError: the config, the data or the workdir cannot be used.
+        RunError: the loss became NaN or infinite.
+    """
+    # ---- What can be checked before any work ----
+    optimizer, schedule = create_optimizer_and_schedule(config)
+    step_function = _create_step(config, optimizer)
+    record = read_record(workdir)
+    if record is not None:
+        check_same_config(workdir, record["config"], config.to_dict())
+    use_compilation_cache(config.compilation_cache_dir)
+
+    # ---- Data ----
+    train_source = create_source(config, "train")
+    validation_source = create_source(config, "validation")
+    test_source = create_source(config, "test")
+    if record is None:
+        preprocessing = fit_preprocessing(config, train_source)
+    else:
+        preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    sources = {
+        "train": train_source,
+        "validation": validation_source,
+        "test": test_source,
+    }
+    write_record(
+        workdir,
+        make_record(
+            config.to_dict(),
+            preprocessing=preprocessing.to_dict(),
+            dataset={name: source.fingerprint for name, source in sources.items()},
+        ),
+    )
+    batches = _create_batches(config, train_source, preprocessing)
+    train_sample = _sample(train_source, config.eval.train_images, preprocessing)
+
+    # ---- State: from the last checkpoint, from another run, or new ----
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state = _create_state(config, optimizer, preprocessing)
+    first_step = checkpoints.latest_step() or 0
+    best = {"dice": None, "step": None, "evaluations_since": 0, "stopped": False}
+    if first_step:
+        state, place, best = checkpoints.restore(None, state)
+        batches.set_state(place)
+        print(f"resumed at step {first_step} of {config.train.steps}")
+    elif config.init_from:
+        state = _init_from(state, pathlib.Path(config.init_from))
+    if first_step >= config.train.steps or best["stopped"]:
+        batches.close()
+        return _finish(workdir, test_source, checkpoints.best_step())
+
+    # ---- Compile, and say what will run ----
+    state = replicate(state)
+    shapes = _batch_shapes(config, preprocessing)
+    compiled = step_function.lower(state, shapes).compile()
+    print(
+        run_summary(
+            model=config.model.name,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            step_cost=step_cost(compiled),
+            splits={
+                name: class_shares(source, tuple(config.data.class_names))
+                for name, source in sources.items()
+            },
+        )
+    )
+    make_predict_fn = create_predict_fn_maker(config, preprocessing)
+
+    # ---- The loop ----
+    with (
+        checkpoints,
+        contextlib.closing(MetricWriter(workdir, resume_step=first_step)) as writer,
+        Progress(
+            config.train.steps,
+            images_per_step=config.train.batch_size,
+            initial=first_step,
+        ) as progress,
+    ):
+        window = MetricWindow(config.train.batch_size, schedule)
+        for step in range(first_step + 1, config.train.steps + 1):
+            _trace(profile, step, workdir)
+            batch = shard_batch(next(batches), jax.local_device_count())
+            state, metrics = compiled(state, batch)
+            window.add(metrics)
+            progress.update(step, loss=window.last_loss)
+            evaluates = step % config.eval.every_steps == 0
+            evaluates = evaluates or step == config.train.steps
+            if evaluates or step % config.log.every_steps == 0:
+                window.write(step, writer, last_good=checkpoints.latest_step())
+            if not evaluates:
+                continue
+            predict_fn = make_predict_fn(state.eval_variables)
+            train_scores = _validate(config, predict_fn, train_sample)
+            scores = _validate(config, predict_fn, validation_source)
+            writer.write(step, "train", train_scores)
+            writer.write(step, "val", scores)
+            writer.flush()
+            best = _updated(best, step, scores["dice"], config)
+            checkpoints.save(
+                step,
+                state,
+                iterator_state=batches.get_state(),
+                record=best,
+                score=scores["dice"],
+            )
+            progress.update(step, score=scores["dice"])
+            progress.write(_validation_line(step, train_scores, scores, best))
+            window.restart_clock()
+            if best["stopped"]:
+                break
+    batches.close()
+    write_curves(
+        workdir / "metrics.jsonl",
+        workdir / "figures" / "curves.png",
+        class_names=tuple(config.data.class_names),
+        class_colors=tuple(config.data.class_colors),
+    )
+    return _finish(workdir, test_source, best["step"])
+
+
+def _create_step(
+    config: ConfigDict, optimizer: optax.GradientTransformation
+) -> TrainStep:
+    """Check the config and build the pmap-ed step."""
+    check_config(config)
+    check_batch_size(
+        config.train.batch_size,
+        devices=jax.device_count(),
+        accumulation=config.train.accumulation,
+        processes=jax.process_count(),
+    )
+    return pmap_train_step(
+        make_train_step(
+            create_network(config, axis_name=AXIS),
+            optimizer,
+            loss_terms=create_loss_terms(config.loss),
+            include_background=config.data.include_background,
+            augmentation=create_augmentation(config),
+            seed=config.seed,
+            accumulation=config.train.accumulation,
+            ema_decay=config.train.ema_decay,
+        )
+    )
+
+
+def _create_batches(
+    config: ConfigDict, source: Source, preprocessing: Preprocessing
+) -> TrainIterator:
+    """Start the input pipeline of this process."""
+    return make_train_iterator(
+        create_prepared_cases(config, source, preprocessing),
+        seed=config.seed,
+        global_batch_size=config.train.batch_size,
+        patch_size=tuple(config.train.patch_size),
+        foreground_oversampling=config.data.foreground_oversampling,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+    )
+
+
+def _create_state(
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    preprocessing: Preprocessing,
+) -> TrainState:
+    """Initialise the state on all devices."""
+    state = create_train_state(
+        create_network(config, axis_name=None),
+        optimizer,
+        seed=config.seed,
+        input_shape=(*config.train.patch_size, preprocessing.channels),
+        ema=config.train.ema_decay > 0,
+    )
+    return replicate(state)
+
+
+def _init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
+    """Take the weights of another run's best checkpoint, naming what does not fit."""
+    read_finished_record(workdir)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.best_step()
+        raw = checkpoints.restore_raw(step)
+    params, skipped = transfer(state.params, raw.get("ema_params") or raw["params"])
+    print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")
+    for line in skipped:
+        print(f"  skipped {line}")
+    ema_params = state.ema_params
+    if ema_params is not None:
+        ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
+    return state.replace(params=params, ema_params=ema_params)
+
+
+def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
+    """Choose training images to score on the same footing as the validation split.
+
+    They are ``count`` pictures, or as many slices of the first volume, spread evenly.
+    """
+    first = source[0]
+    axis = stack_axis(preprocessing, first.image.ndim - 1)
+    if axis is None:
+        chosen = np.linspace(0, len(source) - 1, min(count, len(source)))
+        return [source[int(index)] for index in chosen]
+    size = first.image.shape[axis]
+    chosen = np.linspace(0, size - 1, min(count, size)).astype(int)
+    return [
+        Case(
+            id=f"{first.id}:sample",
+            image=np.take(first.image, chosen, axis),
+            label=np.take(first.label, chosen, axis),
+            spacing=first.spacing,
+            group=first.group,
+        )
+    ]
+
+
+def _batch_shapes(
+    config: ConfigDict, preprocessing: Preprocessing
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Describe a sharded batch, so that the step compiles before data is there."""
+    devices = jax.local_device_count()
+    rows = (devices, config.train.batch_size // jax.device_count())
+    patch = tuple(config.train.patch_size)
+    return {
+        "image": jax.ShapeDtypeStruct(
+            (*rows, *patch, preprocessing.channels), np.float32
+        ),
+        "label": jax.ShapeDtypeStruct((*rows, *patch), np.int32),
+        "example_index": jax.ShapeDtypeStruct(rows, np.int32),
+    }
+
+
+def _trace(profile: tuple[int, int] | None, step: int, workdir: pathlib.Path) -> None:
+    """Start and stop the jax profiler at the steps that the user named."""
+    if profile is not None and step == profile[0]:
+        jax.profiler.start_trace(str(workdir / "profile"))
+    if profile is not None and step == profile[1]:
+        jax.profiler.stop_trace()
+        print(f"profile of steps {profile[0]} to {profile[1]}: {workdir / 'profile'}")
+
+
+def _validate(
+    config: ConfigDict, predict_fn: PredictFn, cases: Source | list[Case]
+) -> dict[str, float]:
+    """Score Dice of each class and of the foreground; NaN where there is none."""
+    results = evaluate(
+        predict_fn,
+        (cases[index] for index in range(len(cases))),
+        class_names=tuple(config.data.class_names),
+        include_background=config.data.include_background,
+        surface=False,
+    )
+    values = {"dice": results["mean"]["dice"]}
+    for name, scores in results["per_class"].items():
+        values[f"dice/{name}"] = scores["dice"]
+    return {key: math.nan if v is None else v for key, v in values.items()}
+
+
+def _updated(
+    best: dict[str, Any], step: int, dice: float, config: ConfigDict
+) -> dict[str, Any]:
+    """Return the best-score record after a validation; a NaN is never better."""
+    if math.isfinite(dice) and (best["dice"] is None or dice > best["dice"]):
+        return {"dice": dice, "step": step, "evaluations_since": 0, "stopped": False}
+    since = best["evaluations_since"] + 1
+    patience = config.train.early_stopping_patience
+    stopped = patience > 0 and since >= patience
+    return {**best, "evaluations_since": since, "stopped": stopped}
+
+
+def _validation_line(
+    step: int,
+    train: dict[str, float],
+    validation: dict[str, float],
+    best: dict[str, Any],
+) -> str:
+    """Write one line for the log."""
+    classes = ", ".join(
+        f"{key.removeprefix('dice/')} {value:.3f}"
+        for key, value in validation.items()
+        if key != "dice"
+    )
+    note = " (best)" if best["step"] == step else ""
+    if best["stopped"]:
+        note = f"; no better for {best['evaluations_since']} validations: stopping"
+    return (
+        f"step {step}: Dice train {train['dice']:.4f}, validation "
+        f"{validation['dice']:.4f}{note} [{classes}]"
+    )
+
+
+def _finish(
+    workdir: pathlib.Path, test_source: Source, checkpoint_step: int | None
+) -> dict[str, Any]:
+    """Score the test split with the best checkpoint, if that is still to do."""
+    path = workdir / "test_metrics.json"
+    if path.exists():
+        results = json.loads(path.read_text())
+        if results.get("checkpoint_step") == checkpoint_step:
+            print(f"{workdir} is complete: nothing to do; its scores are in {path}")
+            return results
+    return score_run(workdir, test_source)

@@ -1,0 +1,93 @@
+"""The metrics of the steps between two lines of metrics.jsonl."""
+
+import math
+import resource
+import time
+
+import jax
+import numpy as np
+import optax
+
+from unet_jax.errors import RunError
+from unet_jax.report.writer import MetricWriter
+
+
+class MetricWindow:
+    """The steps since the last line of metrics.jsonl, averaged when it is written.
+
+    Metrics stay on the device until then: reading them each step would stop the host
+    from working ahead.
+    """
+
+    def __init__(self, batch_size: int, schedule: optax.Schedule) -> None:
+        """Begin an empty window.
+
+        Args:
+            batch_size: images of a step.
+            schedule: learning rate by the number of updates done.
+        """
+        self._batch_size = batch_size
+        self._schedule = schedule
+        self._metrics: list[dict[str, jax.Array]] = []
+        self._began = time.monotonic()
+        self.last_loss: float | None = None
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Keep the metrics of one step; let the host be two steps ahead at most.
+
+        So the speed that is shown is the device's, and no queue of batches grows.
+        """
+        self._metrics.append(metrics)
+        if len(self._metrics) > 2:
+            jax.block_until_ready(self._metrics[-3])
+
+    def write(self, step: int, writer: MetricWriter, *, last_good: int | None) -> None:
+        """Write the means up to ``step`` and empty the window.
+
+        Args:
+            step: the last step added.
+            writer: of the run.
+            last_good: step of the last checkpoint, for the message; None for none.
+
+        Raises:
+            RunError: a value of some step is NaN or infinite.
+        """
+        rows = jax.device_get(self._metrics)
+        first = step - len(rows) + 1
+        for offset, row in enumerate(rows):
+            wrong = [name for name, value in row.items() if not math.isfinite(value)]
+            if wrong:
+                good = "none yet" if last_good is None else f"step {last_good}"
+                raise RunError(
+                    f"step {first + offset}: {wrong[0]} is {row[wrong[0]]}; the last "
+                    f"good checkpoint is {good}; lower optimizer.learning_rate or set "
+                    "optimizer.gradient_clip, and check the data"
+                )
+        means = {
+            name: float(np.mean([row[name] for row in rows], dtype=np.float64))
+            for name in rows[0]
+        }
+        # The schedule counts updates done, so this step used its predecessor's number.
+        rate = float(self._schedule(step - 1))
+        writer.write(step, "train", {**means, "learning_rate": rate})
+        seconds = time.monotonic() - self._began
+        writer.write_timing(
+            step,
+            {
+                "seconds_per_step": seconds / len(rows),
+                "images_per_second": self._batch_size * len(rows) / seconds,
+                "peak_memory_mib": _peak_memory_mib(),
+            },
+        )
+        self.last_loss = means["loss"]
+        self._metrics = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave out the time that validation took."""
+        self._began = time.monotonic()
+
+
+def _peak_memory_mib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
