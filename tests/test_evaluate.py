@@ -239,7 +239,7 @@ def test_few_groups_have_no_interval_and_a_reason():
     results = _interval(cases)
     assert (results["n_cases"], results["n_groups"]) == (8, 4)
     assert results["ci95"] is None
-    assert results["ci95_note"] == "no interval: 4 groups, at least 5 are needed"
+    assert results["ci95_note"] == "an interval needs at least 5 groups; found 4"
 
 
 def test_equal_groups_have_an_interval_of_no_width():

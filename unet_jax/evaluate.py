@@ -304,8 +304,7 @@ def _summarise(
     }
     mean = {metric: _number(_nanmean(v[None])[0]) for metric, v in of_class.items()}
     if len(groups) < MIN_GROUPS:
-        plural = "group" if len(groups) == 1 else "groups"
-        note = f"no interval: {len(groups)} {plural}, at least {MIN_GROUPS} are needed"
+        note = f"an interval needs at least {MIN_GROUPS} groups; found {len(groups)}"
         return per_class, mean, None, note
     rng = np.random.default_rng(seed)
     share = np.full(len(groups), 1 / len(groups))

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from unet_jax.data.case import Case, Source
@@ -97,15 +98,19 @@ def score_run(workdir: pathlib.Path, source: Source | None) -> dict[str, Any]:
 
 def _as_stored(case: Case) -> StoredImage:
     """Describe a case as the file that its label map is written like."""
-    volume = case.image.ndim == 4
-    spacing = case.spacing or (1.0,) * (case.image.ndim - 1)
-    suffix = ".nii.gz" if volume else ".png"
+    stem = _file_stem(case.id)
+    if case.image.ndim == 3:
+        path = pathlib.Path(f"{stem}.png")
+        return StoredImage(path, case.image, None, case.spacing, "picture")
+    header = nibabel.Nifti1Header()
+    header.set_xyzt_units("mm")
     return StoredImage(
-        path=pathlib.Path(_file_stem(case.id) + suffix),
+        path=pathlib.Path(f"{stem}.nii.gz"),
         image=case.image,
-        affine=np.diag([*spacing, 1.0]) if volume else None,
+        affine=np.diag([*(case.spacing or (1.0, 1.0, 1.0)), 1.0]),
         spacing=case.spacing,
-        kind="volume" if volume else "picture",
+        kind="volume",
+        header=header,
     )
 
 

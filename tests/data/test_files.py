@@ -10,6 +10,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from unet_jax.data.files import (
+    StoredImage,
     check_finite,
     label_statistics,
     list_images,
@@ -574,6 +575,29 @@ def test_nifti_gives_a_nifti_of_the_same_space(tmp_path):
         np.testing.assert_array_equal(written.header[key], source.header[key])
     np.testing.assert_array_equal(written.get_qform(), source.get_qform())
     assert written.header["cal_max"] == 0
+
+
+def test_volume_without_a_header_keeps_its_affine(tmp_path):
+    image = _random(4, 5, 6, 1)
+    stored = StoredImage(tmp_path / "case7.nii.gz", image, AFFINE, (1, 1, 1), "volume")
+    path = write_label_map(tmp_path / "out", stored, image[..., 0] % 4, PALETTE)
+    again = read_image(path)
+    np.testing.assert_array_equal(again.image, image % 4)
+    np.testing.assert_allclose(again.affine, AFFINE, atol=1e-6)
+    assert again.header.get_xyzt_units()[0] == "mm"
+
+
+def test_micrometres_stay_micrometres(tmp_path):
+    image = nibabel.Nifti1Image(_random(4, 5, 6), np.diag([5, 6, 7, 1.0]))
+    image.header.set_xyzt_units("micron")
+    image.header.set_qform(image.affine, 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    stored = read_image(tmp_path / "a.nii")
+    path = write_label_map(tmp_path / "out", stored, _random(4, 5, 6) % 4, PALETTE)
+    written = nibabel.load(path)
+    np.testing.assert_array_equal(written.affine, np.diag([5, 6, 7, 1]))
+    assert written.header.get_xyzt_units()[0] == "micron"
+    assert written.header["qform_code"] == 1
 
 
 def test_equal_label_maps_are_equal_bytes(tmp_path):

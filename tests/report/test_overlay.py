@@ -6,7 +6,12 @@ import pytest
 from PIL import Image
 
 from unet_jax.labels import IGNORE
-from unet_jax.report.overlay import overlay_figure, volume_overlay, write_figure
+from unet_jax.report.overlay import (
+    overlay,
+    overlay_figure,
+    volume_overlay,
+    write_figure,
+)
 
 NAMES = ("background", "vessel", "nucleus")
 COLORS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
@@ -221,6 +226,17 @@ def test_a_volume_without_a_label_has_two_columns():
         image, None, label, slice_axis=2, spacing=None, num_slices=3, **LOOK
     )
     assert len(figure.axes) == 6
+
+
+def test_a_case_is_drawn_as_what_it_is():
+    image, label = _volume((5, 7, 9), slice(None))
+    options = {"slice_axis": 1, "spacing": None, "title": "case", **LOOK}
+    volume = overlay(image, label, label, **options)
+    picture = overlay(image[0], label[0], label[0], **options)
+    assert len(volume.axes) == 12
+    assert volume.axes[0].get_ylabel() == "slice 1"
+    assert len(picture.axes) == 3
+    assert {f.get_suptitle() for f in (volume, picture)} == {"case"}
 
 
 # ---- files ---------------------------------------------------------------------------

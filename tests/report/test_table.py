@@ -35,7 +35,7 @@ def test_the_table_as_a_whole():
             "2 cases in 2 groups; absent: cases without the class in label and "
             "prediction.",
             "Over all pixels at once (micro): Dice 0.8750, IoU 0.7778.",
-            "95 % interval: no interval: 2 groups, at least 5 are needed.",
+            "No 95 % interval: an interval needs at least 5 groups; found 2.",
         ]
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
@@ -27,7 +28,7 @@ def mirroring(
     ndim: int,
     probability: float,
     axes: Sequence[int],
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> Float[Array, "ndim ndim"]:
     """Draw a matrix that mirrors each of some axes, or not, by itself.
 
@@ -52,7 +53,7 @@ def rotation(
     ndim: int,
     probability: float,
     degrees: tuple[float, float],
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> Float[Array, "ndim ndim"]:
     """Draw a rotation: in every plane of two axes, by an angle of its own.
 
@@ -78,7 +79,7 @@ def rotation(
         turn = jnp.eye(ndim, dtype=dtype)
         turn = turn.at[first, first].set(cosine).at[first, second].set(-sine)
         turn = turn.at[second, first].set(sine).at[second, second].set(cosine)
-        matrix = jnp.matmul(turn, matrix, precision=_EXACT)
+        matrix = then(matrix, turn)
     return matrix
 
 
@@ -88,7 +89,7 @@ def scaling(
     ndim: int,
     probability: float,
     factor: tuple[float, float],
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> Float[Array, "ndim ndim"]:
     """Draw a matrix that scales all axes alike.
 
@@ -107,6 +108,23 @@ def scaling(
     return drawn * jnp.eye(ndim, dtype=dtype)
 
 
+def then(
+    first: Float[Array, "ndim ndim"] | None, second: Float[Array, "ndim ndim"]
+) -> Float[Array, "ndim ndim"]:
+    """Chain two matrices.
+
+    Args:
+        first: what acts on the pixel's own place; None for nothing.
+        second: what acts on the result.
+
+    Returns:
+        The matrix that does both.
+    """
+    if first is None:
+        return second
+    return jnp.matmul(second, first, precision=_EXACT)
+
+
 def displacement(
     key: PRNGKeyArray,
     *,
@@ -114,7 +132,7 @@ def displacement(
     probability: float,
     spacing: float,
     magnitude: tuple[float, float],
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> Float[Array, "ndim *spatial"]:
     """Draw cubic B-splines through a coarse grid of random control points.
 
@@ -158,7 +176,7 @@ def places(
     moved: Float[Array, "ndim *spatial"] | None,
     *,
     shape: Sequence[int],
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
 ) -> list[Float[Array, "..."]]:
     """Return where each pixel reads.
 

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
 
 
@@ -27,7 +28,7 @@ def example_keys(
 
 
 def decide(
-    key: PRNGKeyArray, *, probability: float, shape: tuple[int, ...], dtype: jnp.dtype
+    key: PRNGKeyArray, *, probability: float, shape: tuple[int, ...], dtype: DTypeLike
 ) -> tuple[Bool[Array, ""], Float[Array, "..."]]:
     """Draw whether an augmentation happens, and the numbers that it needs.
 
@@ -44,9 +45,6 @@ def decide(
         Whether it happens, and independent even draws from [0, 1).
     """
     numbers = jax.random.uniform(key, (1 + math.prod(shape),), dtype)
-    # Behind a barrier, or XLA works out the generator anew for every pixel that the
-    # numbers are used for.
-    numbers = jax.lax.optimization_barrier(numbers)
     return numbers[0] < probability, numbers[1:].reshape(shape)
 
 

@@ -47,7 +47,6 @@ def gaussian_blur(
     sigmas = jnp.maximum(sigmas, 1e-3)[:, None]
     weights = jnp.exp(-0.5 * (offset[:, None] / sigmas) ** 2)
     weights /= 2.0 * weights.sum(1, keepdims=True) - weights[:, :1]
-    weights = jax.lax.optimization_barrier(weights)
     blurred = image
     for axis in range(image.ndim - 1):
         blurred = _symmetric_filter(blurred, weights[axis], axis)

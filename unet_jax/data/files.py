@@ -67,7 +67,8 @@ class StoredImage:
         affine: ``(4, 4)`` from voxel index to millimetres (RAS+); NIfTI only.
         spacing: millimetres a pixel on each stored spatial axis; None if unknown.
         kind: "picture" (PNG, JPEG, BMP), "tiff" or "volume" (NIfTI).
-        header: the NIfTI header, so that a label map can carry the same codes.
+        header: the NIfTI header, so that a label map can carry the same codes; without
+            one a label map has the affine alone, in millimetres.
     """
 
     path: Path
@@ -556,9 +557,8 @@ def _read_nifti(path: Path) -> StoredImage:
     if scaled:
         image = image.astype(np.float32)
     image = _nifti_channels(image, path)
-    unit = nifti.header.get_xyzt_units()[0]
     affine = np.array(nifti.affine, dtype=np.float64)
-    affine[:3] *= {"meter": 1000.0, "micron": 1e-3}.get(unit, 1.0)
+    affine[:3] *= _millimetres(nifti.header)
     spacing = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         raise InputError(
@@ -567,6 +567,12 @@ def _read_nifti(path: Path) -> StoredImage:
         )
     voxel = tuple(float(size) for size in spacing)
     return StoredImage(path, image, affine, voxel, "volume", nifti.header)
+
+
+def _millimetres(header: nibabel.Nifti1Header) -> float:
+    """Return the millimetres of the header's unit; without one it is millimetres."""
+    unit = header.get_xyzt_units()[0]
+    return {"meter": 1000.0, "micron": 1e-3}.get(unit, 1.0)
 
 
 def _nifti_channels(image: np.ndarray, path: Path) -> np.ndarray:
@@ -681,16 +687,21 @@ def _write_tiff(
 
 def _write_nifti(path: Path, labels: np.ndarray, stored: StoredImage) -> None:
     """Write (x, y, z) with the header of its image."""
-    assert stored.header is not None
-    header = stored.header.copy()
+    if stored.header is None:
+        header = nibabel.Nifti1Header()
+        header.set_xyzt_units("mm")
+    else:
+        header = stored.header.copy()
     header.extensions.clear()
     header.set_data_dtype(labels.dtype)
-    header.set_slope_inter(1, 0)
     header.set_intent("none")
     header["cal_min"] = header["cal_max"] = 0
+    affine = np.array(stored.affine, dtype=np.float64)
+    affine[:3] /= _millimetres(header)
     two = isinstance(header, nibabel.Nifti2Header)
     kind = nibabel.Nifti2Image if two else nibabel.Nifti1Image
-    nibabel.save(kind(labels, header.get_best_affine(), header), path)
+    # nibabel keeps the header's codes where the affine is the header's own.
+    nibabel.save(kind(labels, affine, header), path)
 
 
 def _digits(value: float) -> float:

@@ -37,6 +37,44 @@ class _Row(NamedTuple):
     prediction: np.ndarray
 
 
+def overlay(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    prediction: np.ndarray,
+    *,
+    slice_axis: int,
+    spacing: Sequence[float] | None,
+    class_names: Sequence[str],
+    class_colors: Sequence[Color],
+    title: str = "",
+) -> "Figure":
+    """Draw a case, be it a picture (`overlay_figure`) or a volume (`volume_overlay`).
+
+    Args:
+        image: ``(*spatial, channels)``.
+        label: ``(*spatial)`` class indices or IGNORE; None leaves its panel out.
+        prediction: ``(*spatial)`` class indices.
+        slice_axis: the axis that slices of a volume are taken along.
+        spacing: mm a voxel on each axis of a volume; None for square pixels.
+        class_names: name of each class index.
+        class_colors: red, green and blue of each class index, 0 to 255.
+        title: a line above the panels.
+
+    Returns:
+        A figure for `write_figure`.
+    """
+    look: dict[str, Any] = {
+        "class_names": class_names,
+        "class_colors": class_colors,
+        "title": title,
+    }
+    if prediction.ndim == 2:
+        return overlay_figure(image, label, prediction, **look)
+    return volume_overlay(
+        image, label, prediction, slice_axis=slice_axis, spacing=spacing, **look
+    )
+
+
 def overlay_figure(
     image: np.ndarray,
     label: np.ndarray | None,
@@ -134,7 +172,7 @@ def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
 
     Args:
         path: the file, ending in ``.png``.
-        figure: from `overlay_figure` or `volume_overlay`.
+        figure: from `overlay` or one of the two behind it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -199,13 +237,15 @@ def _figure(
 def _displayable(image: np.ndarray) -> np.ndarray:
     """Any channels and range as ``(..., 3)`` in 0..1, outliers clipped."""
     if image.shape[-1] != 3:
-        image = np.repeat(image[..., :1], 3, axis=-1)
+        image = image[..., :1]
     if image.dtype == np.uint8:
-        return image / 255
-    low, high = np.percentile(image, (0.5, 99.5))
+        low, high = 0.0, 255.0
+    else:
+        low, high = np.percentile(image, (0.5, 99.5))
     if high == low:
         low, high = image.min(), max(image.max(), image.min() + 1)
-    return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+    scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+    return np.broadcast_to(scaled, (*image.shape[:-1], 3))
 
 
 def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:

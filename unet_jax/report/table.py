@@ -71,7 +71,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         f"IoU {_cell('iou', mean['iou_micro'])}.",
     ]
     if ci95 is None:
-        return [*notes, f"95 % interval: {results['ci95_note']}."]
+        return [*notes, f"No 95 % interval: {results['ci95_note']}."]
     spans = [
         f"{title} {_cell(metric, ci95[metric][0])} to {_cell(metric, ci95[metric][1])}"
         for metric, title in _columns(results).items()

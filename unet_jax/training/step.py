@@ -84,7 +84,7 @@ def make_train_step(
             gradients, metrics = jax.lax.psum((gradients, metrics), axis_name)
             # Statistics that are not synchronised differ between the devices.
             batch_stats = jax.lax.pmean(batch_stats, axis_name)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         state = _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay)
         return state, metrics
 

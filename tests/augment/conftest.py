@@ -1,0 +1,44 @@
+"""What every augmentation test looks at: one picture, one volume, three ways to run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+IGNORE = -1
+
+
+def example(shape: tuple[int, ...], *, channels: int = 2) -> tuple[Any, Any]:
+    """Return a smooth image with noise, and a label of blocks with IGNORE in it."""
+    random = np.random.default_rng(sum(shape))
+    grid = np.meshgrid(*[np.linspace(0, 3, size) for size in shape], indexing="ij")
+    smooth = np.sin(sum((axis + 1) * place for axis, place in enumerate(grid)))
+    image = smooth[..., None] + 0.3 * random.standard_normal((*shape, channels))
+    label = sum(np.floor(place) for place in grid).astype(np.int32) % 4
+    label[(0,) * len(shape)] = IGNORE
+    label[tuple(size // 2 for size in shape)] = IGNORE
+    return jnp.asarray(image, jnp.float32), jnp.asarray(label)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _vmapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run on a batch of two, the second one other than the first; give the first."""
+
+    def run(key: jax.Array, *arrays: jax.Array) -> Any:
+        keys = jnp.stack([key, jax.random.fold_in(key, 1)])
+        batch = [jnp.stack([array, array[::-1]]) for array in arrays]
+        return jax.tree.map(lambda leaf: leaf[0], jax.vmap(function)(keys, *batch))
+
+    return run
+
+
+@pytest.fixture(params=[_plain, jax.jit, _vmapped], ids=["plain", "jit", "vmap"])
+def variant(request: pytest.FixtureRequest) -> Any:
+    """One way to run a function of (key, *arrays)."""
+    return request.param

@@ -1,0 +1,226 @@
+"""The whole policy: identity, determinism, shares, options, batches and devices."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.augment.conftest import example
+from unet_jax.augment.draws import around_one, example_keys
+from unet_jax.augment.options import AugmentationOptions, resolve_options
+from unet_jax.augment.policy import augment, augment_batch
+
+KEY = jax.random.key(11)
+STEPS = [
+    field.name
+    for field in dataclasses.fields(AugmentationOptions)
+    if field.name.endswith("_probability") and "channel" not in field.name
+]
+OFF = dict.fromkeys(STEPS, 0.0)
+ALL_CHANNELS = {
+    "blur_channel_probability": 1.0,
+    "low_resolution_channel_probability": 1.0,
+    # The default limits include the strength 0, which would change nothing.
+    "low_resolution_scale": (0.5, 0.7),
+    "elastic_spacing": 4.0,
+    "elastic_magnitude": (0.3, 0.3),
+}
+
+
+def _batch(size, shape, channels=1):
+    image, label = example(shape, channels=channels)
+    images = jnp.stack([image + 0.1 * number for number in range(size)])
+    return images, jnp.stack([label] * size)
+
+
+def test_all_off_traces_to_nothing():
+    image, label = example((7, 5))
+    jaxpr = jax.make_jaxpr(lambda *a: augment(*a, **OFF))(KEY, image, label)
+    text = str(jaxpr)
+    assert "gather" not in text
+    assert "dot_general" not in text
+    assert "exp" not in text
+    moved, moved_label = augment(KEY, image, label, **OFF)
+    np.testing.assert_array_equal(moved, image)
+    np.testing.assert_array_equal(moved_label, label)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_each_step_by_itself_changes_a_volume(name):
+    image, label = example((7, 6, 5))
+    options = {**OFF, **ALL_CHANNELS, name: 1.0}
+    moved, moved_label = jax.jit(partial(augment, **options))(KEY, image, label)
+    assert moved.shape == image.shape
+    assert moved.dtype == image.dtype
+    assert np.abs(moved - image).max() > 1e-3
+    spatial = name.split("_")[0] in ("flip", "rotation", "scaling", "elastic")
+    assert np.array_equal(moved_label, label) == (not spatial)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_shares_of_changed_examples_match_the_probability(name):
+    images, labels = _batch(1, (8, 8))
+    keys = example_keys(KEY, jnp.arange(600))
+    options = {**OFF, **ALL_CHANNELS, "spatial_axes_flip": (0,), name: 0.3}
+
+    @jax.jit
+    def changed(keys):
+        run = jax.vmap(lambda key: augment(key, images[0], labels[0], **options)[0])
+        return jnp.any(run(keys) != images, axis=(1, 2, 3))
+
+    # The standard error is 1.9 %.
+    assert 0.22 < float(changed(keys).mean()) < 0.38
+
+
+def test_axes_are_mirrored_independently():
+    image, label = example((6, 5))
+    options = {**OFF, "flip_probability": 0.5}
+    run = jax.jit(jax.vmap(lambda key: augment(key, image, label, **options)[0]))
+    moved = run(example_keys(KEY, jnp.arange(400)))
+    wanted = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
+    shares = [float((moved == one).all((1, 2, 3)).mean()) for one in wanted]
+    assert sum(shares) == pytest.approx(1.0)
+    assert min(shares) > 0.16  # 4 standard errors below 1/4
+
+
+def test_axes_of_mirroring_can_be_taken_away():
+    image, label = example((6, 5))
+    options = {**OFF, "flip_probability": 1.0}
+    moved, _ = augment(KEY, image, label, **options, spatial_axes_flip=())
+    np.testing.assert_array_equal(moved, image)
+    moved, _ = augment(KEY, image, label, **options, spatial_axes_flip=(1,))
+    np.testing.assert_array_equal(moved, image[:, ::-1])
+
+
+@pytest.mark.parametrize("shape", [(17, 14), (9, 8, 7)])
+def test_defaults_under_jit_and_vmap(shape):
+    images, labels = _batch(4, shape)
+    keys = example_keys(KEY, jnp.arange(4))
+    run = jax.jit(augment_batch)
+    moved, moved_labels = run(keys, images, labels)
+    again, again_labels = run(keys, images, labels)
+    np.testing.assert_array_equal(moved, again)
+    np.testing.assert_array_equal(moved_labels, again_labels)
+    other, _ = run(example_keys(KEY, jnp.arange(4, 8)), images, labels)
+    assert not np.array_equal(moved, other)
+    assert moved.dtype == images.dtype
+    assert moved_labels.dtype == labels.dtype
+    assert np.all(np.isfinite(moved))
+    assert set(np.unique(moved_labels)) <= set(np.unique(labels))
+    one, one_label = augment(keys[2], images[2], labels[2])
+    np.testing.assert_allclose(moved[2], one, atol=2e-5)
+    np.testing.assert_array_equal(moved_labels[2], one_label)
+
+
+def test_an_example_does_not_depend_on_its_batch_or_device():
+    images, labels = _batch(8, (24, 21))
+    index = jnp.arange(100, 108)
+    keys = example_keys(KEY, index)
+    whole, whole_labels = jax.jit(augment_batch)(keys, images, labels)
+
+    def shards(array):
+        return array.reshape(4, 2, *array.shape[1:])
+
+    parts, part_labels = jax.pmap(
+        lambda index, *arrays: augment_batch(example_keys(KEY, index), *arrays)
+    )(shards(index), shards(images), shards(labels))
+    np.testing.assert_allclose(parts.reshape(whole.shape), whole, atol=1e-6)
+    np.testing.assert_array_equal(part_labels.reshape(labels.shape), whole_labels)
+
+
+def test_example_keys_depend_on_the_index_alone():
+    data = jax.random.key_data
+    keys = data(example_keys(KEY, jnp.array([3, 9, 4])))
+    np.testing.assert_array_equal(keys[1], data(jax.random.fold_in(KEY, 9)))
+    assert len(np.unique(keys, axis=0)) == 3
+    raw = example_keys(jax.random.PRNGKey(11), jnp.array([3, 9, 4]))
+    np.testing.assert_array_equal(raw, keys)
+
+
+def test_one_step_left_out_does_not_change_the_draws_of_another():
+    image, label = example((9, 8))
+    options = {**OFF, "brightness_probability": 1.0}
+    alone, _ = augment(KEY, image, label, **options)
+    both, _ = augment(KEY, image, label, **options, spatial_axes_flip=(0,))
+    np.testing.assert_array_equal(alone, both)
+    flipped, _ = augment(KEY, image, label, **{**options, "flip_probability": 1.0})
+    np.testing.assert_allclose(flipped, alone[::-1, ::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("label_dtype", [jnp.int8, jnp.int32])
+def test_dtypes_are_kept(dtype, label_dtype):
+    image, label = example((9, 8))
+    moved, moved_label = jax.eval_shape(
+        partial(augment, elastic_probability=1.0),
+        KEY,
+        image.astype(dtype),
+        label.astype(label_dtype),
+    )
+    assert moved.dtype == dtype
+    assert moved_label.dtype == label_dtype
+
+
+def test_float64_stays_float64_and_float32_stays_float32():
+    with jax.enable_x64(True):
+        for dtype in (jnp.float32, jnp.float64):
+            image, label = jnp.ones((6, 5, 1), dtype), jnp.zeros((6, 5), jnp.int32)
+            on = dict.fromkeys(STEPS, 1.0)
+            run = partial(augment, **on)
+            moved, _ = jax.eval_shape(run, jax.random.key(0), image, label)
+            assert moved.dtype == dtype
+
+
+def test_constant_examples_stay_finite():
+    on = dict.fromkeys(STEPS, 1.0)
+    image, label = jnp.zeros((7, 6, 1)), jnp.zeros((7, 6), jnp.int32)
+    moved, _ = jax.jit(partial(augment, **on))(KEY, image, label)
+    assert np.all(np.isfinite(moved))
+
+
+def test_factors_fall_as_often_below_one_as_above():
+    shares = jnp.linspace(0, 1, 101)
+    factors = around_one(shares, (0.7, 1.5))
+    np.testing.assert_allclose(factors[::25], [0.7, 0.85, 1, 1.25, 1.5])
+    np.testing.assert_allclose(around_one(shares, (1.1, 1.3))[50], 1.2, rtol=1e-6)
+
+
+def test_options_are_resolved():
+    options = resolve_options({"blur_sigma": [1, 2], "noise_probability": 1})
+    assert options.blur_sigma == (1.0, 2.0)
+    assert options.noise_probability == 1.0
+    assert options.flip_probability == 0.5
+
+
+def test_an_unknown_option_is_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match=r"'rotate_probability'.*'rotation_probabil"):
+        augment(KEY, jnp.zeros((4, 4, 1)), jnp.zeros((4, 4), int), rotate_probability=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("noise_probability", 1.5),
+        ("noise_probability", float("nan")),
+        ("noise_probability", "often"),
+        ("blur_sigma", (1.0, 0.5)),
+        ("blur_sigma", 1.0),
+        ("blur_sigma", (0.5, 1.0, 2.0)),
+        ("low_resolution_scale", (0.0, 1.0)),
+        ("gamma_exponent", (-1.0, 1.0)),
+        ("elastic_spacing", 0.0),
+        ("spatial_axes_flip", (0, 3)),
+        ("spatial_axes_flip", 1),
+    ],
+)
+def test_values_out_of_bounds_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"Option {name} is .*; expected"):
+        resolve_options({name: value})
+
+
+def test_defaults_pass_their_own_check():
+    defaults = dataclasses.asdict(AugmentationOptions())
+    assert resolve_options(defaults) == AugmentationOptions()

@@ -1,0 +1,252 @@
+"""One step is the same function on one device and on four."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from unet_jax.errors import InputError
+from unet_jax.labels import IGNORE
+from unet_jax.models.unet import create_model
+from unet_jax.training.objective import create_loss_terms
+from unet_jax.training.optimizer import create_optimizer
+from unet_jax.training.state import TrainState, create_train_state, replicate
+from unet_jax.training.step import (
+    AXIS,
+    check_batch_size,
+    make_train_step,
+    pmap_train_step,
+    shard_batch,
+)
+
+BATCH, SIZE, CLASSES = 8, 16, 3
+LOSS = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 0.5, {}))
+SAMPLE_LOSS = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))
+
+
+def _batch(dtype=np.float32):
+    """Return eight crops; ignored pixels and classes are not spread evenly."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (BATCH, SIZE, SIZE)).astype(np.int32)
+    # Class 2 is in rows 1 and 6 alone: with four devices two of them never see it.
+    labels[1, :8], labels[6, 4:] = 2, 2
+    labels[0, :, :13] = IGNORE
+    labels[2] = IGNORE
+    images = labels[..., None] + rng.normal(size=(BATCH, SIZE, SIZE, 1))
+    index = np.arange(40, 40 + BATCH, dtype=np.int32)
+    return {"image": images.astype(dtype), "label": labels, "example_index": index}
+
+
+def _model(norm, axis_name, dtype="float32"):
+    return create_model(
+        name="unet",
+        features=(4, 8),
+        num_classes=CLASSES,
+        norm=norm,
+        norm_groups=2,
+        dtype=dtype,
+        axis_name=axis_name,
+    )
+
+
+def _steps(norm, optimizer, *, loss=LOSS, accumulation=1, augmentation=None, **kwargs):
+    """Return the step for four devices, that for one, and the state both start from."""
+    dtype = kwargs.pop("dtype", "float32")
+    options = {
+        "loss_terms": create_loss_terms(loss),
+        "include_background": False,
+        "augmentation": augmentation,
+        "seed": 3,
+        "accumulation": accumulation,
+        "ema_decay": 0.9,
+    }
+    many = make_train_step(_model(norm, AXIS, dtype), optimizer, **options)
+    one = make_train_step(_model(norm, None, dtype), optimizer, **options)
+    state = create_train_state(
+        _model(norm, None, dtype),
+        optimizer,
+        seed=0,
+        input_shape=(SIZE, SIZE, 1),
+        **kwargs,
+    )
+    return many, one, state
+
+
+def _close(actual, expected, rtol):
+    """Compare pytrees, each leaf on the scale of its own largest value."""
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(actual),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        scale = max(np.abs(b).max(), 1e-30)
+        error = np.abs(np.asarray(a) - np.asarray(b)).max() / scale
+        assert error < rtol, f"{jax.tree_util.keystr(path)}: {error:.1e}"
+
+
+@pytest.mark.parametrize("norm", ["instance", "group", "batch"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("loss", [LOSS, SAMPLE_LOSS], ids=["batch", "sample"])
+def test_gradients_on_four_devices_are_those_on_one(norm, accumulation, loss):
+    # Plain descent with rate 1: the parameters move by exactly the gradient.
+    many, one, state = _steps(
+        norm,
+        optax.sgd(1.0),
+        loss=loss,
+        accumulation=accumulation,
+        augmentation={"rotation_probability": 1.0, "noise_probability": 1.0},
+        ema=False,
+    )
+    batch = _batch()
+    before = jax.tree.map(np.asarray, state.params)
+    expected, expected_metrics = jax.jit(functools.partial(one, axis_name=None))(
+        state, batch
+    )
+    actual, metrics = pmap_train_step(many)(replicate(state), shard_batch(batch, 4))
+
+    def gradient(after):
+        return jax.tree.map(lambda a, b: np.asarray(b) - np.asarray(a), after, before)
+
+    gradients = gradient(expected.params)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
+    _close(gradient(actual.params), gradients, 1e-5)
+    _close(actual.batch_stats, expected.batch_stats, 1e-5)
+    _close(metrics, expected_metrics, 1e-5)
+
+
+def _float64(state: TrainState) -> TrainState:
+    return jax.tree.map(
+        lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, state
+    )
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_twenty_steps_in_float64_agree(norm):
+    with jax.enable_x64(True):
+        optimizer = create_optimizer(
+            name="adamw",
+            schedule=optax.constant_schedule(1e-2),
+            weight_decay=1e-3,
+            momentum=0.0,
+            gradient_clip=1.0,
+        )
+        many, one, state = _steps(
+            norm, optimizer, accumulation=2, augmentation={}, ema=True, dtype="float64"
+        )
+        state = _float64(state)
+        many, one = (
+            pmap_train_step(many),
+            jax.jit(functools.partial(one, axis_name=None)),
+        )
+        first, second = replicate(jax.tree.map(jnp.copy, state)), state
+        for step in range(20):
+            batch = _batch(np.float64)
+            batch["example_index"] += BATCH * step
+            first, _ = many(first, shard_batch(batch, 4))
+            second, _ = one(second, batch)
+        assert first.params["head"]["kernel"].dtype == jnp.float64
+        assert int(first.step) == 20
+        _close(first.params, second.params, 1e-9)
+        _close(first.ema_params, second.ema_params, 1e-9)
+        moved = jax.tree.map(
+            lambda a, b: np.abs(a - b).max(), first.params, state.params
+        )
+        assert min(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_accumulation_is_the_step_on_the_whole_batch():
+    # With per-sample losses and norms, how the batch is cut cannot matter.
+    results = []
+    for accumulation in (1, 2, 4):
+        _, one, state = _steps(
+            "instance",
+            optax.sgd(1.0),
+            loss=SAMPLE_LOSS,
+            accumulation=accumulation,
+            ema=False,
+        )
+        state, _ = jax.jit(functools.partial(one, axis_name=None))(state, _batch())
+        results.append(state.params)
+    _close(results[1], results[0], 1e-5)
+    _close(results[2], results[0], 1e-5)
+
+
+def test_the_step_is_compiled_once_and_gives_its_buffers_away():
+    traces = []
+    many, _, state = _steps("instance", optax.adam(1e-3), ema=True)
+
+    def counted(state, batch, *, axis_name):
+        traces.append(axis_name)
+        return many(state, batch, axis_name=axis_name)
+
+    step = pmap_train_step(counted)
+    state = replicate(state)
+    for _ in range(4):
+        before = state
+        state, metrics = step(state, shard_batch(_batch(), 4))
+        assert before.params["head"]["kernel"].is_deleted()
+        assert before.opt_state[0].mu["head"]["kernel"].is_deleted()
+        assert before.ema_params["head"]["kernel"].is_deleted()
+    assert traces == [AXIS]
+    assert np.isfinite(metrics["loss"])
+
+
+def test_augmentation_follows_the_example_and_not_its_place():
+    _, one, state = _steps(
+        "instance",
+        optax.sgd(1.0),
+        loss=SAMPLE_LOSS,
+        augmentation={"noise_probability": 1.0, "rotation_probability": 1.0},
+        ema=False,
+    )
+    step = jax.jit(functools.partial(one, axis_name=None))
+    batch = _batch()
+    turned = {key: np.roll(value, 3, axis=0) for key, value in batch.items()}
+    other = {**batch, "example_index": batch["example_index"] + 1}
+    loss = float(step(state, batch)[1]["loss"])
+    assert float(step(state, turned)[1]["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(step(state, other)[1]["loss"]) != pytest.approx(loss, rel=1e-4)
+
+
+def test_the_moving_average_follows_the_parameters():
+    _, one, state = _steps("instance", optax.sgd(0.1), ema=True)
+    start = np.asarray(state.params["head"]["kernel"])
+    step = jax.jit(functools.partial(one, axis_name=None))
+    after, _ = step(state, _batch())
+    moved = np.asarray(after.params["head"]["kernel"])
+    # The first decay is (1 + 0) / (10 + 0).
+    np.testing.assert_allclose(
+        after.ema_params["head"]["kernel"], 0.1 * start + 0.9 * moved, rtol=1e-5
+    )
+    assert after.eval_variables["params"] is after.ema_params
+
+
+def test_losses_fall_on_a_batch_that_is_learnt():
+    many, _, state = _steps("instance", optax.adam(1e-2), loss=SAMPLE_LOSS, ema=False)
+    step, state = pmap_train_step(many), replicate(state)
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, shard_batch(_batch(), 4))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.7 * losses[0]
+    assert metrics["dice_loss"] + metrics["cross_entropy_loss"] == pytest.approx(
+        metrics["loss"], rel=1e-5
+    )
+
+
+def test_rows_are_dealt_to_the_devices_like_cards():
+    dealt = shard_batch({"x": np.arange(8)}, 4)["x"]
+    np.testing.assert_array_equal(dealt, [[0, 4], [1, 5], [2, 6], [3, 7]])
+
+
+@pytest.mark.parametrize(
+    ("size", "devices", "accumulation", "proposed"),
+    [(6, 4, 1, 8), (8, 4, 4, 16), (0, 1, 1, 1), (3, 2, 1, 4)],
+)
+def test_a_batch_that_does_not_divide_is_refused(size, devices, accumulation, proposed):
+    with pytest.raises(InputError, match=rf"found {size}, .*batch_size={proposed}$"):
+        check_batch_size(size, devices=devices, accumulation=accumulation)
+    check_batch_size(proposed, devices=devices, accumulation=accumulation)
