@@ -31,16 +31,18 @@ def get_config() -> ConfigDict:
     data.class_colors = ((0, 0, 0), (230, 57, 70))  # red, green, blue: one a class
     data.include_background = False  # count class 0 in overlap losses and mean scores
     data.slice_axis = 2  # RAS axis that a 2-D network sees a volume's slices of
-    data.spacing = config_dict.placeholder(object)  # training mm; None = median
+    data.spacing = config_dict.placeholder(object)  # mm to train at; None = as stored
+    data.spacing = "median"  # of the training cases
     data.size = config_dict.placeholder(tuple)  # resize pictures to it; None = as is
     data.crop_nonzero = True  # cut the empty border off
     data.intensity = "zscore"  # "zscore" (MR), "percentile" (CT), "full_range" (photos)
     data.foreground_oversampling = 1 / 3  # share of crops centred on a random class
     data.cache_gib = 4.0  # may change: memory for prepared cases
     data.num_threads = 2  # may change: threads that draw crops ahead
+    data.prefetch_batches = 4  # may change: batches that they draw ahead
 
     config.model = model = ConfigDict()
-    model.name = "unet_small"  # "unet_tiny", "unet_small", "unet_base"; keys below change it
+    model.name = "unet_small"  # "unet_tiny", "unet_small", "unet_base": a preset
     model.features = config_dict.placeholder(tuple)  # a stage, fine to coarse
     model.convolutions_per_stage = config_dict.placeholder(object)  # int, or one each
     model.kernel_sizes = config_dict.placeholder(tuple)  # one a stage; None = 3
@@ -106,6 +108,7 @@ def get_config() -> ConfigDict:
     evaluation.overlap = 0.5  # may change: of the windows of inference
     evaluation.window_batch = 8  # may change: windows in one pass of the network
     evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
+    evaluation.tolerance_px = 1.0  # may change: the same where no spacing is known
 
     config.log = log = ConfigDict()
     log.every_steps = 25  # may change: steps between lines of metrics.jsonl

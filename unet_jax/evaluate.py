@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unet_jax.atomic import atomic_path
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
@@ -19,7 +20,6 @@ from unet_jax.metrics.overlap import (
     iou_from_counts,
 )
 from unet_jax.metrics.surface import surface_scores
-from unet_jax.report.writer import atomic_path
 
 PredictFn = Callable[[np.ndarray, tuple[float, ...] | None], Any]
 """``predict_fn(image, spacing) -> labels (*spatial)``; it never sees a label."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -62,6 +63,8 @@ def check_config(config: ConfigDict) -> None:
     ):
         if value < 1:
             raise InputError(f"{key}: found {value}, expected at least 1")
+    if config.seed < 0:
+        raise InputError(f"seed: found {config.seed}, expected at least 0")
     for key, value in (
         ("data.foreground_oversampling", data.foreground_oversampling),
         ("eval.overlap", config.eval.overlap),
@@ -116,7 +119,7 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
         (source[index] for index in range(len(source))),
         network_dims=len(config.train.patch_size),
         slice_axis=data.slice_axis,
-        spacing="median" if data.spacing is None else data.spacing,
+        spacing=data.spacing,
         size=data.size,
         crop_nonzero=data.crop_nonzero,
         intensity=data.intensity,
@@ -139,7 +142,10 @@ def create_prepared_cases(
     axis = stack_axis(preprocessing, source[0].image.ndim - 1)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
-        image, inverse = preprocessing.apply(case.image, case.spacing)
+        assert case.label is not None, "PreparedCases refuses cases without one"
+        image, inverse = preprocessing.apply(
+            case.image, case.spacing, name=f"case {case.id}"
+        )
         label = apply_label(case.label, inverse)
         if axis is not None:
             image, label = np.moveaxis(image, axis, 0), np.moveaxis(label, axis, 0)
@@ -175,16 +181,21 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> nn.Module:
         for key, value in config.model.items()
         if key not in ("name", "dtype") and value is not None
     }
+    patch = jax.ShapeDtypeStruct((1, *config.train.patch_size, 1), np.float32)
     try:
-        return create_model(
+        network = create_model(
             name=config.model.name,
             num_classes=len(config.data.class_names),
             dtype=config.model.dtype,
             axis_name=axis_name,
             **options,
         )
+        # Shapes alone, on no device: what does not fit together shows here.
+        jax.eval_shape(network.init, jax.random.key(0), patch)
+        return network
     except (ValueError, TypeError) as error:
-        raise InputError(f"model: {error}") from None
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"model: {first_line}") from None
 
 
 def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
@@ -283,7 +294,7 @@ class TrainedRun:
 
     config: ConfigDict
     preprocessing: Preprocessing
-    step: int
+    step: int | None
     predict_fn: PredictFn
 
 

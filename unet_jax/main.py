@@ -12,8 +12,9 @@ import pathlib
 import re
 import shlex
 import sys
+from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from unet_jax.errors import InputError, RunError
@@ -35,6 +36,7 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 def main(argv: list[str]) -> None:
     """Do what the flags say; exit 2 with one line if the user can mend it."""
+    logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
     try:
         if len(argv) > 1:
             raise InputError(f"found the argument {argv[1]!r}, expected flags only")
@@ -124,7 +126,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _check_config_file(argv: list[str]) -> None:
     """Refuse a config file that is not there; it would fail only when it is used."""
-    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
             path = pathlib.Path(value if equals else following)
@@ -148,7 +150,7 @@ def _explain_config_error(argv: list[str], error: Exception) -> str:
     return f"--config: cannot be loaded: {type(error).__name__}: {reason}"
 
 
-def _exit(error: object, code: int = 2) -> None:
+def _exit(error: object, code: int = 2) -> NoReturn:
     """Print one line and leave."""
     line = " ".join(str(error).split())
     print(f"unet_jax: error: {line}", file=sys.stderr)

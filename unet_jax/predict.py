@@ -74,13 +74,20 @@ def predict_files(
 
 def _segment(run: TrainedRun, stored: StoredImage) -> np.ndarray:
     """Segment one image on its own grid, whatever its storage order."""
-    try:
-        if stored.affine is None:
-            return run.predict_fn(stored.image, stored.spacing)
+    name = str(stored.path)
+    if stored.affine is not None:
         image, spacing, orientation = to_canonical(stored.image, stored.affine)
-        return from_canonical(run.predict_fn(image, spacing), orientation)
-    except InputError as error:
-        raise InputError(f"{stored.path}: {error}") from None
+        labels = run.predict_fn(image, spacing, name=name)
+        return from_canonical(labels, orientation)
+    if stored.image.ndim == 3:
+        return run.predict_fn(stored.image, stored.spacing, name=name)
+    # A TIFF stack has its pages first and says nothing of the patient's axes.
+    axis = run.preprocessing.slice_axis
+    pages, sizes = np.moveaxis(stored.image, 0, axis), stored.spacing
+    if sizes is not None:
+        sizes = tuple(np.insert(sizes[1:], axis, sizes[0]).tolist())
+    labels = run.predict_fn(pages, sizes, name=name)
+    return np.moveaxis(labels, axis, 0)
 
 
 def _draw(
@@ -89,14 +96,15 @@ def _draw(
     """Write the overlay of one image; volumes are shown in RAS order."""
     image, spacing = stored.image, stored.spacing
     if stored.affine is not None:
-        image, spacing, _ = to_canonical(stored.image, stored.affine)
+        image, spacing, _ = to_canonical(image, stored.affine)
         labels, _, _ = to_canonical(labels, stored.affine)
     data = run.config.data
+    stack = stored.kind == "tiff"
     figure = overlay(
         image,
         None,
         labels,
-        slice_axis=data.slice_axis,
+        slice_axis=0 if stack else data.slice_axis,
         spacing=spacing,
         class_names=tuple(data.class_names),
         class_colors=tuple(data.class_colors),

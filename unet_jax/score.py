@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from unet_jax.data.case import Case, Source
@@ -87,6 +86,7 @@ def score_run(workdir: pathlib.Path, source: Source | None) -> dict[str, Any]:
         class_names=class_names,
         include_background=config.data.include_background,
         tolerance_mm=config.eval.tolerance_mm,
+        tolerance_px=config.eval.tolerance_px,
         slice_axis=config.data.slice_axis,
     )
     results["checkpoint_step"] = run.step
@@ -102,15 +102,12 @@ def _as_stored(case: Case) -> StoredImage:
     if case.image.ndim == 3:
         path = pathlib.Path(f"{stem}.png")
         return StoredImage(path, case.image, None, case.spacing, "picture")
-    header = nibabel.Nifti1Header()
-    header.set_xyzt_units("mm")
     return StoredImage(
         path=pathlib.Path(f"{stem}.nii.gz"),
         image=case.image,
         affine=np.diag([*(case.spacing or (1.0, 1.0, 1.0)), 1.0]),
         spacing=case.spacing,
         kind="volume",
-        header=header,
     )
 
 

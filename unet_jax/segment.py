@@ -20,9 +20,16 @@ class PredictFn(Protocol):
     """What every method is to the scorer: an image in, its labels out."""
 
     def __call__(
-        self, image: np.ndarray, spacing: tuple[float, ...] | None
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        name: str = "image",
     ) -> np.ndarray:
-        """Segment ``(*spatial, channels)`` into labels ``(*spatial)``."""
+        """Segment ``(*spatial, channels)`` into labels ``(*spatial)``.
+
+        ``name`` is what messages call the image.
+        """
         ...
 
 
@@ -105,12 +112,17 @@ def make_predict_fn(
         A ``predict_fn(image, spacing) -> labels`` on the image's own grid.
     """
 
-    def predict_fn(image: np.ndarray, spacing: tuple[float, ...] | None) -> np.ndarray:
-        prepared, inverse = preprocessing.apply(image, spacing)
+    def predict_fn(
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        name: str = "image",
+    ) -> np.ndarray:
+        prepared, inverse = preprocessing.apply(image, spacing, name=name)
         axis = stack_axis(preprocessing, prepared.ndim - 1)
         stack = prepared[None] if axis is None else np.moveaxis(prepared, axis, 0)
         probabilities = predict_probabilities(
-            lambda windows: forward(variables, windows),
+            lambda windows: np.asarray(forward(variables, windows)),
             np.ascontiguousarray(stack),
             window=patch_size,
             num_classes=num_classes,

@@ -1,6 +1,7 @@
 """The one training loop, from a config to the scores of the test split."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import pathlib
@@ -35,10 +36,8 @@ from unet_jax.segment import stack_axis
 from unet_jax.training.checkpoint import Checkpoints, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
 from unet_jax.training.objective import create_loss_terms
-from unet_jax.training.state import TrainState, create_train_state, replicate
+from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
 from unet_jax.training.step import (
-    AXIS,
-    TrainStep,
     check_batch_size,
     make_train_step,
     pmap_train_step,
@@ -194,7 +193,7 @@ def train_and_evaluate(
 
 def _create_step(
     config: ConfigDict, optimizer: optax.GradientTransformation
-) -> TrainStep:
+) -> Any:
     """Check the config and build the pmap-ed step."""
     check_config(config)
     check_batch_size(
@@ -230,6 +229,7 @@ def _create_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.num_threads,
+        prefetch_batches=config.data.prefetch_batches,
     )
 
 
@@ -262,7 +262,7 @@ def _init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
     ema_params = state.ema_params
     if ema_params is not None:
         ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
-    return state.replace(params=params, ema_params=ema_params)
+    return dataclasses.replace(state, params=params, ema_params=ema_params)
 
 
 def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
@@ -273,15 +273,15 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
     first = source[0]
     axis = stack_axis(preprocessing, first.image.ndim - 1)
     if axis is None:
-        chosen = np.linspace(0, len(source) - 1, min(count, len(source)))
+        chosen = np.linspace(0, len(source) - 1, min(count, len(source)), dtype=int)
         return [source[int(index)] for index in chosen]
     size = first.image.shape[axis]
-    chosen = np.linspace(0, size - 1, min(count, size)).astype(int)
+    chosen = np.linspace(0, size - 1, min(count, size), dtype=int)
     return [
         Case(
             id=f"{first.id}:sample",
             image=np.take(first.image, chosen, axis),
-            label=np.take(first.label, chosen, axis),
+            label=None if first.label is None else np.take(first.label, chosen, axis),
             spacing=first.spacing,
             group=first.group,
         )

@@ -2,12 +2,12 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
+from unet_jax.atomic import atomic_path
 from unet_jax.errors import InputError
 
 MAY_CHANGE = frozenset(
@@ -15,12 +15,14 @@ MAY_CHANGE = frozenset(
         "data.data_dir",
         "data.cache_gib",
         "data.num_threads",
+        "data.prefetch_batches",
         "train.steps",
         "eval.every_steps",
         "eval.train_images",
         "eval.overlap",
         "eval.window_batch",
         "eval.tolerance_mm",
+        "eval.tolerance_px",
         "log.every_steps",
         "log.overlays",
         "compilation_cache_dir",
@@ -85,11 +87,9 @@ def write_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
         InputError: the folder cannot be made or written.
     """
     path = workdir / "config.json"
-    part = path.with_suffix(".json.part")
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(part, path)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise InputError(
             f"--workdir {workdir}: cannot be written ({error.strerror}); name a folder "

@@ -33,9 +33,19 @@ def _vmapped(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(key: jax.Array, *arrays: jax.Array) -> Any:
         keys = jnp.stack([key, jax.random.fold_in(key, 1)])
         batch = [jnp.stack([array, array[::-1]]) for array in arrays]
-        return jax.tree.map(lambda leaf: leaf[0], jax.vmap(function)(keys, *batch))
+        return jax.tree.map(
+            lambda leaf: leaf[0], jax.jit(jax.vmap(function))(keys, *batch)
+        )
 
     return run
+
+
+# For what depends on the shape: not every way with every shape, to save compilation.
+WAYS_AND_SHAPES = pytest.mark.parametrize(
+    ("variant", "shape"),
+    [(_plain, (13, 10)), (jax.jit, (9, 8, 7)), (_vmapped, (13, 10))],
+    ids=["plain-2d", "jit-3d", "vmap-2d"],
+)
 
 
 @pytest.fixture(params=[_plain, jax.jit, _vmapped], ids=["plain", "jit", "vmap"])

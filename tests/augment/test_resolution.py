@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from tests.augment.conftest import example
+from tests.augment.conftest import WAYS_AND_SHAPES, example
 from unet_jax.augment import resolution
 
 KEY = jax.random.key(5)
@@ -55,8 +55,8 @@ def test_tiny_and_constant_images(name, shape):
     np.testing.assert_allclose(changed, image, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3, 17), (7, 6, 5)])
-def test_blur_is_scipys(shape, variant):
+@WAYS_AND_SHAPES
+def test_blur_is_scipys(variant, shape):
     image, _ = example(shape)
     run = variant(
         partial(
@@ -96,11 +96,10 @@ def _coarse_along(image, scale, axis):
     )
 
 
-@pytest.mark.parametrize(
-    ("shape", "scale"), [((12, 9), 0.63), ((5, 8, 7), 0.5), ((5, 6), 1.0)]
-)
-def test_low_resolution_is_nearest_then_linear(shape, scale, variant):
+@WAYS_AND_SHAPES
+def test_low_resolution_is_nearest_then_linear(variant, shape):
     image, _ = example(shape)
+    scale = 0.63
     run = variant(
         partial(
             resolution.low_resolution,
@@ -113,3 +112,11 @@ def test_low_resolution_is_nearest_then_linear(shape, scale, variant):
     for axis in range(len(shape)):
         expected = _coarse_along(expected, scale, axis)
     np.testing.assert_allclose(run(KEY, image), expected, atol=2e-6)
+
+
+def test_low_resolution_at_full_size_changes_nothing():
+    image, _ = example((7, 5))
+    changed = resolution.low_resolution(
+        KEY, image, probability=1.0, channel_probability=1.0, scale=(1.0, 1.0)
+    )
+    np.testing.assert_allclose(changed, image, atol=1e-6)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.report.writer import MetricWriter, atomic_path, trim
+from unet_jax.atomic import atomic_path
+from unet_jax.report.writer import MetricWriter, trim
 
 
 def _lines(path):

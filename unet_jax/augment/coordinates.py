@@ -164,10 +164,10 @@ def displacement(
     moved = moved.reshape(len(shape), *nodes)
     for basis in bases:
         # Contract the first grid axis and append the full one: after as many turns as
-        # there are axes, their order is the old one.
-        moved = jnp.tensordot(
-            moved, basis.astype(dtype), axes=((1,), (1,)), precision=_EXACT
-        )
+        # there are axes, their order is the old one. Not a dot: its rounding may depend
+        # on the batch size, and with it the pixel that a label is read from.
+        weights = basis.T.astype(dtype).reshape(-1, *[1] * (len(shape) - 1), len(basis))
+        moved = (moved[..., None] * weights).sum(1)
     return moved
 
 

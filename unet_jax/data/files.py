@@ -10,7 +10,6 @@ import csv
 import dataclasses
 import gzip
 import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image
 
+from unet_jax.atomic import atomic_path
 from unet_jax.errors import InputError
 
 _FORMS = {
@@ -224,7 +224,7 @@ def write_label_map(
     target = _target(Path(folder), stored.path)
     kind = np.uint8 if labels.max() <= 255 else np.uint16
     labels = np.ascontiguousarray(labels, dtype=kind)
-    with _replacing(target) as temporary:
+    with atomic_path(target) as temporary:
         if stored.kind == "picture":
             _write_png(temporary, labels, palette)
         elif stored.kind == "tiff":
@@ -282,7 +282,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
         rows: at least one.
     """
     with (
-        _replacing(Path(path)) as temporary,
+        atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -638,18 +638,6 @@ def _target(folder: Path, source: Path) -> Path:
             "expected no such file; choose another output folder"
         )
     return target
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary name; what is written there takes the target's place at once."""
-    # The ending stays, as writers choose the format by it.
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_png(path: Path, labels: np.ndarray, palette: Sequence[Color]) -> None:

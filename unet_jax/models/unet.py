@@ -18,14 +18,16 @@ Sizes = int | Sequence[int]
 class UNet(nn.Module):
     """Encoder, decoder and skips; 2-D or 3-D by the rank of its input.
 
-    Stage ``i`` halves the grid of stage ``i - 1`` by max-pooling. ``decoder_i`` works on
-    the grid of ``encoder_i``: it brings up what is below (``upsample_i``) and reads it
-    beside the skip, whose rows come first in ``decoder_i/convolution_0/kernel``.
+    Stage ``i`` works on a coarser grid than stage ``i - 1``, by max-pooling.
+    ``decoder_i`` works on the grid of ``encoder_i``: it reads the skip beside what
+    ``upsample_i`` brings up from below. The skip's rows come first in
+    ``decoder_i/convolution_0/kernel``.
 
     Attributes:
         num_classes: channels of the logits.
         features: channels of each stage, finest first.
-        convolutions_per_stage: number in each stage and decoder stage, or one per stage.
+        convolutions_per_stage: convolutions in each stage on either side, or one number
+            per stage.
         kernel_sizes: None for 3, or one entry per stage, each a number or one per axis.
         strides: None for 2, or one entry per transition between stages, likewise.
         norm: ``"instance"``, ``"group"`` or ``"batch"``; follows each convolution.
@@ -186,12 +188,12 @@ def create_model(
     """Make the named network.
 
     Args:
-        name: ``"unet_tiny"``, ``"unet_small"``, ``"unet_base"``, or ``"unet"``, which
-            needs ``features`` among the options.
+        name: ``"unet_tiny"``, ``"unet_small"`` or ``"unet_base"``.
         num_classes: channels of the logits.
         dtype: compute dtype, ``"float32"`` or ``"bfloat16"``.
         axis_name: mapped axis over which batch norm is synchronised.
-        **options: other attributes of ``UNet``, which override the preset's.
+        **options: other attributes of ``UNet``, which override the preset's; None
+            leaves the preset's.
 
     Returns:
         The module; ``init`` and ``apply`` are its own.
@@ -200,8 +202,6 @@ def create_model(
         ValueError: the name is not known.
     """
     match name:
-        case "unet":
-            preset = UNet
         case "unet_tiny":
             preset = UNetTiny
         case "unet_small":
@@ -211,11 +211,11 @@ def create_model(
         case _:
             raise ValueError(
                 f"Unknown model {name!r}; expected one of "
-                "('unet', 'unet_tiny', 'unet_small', 'unet_base')"
+                "('unet_tiny', 'unet_small', 'unet_base')"
             )
     return preset(
         num_classes=num_classes,
         dtype=jnp.dtype(dtype),
         axis_name=axis_name,
-        **options,
+        **{key: value for key, value in options.items() if value is not None},
     )

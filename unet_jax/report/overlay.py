@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from unet_jax.atomic import atomic_path
 from unet_jax.labels import IGNORE
-from unet_jax.report.writer import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

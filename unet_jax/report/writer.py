@@ -1,50 +1,20 @@
 """What a run writes down as it goes: metrics.jsonl, timing.jsonl, TensorBoard."""
 
-import contextlib
 import json
 import math
 import numbers
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unet_jax.atomic import atomic_path
+
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path that becomes ``path`` when the block ends without error.
-
-    Readers see the old file or the whole new one, also after a crash.
-
-    Args:
-        path: the file to write; missing folders are made.
-
-    Yields:
-        A path in the same folder with the same suffix, to be written inside the block.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class MetricWriter:
@@ -176,10 +146,3 @@ def _json_number(value: Any) -> int | float | None:
         return int(value)
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

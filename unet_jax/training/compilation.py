@@ -14,7 +14,7 @@ def use_compilation_cache(directory: str) -> None:
     Args:
         directory: where to; "" for nowhere.
     """
-    if not directory or jax.config.jax_compilation_cache_dir:
+    if not directory or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     path = str(pathlib.Path(directory).expanduser())
     jax.config.update("jax_compilation_cache_dir", path)

@@ -64,6 +64,7 @@ def _create_term(entry: Any) -> LossTerm:
             f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
             f'such as ("dice", 1.0, {{}})'
         ) from None
+    function: Callable[..., Array]
     match name:
         case "dice":
             function, per_pixel = dice_loss, False
@@ -138,7 +139,7 @@ def objective(
     Returns:
         The share of the weighted sum, and of each term by name (unweighted).
     """
-    shares = {}
+    shares: dict[str, Array] = {}
     total = jnp.float32(0)
     for term in terms:
         options = {"axis_name": axis_name} if term.pooled else {}
@@ -148,6 +149,6 @@ def objective(
         else:
             foreground = values if include_background else values[:, 1:]
             share = jnp.sum(jnp.mean(foreground, axis=-1)) / totals["samples"]
-        shares[term.name] = shares.get(term.name, 0.0) + share
+        shares[term.name] = shares.get(term.name, jnp.float32(0)) + share
         total = total + term.weight * share
     return total, shares

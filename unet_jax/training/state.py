@@ -10,6 +10,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+AXIS = "devices"
+"""Name of the mapped axis of the training step."""
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -80,5 +83,7 @@ def replicate(state: TrainState) -> TrainState:
 
     Without this, two processes of two devices each die in the first donated step.
     """
-    mesh = Mesh(np.asarray(jax.local_devices()), ("d",))
+    # The axis has the step's name: another one would be another placement, and the
+    # step would be compiled again for the state that it gave back.
+    mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
     return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

@@ -14,9 +14,7 @@ from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
 from unet_jax.training.objective import LossTerm, global_totals, objective
-from unet_jax.training.state import TrainState
-
-AXIS = "devices"
+from unet_jax.training.state import AXIS, TrainState
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -142,7 +140,7 @@ def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
     )
 
 
-def pmap_train_step(train_step: TrainStep) -> TrainStep:
+def pmap_train_step(train_step: TrainStep) -> Any:
     """Map the step over all devices: the state whole, the batch by its first axis."""
     return jax.pmap(
         functools.partial(train_step, axis_name=AXIS),

@@ -8,8 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from unet_jax.errors import InputError
 
 OWN_SETS = ("mni152_tissue",)
@@ -94,7 +92,7 @@ def _prepare_own(match: re.Match[str], root: Path) -> Path:
         )
     folder = root / match["name"] / version
     if not folder.is_dir():
-        logging.info("Preparing %s in %s (once)", match["name"], folder)
+        print(f"preparing {match['name']} in {folder} (once)")
         try:
             _build(builder_class, root)
         except OSError as error:

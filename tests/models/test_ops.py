@@ -1,0 +1,234 @@
+"""Each operation: known values, and the same function in every formulation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unet_jax.models import ops
+
+
+def _values(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def _assert_formulations_agree(function, *arrays):
+    """Values and gradients, in float64 and in float32 relative to the largest."""
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+        with jax.enable_x64(True):
+            results = [
+                _value_and_gradients(function, formulation, arrays, dtype)
+                for formulation in ops.FORMULATIONS
+            ]
+            for found, expected in zip(*results, strict=True):
+                assert found.dtype == expected.dtype == dtype
+                scale = np.abs(expected).max()
+                np.testing.assert_allclose(
+                    found / scale, expected / scale, 0, tolerance
+                )
+
+
+def _value_and_gradients(function, formulation, arrays, dtype):
+    arrays = [jnp.asarray(array, dtype) for array in arrays]
+
+    @jax.jit
+    def run(*arrays):
+        value, pull_back = jax.vjp(
+            lambda *args: function(*args, formulation=formulation), *arrays
+        )
+        return value, *pull_back(jnp.asarray(_values(value.shape, seed=9), dtype))
+
+    return [np.asarray(array) for array in run(*arrays)]
+
+
+CONVOLUTIONS = [
+    ((7, 9), (3, 3), (1, 1), "SAME"),
+    ((6, 5), (1, 3), (2, 1), "SAME"),
+    ((7, 8), (5, 2), (2, 3), "VALID"),
+    ((5, 3), (1, 1), (1, 1), "SAME"),
+    ((5, 4, 7), (3, 3, 3), (1, 1, 1), "SAME"),
+    ((4, 5, 6), (1, 3, 3), (1, 1, 1), "SAME"),
+    ((7, 6, 5), (3, 1, 3), (2, 1, 2), "SAME"),
+    ((6, 5, 7), (2, 3, 3), (2, 2, 1), "VALID"),
+    ((3, 2, 5), (1, 1, 1), (1, 1, 1), "SAME"),
+]
+
+
+@pytest.mark.parametrize(("spatial", "window", "strides", "padding"), CONVOLUTIONS)
+def test_convolution_formulations_agree(spatial, window, strides, padding):
+    def convolve(x, kernel, *, formulation):
+        return ops.convolve(
+            x, kernel, strides=strides, padding=padding, formulation=formulation
+        )
+
+    _assert_formulations_agree(
+        convolve, _values((2, *spatial, 3)), _values((*window, 3, 4), seed=1)
+    )
+
+
+@pytest.mark.parametrize("spatial", [(7, 4), (4, 5, 3)])
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_convolution_is_the_correlation_of_every_channel(spatial, formulation):
+    x = _values((2, *spatial, 3)).astype(np.float32)
+    kernel = _values((*(3 for _ in spatial), 3, 2), seed=1).astype(np.float32)
+    expected = np.zeros((2, *spatial, 2))
+    for sample, channel, feature in np.ndindex(2, 3, 2):
+        expected[sample, ..., feature] += ndimage.correlate(
+            x[sample, ..., channel], kernel[..., channel, feature], mode="constant"
+        )
+    found = ops.convolve(x, kernel, formulation=formulation)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((6, 8), (2, 2)),
+        ((7, 9), (2, 4)),
+        ((5, 6, 7), (1, 2, 3)),
+        ((4, 4, 4), (2, 2, 2)),
+    ],
+)
+def test_pooling_formulations_agree(spatial, window):
+    def pool(x, *, formulation):
+        return ops.max_pool(x, window=window, formulation=formulation)
+
+    _assert_formulations_agree(pool, _values((2, *spatial, 3)))
+    # Few different values: most windows hold their largest one several times.
+    _assert_formulations_agree(pool, _values((2, *spatial, 3)).round())
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_pooling_takes_the_largest_and_keeps_nan(formulation):
+    x = np.arange(24.0, dtype=np.float32).reshape(1, 4, 6, 1)
+    x[0, 3, 4, 0] = np.nan
+    found = ops.max_pool(x, window=(2, 3), formulation=formulation)
+    np.testing.assert_array_equal(found[0, ..., 0], [[8, 11], [20, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("spatial", "strides"), [((3, 5), (2, 2)), ((3, 4), (1, 3)), ((2, 3, 3), (1, 2, 2))]
+)
+def test_up_convolution_formulations_agree(spatial, strides):
+    _assert_formulations_agree(
+        ops.up_convolve, _values((2, *spatial, 3)), _values((*strides, 3, 4), seed=1)
+    )
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_up_convolution_makes_a_block_of_each_pixel(formulation):
+    x = np.array([[1.0, 10.0], [100.0, 1000.0]], np.float32)[None, ..., None]
+    kernel = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)[..., None, None]
+    found = ops.up_convolve(x, kernel, formulation=formulation)
+    expected = np.kron(x[0, ..., 0], kernel[..., 0, 0])
+    np.testing.assert_array_equal(found[0, ..., 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "factors"), [((3, 5), (2, 2)), ((4, 1), (3, 4)), ((2, 3, 5), (1, 2, 3))]
+)
+def test_resize_formulations_agree(spatial, factors):
+    def resize(x, *, formulation):
+        return ops.resize_up(x, factors=factors, formulation=formulation)
+
+    _assert_formulations_agree(resize, _values((2, *spatial, 3)))
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_resize_places_pixel_centres_at_half_pixels(formulation):
+    x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 1, 3, 1)
+    found = ops.resize_up(x, factors=(2, 2), formulation=formulation)
+    expected = np.tile([0.0, 1.0, 3.0, 5.0, 7.0, 8.0], (2, 1))
+    np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spatial", [(5, 7), (3, 4, 5)])
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_group_norm_formulations_agree(spatial, groups):
+    def norm(x, scale, bias, *, formulation):
+        return ops.group_norm(x, scale, bias, groups=groups, formulation=formulation)
+
+    _assert_formulations_agree(
+        norm, 3 + 2 * _values((2, *spatial, 6)), _values((6,), 1), _values((6,), 2)
+    )
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_group_norm_standardises_each_sample_and_group(formulation):
+    x = (5 + 3 * _values((2, 5, 7, 6))).astype(np.float32)
+    scale, bias = np.full(6, 2.0, np.float32), np.full(6, -1.0, np.float32)
+    y = ops.group_norm(x, scale, bias, groups=3, formulation=formulation)
+    grouped = np.asarray(y).reshape(2, 35, 3, 2)
+    np.testing.assert_allclose(grouped.mean((1, 3)), -1.0, atol=1e-5)
+    np.testing.assert_allclose(grouped.std((1, 3)), 2.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_norm_of_a_large_mean_keeps_its_digits(formulation):
+    x = (1e4 + _values((2, 16, 17, 3))).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean((1, 2), keepdims=True)) / wide.std(
+        (1, 2), keepdims=True
+    )
+    found = ops.group_norm(
+        x, jnp.ones(3), jnp.zeros(3), groups=3, formulation=formulation
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_norm_of_a_constant_is_the_bias_with_finite_gradients(formulation):
+    def norm(x):
+        return ops.group_norm(
+            x, jnp.ones(2), jnp.full(2, 0.5), groups=2, formulation=formulation
+        )
+
+    x = jnp.full((1, 1, 3, 2), 7.0)
+    value, pull_back = jax.vjp(norm, x)
+    np.testing.assert_allclose(value, 0.5)
+    assert np.isfinite(pull_back(jnp.ones_like(x))[0]).all()
+
+
+def test_group_norm_refuses_channels_that_do_not_divide():
+    with pytest.raises(ValueError, match="6 channels do not divide into 4 groups"):
+        ops.group_norm(jnp.ones((1, 2, 2, 6)), jnp.ones(6), jnp.zeros(6), groups=4)
+
+
+@pytest.mark.parametrize("spatial", [(5, 7), (3, 4, 5)])
+def test_batch_norm_formulations_agree(spatial):
+    def norm(x, scale, bias, *, formulation):
+        mean, variance = ops.batch_moments(x, formulation=formulation)
+        moments = {"mean": mean, "variance": variance}
+        return ops.standardise(
+            x, **moments, scale=scale, bias=bias, formulation=formulation
+        )
+
+    _assert_formulations_agree(
+        norm, 3 + 2 * _values((3, *spatial, 4)), _values((4,), 1), _values((4,), 2)
+    )
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_batch_moments_are_those_of_the_whole_batch(formulation):
+    x = (1 + 2 * _values((3, 5, 4, 2))).astype(np.float32)
+    mean, variance = ops.batch_moments(x, formulation=formulation)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(variance, x.var((0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
+def test_norms_of_bfloat16_use_float32_statistics(formulation):
+    x = jnp.asarray(3 + _values((1, 33, 31, 4)), jnp.bfloat16)
+    mean, _ = ops.batch_moments(x, formulation=formulation)
+    assert mean.dtype == jnp.float32
+    np.testing.assert_allclose(mean, np.float32(x).mean((0, 1, 2)), rtol=1e-5)
+    y = ops.group_norm(x, jnp.ones(4), jnp.zeros(4), groups=2, formulation=formulation)
+    assert y.dtype == jnp.bfloat16
+
+
+def test_the_formulation_is_the_platforms_unless_given():
+    assert ops.choose_formulation(None) == "cpu"
+    assert ops.choose_formulation("plain") == "plain"
+    with pytest.raises(ValueError, match="Unknown formulation 'gpu'; expected one of"):
+        ops.choose_formulation("gpu")

@@ -1,0 +1,255 @@
+"""The whole network: sizes, options, skips, learning, formulations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from unet_jax.models import unet
+
+_ThreeStages = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
+
+
+def _image(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _init(model, x):
+    return jax.jit(model.init)(jax.random.key(0), x)
+
+
+def _names(variables):
+    return set(traverse_util.flatten_dict(variables["params"], sep="/"))
+
+
+def test_parameter_counts_and_names_of_the_presets():
+    counts = {}
+    for name in ("unet_tiny", "unet_small", "unet_base"):
+        model = unet.create_model(name=name, num_classes=4)
+        variables = jax.eval_shape(
+            model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1))
+        )
+        counts[name] = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert counts == {"unet_tiny": 0, "unet_small": 0, "unet_base": 0}
+
+
+def test_parameter_names_and_no_bias_before_a_norm():
+    names = _names(_init(_ThreeStages(), _image(1, 8, 8, 1)))
+    stages = ("encoder_0", "encoder_1", "encoder_2", "decoder_0", "decoder_1")
+    expected = {"head/kernel", "head/bias", "upsample_0/kernel", "upsample_1/kernel"}
+    for stage in stages:
+        for index in (0, 1):
+            expected |= {f"{stage}/convolution_{index}/kernel"}
+            expected |= {f"{stage}/norm_{index}/{part}" for part in ("scale", "bias")}
+    assert names == expected
+
+
+@pytest.mark.parametrize("spatial", [(13, 7), (1, 5), (5, 7, 3)])
+def test_any_size_gives_logits_of_that_size(spatial):
+    x = _image(2, *spatial, 2)
+    model = _ThreeStages(convolutions_per_stage=1)
+    logits = jax.jit(model.apply)(_init(model, x), x)
+    assert logits.shape == (2, *spatial, 3)
+    assert logits.dtype == jnp.float32
+    assert np.isfinite(logits).all()
+
+
+def test_padding_repeats_the_last_pixel():
+    x = _image(1, 10, 7, 1)
+    model = _ThreeStages(convolutions_per_stage=1)
+    variables = _init(model, x)
+    padded = np.pad(x, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
+    expected = model.apply(variables, padded)[:, :10, :7]
+    np.testing.assert_allclose(model.apply(variables, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "options", "shapes"),
+    [
+        (
+            (6, 10, 9),
+            {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)},
+            {
+                "encoder_0/convolution_0/kernel": (1, 3, 3, 1, 4),
+                "encoder_1/convolution_0/kernel": (3, 3, 3, 4, 6),
+                "encoder_2/convolution_0/kernel": (1, 1, 1, 6, 8),
+                "upsample_0/kernel": (1, 2, 2, 6, 4),
+                "upsample_1/kernel": (2, 2, 2, 8, 6),
+            },
+        ),
+        (
+            (7, 11),
+            {"convolutions_per_stage": (1, 2, 3), "upsample": "resize"},
+            {
+                "encoder_2/convolution_2/kernel": (3, 3, 8, 8),
+                "decoder_1/convolution_1/kernel": (3, 3, 6, 6),
+                "decoder_0/convolution_0/kernel": (3, 3, 8, 4),
+                "upsample_0/kernel": (1, 1, 6, 4),
+            },
+        ),
+        ((9, 8), {"norm": "group", "norm_groups": 2, "strides": (3, (1, 2))}, {}),
+        ((9, 8), {"norm": "batch"}, {}),
+    ],
+)
+def test_options_and_formulations(spatial, options, shapes):
+    """Each option shapes the parameters, and every formulation is the same function."""
+    x, weights = _image(2, *spatial, 1), _image(2, *spatial, 3, seed=1)
+    model = _ThreeStages(**{"convolutions_per_stage": 1, **options})
+    variables = _init(model, x)
+    found = traverse_util.flatten_dict(variables["params"], sep="/")
+    assert {name: found[name].shape for name in shapes} == shapes
+
+    def gradients(formulation):
+        def loss(params):
+            logits, _ = model.clone(formulation=formulation).apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return jnp.sum(logits * weights), logits
+
+        return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+    leaves = [jax.tree.leaves(gradients(kind)) for kind in ("cpu", "plain")]
+    for cpu, plain in zip(*leaves, strict=True):
+        # Many layers deep, and a rounding may turn a rectifier: not 1e-5.
+        np.testing.assert_allclose(cpu, plain, rtol=0, atol=1e-3 * np.abs(plain).max())
+
+
+def _zero(params, *names, rows=slice(None)):
+    """Parameters with rows (of input channels) of the named kernels set to 0."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for name in names:
+        flat[name] = flat[name].at[..., rows, :].set(0.0)
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_each_skip_matters(stage):
+    x, weights = _image(1, 16, 12, 1), _image(1, 16, 12, 3, seed=1)
+    model = _ThreeStages()
+    params = _init(model, x)["params"]
+
+    @jax.jit
+    def run(params):
+        return model.apply({"params": params}, x)
+
+    gradient = jax.jit(jax.grad(lambda params: jnp.sum(run(params) * weights)))
+
+    # The skip's rows are read, and cutting them changes the output.
+    reader = f"decoder_{stage}/convolution_0/kernel"
+    skip = slice(model.features[stage])
+    rows = traverse_util.flatten_dict(gradient(params), sep="/")[reader][..., skip, :]
+    assert (np.abs(rows).max((0, 1, 3)) > 1e-3).all()
+    cut = run(_zero(params, reader, rows=skip))
+    assert np.abs(cut - run(params)).max() > 0.1
+
+    # With what comes from below cut instead, all that is left comes by the skips: of
+    # this stage's encoder, not of a deeper one.
+    shallow = gradient(_zero(params, f"upsample_{stage}/kernel"))
+    deeper = shallow[f"encoder_{stage + 1}"]
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(deeper))
+    reached = shallow[f"encoder_{stage}"]["convolution_1"]["kernel"]
+    assert np.abs(reached).max() > 1e-3
+
+
+def test_the_finest_skip_carries_single_pixels():
+    """A one-pixel change shows at that pixel though all below it is cut."""
+    x = _image(1, 16, 16, 1)
+    model = _ThreeStages(norm="batch")  # in evaluation no norm spreads the change
+    variables = _init(model, x)
+    variables["params"] = _zero(variables["params"], "upsample_0/kernel")
+    changed = x.copy()
+    changed[0, 6, 9, 0] += 1.0
+    difference = model.apply(variables, changed) - model.apply(variables, x)
+    touched = np.abs(difference[0]).max(-1) > 1e-6
+    assert touched[6, 9]
+    # Four 3x3 convolutions reach four pixels.
+    assert not np.delete(touched, range(2, 11), axis=0).any()
+    assert not np.delete(touched, range(5, 14), axis=1).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_few_steps_lower_the_loss(dtype):
+    x = _image(2, 16, 16, 1)
+    labels = (x[..., 0] > 0).astype(np.int32) + (x[..., 0] > 1)
+    model = _ThreeStages(dtype=jnp.dtype(dtype))
+    params = _init(model, x)["params"]
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, state):
+        def loss(params):
+            logits = model.apply({"params": params}, x, train=True)
+            assert logits.dtype == jnp.float32
+            return optax.softmax_cross_entropy_with_integer_labels(
+                logits, labels
+            ).mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value
+
+    state, losses = optimizer.init(params), []
+    for _ in range(30):
+        params, state, value = step(params, state)
+        losses.append(float(value))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_float64_runs_in_float64():
+    with jax.enable_x64(True):
+        x = np.asarray(_image(1, 6, 5, 1), np.float64)
+        model = _ThreeStages(dtype=jnp.float64, norm="batch", convolutions_per_stage=1)
+        variables = jax.tree.map(
+            lambda leaf: leaf.astype(np.float64), model.init(jax.random.key(0), x)
+        )
+        logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
+        assert logits.dtype == np.float64
+        leaves = jax.tree.leaves(updated)
+        assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float64)}
+
+
+def test_create_model_overrides_the_preset():
+    model = unet.create_model(
+        name="unet_tiny",
+        num_classes=2,
+        dtype="bfloat16",
+        axis_name="device",
+        features=(2, 4),
+        norm="batch",
+        kernel_sizes=None,
+        convolutions_per_stage=None,
+    )
+    assert model == unet.UNet(
+        num_classes=2,
+        features=(2, 4),
+        norm="batch",
+        dtype=jnp.dtype("bfloat16"),
+        axis_name="device",
+    )
+
+
+def test_create_model_refuses_an_unknown_name():
+    with pytest.raises(ValueError, match="Unknown model 'vnet'; expected one of"):
+        unet.create_model(name="vnet", num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "message"),
+    [
+        ({"strides": (2,)}, (1, 8, 8, 1), "strides has 1 entries; expected 2"),
+        ({"kernel_sizes": (3, 3)}, (1, 8, 8, 1), "kernel_sizes has 2 entries"),
+        ({"convolutions_per_stage": (1, 2)}, (1, 8, 8, 1), "2 entries; expected 3"),
+        ({"strides": (2, (1, 2, 2))}, (1, 8, 8, 1), r"the entry \(1, 2, 2\)"),
+        ({}, (8, 8, 1), "expected .batch, .spatial, channels. with 2 or 3"),
+        ({"norm": "group", "norm_groups": 4}, (1, 8, 8, 1), "6 channels do not divide"),
+    ],
+)
+def test_wrong_attributes_and_inputs_are_refused(options, shape, message):
+    model = _ThreeStages(**options)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))

@@ -1,0 +1,124 @@
+"""The command line as a user meets it: one line, an exit code, no traceback."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = __file__.rsplit("/tests/", 1)[0]
+
+
+def _main(*arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "unet_jax.main", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+BRAIN = "--config=configs/brain.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config: found nothing, expected a file such as configs/brain.py"),
+        (["--config=configs/no.py"], "--config: no file 'configs/no.py'"),
+        (["--config=setup.cfg"], "--config: cannot be loaded: SyntaxError"),
+        ([BRAIN, "--confg=x"], "Unknown command line flag 'confg'"),
+        (
+            [BRAIN, "--config.trian.steps=3"],
+            "--config.trian.steps=3: the config has no key 'trian'; "
+            "did you mean 'train'?",
+        ),
+        (
+            [BRAIN, "--config.train.stepz=3"],
+            "--config.train.stepz=3: the config has no key 'stepz'; "
+            "did you mean 'steps'?",
+        ),
+        ([BRAIN, "--config.train.steps=many"], "flag --config.train.steps=many"),
+        ([BRAIN, "--mode=fly"], "should be one of <train|evaluate|predict>"),
+        ([BRAIN, "brain.nii"], "found the argument 'brain.nii', expected flags only"),
+        ([BRAIN, "--profile=7"], "--profile: found '7', expected START:STOP"),
+        ([BRAIN, "--profile=7:3"], "--profile: found '7:3', expected START:STOP"),
+        (["--mode=evaluate"], "--mode=evaluate needs --workdir=FOLDER"),
+        (["--mode=predict"], "--mode=predict needs --workdir=FOLDER"),
+        (["--mode=predict", "--workdir=x"], "--mode=predict needs --input=PATH"),
+        (
+            ["--mode=predict", "--workdir=x", "--input=y"],
+            "--mode=predict needs --output=PATH",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
+    answer = _main(*arguments)
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("unet_jax: error: ")
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.model.name=vnet"], "model: Unknown model 'vnet'; expected one of"),
+        (["--config.model.norm=layer"], "layer"),
+        (["--config.train.batch_size=3"], "train.batch_size: found 3, expected a"),
+        (["--config.data.test_split=exam"], "exam"),
+        (["--config.data.name=mni153"], "mni153"),
+        (["--config.optimizer.name=lion"], "unknown optimiser 'lion'"),
+        (["--config.loss=(('dyce', 1.0, {}),)"], "unknown loss 'dyce'; expected one"),
+        (["--config.loss=(('dice', 1.0, {'beta': 2}),)"], "has no parameter 'beta'"),
+        (["--config.optimizer.warmup_steps=99999"], "optimizer.warmup_steps: found"),
+        (["--config.augment.gamma_probability=1.5"], "gamma_probability"),
+        (["--config.data.class_names=('a','b','c')"], "data.class_colors: found 4"),
+        (["--config.seed=-1"], "seed: found -1, expected at least 0"),
+    ],
+)
+def test_a_config_that_cannot_run_stops_before_training(tmp_path, arguments, message):
+    command = [BRAIN, f"--workdir={tmp_path / 'run'}", *arguments]
+    command.append(f"--config.data.data_dir={tmp_path / 'data'}")
+    # Two devices, so that a batch of three does not divide.
+    answer = subprocess.run(
+        [sys.executable, "-m", "unet_jax.main", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"},
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1, answer.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from absl import app, flags; import unet_jax.main; "
+        "heavy = {'jax', 'flax', 'orbax', 'tensorflow_datasets', 'matplotlib'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == "[]\n"
+    shown = _main("--help")
+    assert shown.returncode == 0
+    assert "--workdir" in shown.stdout
+
+
+def test_debug_shows_the_traceback():
+    answer = _main("--debug", "--config=configs/no.py")
+    assert "Traceback" in answer.stderr
+    assert answer.returncode == 1
