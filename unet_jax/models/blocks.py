@@ -1,19 +1,42 @@
 """The parts of a U-Net: convolution, norm, and the stage made of both."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from unet_jax.models import ops
 
 NORMS = ("instance", "group", "batch")
+UPSAMPLES = ("transposed", "resize")
 BATCH_NORM_MOMENTUM = 0.9
 """Share of the old running statistics that a training step keeps."""
 
-he_normal = nn.initializers.he_normal()
+
+def he_normal(
+    key: Key[Array, ""], shape: Sequence[int], *, fan_in: int
+) -> Float[Array, "..."]:
+    """Draw float32 weights that keep the variance through a rectifier.
+
+    Args:
+        key: random key.
+        shape: shape of the weights.
+        fan_in: number of inputs that one output reads.
+
+    Returns:
+        Normal values cut at two standard deviations, of variance ``2 / fan_in``.
+
+    Source: He et al. 2015, arXiv:1502.01852, eq. 10.
+    """
+    # Drawn flat: XLA's CPU compiler takes seconds over each small array of random
+    # numbers with four axes, and a U-Net has dozens. The values are the same.
+    flat = jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), jnp.float32)
+    # The cut leaves 0.8796 of the standard deviation.
+    return flat.reshape(shape) * (math.sqrt(2.0 / fan_in) / 0.87962566103423978)
 
 
 class Convolution(nn.Module):
@@ -41,8 +64,8 @@ class Convolution(nn.Module):
         # A kernel split between the inputs instead would be no faster.
         x = jnp.concatenate([x.astype(self.dtype) for x in inputs], axis=-1)
         shape = (*self.window, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal, shape).astype(self.dtype)
-        x = ops.convolve(x, kernel, formulation=self.formulation)
+        kernel = self.param("kernel", he_normal, shape, fan_in=math.prod(shape[:-1]))
+        x = ops.convolve(x, kernel.astype(self.dtype), formulation=self.formulation)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + bias.astype(x.dtype)
@@ -174,7 +197,7 @@ class Upsample(nn.Module):
     Attributes:
         features: output channels.
         factors: upsampling factor on each spatial axis.
-        kind: ``"transposed"`` or ``"resize"``.
+        kind: one of ``UPSAMPLES``.
         dtype: compute dtype.
         formulation: see ``ops.choose_formulation``.
     """
@@ -190,19 +213,22 @@ class Upsample(nn.Module):
         self, x: Float[Array, "batch *spatial channels"]
     ) -> Float[Array, "batch *out_spatial features"]:
         """Return the input on the finer grid."""
+        channels = x.shape[-1]
         factors = tuple(self.factors)
-        axes = tuple(range(len(factors)))
+        match self.kind:
+            case "transposed":
+                window = factors
+            case "resize":
+                window = (1,) * len(factors)
+            case _:
+                raise ValueError(
+                    f"Unknown upsample {self.kind!r}; expected one of {UPSAMPLES}"
+                )
+        # Each output pixel reads one tap, so the window is no part of the fan-in.
+        shape = (*window, channels, self.features)
+        kernel = self.param("kernel", he_normal, shape, fan_in=channels)
+        kernel = kernel.astype(self.dtype)
         if self.kind == "transposed":
-            # Each output pixel reads one tap, so the window is no part of the fan-in.
-            initialise = nn.initializers.he_normal(batch_axis=axes)
-            shape = (*factors, x.shape[-1], self.features)
-            kernel = self.param("kernel", initialise, shape).astype(self.dtype)
             return ops.up_convolve(x, kernel, formulation=self.formulation)
-        if self.kind == "resize":
-            shape = (*(1 for _ in axes), x.shape[-1], self.features)
-            kernel = self.param("kernel", he_normal, shape).astype(self.dtype)
-            x = ops.convolve(x, kernel, formulation=self.formulation)
-            return ops.resize_up(x, factors=factors, formulation=self.formulation)
-        raise ValueError(
-            f"Unknown upsample {self.kind!r}; expected one of ('transposed', 'resize')"
-        )
+        x = ops.convolve(x, kernel, formulation=self.formulation)
+        return ops.resize_up(x, factors=factors, formulation=self.formulation)

@@ -178,8 +178,9 @@ def up_convolve(
         return lax.conv_transpose(
             x, jnp.flip(kernel, axes), strides, "VALID", dimension_numbers=numbers
         )
-    rows = x @ jnp.moveaxis(kernel, -2, 0).reshape(channels, -1)
     batch, *sizes = x.shape[:-1]
+    rows = x.reshape(-1, channels) @ jnp.moveaxis(kernel, -2, 0).reshape(channels, -1)
+    rows = _gather_gradient(rows)
     # Depth to space: (batch, *sizes, *strides, features) with each stride moved behind
     # the size that it multiplies.
     blocks = rows.reshape(batch, *sizes, *strides, features)
@@ -187,6 +188,20 @@ def up_convolve(
     blocks = blocks.transpose(0, *order, blocks.ndim - 1)
     grown = (size * step for size, step in zip(sizes, strides, strict=True))
     return blocks.reshape(batch, *grown, features)
+
+
+@jax.custom_vjp
+def _gather_gradient(x):
+    """The identity, whose gradient is written to memory once before it is read.
+
+    The two products that read it would each do the strided gathering for themselves.
+    """
+    return x
+
+
+_gather_gradient.defvjp(
+    lambda x: (x, None), lambda _, gradient: (lax.optimization_barrier(gradient),)
+)
 
 
 def resize_up(
