@@ -77,7 +77,7 @@ def test_convolution_is_the_correlation_of_every_channel(spatial, formulation):
         expected[sample, ..., feature] += ndimage.correlate(
             x[sample, ..., channel], kernel[..., channel, feature], mode="constant"
         )
-    found = ops.convolve(x, kernel, formulation=formulation)
+    found = ops.convolve(jnp.asarray(x), jnp.asarray(kernel), formulation=formulation)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_pooling_formulations_agree(spatial, window):
 def test_pooling_takes_the_largest_and_keeps_nan(formulation):
     x = np.arange(24.0, dtype=np.float32).reshape(1, 4, 6, 1)
     x[0, 3, 4, 0] = np.nan
-    found = ops.max_pool(x, window=(2, 3), formulation=formulation)
+    found = ops.max_pool(jnp.asarray(x), window=(2, 3), formulation=formulation)
     np.testing.assert_array_equal(found[0, ..., 0], [[8, 11], [20, np.nan]])
 
 
@@ -120,7 +120,9 @@ def test_up_convolution_formulations_agree(spatial, strides):
 def test_up_convolution_makes_a_block_of_each_pixel(formulation):
     x = np.array([[1.0, 10.0], [100.0, 1000.0]], np.float32)[None, ..., None]
     kernel = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)[..., None, None]
-    found = ops.up_convolve(x, kernel, formulation=formulation)
+    found = ops.up_convolve(
+        jnp.asarray(x), jnp.asarray(kernel), formulation=formulation
+    )
     expected = np.kron(x[0, ..., 0], kernel[..., 0, 0])
     np.testing.assert_array_equal(found[0, ..., 0], expected)
 
@@ -138,7 +140,7 @@ def test_resize_formulations_agree(spatial, factors):
 @pytest.mark.parametrize("formulation", ops.FORMULATIONS)
 def test_resize_places_pixel_centres_at_half_pixels(formulation):
     x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 1, 3, 1)
-    found = ops.resize_up(x, factors=(2, 2), formulation=formulation)
+    found = ops.resize_up(jnp.asarray(x), factors=(2, 2), formulation=formulation)
     expected = np.tile([0.0, 1.0, 3.0, 5.0, 7.0, 8.0], (2, 1))
     np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-6)
 
@@ -157,8 +159,8 @@ def test_group_norm_formulations_agree(spatial, groups):
 @pytest.mark.parametrize("formulation", ops.FORMULATIONS)
 def test_group_norm_standardises_each_sample_and_group(formulation):
     x = (5 + 3 * _values((2, 5, 7, 6))).astype(np.float32)
-    scale, bias = np.full(6, 2.0, np.float32), np.full(6, -1.0, np.float32)
-    y = ops.group_norm(x, scale, bias, groups=3, formulation=formulation)
+    scale, bias = jnp.full(6, 2.0), jnp.full(6, -1.0)
+    y = ops.group_norm(jnp.asarray(x), scale, bias, groups=3, formulation=formulation)
     grouped = np.asarray(y).reshape(2, 35, 3, 2)
     np.testing.assert_allclose(grouped.mean((1, 3)), -1.0, atol=1e-5)
     np.testing.assert_allclose(grouped.std((1, 3)), 2.0, rtol=1e-4)
@@ -172,7 +174,7 @@ def test_norm_of_a_large_mean_keeps_its_digits(formulation):
         (1, 2), keepdims=True
     )
     found = ops.group_norm(
-        x, jnp.ones(3), jnp.zeros(3), groups=3, formulation=formulation
+        jnp.asarray(x), jnp.ones(3), jnp.zeros(3), groups=3, formulation=formulation
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3)
 
@@ -212,7 +214,7 @@ def test_batch_norm_formulations_agree(spatial):
 @pytest.mark.parametrize("formulation", ops.FORMULATIONS)
 def test_batch_moments_are_those_of_the_whole_batch(formulation):
     x = (1 + 2 * _values((3, 5, 4, 2))).astype(np.float32)
-    mean, variance = ops.batch_moments(x, formulation=formulation)
+    mean, variance = ops.batch_moments(jnp.asarray(x), formulation=formulation)
     np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(variance, x.var((0, 1, 2)), rtol=1e-5)
 

@@ -15,15 +15,25 @@ _ThreeStages = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
 
 
 def _image(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def _init(model, x):
-    return jax.jit(model.init)(jax.random.key(0), x)
+    """Variables as ``init`` shapes them, without compiling it each time.
 
+    Kernels are random with He's variance; all else is far from its neutral value, so
+    that no parameter hides.
+    """
+    random = np.random.default_rng(0)
 
-def _names(variables):
-    return set(traverse_util.flatten_dict(variables["params"], sep="/"))
+    def fill(path, leaf):
+        if path[-1].key == "kernel":
+            scale = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+            return jnp.asarray(scale * random.normal(size=leaf.shape), leaf.dtype)
+        return jnp.asarray(random.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def test_parameter_counts_of_the_presets():
@@ -38,7 +48,8 @@ def test_parameter_counts_of_the_presets():
 
 
 def test_parameter_names_and_no_bias_before_a_norm():
-    names = _names(_init(_ThreeStages(), _image(1, 8, 8, 1)))
+    shapes = jax.eval_shape(_ThreeStages().init, jax.random.key(0), _image(1, 8, 8, 1))
+    names = set(traverse_util.flatten_dict(shapes["params"], sep="/"))
     stages = ("encoder_0", "encoder_1", "encoder_2", "decoder_0", "decoder_1")
     expected = {"head/kernel", "head/bias", "upsample_0/kernel", "upsample_1/kernel"}
     for stage in stages:
@@ -62,9 +73,10 @@ def test_padding_repeats_the_last_pixel():
     x = _image(1, 10, 7, 1)
     model = _ThreeStages(convolutions_per_stage=1)
     variables = _init(model, x)
-    padded = np.pad(x, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
-    expected = model.apply(variables, padded)[:, :10, :7]
-    np.testing.assert_allclose(model.apply(variables, x), expected, atol=1e-5)
+    padded = jnp.pad(x, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
+    apply = jax.jit(model.apply)
+    expected = apply(variables, padded)[:, :10, :7]
+    np.testing.assert_allclose(apply(variables, x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +173,9 @@ def test_the_finest_skip_carries_single_pixels():
     model = _ThreeStages(norm="batch")  # in evaluation no norm spreads the change
     variables = _init(model, x)
     variables["params"] = _zero(variables["params"], "upsample_0/kernel")
-    changed = x.copy()
-    changed[0, 6, 9, 0] += 1.0
-    difference = model.apply(variables, changed) - model.apply(variables, x)
+    changed = x.at[0, 6, 9, 0].add(1.0)
+    apply = jax.jit(model.apply)
+    difference = apply(variables, changed) - apply(variables, x)
     touched = np.abs(difference[0]).max(-1) > 1e-6
     assert touched[6, 9]
     # Four 3x3 convolutions reach four pixels.
@@ -174,9 +186,9 @@ def test_the_finest_skip_carries_single_pixels():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_few_steps_lower_the_loss(dtype):
     x = _image(2, 16, 16, 1)
-    labels = (x[..., 0] > 0).astype(np.int32) + (x[..., 0] > 1)
-    model = _ThreeStages(dtype=jnp.dtype(dtype))
-    params = _init(model, x)["params"]
+    labels = (x[..., 0] > 0).astype(jnp.int32) + (x[..., 0] > 1)
+    model = unet.UNet(num_classes=3, features=(6, 8), dtype=jnp.dtype(dtype))
+    params = jax.jit(model.init)(jax.random.key(0), x)["params"]
     optimizer = optax.adam(1e-2)
 
     @jax.jit
@@ -200,17 +212,17 @@ def test_a_few_steps_lower_the_loss(dtype):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_float64_runs_in_float64():
+def test_float64_stays_float64():
     with jax.enable_x64(True):
-        x = np.asarray(_image(1, 6, 5, 1), np.float64)
-        model = _ThreeStages(dtype=jnp.float64, norm="batch", convolutions_per_stage=1)
+        x = jnp.zeros((1, 6, 5, 1), jnp.float64)
+        model = _ThreeStages(dtype=jnp.float64, norm="batch")
         variables = jax.tree.map(
-            lambda leaf: leaf.astype(np.float64), model.init(jax.random.key(0), x)
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float64),
+            jax.eval_shape(model.init, jax.random.key(0), x),
         )
-        logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
-        assert logits.dtype == np.float64
-        leaves = jax.tree.leaves(updated)
-        assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float64)}
+        apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+        found = jax.eval_shape(apply, variables, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float64")}
 
 
 def test_create_model_overrides_the_preset():

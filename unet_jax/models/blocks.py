@@ -18,7 +18,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 def he_normal(
-    key: Key[Array, ""], shape: Sequence[int], *, fan_in: int
+    key: Key[Array, ""], shape: Sequence[int], fan_in: int
 ) -> Float[Array, "..."]:
     """Draw float32 weights that keep the variance through a rectifier.
 
@@ -64,7 +64,7 @@ class Convolution(nn.Module):
         # A kernel split between the inputs instead would be no faster.
         x = jnp.concatenate([x.astype(self.dtype) for x in inputs], axis=-1)
         shape = (*self.window, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal, shape, fan_in=math.prod(shape[:-1]))
+        kernel = self.param("kernel", he_normal, shape, math.prod(shape[:-1]))
         x = ops.convolve(x, kernel.astype(self.dtype), formulation=self.formulation)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -226,7 +226,7 @@ class Upsample(nn.Module):
                 )
         # Each output pixel reads one tap, so the window is no part of the fan-in.
         shape = (*window, channels, self.features)
-        kernel = self.param("kernel", he_normal, shape, fan_in=channels)
+        kernel = self.param("kernel", he_normal, shape, channels)
         kernel = kernel.astype(self.dtype)
         if self.kind == "transposed":
             return ops.up_convolve(x, kernel, formulation=self.formulation)

@@ -18,11 +18,16 @@ CLASS_NAMES = ("background", "CSF and other", "grey matter", "white matter")
 SLICE_AXIS = 2
 """Axial slices: the inferior-superior axis of a volume in RAS order."""
 
-SLABS_MM = {"train": (-63, 24), "validation": (29, 42), "test": (47, 78)}
-"""First and last slice position of each split, MNI millimetres, both inclusive.
+SLABS_MM = {
+    "train": ((-63, -11), (11, 40)),
+    "validation": ((-6, 6),),
+    "test": ((45, 78),),
+}
+"""First and last slice position of each slab, MNI millimetres, both inclusive.
 
-Neighbouring slices are nearly equal, so splits are contiguous and 5 mm apart: a
-random choice of slices would put a copy of every test slice into training.
+Neighbouring slices are nearly equal, so splits are slabs that lie 5 mm apart: a random
+choice of slices would put a copy of every test slice into training. Training lies on
+both sides of validation, so that it sees the base of the brain and the ventricles.
 """
 
 MIN_LABELLED_PIXELS = 1000
@@ -172,16 +177,20 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
             t1=image, grey=load_template("gm"), white=load_template("wm")
         )
         return {
-            split: self._generate_examples(image, label, first, last)
-            for split, (first, last) in SLABS_MM.items()
+            split: self._generate_examples(image, label, slabs)
+            for split, slabs in SLABS_MM.items()
         }
 
     def _generate_examples(
-        self, image: np.ndarray, label: np.ndarray, first_mm: int, last_mm: int
+        self,
+        image: np.ndarray,
+        label: np.ndarray,
+        slabs: tuple[tuple[int, int], ...],
     ) -> Iterator[tuple[int, dict]]:
-        """Yield the slices of one slab, lowest first."""
+        """Yield the slices of one split, lowest first."""
         origin = _ORIGIN_MM[SLICE_AXIS]
-        for index in range(first_mm - origin, last_mm - origin + 1):
+        positions = (z for first, last in slabs for z in range(first, last + 1))
+        for index in (position - origin for position in positions):
             labels = label[:, :, index]
             if np.count_nonzero(labels) <= MIN_LABELLED_PIXELS:
                 continue
