@@ -9,6 +9,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    ["unet_jax.augment", "unet_jax.losses", "unet_jax.metrics", "unet_jax.inference"],
+    [
+        f"unet_jax.{room}"
+        for room in ("augment", "inference", "losses", "metrics", "models")
+    ],
     "beartype.beartype",
 )

@@ -1,0 +1,90 @@
+import ast
+import dataclasses
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from configs import base
+from unet_jax.augment.options import AugmentationOptions
+from unet_jax.errors import InputError
+from unet_jax.experiment import check_config
+from unet_jax.workdir import MAY_CHANGE
+
+FOLDER = pathlib.Path(base.__file__).parent
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+KEY = re.compile(r"^    (\w+)\.(\w+)(?: = \w+)? = (.*?)(?:  # (.*))?$", re.MULTILINE)
+SECTIONS = {"evaluation": "eval"}
+
+
+def _documented() -> dict[str, str]:
+    """Read the comment of each key of base.py, by its dotted name."""
+    comments = {}
+    for section, name, _, comment in KEY.findall((FOLDER / "base.py").read_text()):
+        section = SECTIONS.get(section, section)
+        key = name if section == "config" else f"{section}.{name}"
+        if comment or key not in comments:
+            comments[key] = comment
+    return comments
+
+
+def _flat(config, prefix=""):
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_every_key_has_a_comment():
+    comments = _documented()
+    for key in _flat(base.get_config()):
+        assert comments.get(key), f"configs/base.py: {key} has no comment"
+
+
+def test_the_keys_marked_may_change_are_those_that_may():
+    marked = {k for k, c in _documented().items() if c.startswith("may change")}
+    assert marked == MAY_CHANGE
+
+
+def test_augmentation_keys_are_the_options_with_their_defaults():
+    augment = base.get_config().augment.to_dict()
+    assert augment.pop("enabled") is True
+    assert augment == dataclasses.asdict(AugmentationOptions())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_base_plus_differences_and_can_run(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert config.name == name
+    assert set(_flat(config)) == set(_flat(base.get_config()))
+    check_config(config)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "base"])
+def test_every_config_names_its_command(name):
+    source = (FOLDER / f"{name}.py").read_text()
+    docstring = ast.get_docstring(ast.parse(source))
+    assert f"python -m unet_jax.main --config=configs/{name}.py" in docstring
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.class_names", ("a",), "data.class_names: found"),
+        ("data.class_names", ("a", "a"), "data.class_names: found"),
+        ("data.class_colors", ((0, 0, 0),), "found 1 colours for 2 classes"),
+        ("train.patch_size", (8,), "train.patch_size: found"),
+        ("train.patch_size", (8, 0), r"train.patch_size\[1\]: found 0"),
+        ("train.steps", 0, "train.steps: found 0, expected at least 1"),
+        ("eval.overlap", 1.0, "eval.overlap: found 1.0"),
+        ("data.foreground_oversampling", -0.1, "data.foreground_oversampling: found"),
+        ("seed", -3, "seed: found -3"),
+    ],
+)
+def test_values_out_of_range_are_refused(key, value, message):
+    config = base.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=message):
+        check_config(config)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from unet_jax.errors import InputError
+from unet_jax.labels import IGNORE
+from unet_jax.losses.cross_entropy import cross_entropy
+from unet_jax.losses.overlap import dice_loss
+from unet_jax.training.objective import create_loss_terms, global_totals, objective
+
+
+def _example():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 5, 7, 3)).astype(np.float32)
+    labels = rng.integers(0, 3, (3, 5, 7))
+    labels[0, :3] = IGNORE
+    return logits, labels
+
+
+def _value(spec, *, include_background=False):
+    logits, labels = _example()
+    return objective(
+        create_loss_terms(spec),
+        logits=logits,
+        labels=labels,
+        totals=global_totals(labels, axis_name=None),
+        include_background=include_background,
+        axis_name=None,
+    )
+
+
+def test_entropies_are_the_mean_over_the_pixels_that_count():
+    logits, labels = _example()
+    values = cross_entropy(logits=logits, labels=labels)
+    total, terms = _value((("cross_entropy", 1.0, {}),))
+    expected = np.mean(values[labels != IGNORE])
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    np.testing.assert_allclose(terms["cross_entropy"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_overlap_is_the_mean_over_samples_and_classes(include_background):
+    logits, labels = _example()
+    values = dice_loss(logits=logits, labels=labels, squared=False)
+    total, _ = _value(
+        (("dice", 1.0, {"squared": False}),), include_background=include_background
+    )
+    first = 0 if include_background else 1
+    np.testing.assert_allclose(total, np.mean(values[:, first:]), rtol=1e-6)
+
+
+def test_terms_are_weighted_and_summed():
+    total, terms = _value((("dice", 2.0, {}), ("cross_entropy", 0.5, {})))
+    expected = 2.0 * terms["dice"] + 0.5 * terms["cross_entropy"]
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_an_empty_batch_of_ignored_pixels_is_finite():
+    labels = np.full((2, 4, 4), IGNORE)
+    total, _ = objective(
+        create_loss_terms((("dice", 1.0, {}), ("cross_entropy", 1.0, {}))),
+        logits=np.zeros((2, 4, 4, 2), np.float32),
+        labels=labels,
+        totals=global_totals(labels, axis_name=None),
+        include_background=False,
+        axis_name=None,
+    )
+    assert float(total) == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ((), r"loss: found \(\), expected e.g."),
+        ((("dyce", 1.0, {}),), "unknown loss 'dyce'; expected one of 'dice'"),
+        ((("dice", 1.0, {"beta": 1}),), "'dice' has no parameter 'beta'; expected any"),
+        ((("dice", 1.0, {"axis_name": "x"}),), "has no parameter 'axis_name'"),
+        (("dice",), "found the entry 'dice', expected"),
+        ((("dice", "much", {}),), "expected"),
+    ],
+)
+def test_a_wrong_spec_is_refused(spec, message):
+    with pytest.raises(InputError, match=message):
+        create_loss_terms(spec)
