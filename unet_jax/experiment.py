@@ -101,6 +101,7 @@ def create_source(config: ConfigDict, split: str) -> TfdsSource:
         slice_index_key=data.slice_index_key or None,
         spacing_key=data.spacing_key or None,
         group_key=data.group_key or None,
+        join_gaps=split == "train" and len(config.train.patch_size) == 2,
     )
 
 

@@ -11,72 +11,13 @@ from PIL import Image
 from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
 
-SIZES = ((20, 31), (17, 12), (33, 16), (8, 9), (25, 25))
 TRIMAP = ((1, 1), (2, 0), (3, 2))
-
-
-def _pictures(count):
-    """Photograph and trimap of several sizes; the photograph is flat, so JPEG is."""
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        height, width = SIZES[index % len(SIZES)]
-        image = np.full((height, width, 3), 40 + 20 * index, np.uint8)
-        mask = rng.integers(1, 4, (height, width), dtype=np.uint8)
-        yield f"Bengal_{index}", image, mask
 
 
 def _jpeg(image):
     buffer = io.BytesIO()
     image.save(buffer, format="jpeg", quality=95)
     return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def pets_dir(tmp_path_factory, store):
-    """Five training and two test pictures as oxford_iiit_pet 4.0.0 stores them."""
-    folder = tmp_path_factory.mktemp("tfds")
-    feature = tfds.features
-    breeds = [f"breed_{index}" for index in range(37)]
-    features = {
-        "image": feature.Image(encoding_format="jpeg"),
-        "label": feature.ClassLabel(names=breeds),
-        "species": feature.ClassLabel(names=["Cat", "Dog"]),
-        "file_name": feature.Text(),
-        "segmentation_mask": feature.Image(shape=(None, None, 1), use_colormap=True),
-        "head_bbox": feature.BBoxFeature(),
-    }
-    rows = [
-        (
-            name,
-            {
-                "image": Image.fromarray(image),
-                "label": 5,
-                "species": 0,
-                "file_name": f"{name}.jpg",
-                "segmentation_mask": Image.fromarray(mask),
-                "head_bbox": feature.BBox(0.0, 0.0, 0.5, 1.0),
-            },
-        )
-        for name, image, mask in _pictures(7)
-    ]
-    # The set has pictures that are grey or carry an alpha channel.
-    rows[1][1]["image"] = _as_file(Image.new("L", SIZES[1][::-1], 60), "jpeg")
-    rows[2][1]["image"] = _as_file(Image.new("RGBA", SIZES[2][::-1], (80,) * 4), "png")
-    store(
-        folder,
-        name="oxford_iiit_pet",
-        version="4.0.0",
-        features=features,
-        splits={"train": rows[:5], "test": rows[5:]},
-    )
-    return folder
-
-
-def _as_file(image, encoding):
-    buffer = io.BytesIO()
-    image.save(buffer, format=encoding)
-    buffer.seek(0)
-    return buffer
 
 
 def _pets(pets_dir, split="train", **options):
@@ -90,14 +31,14 @@ def _pets(pets_dir, split="train", **options):
     )
 
 
-def test_pets_through_the_same_class(pets_dir):
+def test_pets_through_the_same_class(pets_dir, pet_pictures):
     source = _pets(pets_dir, id_key="file_name")
     assert len(source) == 5
     cases = {case.id: case for case in (source[index] for index in range(5))}
     lookup = np.array([99, 1, 0, 2])
-    for index, (name, image, mask) in enumerate(_pictures(5)):
+    for name, image, mask in pet_pictures[:5]:
         case = cases[f"{name}.jpg"]
-        assert case.image.shape == (*SIZES[index], 3)
+        assert case.image.shape == image.shape
         assert case.image.dtype == np.uint8
         np.testing.assert_allclose(case.image.astype(int), image, atol=2)
         np.testing.assert_array_equal(case.label, lookup[mask])
@@ -344,6 +285,10 @@ def test_a_gap_begins_a_new_case_of_the_same_group(store, tmp_path):
     assert [case.id for case in cases] == ["a:4-6", "a:9-10", "a:12-12"]
     assert [case.label.shape[2] for case in cases] == [3, 2, 1]
     assert {case.group for case in cases} == {"a"}
+    (joined,) = _stacked(store, tmp_path / "joined", rows, join_gaps=True)
+    assert joined.id == "a:4-6,9-10,12-12"
+    whole = np.concatenate([case.image for case in cases], axis=2)
+    np.testing.assert_array_equal(joined.image, whole)
 
 
 def test_slices_as_pictures_take_their_part_of_the_spacing(store, tmp_path):

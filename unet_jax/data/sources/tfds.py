@@ -58,6 +58,8 @@ class TfdsSource:
         spacing_key: feature with the millimetres a pixel, in the order of the axes.
         group_key: feature that names the patient; by default the volume or picture.
         id_key: feature that names a picture; by default its split, file and place.
+        join_gaps: let a gap begin no new case. For the training of 2-D networks: they
+            see single slices, and intensities are those of the whole volume.
 
     Raises:
         InputError: the set, split, a feature or a file of it cannot be used, or the
@@ -80,6 +82,7 @@ class TfdsSource:
         spacing_key: str | None = None,
         group_key: str | None = None,
         id_key: str | None = None,
+        join_gaps: bool = False,
     ) -> None:
         """Prepare the set where it is ours, check the keys, list the volumes."""
         if volume_key and not slice_index_key:
@@ -104,6 +107,7 @@ class TfdsSource:
                     f"{self._records.where}: there is no feature {key!r}; set {option} "
                     f"to one of {', '.join(sorted(self._records.features))}"
                 )
+        self._join_gaps = join_gaps
         self._volumes = list(self._list_volumes()) if volume_key else None
 
     def __len__(self) -> int:
@@ -264,9 +268,11 @@ class TfdsSource:
                     "expected the same; check volume_key"
                 )
         for name, slices in sorted(volumes.items()):
-            for run in _contiguous(sorted(slices)):
-                records = tuple(slices[index] for index in run)
-                yield _Volume(f"{name}:{run[0]}-{run[-1]}", facts[name], records)
+            runs = list(_contiguous(sorted(slices)))
+            for part in [runs] if self._join_gaps else [[run] for run in runs]:
+                records = tuple(slices[index] for run in part for index in run)
+                span = ",".join(f"{run[0]}-{run[-1]}" for run in part)
+                yield _Volume(f"{name}:{span}", facts[name], records)
 
 
 def _contiguous(indices: list[int]) -> Iterator[list[int]]:
