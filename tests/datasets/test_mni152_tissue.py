@@ -55,9 +55,9 @@ def test_slabs_are_the_fixed_millimetres(slices):
         split: [row["position_mm"] for row in rows] for split, rows in slices.items()
     }
     assert positions == {
-        "train": [*range(-63, -10), *range(11, 41)],
-        "validation": [*range(-6, 7)],
-        "test": [*range(45, 79)],
+        "train": [*range(-63, -20), *range(26, 79)],
+        "validation": [*range(14, 22)],
+        "test": [*range(-16, 10)],
     }
     for rows in slices.values():
         assert [row["slice_index"] for row in rows] == [
@@ -117,7 +117,7 @@ def test_tissue_labels_rules():
 
 @pytest.mark.parametrize(
     ("split", "first", "stop"),
-    [("train", 9, 62), ("train", 83, 113), ("validation", 66, 79), ("test", 117, 151)],
+    [("train", 9, 52), ("train", 98, 151), ("validation", 86, 94), ("test", 56, 82)],
 )
 def test_volumes_equal_the_nilearn_arrays(data_dir, split, first, stop):
     volume = nibabel.Nifti1Image.from_filename(_nilearn_file("t1"))
@@ -187,7 +187,7 @@ def test_no_tensorflow_no_network_and_one_line_on_the_terminal(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     said, answer = done.stdout.splitlines()
     assert said.startswith(f"preparing mni152_tissue in {tmp_path}")
-    assert answer == "(197, 233, 34, 1) 34"
+    assert answer == "(197, 233, 26, 1) 26"
 
 
 def _fake_nilearn(monkeypatch, folder):
