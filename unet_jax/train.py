@@ -16,6 +16,7 @@ from unet_jax.data.case import Case, Source
 from unet_jax.data.pipeline import TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.shares import class_shares
+from unet_jax.errors import InputError
 from unet_jax.evaluate import PredictFn, evaluate
 from unet_jax.experiment import (
     check_config,
@@ -33,7 +34,7 @@ from unet_jax.report.summary import run_summary
 from unet_jax.report.writer import MetricWriter
 from unet_jax.score import score_run
 from unet_jax.segment import stack_axis
-from unet_jax.training.checkpoint import Checkpoints, transfer
+from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
 from unet_jax.training.objective import create_loss_terms
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
@@ -76,26 +77,25 @@ def train_and_evaluate(
         RunError: the loss became NaN or infinite.
     """
     # ---- What can be checked before any work ----
+    check_config(config)
+    _check_profile(profile, config.train.steps)
     optimizer, schedule = create_optimizer_and_schedule(config)
     step_function = _create_step(config, optimizer)
     record = read_record(workdir)
+    if not has_checkpoint(workdir / "checkpoints"):
+        record = None  # it saved nothing: this config may be another
     if record is not None:
         check_same_config(workdir, record["config"], config.to_dict())
     use_compilation_cache(config.compilation_cache_dir)
 
     # ---- Data ----
-    train_source = create_source(config, "train")
-    validation_source = create_source(config, "validation")
-    test_source = create_source(config, "test")
-    if record is None:
-        preprocessing = fit_preprocessing(config, train_source)
-    else:
-        preprocessing = Preprocessing.from_dict(record["preprocessing"])
     sources = {
-        "train": train_source,
-        "validation": validation_source,
-        "test": test_source,
+        split: create_source(config, split) for split in ("train", "validation", "test")
     }
+    if record is not None:
+        preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    else:
+        preprocessing = fit_preprocessing(config, sources["train"])
     write_record(
         workdir,
         make_record(
@@ -104,8 +104,8 @@ def train_and_evaluate(
             dataset={name: source.fingerprint for name, source in sources.items()},
         ),
     )
-    batches = _create_batches(config, train_source, preprocessing)
-    train_sample = _sample(train_source, config.eval.train_images, preprocessing)
+    batches = _create_batches(config, sources["train"], preprocessing)
+    train_sample = _sample(sources["train"], config.eval.train_images, preprocessing)
 
     # ---- State: from the last checkpoint, from another run, or new ----
     checkpoints = Checkpoints(workdir / "checkpoints")
@@ -120,7 +120,7 @@ def train_and_evaluate(
         state = _init_from(state, pathlib.Path(config.init_from))
     if first_step >= config.train.steps or best["stopped"]:
         batches.close()
-        return _finish(workdir, test_source, checkpoints.best_step())
+        return _finish(workdir, sources["test"], checkpoints.best_step())
 
     # ---- Compile, and say what will run ----
     state = replicate(state)
@@ -142,6 +142,7 @@ def train_and_evaluate(
     # ---- The loop ----
     with (
         checkpoints,
+        contextlib.closing(batches),
         contextlib.closing(MetricWriter(workdir, resume_step=first_step)) as writer,
         Progress(
             config.train.steps,
@@ -164,7 +165,7 @@ def train_and_evaluate(
                 continue
             predict_fn = make_predict_fn(state.eval_variables)
             train_scores = _validate(config, predict_fn, train_sample)
-            scores = _validate(config, predict_fn, validation_source)
+            scores = _validate(config, predict_fn, sources["validation"])
             writer.write(step, "train", train_scores)
             writer.write(step, "val", scores)
             writer.flush()
@@ -181,21 +182,17 @@ def train_and_evaluate(
             window.restart_clock()
             if best["stopped"]:
                 break
-    batches.close()
     write_curves(
         workdir / "metrics.jsonl",
         workdir / "figures" / "curves.png",
         class_names=tuple(config.data.class_names),
         class_colors=tuple(config.data.class_colors),
     )
-    return _finish(workdir, test_source, best["step"])
+    return _finish(workdir, sources["test"], best["step"])
 
 
-def _create_step(
-    config: ConfigDict, optimizer: optax.GradientTransformation
-) -> Any:
-    """Check the config and build the pmap-ed step."""
-    check_config(config)
+def _create_step(config: ConfigDict, optimizer: optax.GradientTransformation) -> Any:
+    """Build the pmap-ed step, for a batch that the devices can share."""
     check_batch_size(
         config.train.batch_size,
         devices=jax.device_count(),
@@ -302,6 +299,15 @@ def _batch_shapes(
         "label": jax.ShapeDtypeStruct((*rows, *patch), np.int32),
         "example_index": jax.ShapeDtypeStruct(rows, np.int32),
     }
+
+
+def _check_profile(profile: tuple[int, int] | None, steps: int) -> None:
+    """Refuse a trace that the run would never begin or end."""
+    if profile is not None and not 1 <= profile[0] < profile[1] <= steps:
+        raise InputError(
+            f"--profile: found {profile[0]}:{profile[1]}, expected two steps of the "
+            f"run, 1 to train.steps={steps}, the first one smaller"
+        )
 
 
 def _trace(profile: tuple[int, int] | None, step: int, workdir: pathlib.Path) -> None:

@@ -97,6 +97,7 @@ def test_axes_of_mirroring_can_be_taken_away():
     np.testing.assert_array_equal(moved, image[:, ::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [SHAPE, (7, 6, 5)])
 def test_defaults_are_determined_by_the_keys(shape):
     images, labels = _batch(8, shape)
@@ -123,6 +124,7 @@ def test_constant_images_stay_finite():
         assert np.all(np.isfinite(moved))
 
 
+@pytest.mark.slow
 def test_an_example_does_not_depend_on_its_batch_or_device():
     images, labels = _batch(8, SHAPE)
     index = jnp.arange(100, 108)

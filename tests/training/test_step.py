@@ -140,6 +140,7 @@ def _float64(state: TrainState) -> TrainState:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_twenty_steps_in_float64_agree(norm):
     with jax.enable_x64(True):
@@ -179,6 +180,7 @@ def test_twenty_steps_in_float64_agree(norm):
         assert min(jax.tree.leaves(moved)) > 1e-3
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_step_on_the_whole_batch():
     # With per-sample losses and norms, how the batch is cut cannot matter.
     results = []

@@ -255,6 +255,15 @@ class _KeepLatestAndBest:
         return [step in keep for step in steps]
 
 
+def has_checkpoint(directory: pathlib.Path) -> bool:
+    """Say whether a run has saved anything yet, without touching it.
+
+    Args:
+        directory: the folder of all checkpoints; it may be missing.
+    """
+    return directory.is_dir() and any(p.name.isdigit() for p in directory.iterdir())
+
+
 def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
     """Start from the parameters of another run where name and shape are the same.
 
