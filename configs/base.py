@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     data.slice_index_key = "slice_index"  # feature with a slice's place in its volume
     data.spacing_key = "spacing"  # feature with mm a pixel and axis; "" = unknown
     data.group_key = ""  # feature with the patient; "" = each case is its own
+    data.mean_key = ""  # feature with the mean of a slab's whole scan; "" = its own
+    data.deviation_key = ""  # feature with the standard deviation, likewise
     data.label_map = ()  # ((stored value, class), ...), class -1 = ignored; () = as is
     data.class_names = ("background", "foreground")  # class 0 first
     data.class_colors = ((0, 0, 0), (230, 57, 70))  # red, green, blue: one a class

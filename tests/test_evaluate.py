@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -331,6 +332,24 @@ def test_predict_fn_gets_the_image_and_the_spacing_alone():
     assert image is case.image
     assert spacing == (2.0, 3.0)
     assert options == {}
+
+
+def test_a_method_that_asks_for_the_reference_of_a_slab_gets_it():
+    label = np.array([[0, 1], [1, 0]])
+    slab = dataclasses.replace(_case(label), reference=((5.0, 2.0),))
+    seen = []
+
+    def asks(image, spacing, *, reference=None):
+        seen.append(reference)
+        return label
+
+    evaluate(asks, [slab], class_names=["sky", "sea"], surface=False)
+    evaluate(asks, [_case(label)], class_names=["sky", "sea"], surface=False)
+    plain = evaluate(
+        lambda image, spacing: label, [slab], class_names=["sky", "sea"], surface=False
+    )
+    assert seen == [((5.0, 2.0),), None]
+    assert plain["mean"]["dice"] == 1
 
 
 def test_cases_are_read_one_at_a_time_from_a_source():

@@ -1,6 +1,7 @@
 """The one scorer: a threshold and a U-Net are a ``predict_fn``, and both come here."""
 
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -21,8 +22,9 @@ from unet_jax.metrics.overlap import (
 )
 from unet_jax.metrics.surface import surface_scores
 
-PredictFn = Callable[[np.ndarray, tuple[float, ...] | None], Any]
-"""``predict_fn(image, spacing) -> labels (*spatial)``; it never sees a label."""
+PredictFn = Callable[..., Any]
+"""``predict_fn(image, spacing) -> labels (*spatial)``; it never sees a label. One with
+a keyword ``reference`` is also given the ``Case.reference`` of a slab."""
 
 MIN_GROUPS = 5
 """Fewer groups than this say nothing about the spread between groups."""
@@ -148,7 +150,7 @@ def _score_case(
 ) -> _CaseScores:
     """Predict one case and score every evaluated class of it."""
     label = _checked_label(case, class_names)
-    prediction = predict_fn(case.image, case.spacing)
+    prediction = predict_fn(case.image, case.spacing, **_context(predict_fn, case))
     prediction = _checked_prediction(prediction, case, class_names)
     axis = slice_axis if label.ndim == 3 else None
     by_slice = _slice_counts(prediction, label, axis, len(class_names), first)
@@ -159,6 +161,14 @@ def _score_case(
         scores |= _surface_scores(prediction, label, case, classes, tolerances)
     slices = None if axis is None else _overlap_scores(by_slice)
     return _CaseScores(case.id, case.group, scores, counts, slices)
+
+
+def _context(predict_fn: PredictFn, case: Case) -> dict[str, Any]:
+    """Give the intensities of the whole scan to a method that asks for them."""
+    if case.reference is None:
+        return {}
+    asks = "reference" in inspect.signature(predict_fn).parameters
+    return {"reference": case.reference} if asks else {}
 
 
 def _checked_label(case: Case, class_names: Sequence[str]) -> np.ndarray:

@@ -101,7 +101,8 @@ def create_source(config: ConfigDict, split: str) -> TfdsSource:
         slice_index_key=data.slice_index_key or None,
         spacing_key=data.spacing_key or None,
         group_key=data.group_key or None,
-        join_gaps=split == "train" and len(config.train.patch_size) == 2,
+        mean_key=data.mean_key or None,
+        deviation_key=data.deviation_key or None,
     )
 
 
@@ -145,7 +146,10 @@ def create_prepared_cases(
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
         assert case.label is not None, "PreparedCases refuses cases without one"
         image, inverse = preprocessing.apply(
-            case.image, case.spacing, name=f"case {case.id}"
+            case.image,
+            case.spacing,
+            name=f"case {case.id}",
+            reference=case.reference,
         )
         label = apply_label(case.label, inverse)
         if axis is not None:

@@ -59,9 +59,14 @@ def score_run(workdir: pathlib.Path, source: Source | None) -> dict[str, Any]:
 
     drawn = 0
 
-    def recorded(image: np.ndarray, spacing: tuple[float, ...] | None) -> np.ndarray:
+    def recorded(
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        reference: tuple[tuple[float, float], ...] | None = None,
+    ) -> np.ndarray:
         nonlocal drawn
-        labels = run.predict_fn(image, spacing)
+        labels = run.predict_fn(image, spacing, reference=reference)
         case = current[0]
         stored = _as_stored(case)
         write_label_map(workdir / "predictions", stored, labels, class_colors)

@@ -25,10 +25,11 @@ class PredictFn(Protocol):
         spacing: tuple[float, ...] | None,
         *,
         name: str = "image",
+        reference: tuple[tuple[float, float], ...] | None = None,
     ) -> np.ndarray:
         """Segment ``(*spatial, channels)`` into labels ``(*spatial)``.
 
-        ``name`` is what messages call the image.
+        ``name`` is what messages call the image, ``reference`` that of its ``Case``.
         """
         ...
 
@@ -117,8 +118,11 @@ def make_predict_fn(
         spacing: tuple[float, ...] | None,
         *,
         name: str = "image",
+        reference: tuple[tuple[float, float], ...] | None = None,
     ) -> np.ndarray:
-        prepared, inverse = preprocessing.apply(image, spacing, name=name)
+        prepared, inverse = preprocessing.apply(
+            image, spacing, name=name, reference=reference
+        )
         axis = stack_axis(preprocessing, prepared.ndim - 1)
         stack = prepared[None] if axis is None else np.moveaxis(prepared, axis, 0)
         probabilities = predict_probabilities(

@@ -281,6 +281,7 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
             label=None if first.label is None else np.take(first.label, chosen, axis),
             spacing=first.spacing,
             group=first.group,
+            reference=first.reference,
         )
     ]
 

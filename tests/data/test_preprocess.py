@@ -389,6 +389,18 @@ def test_a_damaged_record_is_refused():
 # Learning from the training split.
 
 
+def test_a_slab_with_the_reference_of_its_scan_is_the_scan_cut_afterwards():
+    volume = _head()[..., None]
+    preprocessing = _preprocessing(network_dims=2)
+    whole, _ = preprocessing.apply(volume, None)
+    inside = volume[volume > 0].astype(np.float64)
+    reference = ((inside.mean(), inside.std()),)
+    slab, _ = preprocessing.apply(volume[:, :, 3:6], None, reference=reference)
+    np.testing.assert_allclose(slab, whole[:, :, 3:6], rtol=1e-5, atol=1e-6)
+    own, _ = preprocessing.apply(volume[:, :, 3:6], None)
+    assert np.abs(own - slab).max() > 0.1
+
+
 def _case(number, *, spacing=(1.0, 1.0, 2.0), channels=1, shape=(6, 7, 8)):
     random = np.random.default_rng(number)
     image = random.normal(40, 25, (*shape, channels)).astype(np.float32)

@@ -104,6 +104,9 @@ def test_features_of_a_slice(slices):
     assert row["volume"] == b"mni152"
     assert row["slice_axis"] == 2
     assert row["spacing"].tolist() == [1.0, 1.0, 1.0]
+    scan = mni152.load_template("t1")
+    assert row["volume_mean"] == pytest.approx(scan[scan > 0].mean(), rel=1e-6)
+    assert row["volume_deviation"] == pytest.approx(scan[scan > 0].std(), rel=1e-6)
 
 
 def test_tissue_labels_rules():

@@ -20,6 +20,9 @@ class Case:
         label: ``(*spatial)`` integers, class index or ``IGNORE``; None if unlabelled.
         spacing: millimetres a pixel on each spatial axis; None for pictures.
         group: the patient or volume that splits must not cut.
+        reference: mean and deviation of each channel over the non-zero pixels of the
+            whole scan, where the case is only a slab of one: a slab's own would depend
+            on which tissue happens to lie in it.
     """
 
     id: str
@@ -27,6 +30,7 @@ class Case:
     label: np.ndarray | None
     spacing: tuple[float, ...] | None
     group: str
+    reference: tuple[tuple[float, float], ...] | None = None
 
 
 class Source(Protocol):

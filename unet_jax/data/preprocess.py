@@ -237,6 +237,7 @@ class Preprocessing:
         spacing: tuple[float, ...] | None,
         *,
         name: str = "image",
+        reference: tuple[tuple[float, float], ...] | None = None,
     ) -> tuple[np.ndarray, Inverse]:
         """Bring an image to the training grid.
 
@@ -244,6 +245,7 @@ class Preprocessing:
             image: ``(*spatial, channels)`` in its stored dtype; volumes in RAS order.
             spacing: millimetres a pixel on each spatial axis, or None.
             name: the file or case, for messages.
+            reference: see ``Case``; "zscore" takes it for the image's own statistics.
 
         Returns:
             ``(*grid, channels)`` float32, and the way back.
@@ -258,7 +260,7 @@ class Preprocessing:
             box = _nonzero_box(image)
         cropped = image[_slices(box)]
         grid = self._grid(cropped.shape[:-1], spacing)
-        lines = self._lines(cropped, name)
+        lines = self._lines(cropped, name, reference)
         array = np.empty((*grid, self.channels), np.float32)
         for channel, (lower, upper, offset, scale) in enumerate(lines):
             # In float64: a 16-bit copy of an 8-bit image must give the same array.
@@ -306,7 +308,12 @@ class Preprocessing:
                 grid[axis] = max(1, round(shape[axis] * spacing[axis] / target))
         return tuple(grid)
 
-    def _lines(self, image: np.ndarray, name: str) -> list[ChannelStatistics]:
+    def _lines(
+        self,
+        image: np.ndarray,
+        name: str,
+        reference: tuple[tuple[float, float], ...] | None,
+    ) -> list[ChannelStatistics]:
         """Return for each channel the clip, and the offset and divisor after it."""
         if self.intensity == "percentile":
             return list(self.statistics)
@@ -314,6 +321,8 @@ class Preprocessing:
             half = _white(image, name) / 2
             line = ChannelStatistics(-math.inf, math.inf, half, half)
             return [line] * self.channels
+        if reference is not None:
+            return [ChannelStatistics(-math.inf, math.inf, *pair) for pair in reference]
         return [_nonzero_line(image[..., index]) for index in range(self.channels)]
 
 

@@ -235,6 +235,23 @@ def _slice(volume, index, *, axis=None, spacing=(1.0, 2.0, 3.0), shape=(4, 5)):
     return f"{volume}-{index}", row
 
 
+def test_a_slab_carries_the_intensities_of_its_scan(store, tmp_path):
+    rows = [_slice("a", index) for index in range(3)]
+    for _, row in rows:
+        row |= {"mean": 7.0, "deviation": 2.5}
+    keys = {"mean_key": "mean", "deviation_key": "deviation"}
+    (case,) = _stacked(store, tmp_path / "good", rows, **keys)
+    assert case.reference == ((7.0, 2.5),)
+    (case,) = _stacked(store, tmp_path / "plain", rows)
+    assert case.reference is None
+    with pytest.raises(InputError, match="expected both or neither"):
+        _stacked(store, tmp_path / "half", rows, mean_key="mean")
+    for _, row in rows:
+        row["deviation"] = 0.0
+    with pytest.raises(InputError, match=r"deviations \[0.0\], expected finite ones"):
+        _stacked(store, tmp_path / "flat", rows, **keys)
+
+
 def _stacked(store, tmp_path, rows, split="train", **options):
     array, encoding = tfds.features.Tensor, tfds.features.Encoding.BYTES
     features = {
@@ -245,6 +262,8 @@ def _stacked(store, tmp_path, rows, split="train", **options):
         "mm": array(shape=(None,), dtype=np.float32),
         "patient": tfds.features.Text(),
     }
+    for name in {"mean", "deviation"} & rows[0][1].keys():
+        features[name] = tfds.features.Scalar(np.float32)
     if "slice_axis" in rows[0][1]:
         features["slice_axis"] = tfds.features.Scalar(np.int64)
     store(tmp_path, name="scans", features=features, splits={"train": rows})
@@ -285,10 +304,6 @@ def test_a_gap_begins_a_new_case_of_the_same_group(store, tmp_path):
     assert [case.id for case in cases] == ["a:4-6", "a:9-10", "a:12-12"]
     assert [case.label.shape[2] for case in cases] == [3, 2, 1]
     assert {case.group for case in cases} == {"a"}
-    (joined,) = _stacked(store, tmp_path / "joined", rows, join_gaps=True)
-    assert joined.id == "a:4-6,9-10,12-12"
-    whole = np.concatenate([case.image for case in cases], axis=2)
-    np.testing.assert_array_equal(joined.image, whole)
 
 
 def test_slices_as_pictures_take_their_part_of_the_spacing(store, tmp_path):

@@ -26,6 +26,7 @@ class _Facts(NamedTuple):
     group: str
     spacing: tuple[float, ...] | None
     axis: int
+    reference: tuple[tuple[float, float], ...] | None
 
 
 class _Volume(NamedTuple):
@@ -58,8 +59,9 @@ class TfdsSource:
         spacing_key: feature with the millimetres a pixel, in the order of the axes.
         group_key: feature that names the patient; by default the volume or picture.
         id_key: feature that names a picture; by default its split, file and place.
-        join_gaps: let a gap begin no new case. For the training of 2-D networks: they
-            see single slices, and intensities are those of the whole volume.
+        mean_key: feature with the mean of a slice's whole scan over its non-zero
+            pixels, one number or one a channel; for sets that hold slabs of scans.
+        deviation_key: likewise the standard deviation; goes with ``mean_key``.
 
     Raises:
         InputError: the set, split, a feature or a file of it cannot be used, or the
@@ -82,13 +84,19 @@ class TfdsSource:
         spacing_key: str | None = None,
         group_key: str | None = None,
         id_key: str | None = None,
-        join_gaps: bool = False,
+        mean_key: str | None = None,
+        deviation_key: str | None = None,
     ) -> None:
         """Prepare the set where it is ours, check the keys, list the volumes."""
         if volume_key and not slice_index_key:
             raise InputError(
                 f"slice_index_key is not set, but volume_key is {volume_key!r}: slices "
                 "are stored in any order; name the feature with the index of a slice"
+            )
+        if bool(mean_key) != bool(deviation_key):
+            raise InputError(
+                f"mean_key is {mean_key!r} and deviation_key {deviation_key!r}, "
+                "expected both or neither"
             )
         self._keys = {
             "image_key": image_key,
@@ -98,6 +106,8 @@ class TfdsSource:
             "spacing_key": spacing_key,
             "group_key": group_key,
             "id_key": id_key,
+            "mean_key": mean_key,
+            "deviation_key": deviation_key,
         }
         self._classes = LabelMap(label_map, num_classes=num_classes)
         self._records = TfdsRecords(name, split, data_dir=data_dir)
@@ -107,7 +117,6 @@ class TfdsSource:
                     f"{self._records.where}: there is no feature {key!r}; set {option} "
                     f"to one of {', '.join(sorted(self._records.features))}"
                 )
-        self._join_gaps = join_gaps
         self._volumes = list(self._list_volumes()) if volume_key else None
 
     def __len__(self) -> int:
@@ -184,6 +193,7 @@ class TfdsSource:
             label=np.stack([label for _, label in pairs], axis=volume.facts.axis),
             spacing=volume.facts.spacing,
             group=volume.facts.group,
+            reference=volume.facts.reference,
         )
 
     def _arrays(
@@ -234,6 +244,27 @@ class TfdsSource:
             )
         return tuple(spacing)
 
+    def _reference(
+        self, example: dict[str, Any], case_id: str
+    ) -> tuple[tuple[float, float], ...] | None:
+        """Mean and deviation of each channel of the whole scan, where stored."""
+        if self._keys["mean_key"] is None:
+            return None
+        means, deviations = (
+            [float(value) for value in np.atleast_1d(self._value(example, option))]
+            for option in ("mean_key", "deviation_key")
+        )
+        pairs = tuple(zip(means, deviations, strict=False))
+        if len(means) != len(deviations) or not all(
+            np.isfinite(mean) and 0 < deviation < np.inf for mean, deviation in pairs
+        ):
+            raise InputError(
+                f"{self._records.where}, example {case_id!r}: means {means} and "
+                f"deviations {deviations}, expected finite ones, one of each a channel "
+                "and deviations above 0; check mean_key and deviation_key"
+            )
+        return pairs
+
     def _slice_axis(self, example: dict[str, Any]) -> int:
         """Axis of the volume that its slices are stacked along."""
         return int(example.get(_SLICE_AXIS_KEY, _DEFAULT_SLICE_AXIS))
@@ -241,7 +272,12 @@ class TfdsSource:
     def _list_volumes(self) -> Iterator[_Volume]:
         """Group the slices by volume, with no image decoded."""
         features = self._features(
-            "volume_key", "slice_index_key", "spacing_key", "group_key"
+            "volume_key",
+            "slice_index_key",
+            "spacing_key",
+            "group_key",
+            "mean_key",
+            "deviation_key",
         )
         volumes: dict[str, dict[int, int]] = {}
         facts: dict[str, _Facts] = {}
@@ -261,6 +297,7 @@ class TfdsSource:
                 group=name if group is None else _text(group),
                 spacing=self._spacing(example, f"{name}:{index}", 3),
                 axis=self._slice_axis(example),
+                reference=self._reference(example, f"{name}:{index}"),
             )
             if facts.setdefault(name, found) != found:
                 raise InputError(
@@ -268,11 +305,9 @@ class TfdsSource:
                     "expected the same; check volume_key"
                 )
         for name, slices in sorted(volumes.items()):
-            runs = list(_contiguous(sorted(slices)))
-            for part in [runs] if self._join_gaps else [[run] for run in runs]:
-                records = tuple(slices[index] for run in part for index in run)
-                span = ",".join(f"{run[0]}-{run[-1]}" for run in part)
-                yield _Volume(f"{name}:{span}", facts[name], records)
+            for run in _contiguous(sorted(slices)):
+                records = tuple(slices[index] for index in run)
+                yield _Volume(f"{name}:{run[0]}-{run[-1]}", facts[name], records)
 
 
 def _contiguous(indices: list[int]) -> Iterator[list[int]]:

@@ -161,6 +161,8 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
                     "slice_axis": tfds.features.Scalar(np.int64),
                     "position_mm": tfds.features.Scalar(np.float32),
                     "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+                    "volume_mean": tfds.features.Scalar(np.float32),
+                    "volume_deviation": tfds.features.Scalar(np.float32),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -189,6 +191,7 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
         slabs: tuple[tuple[int, int], ...],
     ) -> Iterator[tuple[int, dict]]:
         """Yield the slices of one split, lowest first."""
+        inside = image[image > 0].astype(np.float64)
         origin = _ORIGIN_MM[SLICE_AXIS]
         positions = (z for first, last in slabs for z in range(first, last + 1))
         for index in (position - origin for position in positions):
@@ -205,5 +208,7 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
                     "slice_axis": SLICE_AXIS,
                     "position_mm": float(index + origin),
                     "spacing": np.ones(3, np.float32),
+                    "volume_mean": inside.mean(),
+                    "volume_deviation": inside.std(),
                 },
             )
