@@ -130,7 +130,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     assert results["ci95"] is None
     assert "found 1" in results["ci95_note"]
     prediction = nibabel.load(next((finished / "predictions").glob("*.nii.gz")))
-    assert prediction.shape == (197, 233, 26)
+    assert prediction.shape == (197, 233, 22)
     np.testing.assert_allclose(prediction.header.get_zooms(), 1.0)
 
 

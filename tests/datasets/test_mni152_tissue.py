@@ -55,9 +55,9 @@ def test_slabs_are_the_fixed_millimetres(slices):
         split: [row["position_mm"] for row in rows] for split, rows in slices.items()
     }
     assert positions == {
-        "train": [*range(-63, -20), *range(26, 79)],
-        "validation": [*range(14, 22)],
-        "test": [*range(-16, 10)],
+        "train": [*range(-63, -13), *range(38, 79)],
+        "validation": [*range(-9, 8)],
+        "test": [*range(12, 34)],
     }
     for rows in slices.values():
         assert [row["slice_index"] for row in rows] == [
@@ -120,7 +120,7 @@ def test_tissue_labels_rules():
 
 @pytest.mark.parametrize(
     ("split", "first", "stop"),
-    [("train", 9, 52), ("train", 98, 151), ("validation", 86, 94), ("test", 56, 82)],
+    [("train", 9, 59), ("train", 110, 151), ("validation", 63, 80), ("test", 84, 106)],
 )
 def test_volumes_equal_the_nilearn_arrays(data_dir, split, first, stop):
     volume = nibabel.Nifti1Image.from_filename(_nilearn_file("t1"))
@@ -190,7 +190,7 @@ def test_no_tensorflow_no_network_and_one_line_on_the_terminal(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     said, answer = done.stdout.splitlines()
     assert said.startswith(f"preparing mni152_tissue in {tmp_path}")
-    assert answer == "(197, 233, 26, 1) 26"
+    assert answer == "(197, 233, 22, 1) 22"
 
 
 def _fake_nilearn(monkeypatch, folder):

@@ -19,9 +19,9 @@ SLICE_AXIS = 2
 """Axial slices: the inferior-superior axis of a volume in RAS order."""
 
 SLABS_MM = {
-    "train": ((-63, -21), (26, 78)),
-    "validation": ((14, 21),),
-    "test": ((-16, 9),),
+    "train": ((-63, -14), (38, 78)),
+    "validation": ((-9, 7),),
+    "test": ((12, 33),),
 }
 """First and last slice position of each slab, MNI millimetres, both inclusive.
 
