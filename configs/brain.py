@@ -40,6 +40,6 @@ def get_config() -> ConfigDict:
     config.augment.contrast_probability = 0.0
     config.augment.low_resolution_probability = 0.0
     config.augment.blur_probability = 0.0
-    config.train.steps = 1200
-    config.eval.every_steps = 300
+    config.train.steps = 1000
+    config.eval.every_steps = 250
     return config

@@ -260,6 +260,15 @@ def test_another_config_is_refused_with_both_values(shared, finished):
     assert answer.stderr.count("\n") == 1
 
 
+def test_a_config_that_saved_nothing_may_be_another(shared, tmp_path):
+    broken = _config(shared, **{"optimizer.learning_rate": float("nan")})
+    with pytest.raises(RunError, match="last good checkpoint is none yet"):
+        train_and_evaluate(broken, tmp_path)
+    assert (tmp_path / "config.json").exists()
+    train_and_evaluate(_config(shared, **{"train.steps": 2}), tmp_path)
+    assert int(_final_state(tmp_path)["step"]) == 2
+
+
 def test_more_steps_go_on_from_the_last_checkpoint(shared, tmp_path):
     config = _config(shared, **{"train.steps": 2})
     train_and_evaluate(config, tmp_path)
@@ -298,6 +307,8 @@ def test_training_stops_when_validation_does_not_rise(shared, tmp_path):
         **{
             "optimizer.learning_rate": 0.0,
             "train.early_stopping_patience": 1,
+            # Batch norm's statistics would move the score without any learning.
+            "model.norm": "instance",
             "train.steps": 20,
             "train.ema_decay": 0.9,
         },
