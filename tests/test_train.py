@@ -261,7 +261,14 @@ def test_another_config_is_refused_with_both_values(shared, finished):
 
 
 def test_a_config_that_saved_nothing_may_be_another(shared, tmp_path):
-    broken = _config(shared, **{"optimizer.learning_rate": float("nan")})
+    broken = _config(
+        shared,
+        **{
+            "optimizer.learning_rate": 1e38,
+            "optimizer.gradient_clip": 0.0,
+            "eval.every_steps": 6,
+        },
+    )
     with pytest.raises(RunError, match="last good checkpoint is none yet"):
         train_and_evaluate(broken, tmp_path)
     assert (tmp_path / "config.json").exists()

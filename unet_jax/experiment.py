@@ -1,6 +1,7 @@
 """From a config to the objects of a run. Below this room no ConfigDict is read."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -52,27 +53,70 @@ def check_config(config: ConfigDict) -> None:
             f"train.patch_size: found {tuple(train.patch_size)}, expected two sizes "
             "(2-D network) or three (3-D)"
         )
-    for key, value in (
-        ("train.steps", train.steps),
-        ("train.batch_size", train.batch_size),
-        ("train.accumulation", train.accumulation),
-        ("eval.every_steps", config.eval.every_steps),
-        ("eval.window_batch", config.eval.window_batch),
-        ("log.every_steps", config.log.every_steps),
-        *((f"train.patch_size[{i}]", size) for i, size in enumerate(train.patch_size)),
-    ):
-        if value < 1:
-            raise InputError(f"{key}: found {value}, expected at least 1")
-    if config.seed < 0:
-        raise InputError(f"seed: found {config.seed}, expected at least 0")
-    for key, value in (
-        ("data.foreground_oversampling", data.foreground_oversampling),
-        ("eval.overlap", config.eval.overlap),
-        ("train.ema_decay", train.ema_decay),
-    ):
-        top = 1 if key.startswith("data") else 0.999999
-        if not 0 <= value <= top:
-            raise InputError(f"{key}: found {value}, expected 0 up to {top}")
+    _check_colors(data.class_colors)
+    for key, (low, high) in _LIMITS.items():
+        section, _, name = key.rpartition(".")
+        value = config[section][name] if section else config[name]
+        if not low <= value <= high:
+            raise InputError(f"{key}: found {value}, expected {low} to {high}")
+    _check_sizes(
+        "train.patch_size", train.patch_size, len(train.patch_size), whole=True
+    )
+    if data.size is not None:
+        _check_sizes("data.size", data.size, 2, whole=True)
+    if data.spacing not in (None, "median"):
+        _check_sizes("data.spacing", data.spacing, 3, whole=False)
+
+
+_MANY = 10**9
+_LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1),
+    "data.slice_axis": (0, 2),
+    "data.foreground_oversampling": (0, 1),
+    "data.cache_gib": (0, _MANY),
+    "data.num_threads": (0, _MANY),
+    "data.prefetch_batches": (1, _MANY),
+    "train.steps": (1, _MANY),
+    "train.batch_size": (1, _MANY),
+    "train.accumulation": (1, _MANY),
+    "train.ema_decay": (0, 0.999999),
+    "train.early_stopping_patience": (0, _MANY),
+    "optimizer.learning_rate": (0, math.inf),
+    "optimizer.final_fraction": (0, 1),
+    "optimizer.power": (0, _MANY),
+    "optimizer.weight_decay": (0, _MANY),
+    "optimizer.momentum": (0, 0.999999),
+    "optimizer.gradient_clip": (0, math.inf),
+    "eval.every_steps": (1, _MANY),
+    "eval.train_images": (1, _MANY),
+    "eval.overlap": (0, 0.99),
+    "eval.window_batch": (1, _MANY),
+    "eval.tolerance_mm": (0, _MANY),
+    "eval.tolerance_px": (0, _MANY),
+    "log.every_steps": (1, _MANY),
+    "log.overlays": (0, _MANY),
+}
+"""Smallest and largest value of each number in the config."""
+
+
+def _check_colors(colors: Any) -> None:
+    """Refuse what is not red, green and blue of each class."""
+    for index, color in enumerate(colors):
+        rgb = tuple(color) if isinstance(color, tuple | list) else (color,)
+        if len(rgb) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in rgb):
+            raise InputError(
+                f"data.class_colors[{index}]: found {color!r}, expected (red, green, "
+                "blue), whole numbers from 0 to 255"
+            )
+
+
+def _check_sizes(key: str, sizes: Any, count: int, *, whole: bool) -> None:
+    """Refuse what is not so many positive numbers."""
+    kinds = int if whole else (int, float)
+    valid = isinstance(sizes, tuple | list) and len(sizes) == count
+    if not valid or not all(isinstance(n, kinds) and n > 0 for n in sizes):
+        noun = "whole numbers" if whole else "numbers"
+        raise InputError(f"{key}: found {sizes!r}, expected {count} {noun} above 0")
 
 
 def create_source(config: ConfigDict, split: str) -> TfdsSource:
