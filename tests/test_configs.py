@@ -79,6 +79,8 @@ def test_every_config_names_its_command(name):
         ("train.patch_size", (8, 0), r"train.patch_size: found \(8, 0\), expected 2"),
         ("data.class_colors", ((0, 0, 0), (1, 2)), r"data.class_colors\[1\]: found"),
         ("data.class_colors", ((0, 0, 0), (1, 2, 256)), r"data.class_colors\[1\]"),
+        ("model.features", (4, 0), "model.features: found 0, expected whole numbers"),
+        ("model.strides", ((2, 0), 2), "model.strides: found 0, expected whole"),
         ("data.slice_axis", 7, "data.slice_axis: found 7, expected 0 to 2"),
         (
             "data.spacing",

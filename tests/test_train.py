@@ -308,6 +308,29 @@ def test_weights_of_another_run_are_taken_and_what_is_skipped_named(
     assert "skipped encoder_0/" not in printed
 
 
+def test_a_start_from_another_run_scores_as_that_run(shared, finished, tmp_path):
+    # With rate 0 a step moves nothing but a tenth of the running statistics.
+    config = _config(
+        shared,
+        **{
+            "init_from": str(finished),
+            "optimizer.learning_rate": 0.0,
+            "train.steps": 1,
+            "optimizer.warmup_steps": 0,
+        },
+    )
+    train_and_evaluate(config, tmp_path)
+    with Checkpoints(finished / "checkpoints", read_only=True) as checkpoints:
+        source = checkpoints.restore_raw(checkpoints.best_step())
+    start = _final_state(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, start["params"], source["params"])
+    for name, before in jax.tree_util.tree_leaves_with_path(source["batch_stats"]):
+        after = start["batch_stats"]
+        for key in name:
+            after = after[key.key]
+        assert np.abs(after - before).max() < 0.5 * (1 + np.abs(before).max()), name
+
+
 def test_training_stops_when_validation_does_not_rise(shared, tmp_path):
     config = _config(
         shared,

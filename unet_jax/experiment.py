@@ -66,6 +66,8 @@ def check_config(config: ConfigDict) -> None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):
         _check_sizes("data.spacing", data.spacing, 3, whole=False)
+    for name in ("features", "convolutions_per_stage", "kernel_sizes", "strides"):
+        _check_counts(f"model.{name}", config.model[name])
 
 
 _MANY = 10**9
@@ -97,6 +99,15 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "log.overlays": (0, _MANY),
 }
 """Smallest and largest value of each number in the config."""
+
+
+def _check_counts(key: str, value: Any) -> None:
+    """Refuse what is not a whole number above 0, or tuples of such numbers."""
+    if isinstance(value, tuple | list):
+        for entry in value:
+            _check_counts(key, entry)
+    elif value is not None and not (isinstance(value, int) and value > 0):
+        raise InputError(f"{key}: found {value!r}, expected whole numbers above 0")
 
 
 def _check_colors(colors: Any) -> None:

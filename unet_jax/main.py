@@ -46,11 +46,10 @@ def main(argv: list[str]) -> None:
             raise
         _exit(error, code=2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
-        print(
-            "\nunet_jax: stopped; the same command goes on from the last checkpoint:\n"
-            f"  python -m unet_jax.main {shlex.join(sys.argv[1:])}",
-            file=sys.stderr,
-        )
+        print("\nunet_jax: stopped", file=sys.stderr)
+        if FLAGS.mode == "train":
+            command = f"python -m unet_jax.main {shlex.join(sys.argv[1:])}"
+            print(f"go on from the last checkpoint:\n  {command}", file=sys.stderr)
         sys.exit(130)
 
 

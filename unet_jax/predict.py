@@ -38,8 +38,13 @@ def predict_files(
     """
     files = list_images(input_path)
     folder = pathlib.Path(output_folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder}: found a file, expected a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output {folder}: cannot be made ({error.strerror}); name a folder that "
+            "can be written"
+        ) from None
     run = load_run(workdir)
     written, rows, failures = [], [], []
     for number, file in enumerate(files, start=1):

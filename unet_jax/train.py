@@ -120,7 +120,7 @@ def train_and_evaluate(
         state = _init_from(state, pathlib.Path(config.init_from))
     if first_step >= config.train.steps or best["stopped"]:
         batches.close()
-        return _finish(workdir, sources["test"], checkpoints.best_step())
+        return _finish(config, workdir, sources["test"], checkpoints.best_step())
 
     # ---- Compile, and say what will run ----
     state = replicate(state)
@@ -156,11 +156,11 @@ def train_and_evaluate(
             batch = shard_batch(next(batches), jax.local_device_count())
             state, metrics = compiled(state, batch)
             window.add(metrics)
-            progress.update(step, loss=window.last_loss)
             evaluates = step % config.eval.every_steps == 0
             evaluates = evaluates or step == config.train.steps
             if evaluates or step % config.log.every_steps == 0:
                 window.write(step, writer, last_good=checkpoints.latest_step())
+            progress.update(step, loss=window.last_loss)
             if not evaluates:
                 continue
             predict_fn = make_predict_fn(state.eval_variables)
@@ -182,13 +182,7 @@ def train_and_evaluate(
             window.restart_clock()
             if best["stopped"]:
                 break
-    write_curves(
-        workdir / "metrics.jsonl",
-        workdir / "figures" / "curves.png",
-        class_names=tuple(config.data.class_names),
-        class_colors=tuple(config.data.class_colors),
-    )
-    return _finish(workdir, sources["test"], best["step"])
+    return _finish(config, workdir, sources["test"], best["step"])
 
 
 def _create_step(config: ConfigDict, optimizer: optax.GradientTransformation) -> Any:
@@ -253,13 +247,17 @@ def _init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
         step = checkpoints.best_step()
         raw = checkpoints.restore_raw(step)
     params, skipped = transfer(state.params, raw.get("ema_params") or raw["params"])
+    batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
+    skipped += [f"batch_stats/{line}" for line in unmatched]
     print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")
     for line in skipped:
         print(f"  skipped {line}")
     ema_params = state.ema_params
     if ema_params is not None:
         ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
-    return dataclasses.replace(state, params=params, ema_params=ema_params)
+    return dataclasses.replace(
+        state, params=params, batch_stats=batch_stats, ema_params=ema_params
+    )
 
 
 def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
@@ -371,13 +369,22 @@ def _validation_line(
 
 
 def _finish(
-    workdir: pathlib.Path, test_source: Source, checkpoint_step: int | None
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    test_source: Source,
+    checkpoint_step: int | None,
 ) -> dict[str, Any]:
-    """Score the test split with the best checkpoint, if that is still to do."""
+    """Draw the curves and score the best checkpoint, if that is still to do."""
     path = workdir / "test_metrics.json"
     if path.exists():
         results = json.loads(path.read_text())
         if results.get("checkpoint_step") == checkpoint_step:
             print(f"{workdir} is complete: nothing to do; its scores are in {path}")
             return results
+    write_curves(
+        workdir / "metrics.jsonl",
+        workdir / "figures" / "curves.png",
+        class_names=tuple(config.data.class_names),
+        class_colors=tuple(config.data.class_colors),
+    )
     return score_run(workdir, test_source)
