@@ -33,8 +33,7 @@ def get_config() -> ConfigDict:
     data.class_colors = ((0, 0, 0), (230, 57, 70))  # red, green, blue: one a class
     data.include_background = False  # count class 0 in overlap losses and mean scores
     data.slice_axis = 2  # RAS axis that a 2-D network sees a volume's slices of
-    data.spacing = config_dict.placeholder(object)  # mm to train at; None = as stored
-    data.spacing = "median"  # of the training cases
+    data.spacing = config_dict.FieldReference("median", object)  # mm; None = as stored
     data.size = config_dict.placeholder(tuple)  # resize pictures to it; None = as is
     data.crop_nonzero = True  # cut the empty border off
     data.intensity = "zscore"  # "zscore" (MR), "percentile" (CT), "full_range" (photos)
