@@ -150,9 +150,11 @@ def _explain_config_error(argv: list[str], error: Exception) -> str:
 
 
 def _exit(error: object, code: int = 2) -> NoReturn:
-    """Print one line and leave."""
+    """Print one line, and one for each of several faults, and leave."""
     line = " ".join(str(error).split())
     print(f"unet_jax: error: {line}", file=sys.stderr)
+    for detail in getattr(error, "details", ()):
+        print(f"  {' '.join(str(detail).split())}", file=sys.stderr)
     sys.exit(code)
 
 
