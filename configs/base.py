@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.init_from = ""  # workdir of another run to take the first weights from
 
     config.data = data = ConfigDict()
+    data.source = "tfds"  # "tfds", or "folder": your own files
     data.name = "mni152_tissue"  # a TFDS data set: one of ours, or a prepared one
     data.data_dir = ""  # may change: where TFDS keeps its files; "" = TFDS's default
     data.train_split = "train"  # TFDS split, slicing such as "train[:90%]" allowed
@@ -28,7 +29,21 @@ def get_config() -> ConfigDict:
     data.group_key = ""  # feature with the patient; "" = each case is its own
     data.mean_key = ""  # feature with the mean of a slab's whole scan; "" = its own
     data.deviation_key = ""  # feature with the standard deviation, likewise
-    data.label_map = ()  # ((stored value, class), ...), class -1 = ignored; () = as is
+    data.path = ""  # may change: folder source: the folder with images and masks
+    data.images = ""  # its folder of images; "" = found
+    data.masks = ""  # its folder of masks; "" = found
+    data.mask_suffix = ""  # of masks that lie beside the images, "_mask"; "" = found
+    data.tiff_axes = ""  # of TIFF files, such as "CYX"; "" = as the files say
+    data.palette = ()  # colours (red, green, blue) of colour masks: their index counts
+    data.palette_tolerance = 0.0  # largest difference of a channel that is forgiven
+    data.group_regex = ""  # finds the patient in an id: "^(p\\d+)_"; "" = its folder
+    data.splits = ""  # JSON or CSV file with the ids of each split; "" = drawn by seed
+    data.fold = -1  # which of the folds validates; -1 = none, a share does
+    data.folds = 5  # parts of a cross-validation
+    data.test_share = 0.2  # share of the groups that is drawn for the test split
+    data.validation_share = 0.2  # share of the groups that is drawn for validation
+    data.dims = config_dict.placeholder(int)  # 2 or 3 axes; None = what suits the data
+    data.label_map = ()  # ((stored value or (first, last), class), ...), -1 = ignored
     data.class_names = ("background", "foreground")  # class 0 first
     data.class_colors = ((0, 0, 0), (230, 57, 70))  # red, green, blue: one a class
     data.include_background = False  # count class 0 in overlap losses and mean scores
@@ -43,14 +58,25 @@ def get_config() -> ConfigDict:
     data.prefetch_batches = 4  # may change: batches that they draw ahead
 
     config.model = model = ConfigDict()
-    model.name = "unet_small"  # "unet_tiny", "unet_small", "unet_base": a preset
+    # None in this section leaves the preset's own value.
+    model.name = "unet_small"  # a preset; "unet": features from the data
     model.features = config_dict.placeholder(tuple)  # a stage, fine to coarse
     model.convolutions_per_stage = config_dict.placeholder(object)  # int, or one each
     model.kernel_sizes = config_dict.placeholder(tuple)  # one a stage; None = 3
     model.strides = config_dict.placeholder(tuple)  # one between stages; None = 2
-    model.norm = "instance"  # "instance", "group", "batch" (synchronised)
-    model.norm_groups = 8  # of group norm
-    model.upsample = "transposed"  # "transposed", "resize"
+    model.base_features = 16  # of "unet": channels of its finest stage
+    model.max_features = 256  # of "unet": channels that no stage exceeds
+    model.block = config_dict.placeholder(str)  # "plain", "residual"
+    model.downsample = config_dict.placeholder(str)  # "max_pool", "strided"
+    model.decoder_convolutions = config_dict.placeholder(object)  # None = as encoder
+    model.attention = config_dict.placeholder(bool)  # gates on the skips
+    model.deep_supervision = config_dict.placeholder(int)  # coarser outputs with a loss
+    model.dropout = config_dict.placeholder(object)  # share of channels; or one a stage
+    model.padding = config_dict.placeholder(str)  # "SAME", "VALID" (smaller logits)
+    model.norm = config_dict.placeholder(str)  # "instance", "group", "batch", "none"
+    model.norm_groups = config_dict.placeholder(int)  # of group norm
+    model.activation = config_dict.placeholder(str)  # "leaky_relu", "relu"
+    model.upsample = config_dict.placeholder(str)  # "transposed", "resize"
     model.dtype = "float32"  # of the computation: "float32", "bfloat16"
 
     config.loss = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))  # name, weight, how
@@ -86,6 +112,9 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.steps = 1000  # may change: updates of the parameters
+    train.max_minutes = 0.0  # may change: end by the clock instead; 0 = by the steps
+    train.memory_gib = 1.0  # activations of a step, where the data choose the patch
+    train.max_patch = 256  # pixels that no axis of a chosen 2-D patch exceeds
     train.batch_size = 8  # crops an update, over all devices
     train.patch_size = (96, 96)  # pixels of a crop; its length makes the net 2-D or 3-D
     train.accumulation = 1  # parts that a device cuts its share of the batch into
@@ -107,6 +136,8 @@ def get_config() -> ConfigDict:
     evaluation.every_steps = 250  # may change: steps between validations
     evaluation.train_images = 16  # may change: training images scored beside them
     evaluation.overlap = 0.5  # may change: of the windows of inference
+    evaluation.mirror = False  # may change: mean over mirrored images
+    evaluation.postprocess = ()  # may change: "auto", or (name, class, number) each
     evaluation.window_batch = 8  # may change: windows in one pass of the network
     evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
     evaluation.tolerance_px = 1.0  # may change: the same where no spacing is known

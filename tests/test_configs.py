@@ -9,7 +9,7 @@ import pytest
 from configs import base
 from unet_jax.augment.options import AugmentationOptions
 from unet_jax.errors import InputError
-from unet_jax.experiment import check_config
+from unet_jax.settings import FROM_DATA, check_config
 from unet_jax.workdir import MAY_CHANGE
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -101,4 +101,17 @@ def test_values_out_of_range_are_refused(key, value, message):
     config = base.get_config()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message):
+        check_config(config)
+
+
+@pytest.mark.parametrize("key", FROM_DATA)
+def test_only_the_folder_source_may_leave_a_value_to_the_data(key):
+    config = importlib.import_module("configs.folder").get_config()
+    check_config(config)
+    section, _, name = key.rpartition(".")
+    assert config[section][name] is None
+    with pytest.raises(InputError, match="found None, expected a value; only"):
+        check_config(config, complete=True)
+    config.data.source = "tfds"
+    with pytest.raises(InputError, match="found None, expected a value; only"):
         check_config(config)

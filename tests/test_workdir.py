@@ -2,7 +2,7 @@ import pytest
 
 from unet_jax.errors import InputError
 from unet_jax.workdir import (
-    check_same_config,
+    check_same_run,
     make_record,
     read_finished_record,
     read_record,
@@ -22,7 +22,7 @@ def test_a_record_comes_back(tmp_path):
     assert record["preprocessing"] == {"a": 1}
     assert record["dataset"] == {"b": 2}
     # What JSON made lists of is no difference.
-    check_same_config(tmp_path, record["config"], CONFIG)
+    check_same_run(tmp_path, record, CONFIG, {"b": 2})
 
 
 def test_the_record_names_versions_and_revision():
@@ -55,13 +55,18 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
 
 def test_keys_that_may_change_may_differ(tmp_path):
     other = {"seed": 1, "train": {"steps": 9, "patch_size": (8, 8)}}
-    check_same_config(tmp_path, CONFIG, other)
+    check_same_run(tmp_path, _record(), other, {"b": 2})
 
 
 def test_other_differences_are_refused_with_both_values(tmp_path):
     other = {"seed": 2, "train": {"steps": 5, "patch_size": (8, 8)}}
     with pytest.raises(InputError, match="its run has seed=1, this config 2"):
-        check_same_config(tmp_path, CONFIG, other)
+        check_same_run(tmp_path, _record(), other, {"b": 2})
     grown = {**CONFIG, "extra": 1}
     with pytest.raises(InputError, match="its run has extra=None, this config 1"):
-        check_same_config(tmp_path, CONFIG, grown)
+        check_same_run(tmp_path, _record(), grown, {"b": 2})
+
+
+def test_other_data_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"data changed .*\(b was 2, is 3\); restore"):
+        check_same_run(tmp_path, _record(), CONFIG, {"b": 3})

@@ -1,10 +1,9 @@
 """From a config to the objects of a run. Below this room no ConfigDict is read."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -16,9 +15,10 @@ from unet_jax.augment.options import resolve_options
 from unet_jax.data.case import Case, Source
 from unet_jax.data.pipeline import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, apply_label, fit
+from unet_jax.data.sources.folder import FolderOptions, open_folder
 from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
-from unet_jax.models.unet import create_model
+from unet_jax.models.presets import create_model
 from unet_jax.segment import PredictFn, make_forward, make_predict_fn, stack_axis
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.compilation import use_compilation_cache
@@ -28,121 +28,85 @@ from unet_jax.workdir import read_finished_record
 SPLITS = ("train", "validation", "test")
 
 
-def check_config(config: ConfigDict) -> None:
-    """Refuse what no run can be made of, before anything is read.
+class Dataset(Protocol):
+    """A data set that is cut into splits."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What config.json keeps of it; equal for equal content and splits."""
+        ...
+
+    def source(self, split: str) -> Source:
+        """Return the cases of one of ``SPLITS``."""
+        ...
+
+
+def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
+    """Open the data set.
 
     Args:
-        config: the resolved config.
+        config: as given, or completed.
+        workdir: of the run; keeps what was found in a folder of files.
+
+    Returns:
+        The data set; cases are read when they are asked for.
 
     Raises:
-        InputError: a value is out of range or two do not fit together.
+        InputError: the data set is not there, or has faults.
     """
-    data, train = config.data, config.train
-    if len(data.class_names) < 2 or len(set(data.class_names)) < len(data.class_names):
-        raise InputError(
-            f"data.class_names: found {tuple(data.class_names)}, expected at least two "
-            "different names, the background's first"
-        )
-    if len(data.class_colors) != len(data.class_names):
-        raise InputError(
-            f"data.class_colors: found {len(data.class_colors)} colours for "
-            f"{len(data.class_names)} classes; give one (red, green, blue) a class"
-        )
-    if len(train.patch_size) not in (2, 3):
-        raise InputError(
-            f"train.patch_size: found {tuple(train.patch_size)}, expected two sizes "
-            "(2-D network) or three (3-D)"
-        )
-    _check_colors(data.class_colors)
-    for key, (low, high) in _LIMITS.items():
-        section, _, name = key.rpartition(".")
-        value = config[section][name] if section else config[name]
-        if not low <= value <= high:
-            raise InputError(f"{key}: found {value}, expected {low} to {high}")
-    _check_sizes(
-        "train.patch_size", train.patch_size, len(train.patch_size), whole=True
-    )
-    if data.size is not None:
-        _check_sizes("data.size", data.size, 2, whole=True)
-    if data.spacing not in (None, "median"):
-        _check_sizes("data.spacing", data.spacing, 3, whole=False)
-    for name in ("features", "convolutions_per_stage", "kernel_sizes", "strides"):
-        _check_counts(f"model.{name}", config.model[name])
-
-
-_MANY = 10**9
-_LIMITS: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1),
-    "data.slice_axis": (0, 2),
-    "data.foreground_oversampling": (0, 1),
-    "data.cache_gib": (0, _MANY),
-    "data.num_threads": (0, _MANY),
-    "data.prefetch_batches": (1, _MANY),
-    "train.steps": (1, _MANY),
-    "train.batch_size": (1, _MANY),
-    "train.accumulation": (1, _MANY),
-    "train.ema_decay": (0, 0.999999),
-    "train.early_stopping_patience": (0, _MANY),
-    "optimizer.learning_rate": (0, math.inf),
-    "optimizer.final_fraction": (0, 1),
-    "optimizer.power": (0, _MANY),
-    "optimizer.weight_decay": (0, _MANY),
-    "optimizer.momentum": (0, 0.999999),
-    "optimizer.gradient_clip": (0, math.inf),
-    "eval.every_steps": (1, _MANY),
-    "eval.train_images": (1, _MANY),
-    "eval.overlap": (0, 0.99),
-    "eval.window_batch": (1, _MANY),
-    "eval.tolerance_mm": (0, _MANY),
-    "eval.tolerance_px": (0, _MANY),
-    "log.every_steps": (1, _MANY),
-    "log.overlays": (0, _MANY),
-}
-"""Smallest and largest value of each number in the config."""
-
-
-def _check_counts(key: str, value: Any) -> None:
-    """Refuse what is not a whole number above 0, or tuples of such numbers."""
-    if isinstance(value, tuple | list):
-        for entry in value:
-            _check_counts(key, entry)
-    elif value is not None and not (isinstance(value, int) and value > 0):
-        raise InputError(f"{key}: found {value!r}, expected whole numbers above 0")
-
-
-def _check_colors(colors: Any) -> None:
-    """Refuse what is not red, green and blue of each class."""
-    for index, color in enumerate(colors):
-        rgb = tuple(color) if isinstance(color, tuple | list) else (color,)
-        if len(rgb) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in rgb):
+    match config.data.source:
+        case "tfds":
+            return _TfdsDataset(config)
+        case "folder":
+            return open_folder(
+                _folder_options(config),
+                seed=config.seed,
+                num_threads=config.data.num_threads,
+                scan_cache=workdir / "dataset.json",
+            )
+        case _:
             raise InputError(
-                f"data.class_colors[{index}]: found {color!r}, expected (red, green, "
-                "blue), whole numbers from 0 to 255"
+                f"data.source: unknown source {config.data.source!r}; expected one of "
+                "'tfds', 'folder'"
             )
 
 
-def _check_sizes(key: str, sizes: Any, count: int, *, whole: bool) -> None:
-    """Refuse what is not so many positive numbers."""
-    kinds = int if whole else (int, float)
-    valid = isinstance(sizes, tuple | list) and len(sizes) == count
-    if not valid or not all(isinstance(n, kinds) and n > 0 for n in sizes):
-        noun = "whole numbers" if whole else "numbers"
-        raise InputError(f"{key}: found {sizes!r}, expected {count} {noun} above 0")
+def _folder_options(config: ConfigDict) -> FolderOptions:
+    """Take the keys of the folder source out of the config."""
+    if not config.data.path:
+        raise InputError(
+            "data.path: found nothing, expected a folder with images and masks; give "
+            "--config.data.path=FOLDER"
+        )
+    keys = [field.name for field in dataclasses.fields(FolderOptions)]
+    values = {key: config.data[key] for key in keys}
+    # Before slices have an axis, that of RAS volumes is the likeliest.
+    values["slice_axis"] = 2 if values["slice_axis"] is None else values["slice_axis"]
+    return FolderOptions(**values)
 
 
-def create_source(config: ConfigDict, split: str) -> TfdsSource:
-    """Open one split of the data set.
+class _TfdsDataset:
+    """A TFDS set; the keys of the config name its splits."""
 
-    Args:
-        config: the resolved config.
-        split: "train", "validation" or "test".
+    def __init__(self, config: ConfigDict) -> None:
+        """Open nothing yet: who scores the test split needs no other."""
+        self._config = config
+        self._sources: dict[str, TfdsSource] = {}
 
-    Returns:
-        Its cases, read when they are asked for.
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Describe every split."""
+        return {split: self.source(split).fingerprint for split in SPLITS}
 
-    Raises:
-        InputError: the data set or the split is not there.
-    """
+    def source(self, split: str) -> TfdsSource:
+        """Return the cases of one split."""
+        if split not in self._sources:
+            self._sources[split] = _tfds_source(self._config, split)
+        return self._sources[split]
+
+
+def _tfds_source(config: ConfigDict, split: str) -> TfdsSource:
+    """Open one split of a TFDS set."""
     data = config.data
     return TfdsSource(
         name=data.name,
@@ -184,7 +148,10 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
 
 
 def create_prepared_cases(
-    config: ConfigDict, source: Source, preprocessing: Preprocessing
+    config: ConfigDict,
+    source: Source,
+    preprocessing: Preprocessing,
+    store: pathlib.Path,
 ) -> PreparedCases:
     """Put the training cases on the training grid, slices of volumes first.
 
@@ -192,6 +159,7 @@ def create_prepared_cases(
         config: the resolved config.
         source: the training cases.
         preprocessing: learnt from them.
+        store: folder for what does not fit into ``data.cache_gib``.
 
     Returns:
         Random access to examples: pictures, volumes, or slices of volumes.
@@ -219,6 +187,7 @@ def create_prepared_cases(
         by_slice=axis is not None,
         cache_bytes=int(config.data.cache_gib * 2**30),
         seed=config.seed,
+        store=store,
         num_threads=config.data.num_threads,
     )
 
@@ -239,9 +208,10 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> nn.Module:
     options = {
         key: value
         for key, value in config.model.items()
-        if key not in ("name", "dtype") and value is not None
+        if key not in ("name", "dtype", "base_features", "max_features")
     }
-    patch = jax.ShapeDtypeStruct((1, *config.train.patch_size, 1), np.float32)
+    size = tuple(config.train.patch_size)
+    patch = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
     try:
         network = create_model(
             name=config.model.name,
@@ -305,7 +275,6 @@ def create_optimizer_and_schedule(
     )
     optimizer = create_optimizer(
         name=options.name,
-        schedule=schedule,
         weight_decay=options.weight_decay,
         momentum=options.momentum,
         gradient_clip=options.gradient_clip,

@@ -4,16 +4,10 @@ import pathlib
 
 import numpy as np
 
-from unet_jax.data.files import (
-    StoredImage,
-    label_statistics,
-    list_images,
-    output_name,
-    read_image,
-    write_csv,
-    write_label_map,
-)
 from unet_jax.data.preprocess import from_canonical, to_canonical
+from unet_jax.data.reading import list_images, read_image
+from unet_jax.data.stored import StoredImage, output_name
+from unet_jax.data.writing import label_statistics, write_csv, write_label_map
 from unet_jax.errors import InputError
 from unet_jax.experiment import TrainedRun, load_run
 from unet_jax.report.overlay import overlay, write_figure

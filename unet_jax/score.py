@@ -2,15 +2,16 @@
 
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from unet_jax.data.case import Case, Source
-from unet_jax.data.files import StoredImage, write_label_map
+from unet_jax.data.stored import StoredImage
+from unet_jax.data.writing import write_label_map
 from unet_jax.evaluate import evaluate, write_results
-from unet_jax.experiment import create_source, load_run
+from unet_jax.experiment import load_run, open_dataset
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.table import results_table
 
@@ -30,12 +31,14 @@ def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
     return score_run(workdir, None)
 
 
-def score_run(workdir: pathlib.Path, source: Source | None) -> dict[str, Any]:
+def score_run(
+    workdir: pathlib.Path, sources: Mapping[str, Source] | None
+) -> dict[str, Any]:
     """Score the test split with the best checkpoint; write and print what came out.
 
     Args:
         workdir: folder of the run.
-        source: the test cases; None to open those of the run's config.
+        sources: the cases of each split; None to open the data of the run's config.
 
     Returns:
         The content of test_metrics.json.
@@ -45,8 +48,11 @@ def score_run(workdir: pathlib.Path, source: Source | None) -> dict[str, Any]:
     """
     run = load_run(workdir)
     config = run.config
-    if source is None:
-        source = create_source(config, "test")
+    if sources is None:
+        dataset = open_dataset(config, workdir)
+        source = dataset.source("test")
+    else:
+        source = sources["test"]
     class_names = tuple(config.data.class_names)
     class_colors = tuple(config.data.class_colors)
     print(f"test split with the checkpoint of step {run.step}:")

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -19,14 +21,14 @@ from unet_jax.data.shares import class_shares
 from unet_jax.errors import InputError
 from unet_jax.evaluate import PredictFn, evaluate
 from unet_jax.experiment import (
-    check_config,
+    SPLITS,
     create_augmentation,
     create_network,
     create_optimizer_and_schedule,
     create_predict_fn_maker,
     create_prepared_cases,
-    create_source,
     fit_preprocessing,
+    open_dataset,
 )
 from unet_jax.report.curves import write_curves
 from unet_jax.report.progress import Progress
@@ -34,9 +36,11 @@ from unet_jax.report.summary import run_summary
 from unet_jax.report.writer import MetricWriter
 from unet_jax.score import score_run
 from unet_jax.segment import stack_axis
+from unet_jax.settings import check_config, complete_config
 from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
 from unet_jax.training.objective import create_loss_terms
+from unet_jax.training.pace import ClockPace, Pace, StepPace
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
 from unet_jax.training.step import (
     check_batch_size,
@@ -46,7 +50,7 @@ from unet_jax.training.step import (
 )
 from unet_jax.training.window import MetricWindow
 from unet_jax.workdir import (
-    check_same_config,
+    check_same_run,
     make_record,
     read_finished_record,
     read_record,
@@ -77,22 +81,25 @@ def train_and_evaluate(
         RunError: the loss became NaN or infinite.
     """
     # ---- What can be checked before any work ----
+    began = time.monotonic()
     check_config(config)
-    _check_profile(profile, config.train.steps)
     optimizer, schedule = create_optimizer_and_schedule(config)
-    step_function = _create_step(config, optimizer)
+    create_loss_terms(config.loss)
+    create_augmentation(config)
     record = read_record(workdir)
     if not has_checkpoint(workdir / "checkpoints"):
         record = None  # it saved nothing: this config may be another
-    if record is not None:
-        check_same_config(workdir, record["config"], config.to_dict())
     use_compilation_cache(config.compilation_cache_dir)
 
-    # ---- Data ----
-    sources = {
-        split: create_source(config, split) for split in ("train", "validation", "test")
-    }
+    # ---- Data, and the settings that are left to it ----
+    dataset = open_dataset(config, workdir)
+    config = complete_config(config, dataset)
+    check_config(config, complete=True)
+    _check_profile(profile, config.train.steps)
+    step_function = _create_step(config, optimizer)
+    sources = {split: dataset.source(split) for split in SPLITS}
     if record is not None:
+        check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
     else:
         preprocessing = fit_preprocessing(config, sources["train"])
@@ -101,10 +108,10 @@ def train_and_evaluate(
         make_record(
             config.to_dict(),
             preprocessing=preprocessing.to_dict(),
-            dataset={name: source.fingerprint for name, source in sources.items()},
+            dataset=dataset.fingerprint,
         ),
     )
-    batches = _create_batches(config, sources["train"], preprocessing)
+    batches = _create_batches(config, sources["train"], preprocessing, workdir)
     train_sample = _sample(sources["train"], config.eval.train_images, preprocessing)
 
     # ---- State: from the last checkpoint, from another run, or new ----
@@ -115,12 +122,14 @@ def train_and_evaluate(
     if first_step:
         state, place, best = checkpoints.restore(None, state)
         batches.set_state(place)
-        print(f"resumed at step {first_step} of {config.train.steps}")
     elif config.init_from:
         state = _init_from(state, pathlib.Path(config.init_from))
-    if first_step >= config.train.steps or best["stopped"]:
+    pace = _create_pace(config, best, first_step, began)
+    if first_step:
+        print(f"resumed at step {first_step} of {pace.total_steps}")
+    if pace.is_over or best["stopped"]:
         batches.close()
-        return _finish(config, workdir, sources["test"], checkpoints.best_step())
+        return _finish(config, workdir, sources, checkpoints.best_step())
 
     # ---- Compile, and say what will run ----
     state = replicate(state)
@@ -145,24 +154,25 @@ def train_and_evaluate(
         contextlib.closing(batches),
         contextlib.closing(MetricWriter(workdir, resume_step=first_step)) as writer,
         Progress(
-            config.train.steps,
+            pace.total_steps,
             images_per_step=config.train.batch_size,
             initial=first_step,
         ) as progress,
     ):
-        window = MetricWindow(config.train.batch_size, schedule)
-        for step in range(first_step + 1, config.train.steps + 1):
+        window = MetricWindow(config.train.batch_size)
+        for step in itertools.count(first_step + 1):
             _trace(profile, step, workdir)
             batch = shard_batch(next(batches), jax.local_device_count())
-            state, metrics = compiled(state, batch)
-            window.add(metrics)
-            evaluates = step % config.eval.every_steps == 0
-            evaluates = evaluates or step == config.train.steps
+            rate = np.float32(schedule(pace.place(step)))
+            state, metrics = compiled(state.replace(learning_rate=rate), batch)
+            window.add(metrics, learning_rate=rate)
+            evaluates, last = pace.after(step)
             if evaluates or step % config.log.every_steps == 0:
                 window.write(step, writer, last_good=checkpoints.latest_step())
-            progress.update(step, loss=window.last_loss)
+            progress.update(step, loss=window.last_loss, total=pace.total_steps)
             if not evaluates:
                 continue
+            paused = time.monotonic()
             predict_fn = make_predict_fn(state.eval_variables)
             train_scores = _validate(config, predict_fn, train_sample)
             scores = _validate(config, predict_fn, sources["validation"])
@@ -174,15 +184,44 @@ def train_and_evaluate(
                 step,
                 state,
                 iterator_state=batches.get_state(),
-                record=best,
+                record={**best, **pace.record()},
                 score=scores["dice"],
             )
+            pace.validated(time.monotonic() - paused)
+            progress.paused(time.monotonic() - paused)
             progress.update(step, score=scores["dice"])
             progress.write(_validation_line(step, train_scores, scores, best))
             window.restart_clock()
-            if best["stopped"]:
+            if last or best["stopped"]:
                 break
-    return _finish(config, workdir, sources["test"], best["step"])
+    return _finish(config, workdir, sources, best["step"])
+
+
+def _create_pace(
+    config: ConfigDict, record: dict[str, Any], first_step: int, began: float
+) -> Pace:
+    """Count steps, or look at the clock."""
+    train = config.train
+    if not train.max_minutes:
+        return StepPace(
+            train.steps, every_steps=config.eval.every_steps, first_step=first_step
+        )
+    if jax.process_count() > 1:
+        raise InputError(
+            "train.max_minutes: clocks of several processes differ; give train.steps"
+        )
+    print(
+        f"this run ends after {train.max_minutes:g} minutes of training: how many "
+        "steps that is differs from time to time, so its weights cannot be reproduced "
+        "bit by bit"
+    )
+    return ClockPace(
+        train.max_minutes,
+        schedule_steps=train.steps,
+        record=record,
+        first_step=first_step,
+        began=began,
+    )
 
 
 def _create_step(config: ConfigDict, optimizer: optax.GradientTransformation) -> Any:
@@ -208,11 +247,15 @@ def _create_step(config: ConfigDict, optimizer: optax.GradientTransformation) ->
 
 
 def _create_batches(
-    config: ConfigDict, source: Source, preprocessing: Preprocessing
+    config: ConfigDict,
+    source: Source,
+    preprocessing: Preprocessing,
+    workdir: pathlib.Path,
 ) -> TrainIterator:
     """Start the input pipeline of this process."""
+    store = workdir / "prepared" / str(jax.process_index())
     return make_train_iterator(
-        create_prepared_cases(config, source, preprocessing),
+        create_prepared_cases(config, source, preprocessing, store),
         seed=config.seed,
         global_batch_size=config.train.batch_size,
         patch_size=tuple(config.train.patch_size),
@@ -371,7 +414,7 @@ def _validation_line(
 def _finish(
     config: ConfigDict,
     workdir: pathlib.Path,
-    test_source: Source,
+    sources: dict[str, Source],
     checkpoint_step: int | None,
 ) -> dict[str, Any]:
     """Draw the curves and score the best checkpoint, if that is still to do."""
@@ -387,4 +430,4 @@ def _finish(
         class_names=tuple(config.data.class_names),
         class_colors=tuple(config.data.class_colors),
     )
-    return score_run(workdir, test_source)
+    return score_run(workdir, sources)

@@ -13,13 +13,17 @@ from unet_jax.errors import InputError
 MAY_CHANGE = frozenset(
     {
         "data.data_dir",
+        "data.path",
         "data.cache_gib",
         "data.num_threads",
         "data.prefetch_batches",
         "train.steps",
+        "train.max_minutes",
         "eval.every_steps",
         "eval.train_images",
         "eval.overlap",
+        "eval.mirror",
+        "eval.postprocess",
         "eval.window_batch",
         "eval.tolerance_mm",
         "eval.tolerance_px",
@@ -147,20 +151,24 @@ def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
     return record
 
 
-def check_same_config(
-    workdir: pathlib.Path, old: dict[str, Any], new: dict[str, Any]
+def check_same_run(
+    workdir: pathlib.Path,
+    record: dict[str, Any],
+    config: dict[str, Any],
+    dataset: dict[str, Any],
 ) -> None:
-    """Refuse to go on with another config than the run began with.
+    """Refuse to go on with another config, or other data, than the run began with.
 
     Args:
         workdir: folder of the run, for the message.
-        old: config of config.json.
-        new: config of this start.
+        record: of config.json.
+        config: of this start.
+        dataset: fingerprint of the data as they are now.
 
     Raises:
-        InputError: a key outside MAY_CHANGE differs.
+        InputError: a key outside MAY_CHANGE differs, or the data do.
     """
-    before, after = _flatten(old), _flatten(json.loads(json.dumps(new)))
+    before, after = _flatten(record["config"]), _flatten(_plain(config))
     for key in sorted(before.keys() | after.keys()):
         if key in MAY_CHANGE or before.get(key) == after.get(key):
             continue
@@ -168,6 +176,39 @@ def check_same_config(
             f"--workdir {workdir}: its run has {key}={before.get(key)!r}, this config "
             f"{after.get(key)!r}; set it back or name another --workdir"
         )
+    check_same_data(workdir, record, dataset)
+
+
+def check_same_data(
+    workdir: pathlib.Path, record: dict[str, Any], dataset: dict[str, Any]
+) -> None:
+    """Refuse data that changed since a run began: its splits would be others.
+
+    Args:
+        workdir: folder of the run, for the message.
+        record: of config.json.
+        dataset: fingerprint of the data as they are now.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    old, new = _flatten(record["dataset"]), _flatten(_plain(dataset))
+    changed = sorted(
+        key for key in old.keys() | new.keys() if old.get(key) != new.get(key)
+    )
+    if changed:
+        key = changed[0]
+        raise InputError(
+            f"--workdir {workdir}: the data changed since its run began ({key} was "
+            f"{str(old.get(key))[:80]}, is {str(new.get(key))[:80]}); restore them, or "
+            "name another --workdir"
+        )
+
+
+def _plain(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return what JSON makes of a tree, with which a record can be compared."""
+    plain: dict[str, Any] = json.loads(json.dumps(tree))
+    return plain
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -374,3 +374,35 @@ def test_unlabelled_cases_are_named():
 
     with pytest.raises(InputError, match="Case 'case0' has no label"):
         _prepared(Unlabelled()).case(0)
+
+
+def test_cases_that_do_not_fit_are_prepared_once_and_mapped(tmp_path):
+    source = _Pictures()
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "left.npy").write_text("of a killed run")
+    prepared = _prepared(source, cache_bytes=1, store=store)
+    first = [prepared.case(case) for case in range(len(source))]
+    assert not (store / "left.npy").exists()
+    reads = len(source.reads)
+    again = [prepared.case(case) for case in range(len(source))]
+    assert len(source.reads) == reads == len(source)
+    assert isinstance(again[0][0], np.memmap)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1], two[1])
+        assert one[1].dtype == two[1].dtype
+    iterator = _iterator(prepared)
+    stored = _take(iterator, 5)
+    plain = _take(_iterator(), 5)
+    for one, two in zip(stored, plain, strict=True):
+        np.testing.assert_array_equal(one["image"], two["image"])
+    assert not store.exists()
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    prepared = _prepared(cache_bytes=1, store=tmp_path / "file" / "store")
+    prepared.case(0)
+    with pytest.raises(InputError, match=r"cannot be written .*raise data.cache_gib"):
+        prepared.case(1)

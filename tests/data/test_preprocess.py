@@ -8,7 +8,6 @@ import pytest
 from skimage.transform import resize
 
 from unet_jax.data.case import Case
-from unet_jax.data.files import read_image, write_label_map
 from unet_jax.data.preprocess import (
     ChannelStatistics,
     Inverse,
@@ -19,6 +18,8 @@ from unet_jax.data.preprocess import (
     from_canonical,
     to_canonical,
 )
+from unet_jax.data.reading import read_image
+from unet_jax.data.writing import write_label_map
 from unet_jax.errors import InputError
 
 PALETTE = [(0, 0, 0), (200, 10, 20), (30, 220, 40)]

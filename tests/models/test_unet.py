@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from unet_jax.models import unet
+from unet_jax.models import presets, unet
 
 _ThreeStages = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
 
@@ -38,13 +38,21 @@ def _init(model, x):
 
 def test_parameter_counts_of_the_presets():
     counts = {}
-    for name in ("unet_tiny", "unet_small", "unet_base"):
-        model = unet.create_model(name=name, num_classes=4)
+    for name in presets.NAMES[1:]:
+        classes = 2 if name == "unet_2015" else 4
+        model = presets.create_model(name=name, num_classes=classes)
+        size = (188, 188) if name == "unet_2015" else (32, 32)
         variables = jax.eval_shape(
-            model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1))
+            model.init, jax.random.key(0), jnp.zeros((1, *size, 1))
         )
         counts[name] = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    assert counts == {"unet_tiny": 29484, "unet_small": 482388, "unet_base": 7762084}
+    assert counts == {
+        "unet_tiny": 29484,
+        "unet_small": 482388,
+        "unet_base": 7762084,
+        "unet_2015": 31030658,
+        "residual_encoder": 0,
+    }
 
 
 def test_parameter_names_and_no_bias_before_a_norm():
@@ -226,7 +234,7 @@ def test_float64_stays_float64():
 
 
 def test_create_model_overrides_the_preset():
-    model = unet.create_model(
+    model = presets.create_model(
         name="unet_tiny",
         num_classes=2,
         dtype="bfloat16",
@@ -246,8 +254,10 @@ def test_create_model_overrides_the_preset():
 
 
 def test_create_model_refuses_an_unknown_name():
+    with pytest.raises(ValueError, match="Model 'unet' needs features"):
+        presets.create_model(name="unet", num_classes=2)
     with pytest.raises(ValueError, match="Unknown model 'vnet'; expected one of"):
-        unet.create_model(name="vnet", num_classes=2)
+        presets.create_model(name="vnet", num_classes=2)
 
 
 @pytest.mark.parametrize(

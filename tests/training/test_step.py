@@ -12,7 +12,7 @@ import pytest
 from unet_jax.augment.options import AugmentationOptions
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
-from unet_jax.models.unet import create_model
+from unet_jax.models.presets import create_model
 from unet_jax.training.objective import create_loss_terms
 from unet_jax.training.optimizer import create_optimizer
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
@@ -146,7 +146,6 @@ def test_twenty_steps_in_float64_agree(norm):
     with jax.enable_x64(True):
         optimizer = create_optimizer(
             name="adamw",
-            schedule=optax.constant_schedule(1e-2),
             weight_decay=1e-3,
             momentum=0.0,
             gradient_clip=1.0,
@@ -159,7 +158,7 @@ def test_twenty_steps_in_float64_agree(norm):
             ema=True,
             dtype="float64",
         )
-        state = _float64(state)
+        state = _float64(state).replace(learning_rate=jnp.float64(1e-2))
         many, one = (
             pmap_train_step(many),
             jax.jit(functools.partial(one, axis_name=None)),

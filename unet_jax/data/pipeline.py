@@ -7,6 +7,8 @@ works ahead in threads and counts what was taken.
 """
 
 import dataclasses
+import pathlib
+import shutil
 import sys
 import threading
 from collections import OrderedDict
@@ -42,9 +44,10 @@ class PreparedCases:
     """Cases on the training grid, prepared when first asked for and then kept.
 
     Images and labels stay in memory up to ``cache_bytes``, the least recently used
-    going first; the newest stays even where it alone is larger. Class coordinates are
-    few and stay always. Any number of threads may ask at once; a case is prepared by
-    one of them.
+    going first; the newest stays even where it alone is larger. What goes is written to
+    ``store``, once, and from then on mapped: a crop of a large volume reads its own
+    bytes from the disk and no more. Class coordinates are few and stay always. Any
+    number of threads may ask at once; a case is prepared by one of them.
 
     Args:
         source: the cases of the training split.
@@ -56,6 +59,8 @@ class PreparedCases:
         by_slice: each slice of a case is an example of its own. The slices have to be
             counted, so every case is prepared at once.
         cache_bytes: memory for images and labels.
+        store: folder for the cases that do not fit; made when it is needed, emptied
+            first. None prepares such cases anew each time.
         seed: chooses the stored coordinates.
         num_threads: threads that count the slices.
         coordinates_limit: the most stored pixels a class and example.
@@ -74,6 +79,7 @@ class PreparedCases:
         by_slice: bool,
         cache_bytes: int,
         seed: int,
+        store: pathlib.Path | None = None,
         num_threads: int = 1,
         coordinates_limit: int = 1000,
     ):
@@ -88,6 +94,10 @@ class PreparedCases:
         self._cache_bytes = cache_bytes
         self._seed = seed
         self._coordinates_limit = coordinates_limit
+        self._store = store
+        self._stored: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        if store is not None and store.exists():
+            shutil.rmtree(store)  # of a run that was killed
         self._cache: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._coordinates: dict[int, list[Coordinates]] = {}
         self._cache_lock = threading.Lock()
@@ -123,6 +133,8 @@ class PreparedCases:
                 if case in self._cache:
                     self._cache.move_to_end(case)
                     return self._cache[case]
+                if case in self._stored:
+                    return self._stored[case]
             image, label = self._load(case)
             if case not in self._coordinates:
                 self._coordinates[case] = self._find_classes(case, label)
@@ -144,8 +156,21 @@ class PreparedCases:
         """Drop the least recently used cases until the rest fit the budget."""
         held = sum(image.nbytes + label.nbytes for image, label in self._cache.values())
         while held > self._cache_bytes and len(self._cache) > 1:
-            _, (image, label) = self._cache.popitem(last=False)
+            case, (image, label) = self._cache.popitem(last=False)
             held -= image.nbytes + label.nbytes
+            if self._store is not None:
+                self._stored[case] = (
+                    _mapped(self._store / f"{case}.image.npy", image),
+                    _mapped(self._store / f"{case}.label.npy", label),
+                )
+
+    def close(self) -> None:
+        """Delete the stored cases; a thread that still works stores no more."""
+        with self._cache_lock:
+            store, self._store = self._store, None
+            self._stored.clear()
+        if store is not None:
+            shutil.rmtree(store, ignore_errors=True)
 
     def _load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Read and prepare one case, and refuse what no example can be drawn from."""
@@ -183,6 +208,21 @@ class PreparedCases:
         ]
 
 
+def _mapped(path: pathlib.Path, array: np.ndarray) -> np.ndarray:
+    """Write an array, and return it as the file's own pages."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, array)
+        mapped: np.ndarray = np.load(path, mmap_mode="r")
+    except OSError as error:
+        raise InputError(
+            f"{path}: {array.nbytes >> 20} MiB of prepared data cannot be written "
+            f"({error.strerror}); free space, or raise data.cache_gib to keep them in "
+            "memory"
+        ) from error
+    return mapped
+
+
 class TrainIterator:
     """Endless batches of one process; see ``make_train_iterator``."""
 
@@ -190,6 +230,7 @@ class TrainIterator:
         self,
         batches: grain.MapDataset,
         *,
+        prepared: PreparedCases,
         identity: dict[str, int],
         num_threads: int,
         prefetch_batches: int,
@@ -201,6 +242,7 @@ class TrainIterator:
             prefetch_buffer_size=prefetch_batches,
         )
         self._iterator = iter(batches.to_iter_dataset(options))
+        self._prepared = prepared
         self._identity = identity
 
     def __iter__(self) -> "TrainIterator":
@@ -240,8 +282,9 @@ class TrainIterator:
         self._iterator.set_state({"next_index": state["batches"]})
 
     def close(self) -> None:
-        """Stop the threads; work that has not begun is dropped."""
+        """Stop the threads; work that has not begun, and what is stored, is dropped."""
         self._iterator.close()
+        self._prepared.close()
 
 
 def make_train_iterator(
@@ -309,6 +352,7 @@ def make_train_iterator(
     }
     return TrainIterator(
         batches,
+        prepared=prepared,
         identity=identity,
         num_threads=num_threads,
         prefetch_batches=prefetch_batches,

@@ -1,6 +1,7 @@
-"""The parts of a U-Net: convolution, norm, and the stage made of both."""
+"""The parts of a U-Net: convolution, norm, dropout, and the stages made of them."""
 
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from jaxtyping import Array, Float, Key
 
 from unet_jax.models import ops
 
-NORMS = ("instance", "group", "batch")
+NORMS = ("instance", "group", "batch", "none")
+ACTIVATIONS = ("leaky_relu", "relu")
+BLOCKS = ("plain", "residual")
 UPSAMPLES = ("transposed", "resize")
 BATCH_NORM_MOMENTUM = 0.9
 """Share of the old running statistics that a training step keeps."""
@@ -45,6 +48,8 @@ class Convolution(nn.Module):
     Attributes:
         features: output channels.
         window: kernel size on each spatial axis.
+        strides: pixels between outputs on each spatial axis; None for 1.
+        padding: ``"SAME"`` or ``"VALID"``.
         use_bias: add a bias; none where a norm follows, which would cancel it.
         dtype: compute dtype; the parameters are float32.
         formulation: see ``ops.choose_formulation``.
@@ -52,6 +57,8 @@ class Convolution(nn.Module):
 
     features: int
     window: Sequence[int]
+    strides: Sequence[int] | None = None
+    padding: str = "SAME"
     use_bias: bool = False
     dtype: Any = jnp.float32
     formulation: str | None = None
@@ -59,13 +66,19 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(
         self, *inputs: Float[Array, "batch *spatial _"]
-    ) -> Float[Array, "batch *spatial features"]:
+    ) -> Float[Array, "batch *out_spatial features"]:
         """Return the convolution of all channels, those of the first input first."""
         # A kernel split between the inputs instead would be no faster.
         x = jnp.concatenate([x.astype(self.dtype) for x in inputs], axis=-1)
         shape = (*self.window, x.shape[-1], self.features)
         kernel = self.param("kernel", he_normal, shape, math.prod(shape[:-1]))
-        x = ops.convolve(x, kernel.astype(self.dtype), formulation=self.formulation)
+        x = ops.convolve(
+            x,
+            kernel.astype(self.dtype),
+            strides=self.strides,
+            padding=self.padding,
+            formulation=self.formulation,
+        )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + bias.astype(x.dtype)
@@ -73,9 +86,10 @@ class Convolution(nn.Module):
 
 
 class Norm(nn.Module):
-    """Instance, group or batch norm with a learnt scale and bias per channel.
+    """Instance, group, batch or no norm, with a learnt scale and bias per channel.
 
-    Batch norm keeps running statistics in the collection ``batch_stats``.
+    Batch norm keeps running statistics in the collection ``batch_stats``. No norm has
+    no scale and bias: its convolution has the bias.
 
     Attributes:
         kind: one of ``NORMS``.
@@ -94,6 +108,8 @@ class Norm(nn.Module):
         self, x: Float[Array, "batch *spatial channels"], *, train: bool
     ) -> Float[Array, "batch *spatial channels"]:
         """Return the normalised input; in training, update the running statistics."""
+        if self.kind == "none":
+            return x
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -140,15 +156,64 @@ class Norm(nn.Module):
         return moments
 
 
+class ChannelDropout(nn.Module):
+    """Leaves out whole channels in training, and scales the others up.
+
+    Each example draws from its own key, so that its draws do not depend on the batch
+    or the device that it stands in.
+
+    Attributes:
+        rate: share of channels that are left out.
+
+    Source: Tompson et al. 2015, arXiv:1411.4280, section 3.3.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch *spatial channels"],
+        *,
+        train: bool,
+        keys: Key[Array, " batch"] | None,
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Return the input with some channels at zero."""
+        if not train or not self.rate or self.is_initializing():
+            return x
+        if keys is None:
+            raise ValueError(
+                "dropout in training needs keys, one random key for each example"
+            )
+        place = zlib.crc32("/".join(self.path).encode()) & 0x7FFFFFFF
+        channels = x.shape[-1]
+
+        def kept(key):
+            uniform = jax.random.uniform(jax.random.fold_in(key, place), (channels,))
+            return uniform >= self.rate
+
+        mask = jax.vmap(kept)(keys).astype(x.dtype) / (1 - self.rate)
+        return x * mask.reshape(x.shape[0], *(1,) * (x.ndim - 2), channels)
+
+
 class Stage(nn.Module):
-    """Convolutions at one resolution, each followed by norm and leaky ReLU (0.01).
+    """Convolutions at one resolution, each followed by norm, activation and dropout.
+
+    ``block="plain"`` is a chain of them. ``"residual"`` adds the input of each pair to
+    its output before the second activation (He et al. 2016, arXiv:1512.03385); where
+    channels or size change the input goes through a 1x1 convolution and norm.
 
     Attributes:
         features: channels of every convolution.
-        convolutions: number of convolutions.
+        convolutions: number of convolutions; of residual blocks with two each.
         window: kernel size on each spatial axis.
         norm: one of ``NORMS``.
         norm_groups: number of groups of group norm.
+        block: one of ``BLOCKS``.
+        activation: one of ``ACTIVATIONS``; the leaky one has a slope of 0.01.
+        strides: of the first convolution; None for 1.
+        padding: ``"SAME"`` or ``"VALID"``.
+        dropout: share of channels left out after each activation.
         dtype: compute dtype.
         axis_name: mapped axis over which batch norm is synchronised.
         formulation: see ``ops.choose_formulation``.
@@ -159,36 +224,143 @@ class Stage(nn.Module):
     window: Sequence[int]
     norm: str
     norm_groups: int
+    block: str = "plain"
+    activation: str = "leaky_relu"
+    strides: Sequence[int] | None = None
+    padding: str = "SAME"
+    dropout: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
     formulation: str | None = None
 
     @nn.compact
     def __call__(
-        self, *inputs: Float[Array, "batch *spatial _"], train: bool
-    ) -> Float[Array, "batch *spatial features"]:
+        self,
+        *inputs: Float[Array, "batch *spatial _"],
+        train: bool,
+        keys: Key[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch *out_spatial features"]:
         """Return the features; several inputs are read side by side."""
-        for index in range(self.convolutions):
-            x = Convolution(
-                features=self.features,
-                window=self.window,
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"Unknown activation {self.activation!r}; expected one of {ACTIVATIONS}"
+            )
+        match self.block:
+            case "plain":
+                for index in range(self.convolutions):
+                    strides = self.strides if index == 0 else None
+                    x = self._normed(inputs, self.window, strides, str(index), train)
+                    inputs = (self._activated(x, str(index), train, keys),)
+                return inputs[0]
+            case "residual":
+                for index in range(self.convolutions):
+                    inputs = (self._residual(inputs, index, train, keys),)
+                return inputs[0]
+            case _:
+                raise ValueError(
+                    f"Unknown block {self.block!r}; expected one of {BLOCKS}"
+                )
+
+    def _residual(self, inputs, index, train, keys):
+        """One residual block."""
+        strides = self.strides if index == 0 else None
+        x = self._normed(inputs, self.window, strides, f"{index}_0", train)
+        x = self._activated(x, f"{index}_0", train, keys)
+        x = self._normed((x,), self.window, None, f"{index}_1", train)
+        channels = sum(part.shape[-1] for part in inputs)
+        if channels == self.features and strides is None and len(inputs) == 1:
+            skip = inputs[0]
+        else:
+            point = (1,) * len(self.window)
+            skip = self._normed(inputs, point, strides, f"{index}_skip", train)
+        # Without padding the block's output is the centre of what it came from.
+        skip = centre_crop(skip, x.shape[1:-1])
+        return self._activated(x + skip, f"{index}_1", train, keys)
+
+    def _normed(self, inputs, window, strides, name, train):
+        """A convolution and its norm."""
+        x = Convolution(
+            features=self.features,
+            window=window,
+            strides=strides,
+            padding=self.padding,
+            use_bias=self.norm == "none",
+            dtype=self.dtype,
+            formulation=self.formulation,
+            name=f"convolution_{name}",
+        )(*inputs)
+        return Norm(
+            kind=self.norm,
+            groups=self.norm_groups,
+            axis_name=self.axis_name,
+            formulation=self.formulation,
+            name=f"norm_{name}",
+        )(x, train=train)
+
+    def _activated(self, x, name, train, keys):
+        """The activation and its dropout."""
+        leaky = self.activation == "leaky_relu"
+        x = nn.leaky_relu(x, 0.01) if leaky else nn.relu(x)
+        dropout = ChannelDropout(rate=self.dropout, name=f"dropout_{name}")
+        return dropout(x, train=train, keys=keys)
+
+
+class AttentionGate(nn.Module):
+    """Weighs the pixels of a skip by what the coarser stage knows of them.
+
+    Attributes:
+        dtype: compute dtype.
+        formulation: see ``ops.choose_formulation``.
+
+    Source: Oktay et al. 2018, arXiv:1804.03999, eq. 1 and 2, with the gating signal
+    already on the grid of the skip.
+    """
+
+    dtype: Any = jnp.float32
+    formulation: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        skip: Float[Array, "batch *spatial channels"],
+        gate: Float[Array, "batch *spatial _"],
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Return the skip times weights between 0 and 1."""
+        point = (1,) * (skip.ndim - 2)
+
+        def mixed(features, name, *inputs):
+            return Convolution(
+                features=features,
+                window=point,
+                use_bias=True,
                 dtype=self.dtype,
                 formulation=self.formulation,
-                name=f"convolution_{index}",
+                name=name,
             )(*inputs)
-            x = Norm(
-                kind=self.norm,
-                groups=self.norm_groups,
-                axis_name=self.axis_name,
-                formulation=self.formulation,
-                name=f"norm_{index}",
-            )(x, train=train)
-            inputs = (nn.leaky_relu(x, 0.01),)
-        return inputs[0]
+
+        hidden = nn.relu(mixed(max(1, skip.shape[-1] // 2), "hidden", skip, gate))
+        return skip * nn.sigmoid(mixed(1, "weight", hidden))
+
+
+def centre_crop(
+    x: Float[Array, "batch *spatial channels"], sizes: Sequence[int]
+) -> Float[Array, "batch *out_spatial channels"]:
+    """Cut the centre out of an array.
+
+    Args:
+        x: channels last.
+        sizes: of the centre on each spatial axis, at most those of ``x``.
+
+    Returns:
+        ``(batch, *sizes, channels)``; an odd rest leaves one pixel more at the end.
+    """
+    starts = [(old - new) // 2 for old, new in zip(x.shape[1:-1], sizes, strict=True)]
+    places = [slice(at, at + n) for at, n in zip(starts, sizes, strict=True)]
+    return x[:, *places]
 
 
 class Upsample(nn.Module):
-    """Learnt upsampling by whole factors, with no bias (a norm follows, one step on).
+    """Learnt upsampling by whole factors.
 
     ``"transposed"`` is a transposed convolution whose kernel is as large as its stride;
     ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly. The two
@@ -198,6 +370,7 @@ class Upsample(nn.Module):
         features: output channels.
         factors: upsampling factor on each spatial axis.
         kind: one of ``UPSAMPLES``.
+        use_bias: add a bias; none where a norm follows, one step on.
         dtype: compute dtype.
         formulation: see ``ops.choose_formulation``.
     """
@@ -205,6 +378,7 @@ class Upsample(nn.Module):
     features: int
     factors: Sequence[int]
     kind: str
+    use_bias: bool = False
     dtype: Any = jnp.float32
     formulation: str | None = None
 
@@ -213,6 +387,14 @@ class Upsample(nn.Module):
         self, x: Float[Array, "batch *spatial channels"]
     ) -> Float[Array, "batch *out_spatial features"]:
         """Return the input on the finer grid."""
+        x = self._upsampled(x)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + bias.astype(x.dtype)
+        return x
+
+    def _upsampled(self, x):
+        """The input on the finer grid, before the bias."""
         channels = x.shape[-1]
         factors = tuple(self.factors)
         match self.kind:

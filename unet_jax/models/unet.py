@@ -1,15 +1,17 @@
 """The U-Net (Ronneberger et al. 2015, arXiv:1505.04597) for pictures and volumes."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from unet_jax.models import blocks, ops
+
+DOWNSAMPLES = ("max_pool", "strided")
+PADDINGS = ("SAME", "VALID")
 
 Sizes = int | Sequence[int]
 """One whole number for every spatial axis, or one each."""
@@ -18,20 +20,32 @@ Sizes = int | Sequence[int]
 class UNet(nn.Module):
     """Encoder, decoder and skips; 2-D or 3-D by the rank of its input.
 
-    Stage ``i`` works on a coarser grid than stage ``i - 1``, by max-pooling.
-    ``decoder_i`` works on the grid of ``encoder_i``: it reads the skip beside what
-    ``upsample_i`` brings up from below. The skip's rows come first in
-    ``decoder_i/convolution_0/kernel``.
+    Stage ``i`` works on a coarser grid than stage ``i - 1``. ``decoder_i`` works on the
+    grid of ``encoder_i``: it reads the skip beside what ``upsample_i`` brings up from
+    below. The skip's rows come first in ``decoder_i/convolution_0/kernel``.
 
     Attributes:
         num_classes: channels of the logits.
         features: channels of each stage, finest first.
         convolutions_per_stage: convolutions in each stage on either side, or one number
-            per stage.
+            per stage; residual blocks of two where ``block`` is ``"residual"``.
+        decoder_convolutions: the same for the stages on the way up; None for those on
+            the way down.
         kernel_sizes: None for 3, or one entry per stage, each a number or one per axis.
         strides: None for 2, or one entry per transition between stages, likewise.
-        norm: ``"instance"``, ``"group"`` or ``"batch"``; follows each convolution.
+        block: ``"plain"`` or ``"residual"``.
+        downsample: ``"max_pool"``, or ``"strided"`` first convolutions of the stages.
+        attention: gates on the skips.
+        deep_supervision: how many coarser stages of the decoder give logits too, in
+            training.
+        dropout: share of channels left out after each activation, in training; one
+            number, or one for each stage.
+        padding: ``"SAME"``, or ``"VALID"`` for logits of the pixels alone whose
+            surroundings the input holds.
+        norm: ``"instance"``, ``"group"``, ``"batch"`` or ``"none"``; follows each
+            convolution.
         norm_groups: groups of group norm; divides every entry of ``features``.
+        activation: ``"leaky_relu"`` or ``"relu"``.
         upsample: ``"transposed"`` or ``"resize"``.
         dtype: compute dtype; parameters are float32, logits float32 or better.
         axis_name: mapped axis over which batch norm is synchronised; None for none.
@@ -41,10 +55,18 @@ class UNet(nn.Module):
     num_classes: int
     features: Sequence[int]
     convolutions_per_stage: int | Sequence[int] = 2
+    decoder_convolutions: int | Sequence[int] | None = None
     kernel_sizes: Sequence[Sizes] | None = None
     strides: Sequence[Sizes] | None = None
+    block: str = "plain"
+    downsample: str = "max_pool"
+    attention: bool = False
+    deep_supervision: int = 0
+    dropout: float | Sequence[float] = 0.0
+    padding: str = "SAME"
     norm: str = "instance"
     norm_groups: int = 8
+    activation: str = "leaky_relu"
     upsample: str = "transposed"
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -52,65 +74,142 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch *spatial channels"], *, train: bool = False
-    ) -> Float[Array, "batch *spatial classes"]:
+        self,
+        x: Float[Array, "batch *spatial channels"],
+        *,
+        train: bool = False,
+        keys: Key[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch *_ classes"] | tuple[Float[Array, "..."], ...]:
         """Return the logits of every pixel.
 
         Args:
             x: image, channels last, of any size: the last pixel of an axis is repeated
                 up to a multiple of the total stride, and the logits are cropped back.
-            train: batch norm uses, and records, the statistics of this batch.
+                Without padding only some sizes fit, see `fitting_size`.
+            train: batch norm uses, and records, the statistics of this batch; dropout
+                and deep supervision are on.
+            keys: a random key for each example, for dropout.
 
         Returns:
-            Logits ``(batch, *spatial, num_classes)``.
+            Logits ``(batch, *spatial, num_classes)``, of `output_size` without padding.
+            In training with deep supervision a tuple of them, finest first, the coarser
+            ones on ``ceil(spatial / total stride of their stage)``.
 
         Raises:
             ValueError: an attribute has a wrong length or an unknown name, or the input
-                is neither 2-D nor 3-D.
+                is neither 2-D nor 3-D, or of a size that does not fit.
         """
+        spatial, axes = x.shape[1:-1], x.ndim - 2
+        strides = self._checked(x)
+        x = x.astype(self.dtype)
+        if self.padding == "SAME":
+            x = _pad_to_multiple(x, total_stride(self, axes))
+        outputs = self._encode(x, strides, train, keys)
+        decoded = self._decode(outputs, strides, train, keys)
+        grids = [spatial if self.padding == "SAME" else decoded[0].shape[1:-1]]
+        for step in strides[: self.deep_supervision]:
+            grids.append(
+                tuple(-(-n // k) for n, k in zip(grids[-1], step, strict=True))
+            )
+        supervised = train or self.is_initializing()
+        count = 1 + self.deep_supervision if supervised else 1
+        logits = [
+            self._logits(decoded[index], index)[:, *map(slice, grids[index])]
+            for index in range(count)
+        ]
+        return tuple(logits) if train and self.deep_supervision else logits[0]
+
+    def _checked(self, x):
+        """The strides, if the attributes and the input go together."""
         if x.ndim not in (4, 5):
             raise ValueError(
                 f"The input has shape {x.shape}; expected (batch, *spatial, channels) "
                 "with 2 or 3 spatial axes"
             )
-        stages, axes, spatial = len(self.features), x.ndim - 2, x.shape[1:-1]
-        strides = _per_stage("strides", self.strides, 2, stages - 1, axes)
-        windows = _per_stage("kernel_sizes", self.kernel_sizes, 3, stages, axes)
-        counts = self._convolutions(stages)
-        total_stride = [math.prod(axis) for axis in zip(*strides, strict=True)]
-        x = _pad_to_multiple(x.astype(self.dtype), total_stride or [1] * axes)
+        for name, value, known in (
+            ("downsample", self.downsample, DOWNSAMPLES),
+            ("padding", self.padding, PADDINGS),
+        ):
+            if value not in known:
+                raise ValueError(f"Unknown {name} {value!r}; expected one of {known}")
+        coarser = max(0, len(self.features) - 2)
+        if self.deep_supervision > coarser:
+            raise ValueError(
+                f"deep_supervision is {self.deep_supervision}; expected at most "
+                f"{coarser}, the coarser decoder stages of {len(self.features)} stages"
+            )
+        if self.padding == "VALID":
+            if self.deep_supervision or self.downsample == "strided":
+                raise ValueError(
+                    "padding 'VALID' goes with max_pool and without deep_supervision"
+                )
+            output_size(self, x.shape[1:-1])
+        return stage_strides(self, x.ndim - 2)
 
+    def _encode(self, x, strides, train, keys):
+        """The output of each stage on the way down."""
+        axes, stages = x.ndim - 2, len(self.features)
+        counts = _counts("convolutions_per_stage", self.convolutions_per_stage, stages)
         outputs = []
         for index in range(stages):
-            if index:
-                window = strides[index - 1]
-                x = ops.max_pool(x, window=window, formulation=self.formulation)
-            stage = self._stage("encoder", index, counts[index], windows[index])
-            x = stage(x, train=train)
+            step = strides[index - 1] if index else None
+            if step is not None and self.downsample == "max_pool":
+                x = ops.max_pool(x, window=step, formulation=self.formulation)
+                step = None
+            stage = self._stage("encoder", index, counts[index], axes, step)
+            x = stage(x, train=train, keys=keys)
             outputs.append(x)
+        return outputs
+
+    def _decode(self, outputs, strides, train, keys):
+        """The output of each stage on the way up, finest first."""
+        axes, stages = outputs[0].ndim - 2, len(self.features)
+        counts = self.decoder_convolutions
+        if counts is None:
+            counts = _counts(
+                "convolutions_per_stage", self.convolutions_per_stage, stages
+            )[:-1]
+        else:
+            counts = _counts("decoder_convolutions", counts, stages - 1)
+        x, decoded = outputs[-1], []
         for index in reversed(range(stages - 1)):
             upsampled = self._upsample(index, strides[index])(x)
-            stage = self._stage("decoder", index, counts[index], windows[index])
-            x = stage(outputs[index], upsampled, train=train)
-        logits = blocks.Convolution(
-            features=self.num_classes,
-            window=(1,) * axes,
-            use_bias=True,
-            # Logits in bfloat16 would have two digits left for the loss.
-            dtype=jnp.promote_types(self.dtype, jnp.float32),
-            formulation=self.formulation,
-            name="head",
-        )(x)
-        return logits[:, *(slice(size) for size in spatial)]
+            skip = blocks.centre_crop(outputs[index], upsampled.shape[1:-1])
+            if self.attention:
+                skip = blocks.AttentionGate(
+                    dtype=self.dtype,
+                    formulation=self.formulation,
+                    name=f"attention_{index}",
+                )(skip, upsampled)
+            stage = self._stage("decoder", index, counts[index], axes, None)
+            x = stage(skip, upsampled, train=train, keys=keys)
+            decoded.insert(0, x)
+        return decoded or [x]
 
-    def _stage(self, side, index, convolutions, window):
+    def _stage(self, side, index, convolutions, axes, strides):
         """The stage of one resolution, on the way down or up."""
+        stages = len(self.features)
+        dropout = self.dropout
+        if not isinstance(dropout, int | float):
+            if len(dropout) != stages:
+                raise ValueError(
+                    f"dropout has {len(dropout)} entries; expected {stages}, one for "
+                    "each entry of features"
+                )
+            # Per stage it is that of the way down: the paper's end of the contraction.
+            dropout = dropout[index] if side == "encoder" else 0.0
+        windows = _per_stage("kernel_sizes", self.kernel_sizes, 3, stages, axes)
         return blocks.Stage(
             features=self.features[index],
             convolutions=convolutions,
-            window=window,
+            window=windows[index],
             norm=self.norm,
             norm_groups=self.norm_groups,
+            block=self.block,
+            activation=self.activation,
+            strides=strides,
+            padding=self.padding,
+            dropout=dropout,
             dtype=self.dtype,
             axis_name=self.axis_name,
             formulation=self.formulation,
@@ -123,22 +222,151 @@ class UNet(nn.Module):
             features=self.features[index],
             factors=factors,
             kind=self.upsample,
+            use_bias=self.norm == "none",
             dtype=self.dtype,
             formulation=self.formulation,
             name=f"upsample_{index}",
         )
 
-    def _convolutions(self, stages):
-        """Number of convolutions of each stage."""
-        counts = self.convolutions_per_stage
-        if isinstance(counts, int):
-            return (counts,) * stages
-        if len(counts) != stages:
-            raise ValueError(
-                f"convolutions_per_stage has {len(counts)} entries; expected {stages}, "
-                "one for each entry of features"
-            )
-        return tuple(counts)
+    def _logits(self, x, index):
+        """The logits of one stage of the decoder."""
+        return blocks.Convolution(
+            features=self.num_classes,
+            window=(1,) * (x.ndim - 2),
+            use_bias=True,
+            # Logits in bfloat16 would have two digits left for the loss.
+            dtype=jnp.promote_types(self.dtype, jnp.float32),
+            formulation=self.formulation,
+            name="head" if index == 0 else f"head_{index}",
+        )(x)
+
+
+def stage_strides(network: UNet, axes: int) -> list[tuple[int, ...]]:
+    """Return the stride between each stage and the next.
+
+    Args:
+        network: the network.
+        axes: spatial axes of its input.
+
+    Returns:
+        A number for each axis, for each transition.
+    """
+    return _per_stage("strides", network.strides, 2, len(network.features) - 1, axes)
+
+
+def total_stride(network: UNet, axes: int) -> tuple[int, ...]:
+    """Return how many pixels a pixel of the coarsest stage stands for.
+
+    Args:
+        network: the network.
+        axes: spatial axes of its input.
+
+    Returns:
+        A number for each axis.
+    """
+    strides = stage_strides(network, axes)
+    return tuple(math.prod(step[axis] for step in strides) for axis in range(axes))
+
+
+def output_size(network: UNet, size: Sequence[int]) -> tuple[int, ...]:
+    """Return the spatial size of the logits.
+
+    Args:
+        network: the network.
+        size: spatial size of the input.
+
+    Returns:
+        ``size`` itself, or what is left of it without padding.
+
+    Raises:
+        ValueError: the size does not fit a network without padding: a stage would have
+            an odd rest, or nothing.
+    """
+    if network.padding == "SAME":
+        return tuple(size)
+    found = [_valid_output(network, axis, n, len(size)) for axis, n in enumerate(size)]
+    if None in found:
+        fitting = fitting_size(network, size)
+        raise ValueError(
+            f"An input of {tuple(size)} does not fit a network without padding; the "
+            f"next size that does is {fitting}"
+        )
+    return tuple(found)
+
+
+def fitting_size(network: UNet, size: Sequence[int]) -> tuple[int, ...]:
+    """Return the smallest input size that fits and is not smaller than ``size``.
+
+    Args:
+        network: the network.
+        size: wanted spatial size.
+
+    Returns:
+        ``size`` itself with padding, as any size fits then.
+    """
+    if network.padding == "SAME":
+        return tuple(size)
+    fitting = []
+    for axis, start in enumerate(size):
+        candidate = start
+        while _valid_output(network, axis, candidate, len(size)) is None:
+            candidate += 1
+        fitting.append(candidate)
+    return tuple(fitting)
+
+
+def margin(network: UNet, axes: int) -> tuple[int, ...]:
+    """Return how many pixels the logits lack on each side of an axis.
+
+    Args:
+        network: the network.
+        axes: spatial axes of its input.
+
+    Returns:
+        A number for each axis; 0 with padding.
+    """
+    size = fitting_size(network, (1,) * axes)
+    left = output_size(network, size)
+    return tuple((n - k) // 2 for n, k in zip(size, left, strict=True))
+
+
+def _valid_output(network, axis, size, axes):
+    """Size of the logits along one axis; None where the input does not fit."""
+    stages = len(network.features)
+    strides = stage_strides(network, axes)
+    windows = _per_stage("kernel_sizes", network.kernel_sizes, 3, stages, axes)
+    down = _counts("convolutions_per_stage", network.convolutions_per_stage, stages)
+    up = network.decoder_convolutions
+    up = down[:-1] if up is None else _counts("decoder_convolutions", up, stages - 1)
+    per = 2 if network.block == "residual" else 1
+
+    def lost(counts, index):
+        return per * counts[index] * (windows[index][axis] - 1)
+
+    for index in range(stages):
+        if index:
+            if size % strides[index - 1][axis]:
+                return None
+            size //= strides[index - 1][axis]
+        size -= lost(down, index)
+        if size < 1:
+            return None
+    for index in reversed(range(stages - 1)):
+        size = size * strides[index][axis] - lost(up, index)
+        if size < 1:
+            return None
+    return size
+
+
+def _counts(name, counts, stages):
+    """Number of convolutions of each stage."""
+    if isinstance(counts, int):
+        return (counts,) * stages
+    if len(counts) != stages:
+        raise ValueError(
+            f"{name} has {len(counts)} entries; expected {stages}, one for each stage"
+        )
+    return tuple(counts)
 
 
 def _per_stage(name, sizes, default, entries, axes):
@@ -170,52 +398,3 @@ def _pad_to_multiple(x, multiples):
     sizes = x.shape[1:-1]
     pads = [(0, -size % step) for size, step in zip(sizes, multiples, strict=True)]
     return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="edge")
-
-
-UNetTiny = functools.partial(UNet, features=(8, 16, 32))
-UNetSmall = functools.partial(UNet, features=(16, 32, 64, 128))
-UNetBase = functools.partial(UNet, features=(32, 64, 128, 256, 512))
-
-
-def create_model(
-    *,
-    name: str,
-    num_classes: int,
-    dtype: str = "float32",
-    axis_name: str | None = None,
-    **options: Any,
-) -> UNet:
-    """Make the named network.
-
-    Args:
-        name: ``"unet_tiny"``, ``"unet_small"`` or ``"unet_base"``.
-        num_classes: channels of the logits.
-        dtype: compute dtype, ``"float32"`` or ``"bfloat16"``.
-        axis_name: mapped axis over which batch norm is synchronised.
-        **options: other attributes of ``UNet``, which override the preset's; None
-            leaves the preset's.
-
-    Returns:
-        The module; ``init`` and ``apply`` are its own.
-
-    Raises:
-        ValueError: the name is not known.
-    """
-    match name:
-        case "unet_tiny":
-            preset = UNetTiny
-        case "unet_small":
-            preset = UNetSmall
-        case "unet_base":
-            preset = UNetBase
-        case _:
-            raise ValueError(
-                f"Unknown model {name!r}; expected one of "
-                "('unet_tiny', 'unet_small', 'unet_base')"
-            )
-    return preset(
-        num_classes=num_classes,
-        dtype=jnp.dtype(dtype),
-        axis_name=axis_name,
-        **{key: value for key, value in options.items() if value is not None},
-    )

@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -41,10 +42,12 @@ class Progress:
         self._shown: dict[str, str] = {}
         # The first step compiles: rates count from its end, if it was reported.
         self._origin: tuple[int, float] | None = None
+        self._paused = 0.0
         self._last_line = clock()
         self._tenth = 10 * initial // max(total, 1)
         self._bar: Any = None
-        if self._stream.isatty():
+        # A terminal that does not tell its width would show nothing of a bar.
+        if self._stream.isatty() and _columns(self._stream) > 0:
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -56,7 +59,12 @@ class Progress:
             )
 
     def update(
-        self, step: int, *, loss: float | None = None, score: float | None = None
+        self,
+        step: int,
+        *,
+        loss: float | None = None,
+        score: float | None = None,
+        total: int | None = None,
     ) -> None:
         """Say that a step is done.
 
@@ -64,7 +72,10 @@ class Progress:
             step: number of steps done in the whole run.
             loss: the training loss, where it is known; else the last one stays.
             score: the validation score, likewise.
+            total: steps of the whole run, where another number is known by now.
         """
+        if total is not None:
+            self._total = total
         now = self._clock()
         self._step = step
         if self._origin is None:
@@ -74,10 +85,19 @@ class Progress:
         if score is not None:
             self._shown["val Dice"] = f"{score:.4f}"
         if self._bar is not None:
+            self._bar.total = self._total
             self._bar.set_postfix_str(self._state(now), refresh=False)
             self._bar.update(step - self._bar.n)
         elif self._line_is_due(now):
             self._print_line(now)
+
+    def paused(self, seconds: float) -> None:
+        """Leave time out of the speed: validation is not training.
+
+        Args:
+            seconds: how long the pause was.
+        """
+        self._paused += seconds
 
     def write(self, text: str) -> None:
         """Print a message without breaking the bar.
@@ -125,11 +145,20 @@ class Progress:
         """Loss, score, speed and remaining time, as far as they are known."""
         parts = [f"{name} {value}" for name, value in self._shown.items()]
         step, began = self._origin or (self._step, now)
-        if self._step > step and now > began:
-            seconds = (now - began) / (self._step - step)
+        trained = now - began - self._paused
+        if self._step > step and trained > 0:
+            seconds = trained / (self._step - step)
             parts.append(f"{self._images / seconds:.1f} images/s")
             parts.append(f"ETA {_clock_time(seconds * (self._total - self._step))}")
         return ", ".join(parts) if parts else "first step done"
+
+
+def _columns(stream: TextIO) -> int:
+    """Width of a terminal; 80 where nobody can say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80
 
 
 def _clock_time(seconds: float) -> str:

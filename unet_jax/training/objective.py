@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from unet_jax.errors import InputError
@@ -112,6 +113,74 @@ def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
     if axis_name is not None:
         totals = jax.lax.psum(totals, axis_name)
     return totals | {"pixels": jnp.maximum(totals["pixels"], 1)}
+
+
+def targets_of(labels: Array, sizes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
+    """Bring labels to the sizes of a network's outputs.
+
+    Args:
+        labels: ``(batch, *spatial)``.
+        sizes: spatial size of each output, finest first. The first is the labels' own,
+            or smaller for a network without padding: then their centre is taken.
+
+    Returns:
+        Labels of each size; a coarser one has the finer label nearest to its centre.
+    """
+    finest = sizes[0]
+    for axis, size in enumerate(finest, start=1):
+        start = (labels.shape[axis] - size) // 2
+        labels = jax.lax.slice_in_dim(labels, start, start + size, axis=axis)
+    targets = [labels]
+    for coarse in sizes[1:]:
+        target = labels
+        for axis, (size, old) in enumerate(zip(coarse, finest, strict=True), start=1):
+            nearest = (2 * np.arange(size) + 1) * old // (2 * size)
+            target = jnp.take(target, nearest, axis=axis)
+        targets.append(target)
+    return tuple(targets)
+
+
+def supervised_objective(
+    terms: Sequence[LossTerm],
+    *,
+    logits: Sequence[Array],
+    targets: Sequence[Array],
+    totals: Sequence[dict[str, Array]],
+    include_background: bool,
+    axis_name: str | None,
+) -> tuple[Array, dict[str, Array]]:
+    """Sum `objective` over the outputs of deep supervision, with halving weights.
+
+    Args:
+        terms: from `create_loss_terms`.
+        logits: of each output, finest first.
+        targets: the label of each, from `targets_of`.
+        totals: of each target, from `global_totals`.
+        include_background: whether overlap losses count class 0.
+        axis_name: the mapped axis; None for one device.
+
+    Returns:
+        As `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are divided by
+        their sum.
+    """
+    weights = [0.5**index for index in range(len(logits))]
+    total: Array = jnp.float32(0)
+    shares = {term.name: jnp.float32(0) for term in terms}
+    for weight, output, target, counts in zip(
+        weights, logits, targets, totals, strict=True
+    ):
+        loss, parts = objective(
+            terms,
+            logits=output,
+            labels=target,
+            totals=counts,
+            include_background=include_background,
+            axis_name=axis_name,
+        )
+        share = weight / sum(weights)
+        total = total + share * loss
+        shares = {name: shares[name] + share * parts[name] for name in shares}
+    return total, shares
 
 
 def objective(

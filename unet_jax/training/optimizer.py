@@ -1,4 +1,9 @@
-"""The Optax optimiser and its schedule, from their configuration."""
+"""The Optax optimiser and its schedule, from their configuration.
+
+The optimiser gives updates for a learning rate of 1. The step multiplies them by the
+rate that the host put into the state: so a run that ends by the clock needs no program
+of its own.
+"""
 
 import jax
 import optax
@@ -62,7 +67,6 @@ def create_schedule(
 def create_optimizer(
     *,
     name: str,
-    schedule: optax.Schedule,
     weight_decay: float,
     momentum: float,
     gradient_clip: float,
@@ -71,25 +75,24 @@ def create_optimizer(
 
     Args:
         name: "adamw", or "sgd" with Nesterov momentum.
-        schedule: the learning rate of each step.
         weight_decay: decoupled for adamw, added to the gradient for sgd; norms and
             biases are spared.
         momentum: of sgd; adamw does not read it.
         gradient_clip: largest global norm of the gradient; 0 for no clipping.
 
     Returns:
-        An Optax transformation.
+        An Optax transformation whose updates are for a learning rate of 1.
 
     Raises:
         InputError: an unknown name.
     """
     match name:
         case "adamw":
-            update = optax.adamw(schedule, weight_decay=weight_decay, mask=is_decayed)
+            update = optax.adamw(1.0, weight_decay=weight_decay, mask=is_decayed)
         case "sgd":
             update = optax.chain(
                 optax.add_decayed_weights(weight_decay, mask=is_decayed),
-                optax.sgd(schedule, momentum=momentum, nesterov=True),
+                optax.sgd(1.0, momentum=momentum, nesterov=True),
             )
         case _:
             raise InputError(

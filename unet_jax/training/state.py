@@ -26,6 +26,8 @@ class TrainState:
         params: float32 parameters.
         batch_stats: running statistics of batch norm; empty for other norms.
         opt_state: the optimiser's.
+        learning_rate: factor of the next update, float32 scalar. The host sets it, from
+            the schedule or the clock; 1 for an optimiser that has a rate of its own.
         ema_params: exponential moving average of the parameters; None when it is off.
     """
 
@@ -33,6 +35,7 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    learning_rate: jax.Array
     ema_params: Any = None
 
     @property
@@ -71,6 +74,7 @@ def create_train_state(
             params=params,
             batch_stats=variables.get("batch_stats", {}),
             opt_state=optimizer.init(params),
+            learning_rate=jnp.float32(1),
             # A copy: the step donates its buffers, and one buffer can go only once.
             ema_params=jax.tree.map(jnp.copy, params) if ema else None,
         )

@@ -13,8 +13,16 @@ import optax
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
-from unet_jax.training.objective import LossTerm, global_totals, objective
+from unet_jax.training.objective import (
+    LossTerm,
+    global_totals,
+    supervised_objective,
+    targets_of,
+)
 from unet_jax.training.state import AXIS, TrainState
+
+# Number that dropout's keys are folded with.
+_DROPOUT = 1 << 20
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -33,12 +41,16 @@ def make_train_step(
     """Build ``train_step(state, batch, *, axis_name) -> (state, metrics)``.
 
     Args:
-        model: the network.
-        optimizer: the gradient transformation.
+        model: the network. One with deep supervision gives coarser logits too in
+            training: each has the same losses on a coarser label, half as heavy as the
+            one before. One without padding sees labels cropped about their centre.
+        optimizer: the gradient transformation; its updates are multiplied by the
+            state's learning rate.
         loss_terms: the summands of the loss.
         include_background: whether overlap losses count class 0.
         augmentation: options of the augmentation policy; None for no augmentation.
-        seed: of the augmentation; keys are folded from it and the example index.
+        seed: of augmentation and dropout; keys are folded from it and the example
+            index.
         accumulation: parts that the batch of a device is cut into.
         ema_decay: of the moving average; used if the state carries one.
 
@@ -52,22 +64,34 @@ def make_train_step(
         state: TrainState, batch: dict[str, jax.Array], *, axis_name: str | None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         images, labels = batch["image"], batch["label"]
+        keys = example_keys(jax.random.key(seed), batch["example_index"])
         if augmentation is not None:
-            keys = example_keys(jax.random.key(seed), batch["example_index"])
             images, labels = augment_batch(keys, images, labels, **augmentation)
-        totals = global_totals(labels, axis_name=axis_name)
+        # Folded once more: a draw of dropout must not repeat one of augmentation.
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT)
 
-        def loss_share(params, batch_stats, images, labels):
+        def forward(params, batch_stats, images, keys):
             logits, updated = model.apply(
                 {"params": params, "batch_stats": batch_stats},
                 images,
                 train=True,
+                keys=keys,
                 mutable=["batch_stats"],
             )
-            loss, terms = objective(
+            return (logits if isinstance(logits, tuple) else (logits,)), updated
+
+        shapes, _ = jax.eval_shape(
+            forward, state.params, state.batch_stats, images, keys
+        )
+        targets = targets_of(labels, [logits.shape[1:-1] for logits in shapes])
+        totals = [global_totals(target, axis_name=axis_name) for target in targets]
+
+        def loss_share(params, batch_stats, images, targets, keys):
+            logits, updated = forward(params, batch_stats, images, keys)
+            loss, terms = supervised_objective(
                 loss_terms,
                 logits=logits,
-                labels=labels,
+                targets=targets,
                 totals=totals,
                 include_background=include_background,
                 axis_name=axis_name,
@@ -76,7 +100,10 @@ def make_train_step(
             return loss, ({"loss": loss, **metrics}, updated.get("batch_stats", {}))
 
         gradients, metrics, batch_stats = _accumulate(
-            jax.grad(loss_share, has_aux=True), state, images, labels, accumulation
+            jax.grad(loss_share, has_aux=True),
+            state,
+            (images, targets, keys),
+            accumulation,
         )
         if axis_name is not None:
             gradients, metrics = jax.lax.psum((gradients, metrics), axis_name)
@@ -89,16 +116,13 @@ def make_train_step(
     return train_step
 
 
-def _accumulate(gradient_function, state, images, labels, parts):
+def _accumulate(gradient_function, state, parts_of_batch, parts):
     """Add up gradients and metrics over equal parts of the batch, one at a time."""
     if parts == 1:
         gradients, (metrics, batch_stats) = gradient_function(
-            state.params, state.batch_stats, images, labels
+            state.params, state.batch_stats, *parts_of_batch
         )
         return gradients, metrics, batch_stats
-
-    def split(array):
-        return array.reshape(parts, array.shape[0] // parts, *array.shape[1:])
 
     def one_part(carry, part):
         sums, batch_stats = carry
@@ -107,17 +131,21 @@ def _accumulate(gradient_function, state, images, labels, parts):
         )
         return (jax.tree.map(jnp.add, sums, (gradients, metrics)), batch_stats), None
 
+    stacked = jax.tree.map(
+        lambda array: array.reshape(parts, array.shape[0] // parts, *array.shape[1:]),
+        parts_of_batch,
+    )
     shapes = jax.eval_shape(
         gradient_function,
         state.params,
         state.batch_stats,
-        *(split(array)[0] for array in (images, labels)),
+        *jax.tree.map(lambda array: array[0], stacked),
     )
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0])
     )
     ((gradients, metrics), batch_stats), _ = jax.lax.scan(
-        one_part, (zeros, state.batch_stats), (split(images), split(labels))
+        one_part, (zeros, state.batch_stats), stacked
     )
     return gradients, metrics, batch_stats
 
@@ -125,6 +153,7 @@ def _accumulate(gradient_function, state, images, labels, parts):
 def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
     """Make one update of the parameters and of their moving average."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates = jax.tree.map(lambda leaf: state.learning_rate * leaf, updates)
     params = optax.apply_updates(state.params, updates)
     ema_params = state.ema_params
     if ema_params is not None:

@@ -6,7 +6,6 @@ import time
 
 import jax
 import numpy as np
-import optax
 
 from unet_jax.errors import RunError
 from unet_jax.report.writer import MetricWriter
@@ -19,25 +18,25 @@ class MetricWindow:
     from working ahead.
     """
 
-    def __init__(self, batch_size: int, schedule: optax.Schedule) -> None:
+    def __init__(self, batch_size: int) -> None:
         """Begin an empty window.
 
         Args:
             batch_size: images of a step.
-            schedule: learning rate by the number of updates done.
         """
         self._batch_size = batch_size
-        self._schedule = schedule
         self._metrics: list[dict[str, jax.Array]] = []
         self._began = time.monotonic()
+        self._rate = 0.0
         self.last_loss: float | None = None
 
-    def add(self, metrics: dict[str, jax.Array]) -> None:
+    def add(self, metrics: dict[str, jax.Array], *, learning_rate: float) -> None:
         """Keep the metrics of one step; let the host be two steps ahead at most.
 
         So the speed that is shown is the device's, and no queue of batches grows.
         """
         self._metrics.append(metrics)
+        self._rate = float(learning_rate)
         if len(self._metrics) > 2:
             jax.block_until_ready(self._metrics[-3])
 
@@ -67,9 +66,7 @@ class MetricWindow:
             name: float(np.mean([row[name] for row in rows], dtype=np.float64))
             for name in rows[0]
         }
-        # The schedule counts updates done, so this step used its predecessor's number.
-        rate = float(self._schedule(step - 1))
-        writer.write(step, "train", {**means, "learning_rate": rate})
+        writer.write(step, "train", {**means, "learning_rate": self._rate})
         seconds = time.monotonic() - self._began
         writer.write_timing(
             step,

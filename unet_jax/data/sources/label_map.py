@@ -1,54 +1,58 @@
 """From the values that a data set stores in its labels to classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from unet_jax.data.case import IGNORE
 from unet_jax.errors import InputError
 
-_NO_CLASS = np.iinfo(np.int16).min
+Entry = tuple[int | tuple[int, int], int]
+"""A stored value, or the first and last of a range of them, and its class."""
 
 
 class LabelMap:
     """Turns stored label values into classes, and refuses values that have none.
 
     Args:
-        pairs: stored value and class (or IGNORE) of each; None if the stored values
-            are the classes 0 to ``num_classes - 1``.
+        pairs: stored value (or the first and last of a range) and class (or IGNORE) of
+            each; None if the stored values are the classes 0 to ``num_classes - 1``.
         num_classes: number of classes, background included.
 
     Raises:
         InputError: a value that is mapped twice, or a class that does not exist.
     """
 
-    def __init__(
-        self, pairs: Sequence[tuple[int, int]] | None, *, num_classes: int
-    ) -> None:
-        """Check the pairs and lay them out as a lookup table."""
+    def __init__(self, pairs: Sequence[Entry] | None, *, num_classes: int) -> None:
+        """Check the pairs and sort their ranges."""
         self._given = pairs is not None
         self._num_classes = num_classes
         if pairs is None:
             pairs = [(index, index) for index in range(num_classes)]
-        self._pairs = [(int(value), int(index)) for value, index in pairs]
-        self._values = sorted({value for value, _ in self._pairs})
-        if len(self._values) != len(self._pairs) or not self._values:
+        self._ranges = sorted(_as_range(pair) for pair in pairs)
+        if not self._ranges:
             raise InputError(
-                f"label_map: {_written(self._pairs)} names "
-                f"{'a value twice' if self._values else 'no value'}, expected every "
-                "stored value once"
+                "label_map: () names no value, expected every stored value once"
             )
-        wrong = [pair for pair in self._pairs if not IGNORE <= pair[1] < num_classes]
+        for (_, last, _), (first, _, _) in zip(
+            self._ranges, self._ranges[1:], strict=False
+        ):
+            if first <= last:
+                raise InputError(
+                    f"label_map: {_written(self._ranges)} names a value twice, "
+                    "expected every stored value once"
+                )
+        wrong = [r for r in self._ranges if not IGNORE <= r[2] < num_classes]
         if wrong:
             raise InputError(
                 f"label_map: {_written(wrong)} lead to no class, expected classes 0 to "
                 f"{num_classes - 1}, or {IGNORE} to ignore a value; mend label_map or "
                 "num_classes"
             )
-        self._low = self._values[0]
-        self._table = np.full(self._values[-1] - self._low + 1, _NO_CLASS, np.int16)
-        for value, index in self._pairs:
-            self._table[value - self._low] = index
+        self._first = np.array([first for first, _, _ in self._ranges], np.int64)
+        self._last = np.array([last for _, last, _ in self._ranges], np.int64)
+        self._class = np.array([index for _, _, index in self._ranges], np.int16)
 
     def __call__(self, stored: np.ndarray, *, where: str) -> np.ndarray:
         """Look up the class of every pixel.
@@ -68,34 +72,109 @@ class LabelMap:
                 f"{where}: the label is {stored.dtype}, expected integers; choose the "
                 "feature or file with the class of every pixel"
             )
-        places = stored.astype(np.int64) - self._low
-        inside = (places >= 0) & (places < len(self._table))
-        label = self._table[np.where(inside, places, 0)]
-        if not (inside.all() and (label != _NO_CLASS).all()):
-            raise InputError(self._refusal(np.unique(stored).tolist(), where))
+        if stored.dtype.itemsize == 1:
+            # Few values: look up each once, and the pixels in a table.
+            low = int(np.iinfo(stored.dtype).min) if stored.dtype.kind == "i" else 0
+            table, known = self._look_up(np.arange(low, low + 256))
+            places = stored.astype(np.int16) - low
+            label, inside = table[places], known[places]
+        else:
+            label, inside = self._look_up(stored.astype(np.int64))
+        if not inside.all():
+            raise InputError(self.refusal(np.unique(stored).tolist(), where))
         return label
 
-    def _refusal(self, found: list[int], where: str) -> str:
-        """Say which values were found and expected, and propose a label map."""
-        unknown = [int(value) for value in found if value not in self._values]
-        if not self._given and len(found) <= self._num_classes:
-            proposal = [(int(value), index) for index, value in enumerate(found)]
-        else:
-            proposal = [*self._pairs, *((value, IGNORE) for value in unknown)]
+    def _look_up(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class of each value, and whether it has one."""
+        place = np.searchsorted(self._first, values, side="right") - 1
+        inside = (place >= 0) & (values <= self._last[place])
+        return self._class[place], inside
+
+    def unknown(self, found: Iterable[int]) -> list[int]:
+        """Return the values that have no class.
+
+        Args:
+            found: stored values.
+
+        Returns:
+            Those of them without a class, in their order.
+        """
+        values = list(found)
+        if not values:
+            return []
+        _, inside = self._look_up(np.array(values, np.int64))
+        return [value for value, known in zip(values, inside, strict=True) if not known]
+
+    def refusal(self, found: Sequence[int], where: str) -> str:
+        """Say which values were found and expected, and propose a label map.
+
+        Args:
+            found: all values of the labels, sorted.
+            where: what was read.
+
+        Returns:
+            One line.
+        """
         return (
-            f"{where}: the label has the values {_listed(found)}, expected "
-            f"{_listed(self._values)}; give every stored value its class ({IGNORE} to "
-            f"ignore it), such as label_map = {_written(proposal)}"
+            f"{where}: the label has the values {listed(found)}, expected "
+            f"{_listed_ranges(self._ranges)}; give every stored value its class "
+            f"({IGNORE} to ignore it), such as label_map = "
+            f"{_written(self._proposal(found))}"
         )
 
+    def _proposal(self, found: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Propose a map: in order where that fits, instances as one class."""
+        values = [int(value) for value in found]
+        if not self._given and len(values) <= self._num_classes:
+            return [(value, value, index) for index, value in enumerate(values)]
+        if not self._given and self._num_classes == 2 and values[0] == 0:
+            return [(0, 0, 0), (values[1], values[-1], 1)]
+        unknown = self.unknown(values)
+        return [*self._ranges, *((value, value, IGNORE) for value in unknown)]
 
-def _written(pairs: Sequence[tuple[int, int]]) -> str:
-    """Write pairs as the tuple to paste into a config."""
-    return f"({', '.join(map(str, pairs))}{',' if len(pairs) == 1 else ''})"
+
+def _as_range(pair: Any) -> tuple[int, int, int]:
+    """Return first value, last value and class of an entry."""
+    try:
+        value, index = pair
+        first, last = value if isinstance(value, tuple | list) else (value, value)
+        if any(int(part) != part for part in (first, last, index)) or first > last:
+            raise ValueError
+        return int(first), int(last), int(index)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"label_map: found {pair!r}, expected (stored value, class) or ((first, "
+            "last), class)"
+        ) from None
 
 
-def _listed(values: Sequence[int]) -> str:
-    """Write values on one line, also where a picture was given for a label."""
+def _written(ranges: Sequence[tuple[int, int, int]]) -> str:
+    """Write ranges as the tuple to paste into a config."""
+    entries = [
+        str((first if first == last else (first, last), index))
+        for first, last, index in ranges
+    ]
+    return f"({', '.join(entries)}{',' if len(entries) == 1 else ''})"
+
+
+def _listed_ranges(ranges: Sequence[tuple[int, int, int]]) -> str:
+    """Write the values of ranges on one line."""
+    shown = [
+        str(first) if first == last else f"{first} to {last}"
+        for first, last, _ in ranges[:12]
+    ]
+    return ", ".join(shown + (["..."] if len(ranges) > 12 else []))
+
+
+def listed(values: Sequence[int]) -> str:
+    """Write values on one line, also where a picture was given for a label.
+
+    Args:
+        values: sorted.
+
+    Returns:
+        The first twelve, the last and their number.
+    """
     shown = [str(int(value)) for value in values[:12]]
     if len(values) > 12:
         shown += ["...", f"{int(values[-1])} ({len(values)} values)"]

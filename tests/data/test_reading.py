@@ -9,16 +9,9 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageOps
 
-from unet_jax.data.files import (
-    StoredImage,
-    check_finite,
-    label_statistics,
-    list_images,
-    output_name,
-    read_image,
-    write_csv,
-    write_label_map,
-)
+from unet_jax.data.reading import check_finite, list_images, read_image, read_label
+from unet_jax.data.stored import StoredImage, output_name
+from unet_jax.data.writing import label_statistics, write_csv, write_label_map
 from unet_jax.errors import InputError
 
 PALETTE = [(0, 0, 0), (200, 10, 20), (30, 220, 40), (50, 60, 240)]
@@ -687,3 +680,128 @@ def test_statistics_have_units_only_where_known(tmp_path):
     assert os.listdir(tmp_path) == ["table.csv"]
     with pytest.raises(ValueError, match="Label 1 is outside the 1 classes"):
         label_statistics(flat, file="a", spacing=None, class_names=names[:1])
+
+
+# ---- masks ---------------------------------------------------------------------------
+
+
+def _values(path, **options):
+    stored = read_label(path, **options)
+    assert stored.image.shape[-1] == 1
+    assert stored.image.dtype.kind in "ui"
+    return stored.image[..., 0]
+
+
+def test_palette_masks_read_as_indices(tmp_path):
+    labels = _random(9, 7) % 4
+    for suffix, transparency in (("a.png", None), ("b.png", 2)):
+        picture = Image.fromarray(labels).convert("L")
+        picture = Image.frombytes("P", (7, 9), labels.tobytes())
+        picture.putpalette([part for color in PALETTE for part in color])
+        options = {} if transparency is None else {"transparency": transparency}
+        picture.save(tmp_path / suffix, **options)
+        np.testing.assert_array_equal(_values(tmp_path / suffix), labels)
+        # The image of the same file is its colours.
+        colors = np.array(PALETTE, np.uint8)[labels]
+        np.testing.assert_array_equal(read_image(tmp_path / suffix).image, colors)
+        # With a palette in the config, colours count for every file of the set.
+        turned = _values(tmp_path / suffix, palette=PALETTE[::-1])
+        np.testing.assert_array_equal(turned, 3 - labels)
+    table = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(
+        tmp_path / "c.tif", labels, photometric="palette", colormap=table + 257
+    )
+    np.testing.assert_array_equal(_values(tmp_path / "c.tif"), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32])
+def test_grey_masks_keep_their_values(tmp_path, dtype):
+    labels = _random(6, 5, dtype=dtype)
+    tifffile.imwrite(tmp_path / "m.tif", labels)
+    np.testing.assert_array_equal(_values(tmp_path / "m.tif"), labels)
+    if dtype in (np.uint8, np.uint16):
+        Image.fromarray(labels).save(tmp_path / "m.png")
+        np.testing.assert_array_equal(_values(tmp_path / "m.png"), labels)
+    nibabel.save(
+        nibabel.Nifti1Image(labels[..., None].astype(np.int32), AFFINE),
+        tmp_path / "m.nii.gz",
+    )
+    expected = labels.astype(np.int32)
+    np.testing.assert_array_equal(_values(tmp_path / "m.nii.gz")[..., 0], expected)
+
+
+def test_masks_of_one_bit_with_alpha_or_of_equal_channels(tmp_path):
+    labels = _random(6, 5) % 2
+    Image.fromarray(labels * 255).convert("1").save(tmp_path / "bit.png")
+    np.testing.assert_array_equal(_values(tmp_path / "bit.png"), labels)
+    tifffile.imwrite(tmp_path / "bit.tif", labels.astype(bool))
+    np.testing.assert_array_equal(_values(tmp_path / "bit.tif"), labels)
+    grey = _random(6, 5)
+    with_alpha = np.stack([grey, 255 - grey], axis=-1)
+    Image.fromarray(with_alpha, "LA").save(tmp_path / "la.png")
+    np.testing.assert_array_equal(_values(tmp_path / "la.png"), grey)
+    equal = np.stack([grey, grey, grey, 255 - grey], axis=-1)
+    Image.fromarray(equal).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(_values(tmp_path / "rgba.png"), grey)
+
+
+def test_masks_are_turned_upright(tmp_path):
+    labels = _random(6, 5) % 3
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(labels).save(tmp_path / "m.png", exif=exif)
+    np.testing.assert_array_equal(_values(tmp_path / "m.png"), np.rot90(labels, -1))
+
+
+def test_colours_are_entries_or_refused(tmp_path):
+    labels = _random(9, 7) % 4
+    colors = np.array(PALETTE, np.uint8)[labels]
+    path = tmp_path / "m.png"
+    Image.fromarray(colors).save(path)
+    np.testing.assert_array_equal(_values(path, palette=PALETTE), labels)
+    with pytest.raises(InputError, match=r"a colour mask; .*data.palette=\(\(") as info:
+        read_label(path)
+    assert all(str(color) in str(info.value) for color in PALETTE)
+    near = colors.copy()
+    near[0, 0] = (203, 10, 18)
+    Image.fromarray(near).save(path)
+    with pytest.raises(
+        InputError, match=r"1 pixels .*\(203, 10, 18\); the nearest "
+    ) as i:
+        read_label(path, palette=PALETTE, tolerance=2)
+    assert "(200, 10, 20), 3 away" in str(i.value)
+    labels[0, 0] = 1
+    tolerant = _values(path, palette=PALETTE, tolerance=3)
+    np.testing.assert_array_equal(tolerant, labels)
+    close = [*PALETTE, (204, 10, 20)]
+    with pytest.raises(InputError, match=r"within data.palette_tolerance=3 of"):
+        read_label(path, palette=close, tolerance=3)
+
+
+def test_what_is_no_mask_is_refused(tmp_path):
+    Image.fromarray(_random(40, 30, 3)).save(tmp_path / "photo.png")
+    with pytest.raises(InputError, match=r"an RGB picture of .* colours; expected"):
+        read_label(tmp_path / "photo.png")
+    Image.fromarray(_random(40, 30)).save(tmp_path / "m.jpg")
+    with pytest.raises(InputError, match=r"JPEG blurs the edges of a mask; save"):
+        read_label(tmp_path / "m.jpg")
+    halves = (_random(6, 5) % 4 / 2).astype(np.float32)
+    tifffile.imwrite(tmp_path / "halves.tif", halves)
+    with pytest.raises(InputError, match=r"no whole numbers, such as [01].5"):
+        read_label(tmp_path / "halves.tif")
+    tifffile.imwrite(tmp_path / "whole.tif", 2 * halves)
+    np.testing.assert_array_equal(_values(tmp_path / "whole.tif"), 2 * halves)
+    tifffile.imwrite(tmp_path / "two.tif", _random(2, 6, 5), metadata={"axes": "CYX"})
+    with pytest.raises(InputError, match=r"2 channels; expected one value a pixel"):
+        read_label(tmp_path / "two.tif")
+
+
+def test_tiff_axes_can_be_named(tmp_path):
+    image = _random(3, 6, 5)
+    path = tmp_path / "i.tif"
+    tifffile.imwrite(path, image, photometric="minisblack")
+    assert read_image(path).image.shape == (3, 6, 5, 1)
+    named = read_image(path, tiff_axes="CYX").image
+    np.testing.assert_array_equal(named, np.moveaxis(image, 0, -1))
+    with pytest.raises(InputError, match=r"data.tiff_axes is 'ZCYX', the file has 3"):
+        read_image(path, tiff_axes="ZCYX")

@@ -1,0 +1,32 @@
+"""Your own images and masks: name the folder.
+
+    python -m unet_jax.main --config=configs/folder.py --config.data.path=FOLDER
+
+Classes, channels, sizes, spacings, 2-D or 3-D and the normalisation are found from the
+data and printed. Useful with it: --config.data.class_names="('background','cell')",
+--config.train.max_minutes=10, --config.data.splits=FILE, --config.data.fold=0.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = base.get_config()
+    config.name = "folder"
+    config.data.source = "folder"
+    with config.ignore_type():
+        config.data.class_names = config_dict.placeholder(tuple)
+        config.data.class_colors = config_dict.placeholder(tuple)
+        config.data.slice_axis = config_dict.placeholder(int)
+        config.data.crop_nonzero = config_dict.placeholder(bool)
+        config.data.intensity = config_dict.placeholder(str)
+        config.train.patch_size = config_dict.placeholder(tuple)
+        config.train.batch_size = config_dict.placeholder(int)
+    config.model.name = "unet"
+    config.model.norm = "batch"
+    config.train.steps = 2000
+    config.optimizer.warmup_steps = 100
+    return config

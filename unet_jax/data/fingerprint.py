@@ -1,0 +1,284 @@
+"""What a data set is like, and the settings that suit it.
+
+The rules follow nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z): medians
+decide, a fine stage keeps thick slices apart, and the patch is as large as a memory
+budget allows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+THICK = 3.0
+"""Slices count as thick when they are so many times as far apart as pixels."""
+
+_STAGES_2D, _STAGES_3D = 6, 5
+_COARSEST = 4  # pixels that the coarsest stage keeps on an axis
+_BYTES = 4  # float32
+_COPIES = 6  # of a stage's output that training holds: both sides, gradients, norms
+
+
+class Traits(Protocol):
+    """What is known of one case without its pixels."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Stored dtype."""
+        ...
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Millimetres a pixel and axis."""
+        ...
+
+    @property
+    def lowest(self) -> float:
+        """Smallest value."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """A data set in numbers.
+
+    Attributes:
+        cases: how many there are.
+        axes: spatial axes of each.
+        shape: median size of each axis, in pixels of the median spacing.
+        spacing: median millimetres a pixel on each axis; None where unknown.
+        channels: of each image.
+        dtypes: stored dtypes that occur.
+        lowest: smallest value of all images.
+    """
+
+    cases: int
+    axes: int
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    channels: int
+    dtypes: tuple[str, ...]
+    lowest: float
+
+    @property
+    def thick_axis(self) -> int | None:
+        """Axis across slices that lie ``THICK`` times as far apart as pixels."""
+        if self.axes != 3:
+            return None
+        sizes = self.spacing or (1.0, 1.0, 1.0)
+        axis = int(np.argmax(sizes))
+        others = [size for other, size in enumerate(sizes) if other != axis]
+        return axis if sizes[axis] >= THICK * max(others) else None
+
+
+def fingerprint(traits: Sequence[Traits]) -> Fingerprint:
+    """Summarise the cases of a data set.
+
+    Args:
+        traits: of every case, all of the same number of axes and channels.
+
+    Returns:
+        Their medians and extremes.
+    """
+    spacings = [case.spacing for case in traits if case.spacing is not None]
+    shapes = np.array([case.shape for case in traits], np.float64)
+    middle = np.median(np.array(spacings), axis=0).tolist() if spacings else None
+    if middle is not None and len(spacings) == len(traits):
+        # On the common grid, as training will see them.
+        shapes = shapes * np.array(spacings) / np.array(middle)
+    return Fingerprint(
+        cases=len(traits),
+        axes=len(traits[0].shape),
+        shape=tuple(round(float(size)) for size in np.median(shapes, axis=0)),
+        spacing=None if middle is None else tuple(middle),
+        channels=traits[0].channels,
+        dtypes=tuple(sorted({case.dtype for case in traits})),
+        lowest=min(case.lowest for case in traits),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What suits a data set; the names are those of the config.
+
+    Attributes:
+        dims: spatial axes of the network.
+        slice_axis: axis across the slices that a 2-D network sees of a volume.
+        intensity: scheme of normalisation.
+        crop_nonzero: whether to cut an empty border off.
+        patch_size: pixels of a crop.
+        batch_size: crops an update.
+        features: channels of each stage.
+        kernel_sizes: of each stage.
+        strides: between the stages.
+    """
+
+    dims: int
+    slice_axis: int
+    intensity: str
+    crop_nonzero: bool
+    patch_size: tuple[int, ...]
+    batch_size: int
+    features: tuple[int, ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+
+
+def suggest(
+    data: Fingerprint,
+    *,
+    dims: int | None,
+    slice_axis: int | None,
+    base_features: int,
+    max_features: int,
+    batch_size: int | None,
+    patch_size: tuple[int, ...] | None,
+    max_patch: int,
+    memory_bytes: float,
+) -> Settings:
+    """Choose settings for a data set.
+
+    Args:
+        data: its fingerprint.
+        dims: 2 or 3; None for 2 where the data are pictures or thick slices, else 3.
+        slice_axis: axis across the slices; None for the one with the thickest, or 2.
+        base_features: channels of the finest stage; each coarser one has twice as many.
+        max_features: channels that no stage exceeds.
+        batch_size: crops an update; None for what the budget allows, 2 to 8.
+        patch_size: pixels of a crop; None for what the budget allows.
+        max_patch: pixels that no axis of a 2-D patch exceeds.
+        memory_bytes: what the activations of a training step may take.
+
+    Returns:
+        All settings.
+    """
+    thick = data.thick_axis
+    if dims is None:
+        dims = 2 if data.axes == 2 or thick is not None else 3
+    if slice_axis is None:
+        slice_axis = 2 if thick is None else thick
+    shape, sizes = list(data.shape), list(data.spacing or (1.0,) * data.axes)
+    if dims == 2 and data.axes == 3:
+        del shape[slice_axis], sizes[slice_axis]
+    limit = max_patch if dims == 2 else 128
+    budget = memory_bytes / (_COPIES * _BYTES)
+    smallest_batch = batch_size or (8 if dims == 2 else 2)
+    chosen = patch_size or _largest_patch(
+        shape, sizes, limit, budget / smallest_batch, base_features, max_features
+    )
+    kernels, strides = _topology(chosen, sizes)
+    features = _features(len(kernels), base_features, max_features)
+    if patch_size is None:
+        chosen = _to_multiples(chosen, strides)
+    cost = _activations(chosen, strides, features)
+    return Settings(
+        dims=dims,
+        slice_axis=slice_axis,
+        intensity=_intensity(data),
+        crop_nonzero=data.axes == 3,
+        patch_size=chosen,
+        batch_size=batch_size or int(min(16, max(smallest_batch, budget // cost))),
+        features=features,
+        kernel_sizes=kernels,
+        strides=strides,
+    )
+
+
+def _intensity(data: Fingerprint) -> str:
+    """Choose the scheme: absolute where the numbers mean something, else by image."""
+    if data.axes == 3 and data.lowest <= -500:
+        return "percentile"  # Hounsfield units
+    if data.channels == 3 and data.dtypes == ("uint8",):
+        return "full_range"
+    return "zscore"
+
+
+def _features(stages: int, base: int, most: int) -> tuple[int, ...]:
+    """Double from stage to stage, up to the most."""
+    return tuple(min(base * 2**stage, most) for stage in range(stages))
+
+
+def _topology(
+    patch: Sequence[int], sizes: Sequence[float]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Choose kernels and strides: halve what is fine, until all axes are small.
+
+    An axis with pixels more than twice as far apart as the finest axis waits: it is
+    neither halved nor mixed by the kernel before the others have caught up.
+    """
+    extent, size = list(patch), list(sizes)
+    kernels, strides = [], []
+    mixed = [False] * len(extent)
+    while True:
+        finest = min(size)
+        mixed = [m or s < 2 * finest for m, s in zip(mixed, size, strict=True)]
+        kernels.append(tuple(3 if m else 1 for m in mixed))
+        halved = [
+            n >= 2 * _COARSEST and s < 2 * finest
+            for n, s in zip(extent, size, strict=True)
+        ]
+        if not any(halved) or len(kernels) == (_STAGES_2D, _STAGES_3D)[len(extent) - 2]:
+            return tuple(kernels), tuple(strides)
+        step = tuple(2 if half else 1 for half in halved)
+        strides.append(step)
+        extent = [-(-n // k) for n, k in zip(extent, step, strict=True)]
+        size = [s * k for s, k in zip(size, step, strict=True)]
+
+
+def _largest_patch(
+    shape: Sequence[int],
+    sizes: Sequence[float],
+    limit: int,
+    budget: float,
+    base: int,
+    most: int,
+) -> tuple[int, ...]:
+    """Shrink the image's own shape, longest extent first, until it fits the budget."""
+    patch = [min(size, limit) for size in shape]
+    while True:
+        kernels, strides = _topology(patch, sizes)
+        features = _features(len(kernels), base, most)
+        if _activations(patch, strides, features) <= budget:
+            return tuple(patch)
+        longest = int(np.argmax([n * s for n, s in zip(patch, sizes, strict=True)]))
+        if patch[longest] <= 2 * _COARSEST:
+            return tuple(patch)
+        patch[longest] = max(2 * _COARSEST, math.floor(patch[longest] * 0.93))
+
+
+def _to_multiples(
+    patch: Sequence[int], strides: Sequence[Sequence[int]]
+) -> tuple[int, ...]:
+    """Round each axis down to a multiple of its total stride, or up if it is small."""
+    totals = [math.prod(axis) for axis in zip(*strides, strict=True)]
+    totals = totals or [1] * len(patch)
+    return tuple(
+        max(size // total, 1) * total if size % total != size else total
+        for size, total in zip(patch, totals, strict=True)
+    )
+
+
+def _activations(
+    patch: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    features: Sequence[int],
+) -> float:
+    """Count the values that the stages of one crop hold, two convolutions each."""
+    size, count = list(patch), 0.0
+    for stage, width in enumerate(features):
+        if stage:
+            size = [-(-n // k) for n, k in zip(size, strides[stage - 1], strict=True)]
+        count += 2 * math.prod(size) * width
+    return count

@@ -1,0 +1,290 @@
+"""Which files of a folder are images, and which mask belongs to which image."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from unet_jax.data.stored import SUFFIXES, file_suffix
+from unet_jax.errors import InputError
+
+IMAGE_FOLDERS = frozenset(
+    {
+        *("images", "image", "imgs", "img", "imagestr", "input", "inputs", "x", "raw"),
+        *("frames", "frame", "photos", "pictures", "scans", "data", "volumes"),
+    }
+)
+MASK_FOLDERS = frozenset(
+    {
+        *("masks", "mask", "labels", "label", "labelstr", "annotations", "annotation"),
+        *("gt", "ground_truth", "groundtruth", "segmentation", "segmentations"),
+        *("segs", "seg", "targets", "target", "y", "truth", "labelmaps", "manual"),
+    }
+)
+MASK_WORDS = MASK_FOLDERS | {"instances", "lesion", "lesions", "roi"}
+_WORDS = (
+    *("mask", "masks", "label", "labels", "labelmap", "seg", "segmentation", "gt"),
+    *("groundtruth", "ground_truth", "annotation", "annotations", "lesion", "roi"),
+    *("instances", "truth", "manual"),
+)
+MASK_SUFFIXES = tuple(f"{mark}{word}" for word in _WORDS for mark in "_-.")
+_IMAGE_SUFFIXES = ("", "_image", "_img", "_raw", "_0000", "-image", "-img")
+_CHANNEL = re.compile(r"_(\d{4})$")
+
+
+class Pair(NamedTuple):
+    """The files of one case.
+
+    Attributes:
+        id: path inside the folder of images, without the suffix.
+        patient: folder that the case lies in; "" for none.
+        images: the image, or one file a channel.
+        mask: its mask; None where there is none.
+    """
+
+    id: str
+    patient: str
+    images: tuple[Path, ...]
+    mask: Path | None
+
+
+class Layout(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        pairs: images with their masks, by id.
+        orphans: masks without an image.
+        note: how images and masks were told apart.
+    """
+
+    pairs: tuple[Pair, ...]
+    orphans: tuple[Path, ...]
+    note: str
+
+
+def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layout:
+    """Find images and their masks.
+
+    Args:
+        path: the folder.
+        images: its folder of images; "" to find it.
+        masks: its folder of masks; "" to find it.
+        mask_suffix: what a mask's name has behind its image's; "" to find it.
+
+    Returns:
+        All pairs; what has no partner is among them, or among the orphans.
+
+    Raises:
+        InputError: there is no such folder, no image in it, or more than one way to
+            read it.
+    """
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise InputError(
+            f"data.path: {path} is {found}, expected a folder with images and masks"
+        )
+    folders = _two_folders(path, images, masks)
+    if folders is not None:
+        layout = _pair_folders(*folders, mask_suffix)
+    else:
+        layout = _pair_side_by_side(path, mask_suffix)
+    if not any(pair.mask for pair in layout.pairs):
+        known = ", ".join(SUFFIXES)
+        raise InputError(
+            f"data.path: {path} holds {len(layout.pairs)} images and "
+            f"{len(layout.orphans)} masks ({layout.note}), and none belong together; "
+            f"expected files ({known}) of equal names in two folders such as images/ "
+            "and masks/, or masks with a suffix such as _mask; set data.images and "
+            "data.masks, or data.mask_suffix"
+        )
+    return layout
+
+
+def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | None:
+    """Return the folders of images and of masks, if there are two."""
+    found = []
+    for key, given, known in (
+        ("images", images, IMAGE_FOLDERS),
+        ("masks", masks, MASK_FOLDERS),
+    ):
+        if given:
+            if not (path / given).is_dir():
+                raise InputError(f"data.{key}: {path / given} is no folder")
+            found.append([path / given])
+            continue
+        inside = sorted(f for f in path.iterdir() if f.is_dir())
+        found.append([f for f in inside if f.name.lower() in known])
+    if any(len(folders) > 1 for folders in found):
+        key, folders = (
+            ("images", found[0]) if len(found[0]) > 1 else ("masks", found[1])
+        )
+        names = ", ".join(folder.name for folder in folders)
+        raise InputError(
+            f"data.{key}: {path} has the folders {names}; name the one that is meant"
+        )
+    if found[0] and found[1] and found[0] != found[1]:
+        return found[0][0], found[1][0]
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """List the image files of a folder and of those in it, hidden ones left out."""
+    found = [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and file.name.lower().endswith(SUFFIXES)
+    ]
+    visible = [
+        file
+        for file in found
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    return sorted(visible)
+
+
+def _stem(file: Path, folder: Path) -> str:
+    """Return the path of a file inside a folder without its suffix."""
+    inside = file.relative_to(folder).as_posix()
+    return inside[: -len(file_suffix(file))]
+
+
+def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
+    """Pair the files of two folders by their names."""
+    pictures = {file: _stem(file, images) for file in _files(images)}
+    labels = {file: _stem(file, masks) for file in _files(masks)}
+    endings = [mask_suffix] if mask_suffix else ["", *MASK_SUFFIXES]
+    best = max(
+        ((i, m) for m in endings for i in _IMAGE_SUFFIXES),
+        key=lambda pair: len(
+            set(_cut(pictures.values(), pair[0])) & set(_cut(labels.values(), pair[1]))
+        ),
+    )
+    groups: dict[str, list[Path]] = {}
+    channels = best[0] == "_0000"
+    for file, stem in pictures.items():
+        key = _CHANNEL.sub("", stem) if channels else _without(stem, best[0])
+        groups.setdefault(key, []).append(file)
+    by_key = _by_key(labels, best[1])
+    pairs = _pairs(groups, by_key, channels)
+    used = {pair.mask for pair in pairs}
+    note = f"images in {images.name}/, masks in {masks.name}/"
+    if best[1]:
+        note += f" with the suffix {best[1]}"
+    return Layout(pairs, tuple(f for f in labels if f not in used), note)
+
+
+def _pairs(
+    groups: dict[str, list[Path]], masks: dict[str, Path], channels: bool
+) -> tuple[Pair, ...]:
+    """Join images and masks of equal keys."""
+    pairs = []
+    for key in sorted(groups):
+        files = sorted(groups[key])
+        if not channels and len(files) > 1:
+            names = " and ".join(file.name for file in files[:2])
+            raise InputError(
+                f"{files[0].parent}: {names} have the same name; which one is the "
+                "image? Remove or rename one"
+            )
+        patient = key.rpartition("/")[0]
+        pairs.append(Pair(key, patient, tuple(files), masks.get(key)))
+    return tuple(pairs)
+
+
+def _by_key(masks: dict[Path, str], ending: str) -> dict[str, Path]:
+    """Name masks by what they share with their images."""
+    named: dict[str, Path] = {}
+    for file, stem in masks.items():
+        key = _without(stem, ending)
+        if key in named:
+            raise InputError(
+                f"{file.parent}: {named[key].name} and {file.name} are masks of one "
+                "image; remove one"
+            )
+        named[key] = file
+    return named
+
+
+def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
+    """Pair files that lie beside each other, in the folder or in one a patient."""
+    files = {file: _stem(file, path) for file in _files(path)}
+    endings = [mask_suffix] if mask_suffix else MASK_SUFFIXES
+    stems = set(files.values())
+    counts = {
+        ending: sum(
+            stem.endswith(ending) and stem[: -len(ending)] in stems for stem in stems
+        )
+        for ending in endings
+    }
+    best = max(counts, key=lambda ending: counts[ending])
+    if counts[best]:
+        masks = {f: s for f, s in files.items() if s.endswith(best)}
+        groups: dict[str, list[Path]] = {}
+        for file, stem in files.items():
+            if file not in masks:
+                groups.setdefault(stem, []).append(file)
+        pairs = _pairs(groups, _by_key(masks, best), channels=False)
+        used = {pair.mask for pair in pairs}
+        return Layout(
+            pairs,
+            tuple(f for f in masks if f not in used),
+            f"masks beside the images, with the suffix {best}",
+        )
+    return _pair_by_words(path, files)
+
+
+def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
+    """Pair the files of each folder where one is called mask, label or the like."""
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        parent = file.parent
+        # images/ and masks/ inside the folder of a patient
+        if parent != path and parent.name.lower() in IMAGE_FOLDERS | MASK_FOLDERS:
+            parent = parent.parent
+        folders.setdefault(parent, []).append(file)
+    pairs: list[Pair] = []
+    orphans: list[Path] = []
+    for folder, inside in sorted(folders.items()):
+        layout = _pair_one_folder(path, folder, inside)
+        pairs += layout.pairs
+        orphans += layout.orphans
+    return Layout(tuple(pairs), tuple(orphans), "a folder a patient")
+
+
+def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
+    """Pair the files of one patient."""
+    patient = folder.relative_to(path).as_posix()
+    patient = "" if patient == "." else patient
+    inner = _two_folders(folder, "", "")
+    if inner is not None and folder != path:
+        layout = _pair_folders(*inner, "")
+        renamed = tuple(
+            pair._replace(id=f"{patient}/{pair.id}", patient=patient)
+            for pair in layout.pairs
+        )
+        return Layout(renamed, layout.orphans, layout.note)
+    masks = [f for f in files if _words(f) & MASK_WORDS]
+    images = [f for f in files if f not in masks]
+    name = patient or (_stem(images[0], folder) if images else "")
+    if len(images) == 1 and len(masks) == 1:
+        return Layout((Pair(name, patient, (images[0],), masks[0]),), (), "")
+    alone = tuple(
+        Pair(_stem(file, path), patient, (file,), None) for file in sorted(images)
+    )
+    return Layout(alone, tuple(masks), "")
+
+
+def _words(file: Path) -> set[str]:
+    """Return the words of a file name."""
+    stem = file.name[: -len(file_suffix(file))].lower()
+    return {stem, *re.split(r"[^a-z]+", stem)}
+
+
+def _cut(stems: Iterable[str], ending: str) -> list[str]:
+    """Return the stems that have an ending, without it."""
+    return [_without(stem, ending) for stem in stems if stem.endswith(ending)]
+
+
+def _without(stem: str, ending: str) -> str:
+    """Cut an ending off, where it is there."""
+    return stem[: len(stem) - len(ending)] if ending and stem.endswith(ending) else stem

@@ -1,0 +1,316 @@
+"""Every file of a folder read once: what each case is like, and what is wrong."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_jax.atomic import atomic_path
+from unet_jax.data.canonical import as_case_image
+from unet_jax.data.reading import read_image, read_label
+from unet_jax.data.sources.folder_layout import Pair
+from unet_jax.data.stored import StoredImage
+from unet_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseTraits:
+    """What is known of one case without its pixels.
+
+    Attributes:
+        id: of the case.
+        patient: folder that it lies in; "" for none.
+        images: the image, or one file a channel.
+        mask: its mask.
+        shape: spatial shape on the case's axes (RAS for NIfTI).
+        channels: of the image.
+        dtype: stored dtype of the image.
+        spacing: millimetres a pixel and axis; None if unknown.
+        values: pixels of each stored label value.
+        lowest: smallest value of the image.
+        highest: largest one.
+        reference: mean and deviation of each channel's non-zero pixels.
+        digest: SHA-256 of the image's pixels, in hexadecimal.
+        label_digest: of the mask's.
+    """
+
+    id: str
+    patient: str
+    images: tuple[str, ...]
+    mask: str
+    shape: tuple[int, ...]
+    channels: int
+    dtype: str
+    spacing: tuple[float, ...] | None
+    values: dict[int, int]
+    lowest: float
+    highest: float
+    reference: tuple[tuple[float, float], ...]
+    digest: str
+    label_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How files are read.
+
+    Attributes:
+        palette: colours of colour masks.
+        palette_tolerance: largest difference of a channel that is forgiven.
+        tiff_axes: axes of TIFF files; "" as they say.
+        slice_axis: axis for the pages of TIFF stacks.
+    """
+
+    palette: tuple[tuple[int, int, int], ...] = ()
+    palette_tolerance: float = 0.0
+    tiff_axes: str = ""
+    slice_axis: int = 2
+
+
+def read_case_image(
+    files: Sequence[str | Path], options: ReadOptions
+) -> tuple[np.ndarray, tuple[float, ...] | None, list[StoredImage]]:
+    """Read the image of a case, one file or one a channel.
+
+    Args:
+        files: in the order of the channels.
+        options: how to read.
+
+    Returns:
+        ``(*spatial, channels)`` on the case's axes, its spacing, and the files as
+        stored.
+
+    Raises:
+        InputError: a file cannot be read, or the channels differ in size.
+    """
+    stored = [read_image(file, tiff_axes=options.tiff_axes or None) for file in files]
+    parts = [as_case_image(one, options.slice_axis) for one in stored]
+    shapes = {part[0].shape[:-1] for part in parts}
+    if len(shapes) > 1:
+        raise InputError(
+            f"{files[0]}: its channels have the sizes {sorted(shapes)}; expected one; "
+            "export them on one grid"
+        )
+    image = parts[0][0]
+    if len(parts) > 1:
+        image = np.concatenate([part[0] for part in parts], axis=-1)
+    return image, parts[0][1], stored
+
+
+def read_case_label(
+    file: str | Path, options: ReadOptions
+) -> tuple[np.ndarray, StoredImage]:
+    """Read the stored label values of a case.
+
+    Args:
+        file: the mask.
+        options: how to read.
+
+    Returns:
+        ``(*spatial)`` integers on the case's axes, and the file as stored.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    axes = options.tiff_axes or None
+    if axes is not None:
+        # The image's channel axis is none of its mask's.
+        axes = axes.replace("C", "").replace("S", "")
+    try:
+        stored = read_label(
+            file,
+            palette=options.palette,
+            tolerance=options.palette_tolerance,
+            tiff_axes=axes,
+        )
+    except InputError:
+        if axes is None:
+            raise
+        stored = read_label(
+            file, palette=options.palette, tolerance=options.palette_tolerance
+        )
+    values, _, _ = as_case_image(stored, options.slice_axis)
+    return values[..., 0], stored
+
+
+def scan(
+    pairs: Sequence[Pair],
+    options: ReadOptions,
+    *,
+    num_threads: int,
+    cache: Path | None,
+) -> tuple[list[CaseTraits], list[str]]:
+    """Read every case once.
+
+    Args:
+        pairs: the files of each case.
+        options: how to read.
+        num_threads: cases that are read at a time.
+        cache: file that keeps what was found, for files that do not change.
+
+    Returns:
+        The traits of the sound cases, in the order of ``pairs``, and a line for each
+        fault.
+    """
+    kept = _read_cache(cache, options)
+    found: dict[str, Any] = {}
+
+    def one(pair: Pair) -> CaseTraits | list[str]:
+        stamp = _stamp(pair)
+        entry = kept.get(pair.id)
+        if entry is not None and entry["stamp"] == stamp:
+            found[pair.id] = entry
+            return _from_json(entry["traits"])
+        result = _scan_case(pair, options)
+        if isinstance(result, CaseTraits):
+            found[pair.id] = {"stamp": stamp, "traits": dataclasses.asdict(result)}
+        return result
+
+    with ThreadPoolExecutor(max(num_threads, 1)) as pool:
+        results = list(pool.map(one, pairs))
+    if found != kept:
+        _write_cache(cache, options, found)
+    traits = [result for result in results if isinstance(result, CaseTraits)]
+    faults = [line for result in results if isinstance(result, list) for line in result]
+    return traits, faults
+
+
+def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[str]:
+    """Read one case; a list of faults where it has some."""
+    faults = []
+    image = label = None
+    try:
+        image, spacing, stored = read_case_image(pair.images, options)
+    except InputError as error:
+        faults.append(str(error))
+    if pair.mask is None:
+        faults.append(
+            f"{pair.images[0]}: has no mask; expected one of its name; add it or move "
+            "the image away"
+        )
+    else:
+        try:
+            label, stored_label = read_case_label(pair.mask, options)
+        except InputError as error:
+            faults.append(str(error))
+    if image is None or label is None:
+        return faults
+    if label.shape != image.shape[:-1]:
+        return [
+            f"{pair.mask}: size {label.shape}; expected {image.shape[:-1]} as "
+            f"{pair.images[0].name}; export both from one grid"
+        ]
+    one, two = stored[0].affine, stored_label.affine
+    if one is not None and two is not None and not np.allclose(one, two, atol=1e-3):
+        away = float(np.abs(one - two).max())
+        return [
+            f"{pair.mask}: its affine differs from {pair.images[0].name}'s by up to "
+            f"{away:.3g} mm; expected the same; resample it, or copy the header if the "
+            "voxels do match"
+        ]
+    values, counts = _counted(label)
+    return CaseTraits(
+        id=pair.id,
+        patient=pair.patient,
+        images=tuple(map(str, pair.images)),
+        mask=str(pair.mask),
+        shape=tuple(label.shape),
+        channels=image.shape[-1],
+        dtype=str(image.dtype),
+        spacing=spacing,
+        values=dict(zip(values, counts, strict=True)),
+        lowest=float(image.min()),
+        highest=float(image.max()),
+        reference=_reference(image),
+        digest=_digest(image),
+        label_digest=_digest(label),
+    )
+
+
+def _counted(label: np.ndarray) -> tuple[list[int], list[int]]:
+    """Count the pixels of each value."""
+    if label.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(label.ravel())
+        values = np.flatnonzero(counts)
+        return values.tolist(), counts[values].tolist()
+    values, counts = np.unique(label, return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _reference(image: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Return mean and deviation of each channel's non-zero pixels."""
+    pairs = []
+    for channel in range(image.shape[-1]):
+        values = image[..., channel]
+        values = values[values != 0].astype(np.float64)
+        mean = float(values.mean()) if values.size else 0.0
+        deviation = float(values.std()) if values.size else 0.0
+        pairs.append((mean, deviation if deviation > 1e-9 * abs(mean) else 1.0))
+    return tuple(pairs)
+
+
+def _digest(array: np.ndarray) -> str:
+    """Hash shape, dtype and pixels."""
+    digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _stamp(pair: Pair) -> list[list[Any]]:
+    """Return what changes when a file does."""
+    files = [*pair.images, *([pair.mask] if pair.mask else [])]
+    stats = [(file, file.stat()) for file in files]
+    return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+
+
+def _options_key(options: ReadOptions) -> Any:
+    """Return the options as JSON gives them back."""
+    return json.loads(json.dumps(dataclasses.asdict(options)))
+
+
+def _read_cache(cache: Path | None, options: ReadOptions) -> dict[str, Any]:
+    """Read what an earlier start found; nothing where it does not apply."""
+    if cache is None:
+        return {}
+    try:
+        content = json.loads(cache.read_text())
+        if content["options"] == _options_key(options):
+            cases: dict[str, Any] = content["cases"]
+            for entry in cases.values():
+                _from_json(entry["traits"])
+            return cases
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # it is only a cache: the files are read again
+    return {}
+
+
+def _write_cache(
+    cache: Path | None, options: ReadOptions, cases: dict[str, Any]
+) -> None:
+    """Keep what was found."""
+    if cache is None:
+        return
+    content = {"options": _options_key(options), "cases": cases}
+    try:
+        with atomic_path(cache) as temporary:
+            temporary.write_text(json.dumps(content) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"{cache}: cannot be written ({error.strerror}); name a --workdir that can"
+        ) from None
+
+
+def _from_json(values: dict[str, Any]) -> CaseTraits:
+    """Restore traits."""
+    parts = dict(values)
+    for name in ("images", "shape"):
+        parts[name] = tuple(parts[name])
+    parts["spacing"] = None if parts["spacing"] is None else tuple(parts["spacing"])
+    parts["reference"] = tuple((pair[0], pair[1]) for pair in parts["reference"])
+    parts["values"] = {int(key): count for key, count in parts["values"].items()}
+    return CaseTraits(**parts)

@@ -1,0 +1,287 @@
+"""Which cases train, which validate and which are scored: never a patient in two."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unet_jax.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+TRAIN_SHARE, VALIDATION_SHARE, GAP_SHARE = 0.6, 0.2, 0.02
+"""Shares of a single image that its slabs have."""
+
+
+class Part(NamedTuple):
+    """A case of a split, or a slab of one.
+
+    Attributes:
+        id: of the case.
+        start: share of the case's cut axis where the slab begins; 0 for all of it.
+        stop: where it ends; 1 for all of it.
+    """
+
+    id: str
+    start: float = 0.0
+    stop: float = 1.0
+
+
+class Splits(NamedTuple):
+    """The cases of each split.
+
+    Attributes:
+        parts: of "train", "validation" and "test".
+        groups: patient of each case, where the file of splits says so.
+        note: how the splits came about.
+    """
+
+    parts: dict[str, tuple[Part, ...]]
+    groups: dict[str, str]
+    note: str
+
+
+def read_splits(
+    path: Path, *, fold: int
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Read the splits of a JSON or CSV file.
+
+    Args:
+        path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
+            of such dicts, one a fold; or CSV with the columns id, split and, where
+            there are patients, group.
+        fold: entry of a list of folds.
+
+    Returns:
+        Ids by split, and the group of each id (of CSV files with such a column).
+
+    Raises:
+        InputError: the file is missing or of another form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            return _read_csv(path, text)
+        content: Any = json.loads(text)
+    except OSError as error:
+        raise InputError(f"data.splits: {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(
+            f'data.splits: {path} is no JSON ({error}); expected {{"train": [ids], '
+            '"validation": [ids], "test": [ids]}'
+        ) from None
+    if isinstance(content, list):
+        if not 0 <= fold < len(content):
+            raise InputError(
+                f"data.fold: found {fold}, expected 0 to {len(content) - 1}: {path} "
+                f"has {len(content)} folds"
+            )
+        content = content[fold]
+    splits: dict[str, list[str]] = {}
+    for key, ids in content.items() if isinstance(content, dict) else ():
+        name = _NAMES.get(str(key).lower())
+        if name is None or not isinstance(ids, list):
+            raise InputError(
+                f"data.splits: {path} has {key!r}: expected lists of ids under "
+                "'train', 'validation' and 'test'"
+            )
+        splits[name] = [str(one) for one in ids]
+    if not splits.get("train"):
+        raise InputError(f"data.splits: {path} has no ids under 'train'")
+    return splits, {}
+
+
+def _read_csv(path: Path, text: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Read a table with the columns id, split and perhaps group."""
+    rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    columns = set(rows[0]) if rows else set()
+    if not {"id", "split"} <= columns:
+        raise InputError(
+            f"data.splits: {path} has the columns {sorted(map(str, columns))}, "
+            "expected id and split (and, where there are patients, group)"
+        )
+    splits: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, start=2):
+        name = _NAMES.get(str(row["split"]).strip().lower())
+        if name is None:
+            raise InputError(
+                f"data.splits: {path} line {number}: split {row['split']!r}, expected "
+                "train, validation or test"
+            )
+        splits.setdefault(name, []).append(str(row["id"]).strip())
+    if "train" not in splits:
+        raise InputError(f"data.splits: {path} has no row of split 'train'")
+    column = "group" if "group" in columns else "patient"
+    groups = {
+        str(row["id"]).strip(): str(row[column]).strip()
+        for row in rows
+        if row.get(column)
+    }
+    return splits, groups
+
+
+def draw_splits(
+    groups: Mapping[str, str],
+    *,
+    seed: int,
+    test_share: float,
+    validation_share: float,
+    fold: int,
+    folds: int,
+) -> Splits:
+    """Draw the splits by group.
+
+    Args:
+        groups: the group of each case.
+        seed: of the draw.
+        test_share: share of the groups for the test split.
+        validation_share: share of the groups for validation, where there is no fold.
+        fold: which of the folds validates; -1 for none.
+        folds: parts that all groups but those of the test split are cut into.
+
+    Returns:
+        The splits; with fewer than three groups, slabs of their cases.
+
+    Raises:
+        InputError: more folds than groups.
+    """
+    names = sorted(set(groups.values()))
+    if len(names) < 3:
+        return _few_groups(groups, names)
+    shuffled = np.random.default_rng(seed).permutation(names).tolist()
+    count = round(test_share * len(names))
+    count = min(max(count, 1 if test_share > 0 else 0), len(names) - 2)
+    test, rest = set(shuffled[:count]), shuffled[count:]
+    validation = _drawn(rest, validation_share, fold, folds)
+    note = f"{len(names)} groups drawn with seed {seed}"
+    if fold >= 0:
+        note += f", fold {fold} of {folds}"
+    chosen = {
+        group: "test"
+        if group in test
+        else "validation"
+        if group in validation
+        else "train"
+        for group in names
+    }
+    parts = {
+        split: tuple(
+            Part(one) for one in sorted(groups) if chosen[groups[one]] == split
+        )
+        for split in SPLITS
+    }
+    if not test:
+        parts["test"] = parts["validation"]
+        note += "; no test split: the validation split is scored"
+    return Splits(parts, {}, note)
+
+
+def _drawn(rest: Sequence[str], share: float, fold: int, folds: int) -> set[str]:
+    """Choose the groups that validate."""
+    if fold < 0:
+        return set(rest[: min(max(round(share * len(rest)), 1), len(rest) - 1)])
+    if fold >= folds:
+        raise InputError(f"data.fold: found {fold}, expected 0 to {folds - 1}")
+    if folds > len(rest):
+        raise InputError(
+            f"data.folds: found {folds}, expected at most {len(rest)}, the groups that "
+            "are not in the test split"
+        )
+    return set(rest[fold::folds])
+
+
+def _few_groups(groups: Mapping[str, str], names: Sequence[str]) -> Splits:
+    """Cut cases into slabs where there are too few groups to draw from."""
+    note = (
+        "slabs of the same image, with a gap between them: such a score is no claim "
+        "about new images"
+    )
+    first = [one for one in sorted(groups) if groups[one] == names[0]]
+    validate_at = TRAIN_SHARE + GAP_SHARE
+    if len(names) == 1:
+        test_at = validate_at + VALIDATION_SHARE - GAP_SHARE
+        bounds = {
+            "train": (0.0, TRAIN_SHARE),
+            "validation": (validate_at, test_at),
+            "test": (test_at + GAP_SHARE, 1.0),
+        }
+        parts = {
+            split: tuple(Part(one, *bounds[split]) for one in first) for split in SPLITS
+        }
+        return Splits(parts, {}, f"1 group: {note}")
+    train, validation = slabs(first)
+    other = tuple(Part(one) for one in sorted(groups) if groups[one] == names[1])
+    parts = {"train": train, "validation": validation, "test": other}
+    return Splits(parts, {}, f"2 groups: one is the test split, the other {note}")
+
+
+def slabs(ids: Sequence[str]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Cut each case into a slab for training and one for validation.
+
+    Args:
+        ids: of the cases.
+
+    Returns:
+        The parts for training and for validation.
+    """
+    stop = 1 - VALIDATION_SHARE - GAP_SHARE
+    train = tuple(Part(one, 0.0, stop) for one in ids)
+    return train, tuple(Part(one, stop + GAP_SHARE, 1.0) for one in ids)
+
+
+def named_splits(
+    named: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str],
+    *,
+    seed: int,
+    validation_share: float,
+    fold: int,
+    folds: int,
+) -> Splits:
+    """Complete the splits that a user named.
+
+    Args:
+        named: ids by split; they are those of ``groups``.
+        groups: the group of each case.
+        seed: of the draw of a validation split that is not named.
+        validation_share: its share of the training groups.
+        fold: which of the folds validates; -1 for none.
+        folds: parts of the training groups.
+
+    Returns:
+        The splits.
+
+    Raises:
+        InputError: more folds than groups.
+    """
+    parts = {
+        split: tuple(Part(one) for one in named.get(split, ())) for split in SPLITS
+    }
+    note = "as the file of splits says"
+    if not parts["validation"]:
+        names = sorted({groups[one] for one in named["train"]})
+        if len(names) < 2:
+            parts["train"], parts["validation"] = slabs(list(named["train"]))
+            note += "; validation on a slab of the training images"
+        else:
+            shuffled = np.random.default_rng(seed).permutation(names).tolist()
+            chosen = _drawn(shuffled, validation_share, fold, folds)
+            cases = parts["train"]
+            parts["train"] = tuple(p for p in cases if groups[p.id] not in chosen)
+            parts["validation"] = tuple(p for p in cases if groups[p.id] in chosen)
+            note += f"; validation drawn from train with seed {seed}"
+    if not parts["test"]:
+        parts["test"] = parts["validation"]
+        note += "; no test split: the validation split is scored"
+    return Splits(parts, {}, note)
