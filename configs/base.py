@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
     config.train = train = ConfigDict()
     train.steps = 1000  # may change: updates of the parameters
     train.max_minutes = 0.0  # may change: end by the clock instead; 0 = by the steps
-    train.memory_gib = 1.0  # activations of a step, where the data choose the patch
+    train.memory_gib = 0.25  # activations of a step, where the data choose the patch
     train.max_patch = 256  # pixels that no axis of a chosen 2-D patch exceeds
     train.batch_size = 8  # crops an update, over all devices
     train.patch_size = (96, 96)  # pixels of a crop; its length makes the net 2-D or 3-D

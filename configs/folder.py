@@ -23,10 +23,18 @@ def get_config() -> ConfigDict:
         config.data.slice_axis = config_dict.placeholder(int)
         config.data.crop_nonzero = config_dict.placeholder(bool)
         config.data.intensity = config_dict.placeholder(str)
+        config.augment.spatial_axes_flip = config_dict.placeholder(tuple)
+        config.augment.rotation_degrees_2d = config_dict.placeholder(tuple)
         config.train.patch_size = config_dict.placeholder(tuple)
         config.train.batch_size = config_dict.placeholder(int)
     config.model.name = "unet"
     config.model.norm = "batch"
+    # A few minutes see each image a few times: little augmentation suffices.
+    config.augment.elastic_probability = 0.0
+    config.augment.low_resolution_probability = 0.0
+    config.augment.blur_probability = 0.0
+    config.augment.gamma_inverted_probability = 0.0
+    config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))
     config.train.steps = 2000
     config.optimizer.warmup_steps = 100
     return config

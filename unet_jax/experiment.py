@@ -240,7 +240,7 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
     Raises:
         InputError: a value is out of bounds.
     """
-    options = config.augment.to_dict()
+    options = {k: v for k, v in config.augment.to_dict().items() if v is not None}
     if not options.pop("enabled"):
         return None
     try:

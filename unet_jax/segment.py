@@ -3,17 +3,24 @@
 This is the chain that validation, the test split and prediction on new files share.
 """
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
-from unet_jax.inference.sliding_window import predict_probabilities
+from unet_jax.inference.postprocess import Step, apply_steps
+from unet_jax.inference.sliding_window import stream_bands
+
+Reference = tuple[tuple[float, float], ...] | None
+"""Mean and deviation of each channel of a whole scan, see ``Case``."""
 
 
 class PredictFn(Protocol):
@@ -25,11 +32,13 @@ class PredictFn(Protocol):
         spacing: tuple[float, ...] | None,
         *,
         name: str = "image",
-        reference: tuple[tuple[float, float], ...] | None = None,
+        reference: Reference = None,
+        probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
         """Segment ``(*spatial, channels)`` into labels ``(*spatial)``.
 
-        ``name`` is what messages call the image, ``reference`` that of its ``Case``.
+        ``name`` is what messages call the image, ``reference`` that of its ``Case``;
+        ``probabilities`` ``(*spatial, classes)`` is filled where it is given.
         """
         ...
 
@@ -60,7 +69,7 @@ def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
 
 
 def make_forward(
-    model: nn.Module,
+    model: nn.Module, *, mirror_axes: Sequence[int] = ()
 ) -> Callable[[dict[str, Any], np.ndarray], jax.Array]:
     """Build ``forward(variables, windows) -> probabilities``, compiled once.
 
@@ -68,17 +77,26 @@ def make_forward(
 
     Args:
         model: the network.
+        mirror_axes: spatial axes; the result is the mean over all ways to mirror them.
 
     Returns:
         A function of variables and ``(windows, *window, channels)`` float32.
     """
     devices = np.asarray(jax.local_devices())
     mesh = Mesh(devices, ("d",))
+    flips = [
+        tuple(1 + axis for axis in chosen)
+        for count in range(len(mirror_axes) + 1)
+        for chosen in itertools.combinations(mirror_axes, count)
+    ]
 
     @jax.jit
     def forward(variables, windows):
-        logits = model.apply(variables, windows, train=False)
-        return jax.nn.softmax(logits, axis=-1)
+        total = 0.0
+        for flip in flips:
+            logits = model.apply(variables, jnp.flip(windows, flip), train=False)
+            total += jnp.flip(jax.nn.softmax(logits, axis=-1), flip)
+        return total / len(flips)
 
     def placed(variables, windows):
         split = len(windows) % len(devices) == 0
@@ -86,6 +104,190 @@ def make_forward(
         return forward(variables, jax.device_put(windows, NamedSharding(mesh, spec)))
 
     return placed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A trained network bound to the preprocessing that it was trained with.
+
+    Attributes:
+        forward: from `make_forward`.
+        variables: parameters and statistics of the network.
+        preprocessing: learnt from the training split.
+        num_classes: of the network.
+        window: pixels of the network's output for a window.
+        margin: pixels that its input has more, on each side.
+        multiple: number that windows start at multiples of, an axis.
+        overlap: share of a window that its neighbour covers too.
+        window_batch: windows in one pass of the network.
+        steps: what is done to the labels afterwards.
+    """
+
+    forward: Callable[[dict[str, Any], np.ndarray], jax.Array]
+    variables: dict[str, Any]
+    preprocessing: Preprocessing
+    num_classes: int
+    window: tuple[int, ...]
+    margin: tuple[int, ...]
+    multiple: tuple[int, ...]
+    overlap: float
+    window_batch: int
+    steps: tuple[Step, ...] = ()
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        name: str = "image",
+        reference: Reference = None,
+        probabilities: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Segment an image, see `PredictFn`."""
+        axis = self.band_axis(image.shape[:-1])
+        planes = self.probability_planes(
+            image, spacing, axis=axis, name=name, reference=reference
+        )
+        labels = _best_classes(
+            planes, image.shape[:-1], axis, self.num_classes, probabilities
+        )
+        return apply_steps(labels, self.steps)
+
+    def band_axis(self, shape: Sequence[int]) -> int:
+        """Choose the axis along which the scores of a band take the least memory.
+
+        Args:
+            shape: spatial shape of an image.
+
+        Returns:
+            The axis: the longest but for the window's own size along it.
+        """
+        window = self._windows(len(shape))[0]
+        return min(
+            range(len(shape)), key=lambda axis: (window[axis] / shape[axis], axis)
+        )
+
+    def probability_planes(
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        axis: int,
+        name: str = "image",
+        reference: Reference = None,
+    ) -> Iterator[np.ndarray]:
+        """Give the probabilities of each plane of an image, in order.
+
+        Args:
+            image: ``(*spatial, channels)``.
+            spacing: millimetres a pixel and axis, or None.
+            axis: that planes are taken along.
+            name: what messages call the image.
+            reference: see `Case`.
+
+        Yields:
+            ``(*rest, classes)`` float32 on the image's own grid; valid until the next.
+        """
+        prepared, inverse = self.preprocessing.apply(
+            image, spacing, name=name, reference=reference
+        )
+        window, margin, multiple, squeezed = self._windows(prepared.ndim - 1)
+
+        def first(sizes: Sequence[int]) -> tuple[int, ...]:
+            return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
+
+        slices = (
+            None if squeezed is None else 1 + first(range(len(window))).index(squeezed)
+        )
+
+        def forward(windows: np.ndarray) -> np.ndarray:
+            if slices is not None:
+                windows = windows.squeeze(slices)
+            scores = np.asarray(self.forward(self.variables, windows))
+            return scores if slices is None else np.expand_dims(scores, slices)
+
+        bands = stream_bands(
+            forward,
+            np.moveaxis(prepared, axis, 0),
+            window=first(window),
+            num_classes=self.num_classes,
+            overlap=self.overlap,
+            batch_size=self.window_batch,
+            margin=first(margin),
+            multiple=first(multiple),
+        )
+        return inverse.planes(bands, axis=axis, num_classes=self.num_classes)
+
+    def _windows(
+        self, axes: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int | None]:
+        """Window, margin and multiple for an image, and the axis of single slices."""
+        stack = stack_axis(self.preprocessing, axes)
+        if stack is None:
+            return self.window, self.margin, self.multiple, None
+
+        def with_slices(sizes: tuple[int, ...], single: int) -> tuple[int, ...]:
+            return (*sizes[:stack], single, *sizes[stack:])
+
+        return (
+            with_slices(self.window, 1),
+            with_slices(self.margin, 0),
+            with_slices(self.multiple, 1),
+            stack,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ensemble:
+    """The mean of the probabilities of several networks, on the image's own grid.
+
+    Attributes:
+        members: at least one; of the same classes.
+        steps: what is done to the labels afterwards.
+    """
+
+    members: tuple[Segmenter, ...]
+    steps: tuple[Step, ...] = ()
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        name: str = "image",
+        reference: Reference = None,
+        probabilities: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Segment an image, see `PredictFn`."""
+        axis = self.members[0].band_axis(image.shape[:-1])
+        streams = [
+            member.probability_planes(
+                image, spacing, axis=axis, name=name, reference=reference
+            )
+            for member in self.members
+        ]
+        means = (sum(planes) / len(planes) for planes in zip(*streams, strict=True))
+        classes = self.members[0].num_classes
+        labels = _best_classes(means, image.shape[:-1], axis, classes, probabilities)
+        return apply_steps(labels, self.steps)
+
+
+def _best_classes(
+    planes: Iterator[np.ndarray],
+    shape: tuple[int, ...],
+    axis: int,
+    num_classes: int,
+    probabilities: np.ndarray | None,
+) -> np.ndarray:
+    """Keep the likeliest class of each pixel, and the probabilities where asked to."""
+    labels = np.zeros(shape, np.uint8 if num_classes <= 256 else np.uint16)
+    rows = np.moveaxis(labels, axis, 0)
+    kept = None if probabilities is None else np.moveaxis(probabilities, axis, 0)
+    for index, plane in enumerate(planes):
+        rows[index] = plane.argmax(axis=-1)
+        if kept is not None:
+            kept[index] = plane
+    return labels
 
 
 def make_predict_fn(
@@ -97,7 +299,10 @@ def make_predict_fn(
     patch_size: tuple[int, ...],
     overlap: float,
     window_batch: int,
-) -> PredictFn:
+    margin: tuple[int, ...] | None = None,
+    multiple: tuple[int, ...] | None = None,
+    steps: tuple[Step, ...] = (),
+) -> Segmenter:
     """Bind a trained network to the preprocessing that it was trained with.
 
     Args:
@@ -108,34 +313,24 @@ def make_predict_fn(
         patch_size: pixels of a window, those of training.
         overlap: share of a window that its neighbour covers too.
         window_batch: windows in one pass of the network.
+        margin: pixels on each side that a network without padding gives no scores for.
+        multiple: its total stride.
+        steps: what is done to the labels afterwards.
 
     Returns:
         A ``predict_fn(image, spacing) -> labels`` on the image's own grid.
     """
-
-    def predict_fn(
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        name: str = "image",
-        reference: tuple[tuple[float, float], ...] | None = None,
-    ) -> np.ndarray:
-        prepared, inverse = preprocessing.apply(
-            image, spacing, name=name, reference=reference
-        )
-        axis = stack_axis(preprocessing, prepared.ndim - 1)
-        stack = prepared[None] if axis is None else np.moveaxis(prepared, axis, 0)
-        probabilities = predict_probabilities(
-            lambda windows: np.asarray(forward(variables, windows)),
-            np.ascontiguousarray(stack),
-            window=patch_size,
-            num_classes=num_classes,
-            overlap=overlap,
-            batch_size=window_batch,
-        )
-        scores = (
-            probabilities[0] if axis is None else np.moveaxis(probabilities, 0, axis)
-        )
-        return inverse.labels(scores)
-
-    return predict_fn
+    margin = margin or (0,) * len(patch_size)
+    window = tuple(n - 2 * lost for n, lost in zip(patch_size, margin, strict=True))
+    return Segmenter(
+        forward=forward,
+        variables=variables,
+        preprocessing=preprocessing,
+        num_classes=num_classes,
+        window=window,
+        margin=margin,
+        multiple=multiple or (1,) * len(patch_size),
+        overlap=overlap,
+        window_batch=window_batch,
+        steps=steps,
+    )

@@ -64,6 +64,8 @@ FROM_DATA = (
     "data.intensity",
     "train.patch_size",
     "train.batch_size",
+    "augment.spatial_axes_flip",
+    "augment.rotation_degrees_2d",
 )
 """Keys that may be None for the folder source: the data fill them in."""
 
@@ -237,12 +239,16 @@ def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
         "data.intensity": chosen.intensity,
         "train.patch_size": chosen.patch_size,
         "train.batch_size": chosen.batch_size,
+        "augment.spatial_axes_flip": chosen.flip_axes,
+        "augment.rotation_degrees_2d": chosen.rotation_degrees,
     }
     if config.model.name == "unet":
         values["model.features"] = chosen.features
         if config.model.features is None:
             values["model.kernel_sizes"] = chosen.kernel_sizes
             values["model.strides"] = chosen.strides
+        stages = len(config.model.features or chosen.features)
+        values["model.deep_supervision"] = min(2, max(0, stages - 2))
     filled = config.copy_and_resolve_references()
     with filled.unlocked():
         for key, value in values.items():

@@ -42,10 +42,8 @@ def test_coordinates_are_limited_a_class_and_spread_over_it():
     ("shape", "patch_size"),
     [((9, 7), (4, 5)), ((9, 7), (9, 7)), ((5, 8, 7), (2, 8, 3)), ((31,), (6,))],
 )
-@pytest.mark.parametrize("foreground_oversampling", [0.0, 1.0])
-def test_patches_are_contiguous_parts_of_both(
-    shape, patch_size, foreground_oversampling
-):
+@pytest.mark.parametrize("centred", [False, True])
+def test_patches_are_contiguous_parts_of_both(shape, patch_size, centred):
     image, label = _numbered(*shape)
     coordinates = _coordinates(label, num_classes=label.size, limit=1)
     for seed in range(20):
@@ -54,7 +52,7 @@ def test_patches_are_contiguous_parts_of_both(
             label,
             coordinates,
             patch_size=patch_size,
-            foreground_oversampling=foreground_oversampling,
+            centred=centred,
             rng=_rng(seed),
         )
         assert crop.shape == (*patch_size, 1)
@@ -77,7 +75,7 @@ def test_uniform_patches_reach_every_position_equally():
                 label,
                 (),
                 patch_size=(4, 4),
-                foreground_oversampling=0.0,
+                centred=False,
                 rng=_rng(seed),
             )[1][0, 0]
         )
@@ -96,7 +94,7 @@ def test_smaller_images_are_padded_around_and_the_padding_is_ignored():
         label,
         _coordinates(label),
         patch_size=(8, 4),
-        foreground_oversampling=1.0,
+        centred=True,
         rng=_rng(),
     )
     assert crop.shape == (8, 4, 2)
@@ -110,7 +108,7 @@ def test_patches_are_copies():
     image, label = _numbered(4, 4)
     before = image.copy(), label.copy()
     crop, crop_label = draw_patch(
-        image, label, (), patch_size=(4, 4), foreground_oversampling=0.0, rng=_rng()
+        image, label, (), patch_size=(4, 4), centred=False, rng=_rng()
     )
     crop[:], crop_label[:] = -7, -7
     np.testing.assert_array_equal(image, before[0])
@@ -125,7 +123,7 @@ def _two_dots():
     return np.zeros((60, 60, 1), np.float32), label
 
 
-def _centres(label, *, foreground_oversampling, draws=900):
+def _centres(label, *, centred, draws=900):
     image = np.zeros((*label.shape, 1), np.float32)
     coordinates = _coordinates(label)
     return np.array(
@@ -135,7 +133,7 @@ def _centres(label, *, foreground_oversampling, draws=900):
                 label,
                 coordinates,
                 patch_size=(7, 7),
-                foreground_oversampling=foreground_oversampling,
+                centred=centred,
                 rng=_rng(seed),
             )[1][3, 3]
             for seed in range(draws)
@@ -145,18 +143,17 @@ def _centres(label, *, foreground_oversampling, draws=900):
 
 def test_centred_patches_have_every_present_class_as_often():
     _, label = _two_dots()
-    centres = _centres(label, foreground_oversampling=1.0)
+    centres = _centres(label, centred=True)
     assert set(centres) == {1, 3}
     assert abs(np.mean(centres == 1) - 0.5) < 0.07
 
 
-def test_share_of_centred_patches():
+def test_other_patches_are_anywhere():
     _, label = _two_dots()
-    centres = _centres(label, foreground_oversampling=1 / 3)
+    centres = _centres(label, centred=False)
+    assert abs(np.mean(centres == 3) - 100 / 54**2) < 0.03
     # A uniform position meets the lone pixel of class 1 once in 54 * 54 times.
-    assert abs(np.mean(centres == 1) - 1 / 6) < 0.05
-    assert abs(np.mean(centres == 3) - (1 / 6 + 2 / 3 * 100 / 54**2)) < 0.05
-    assert 1 not in _centres(label, foreground_oversampling=0.0, draws=200)
+    assert np.mean(centres == 1) < 0.01
 
 
 def test_centred_patches_at_the_border_stay_inside_and_hold_the_pixel():
@@ -167,7 +164,7 @@ def test_centred_patches_at_the_border_stay_inside_and_hold_the_pixel():
         label,
         _coordinates(label),
         patch_size=(4, 4),
-        foreground_oversampling=1.0,
+        centred=True,
         rng=_rng(),
     )
     np.testing.assert_array_equal(crop, label[:4, 5:])
@@ -181,7 +178,7 @@ def test_background_or_nothing_to_centre_on():
             label,
             _coordinates(label),
             patch_size=(3, 3),
-            foreground_oversampling=1.0,
+            centred=True,
             rng=_rng(),
         )
         np.testing.assert_array_equal(crop, label[:3, :3])
@@ -195,6 +192,6 @@ def test_wrong_number_of_axes():
             label,
             (),
             patch_size=(2, 2, 2),
-            foreground_oversampling=0.0,
+            centred=False,
             rng=_rng(),
         )

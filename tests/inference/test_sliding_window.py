@@ -1,9 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from unet_jax.inference.sliding_window import (
     importance_map,
-    predict_probabilities,
+    stream_bands,
     window_starts,
 )
 
@@ -20,9 +22,15 @@ def test_windows_cover_the_axis_and_overlap(size, window, overlap):
     assert (steps <= max(1, window * (1 - overlap))).all()
 
 
+def test_starts_are_multiples_and_reach_the_end():
+    for size in (3, 9, 30, 31):
+        starts = window_starts(size, 9, 0.0, multiple=4)
+        assert all(start % 4 == 0 for start in starts)
+        assert starts[-1] + 9 >= size
+        assert max(np.diff([*starts, starts[-1]])) <= 9
+
+
 def test_impossible_windows_are_refused():
-    with pytest.raises(ValueError, match=r"size: found 3, .* at least the window 4"):
-        window_starts(3, 4, 0.5)
     with pytest.raises(ValueError, match=r"overlap: found 1.0"):
         window_starts(8, 4, 1.0)
 
@@ -45,55 +53,117 @@ def _pointwise(windows):
     return np.concatenate([first, 1 - first], axis=-1)
 
 
+def _blurred(windows):
+    """Return two classes that depend on the whole window."""
+    axes = tuple(range(1, windows.ndim - 1))
+    return _pointwise(windows + windows.mean(axis=axes, keepdims=True))
+
+
+def _blended(forward, image, *, window, **options):
+    """All bands of an image, put together; they come in order and without gaps."""
+    options = {"num_classes": 2, "overlap": 0.5, "batch_size": 3, **options}
+    parts, expected = [], 0
+    for first, band in stream_bands(forward, image, window=window, **options):
+        assert first == expected
+        parts.append(band.copy())
+        expected += len(band)
+    return np.concatenate(parts)
+
+
+def _image(*spatial, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(*spatial, 1)).astype(np.float32)
+
+
 @pytest.mark.parametrize("spatial", [(4, 4), (9, 13), (3, 17), (2, 3), (5, 4, 7)])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_a_pointwise_network_is_blended_to_itself(spatial, batch_size):
-    images = np.random.default_rng(0).normal(size=(2, *spatial, 1)).astype(np.float32)
-    shapes = set()
+    image, shapes = _image(*spatial), set()
 
     def forward(windows):
         shapes.add(windows.shape)
         return _pointwise(windows)
 
     window = (4,) * len(spatial)
-    result = predict_probabilities(
-        forward,
-        images,
-        window=window,
-        num_classes=2,
-        overlap=0.5,
-        batch_size=batch_size,
-    )
-    assert result.shape == (2, *spatial, 2)
-    np.testing.assert_allclose(result, _pointwise(images), atol=1e-6)
+    result = _blended(forward, image, window=window, batch_size=batch_size)
+    np.testing.assert_allclose(result, _pointwise(image), atol=1e-6)
     # One shape, so the network is compiled once for all image sizes.
     assert shapes == {(batch_size, *window, 1)}
 
 
+def test_slices_are_windows_of_one_plane():
+    image = _image(7, 9, 6)
+    result = _blended(_pointwise, image, window=(1, 4, 4), batch_size=8)
+    np.testing.assert_allclose(result, _pointwise(image), atol=1e-6)
+
+
 def test_one_window_is_the_plain_forward_pass():
-    images = np.random.default_rng(1).normal(size=(1, 6, 6, 1)).astype(np.float32)
+    image = _image(6, 6)
+    result = _blended(_blurred, image, window=(6, 6), batch_size=1)
+    np.testing.assert_allclose(result, _blurred(image[None])[0], rtol=1e-6)
 
+
+@pytest.mark.parametrize("spatial", [(13, 9), (13, 7, 5)])
+def test_blending_is_the_weighted_mean_of_all_windows(spatial):
+    image, window = _image(*spatial), (4,) * len(spatial)
+    total, weights = np.zeros((*spatial, 2)), np.zeros((*spatial, 1))
+    importance = importance_map(window)[..., None].astype(np.float64)
+    starts = [window_starts(n, 4, 0.5) for n in spatial]
+    for place in np.ndindex(*map(len, starts)):
+        at = [line[i] for line, i in zip(starts, place, strict=True)]
+        region = tuple(slice(first, first + 4) for first in at)
+        total[region] += importance * _blurred(image[region][None])[0]
+        weights[region] += importance
+    for batch_size in (1, 2, 5, 64):
+        result = _blended(_blurred, image, window=window, batch_size=batch_size)
+        np.testing.assert_allclose(result, total / weights, atol=2e-6)
+
+
+def test_constant_scores_stay_constant():
     def forward(windows):
-        scores = windows + windows.mean(axis=(1, 2), keepdims=True)
-        return np.concatenate([scores, -scores], axis=-1)
+        return np.broadcast_to(np.float32([0.25, 0.75]), (*windows.shape[:-1], 2))
 
-    result = predict_probabilities(
-        forward, images, window=(6, 6), num_classes=2, overlap=0.5, batch_size=1
+    result = _blended(forward, _image(11, 10, 9), window=(4, 5, 3), overlap=0.7)
+    np.testing.assert_allclose(result[..., 0], 0.25, rtol=1e-6)
+    np.testing.assert_allclose(result[..., 1], 0.75, rtol=1e-6)
+
+
+def _eroded(windows):
+    """A network without padding: the sum over a 5x5 window, at even places alike."""
+    size = windows.shape[1] - 4
+    parts = [windows[:, i : i + size, j : j + size] for i in range(5) for j in range(5)]
+    return _pointwise(sum(parts))
+
+
+def test_tiles_of_a_network_without_padding_equal_one_pass():
+    image = _image(23, 30)
+    tiled = _blended(
+        _eroded, image, window=(8, 8), margin=(2, 2), multiple=(4, 4), overlap=0.0
     )
-    np.testing.assert_allclose(result, forward(images), atol=1e-6)
+    mirrored = np.pad(image, [(2, 2), (2, 2), (0, 0)], mode="reflect")
+    size = 23
+    rows = sum(mirrored[i : i + size, j : j + 30] for i in range(5) for j in range(5))
+    np.testing.assert_allclose(tiled, _pointwise(rows), atol=1e-5)
 
 
-def test_the_middle_of_a_window_counts_more_than_its_border():
-    # Each window says how far a pixel is from its own middle.
-    images = np.zeros((1, 12, 1), np.float32)
-    distance = np.abs(np.arange(8) - 3.5)[None, :, None]
+def _peak(length):
+    """Largest memory beside the image, of scores for a long image."""
+    image = np.zeros((length, 24, 20, 1), np.float32)
 
     def forward(windows):
-        return np.repeat(distance, len(windows), axis=0)
+        return np.zeros((*windows.shape[:-1], 12), np.float32)
 
-    result = predict_probabilities(
-        forward, images, window=(8,), num_classes=1, overlap=0.5, batch_size=2
-    )[0, :, 0]
-    # Pixel 5 is 1.5 from the middle of window 0 and 2.5 from that of window 4.
-    near, far = np.exp(-0.5 * 1.5**2), np.exp(-0.5 * 2.5**2)
-    assert result[5] == pytest.approx((1.5 * near + 2.5 * far) / (near + far), rel=1e-5)
+    tracemalloc.start()
+    options = {"num_classes": 12, "overlap": 0.5, "batch_size": 2}
+    for _ in stream_bands(forward, image, window=(8, 8, 8), **options):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_first_axis():
+    _peak(32)  # what is made once
+    short, long = _peak(32), _peak(8 * 32)
+    assert long < 1.1 * short
+    assert long < 0.2 * 8 * 32 * 24 * 20 * 12 * 4  # all probabilities

@@ -123,6 +123,8 @@ class Settings:
         features: channels of each stage.
         kernel_sizes: of each stage.
         strides: between the stages.
+        flip_axes: axes of the network that may be mirrored.
+        rotation_degrees: angle of a picture or slice.
     """
 
     dims: int
@@ -134,6 +136,8 @@ class Settings:
     features: tuple[int, ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
     strides: tuple[tuple[int, ...], ...]
+    flip_axes: tuple[int, ...]
+    rotation_degrees: tuple[float, float]
 
 
 def suggest(
@@ -174,7 +178,7 @@ def suggest(
         del shape[slice_axis], sizes[slice_axis]
     limit = max_patch if dims == 2 else 128
     budget = memory_bytes / (_COPIES * _BYTES)
-    smallest_batch = batch_size or (8 if dims == 2 else 2)
+    smallest_batch = batch_size or (4 if dims == 2 else 2)
     chosen = patch_size or _largest_patch(
         shape, sizes, limit, budget / smallest_batch, base_features, max_features
     )
@@ -183,16 +187,21 @@ def suggest(
     if patch_size is None:
         chosen = _to_multiples(chosen, strides)
     cost = _activations(chosen, strides, features)
+    # Photographs have an up and a down; what a microscope sees has not.
+    photographs = data.axes == 2 and data.channels == 3
+    upright = photographs or data.axes == 3
     return Settings(
         dims=dims,
         slice_axis=slice_axis,
         intensity=_intensity(data),
         crop_nonzero=data.axes == 3,
         patch_size=chosen,
-        batch_size=batch_size or int(min(16, max(smallest_batch, budget // cost))),
+        batch_size=batch_size or _even(budget / cost, least=smallest_batch, most=16),
         features=features,
         kernel_sizes=kernels,
         strides=strides,
+        flip_axes=(1,) if photographs else tuple(range(dims)),
+        rotation_degrees=(-30.0, 30.0) if upright else (-180.0, 180.0),
     )
 
 
@@ -203,6 +212,11 @@ def _intensity(data: Fingerprint) -> str:
     if data.channels == 3 and data.dtypes == ("uint8",):
         return "full_range"
     return "zscore"
+
+
+def _even(value: float, *, least: int, most: int) -> int:
+    """Round down to an even number within limits: batches divide among devices."""
+    return min(max(int(value) // 2 * 2, least), most)
 
 
 def _features(stages: int, base: int, most: int) -> tuple[int, ...]:
@@ -261,11 +275,11 @@ def _largest_patch(
 def _to_multiples(
     patch: Sequence[int], strides: Sequence[Sequence[int]]
 ) -> tuple[int, ...]:
-    """Round each axis down to a multiple of its total stride, or up if it is small."""
+    """Round each axis to a multiple of its total stride."""
     totals = [math.prod(axis) for axis in zip(*strides, strict=True)]
     totals = totals or [1] * len(patch)
     return tuple(
-        max(size // total, 1) * total if size % total != size else total
+        max(round(size / total), 1) * total
         for size, total in zip(patch, totals, strict=True)
     )
 

@@ -43,15 +43,15 @@ def draw_patch(
     coordinates: Sequence[np.ndarray],
     *,
     patch_size: Sequence[int],
-    foreground_oversampling: float,
+    centred: bool,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one crop of exactly ``patch_size``, determined by ``rng`` alone.
 
-    With probability ``foreground_oversampling`` it is centred on a random stored pixel
-    of a random present class, every class being as likely however small it is, and
-    moved inside where it would leave the image. Background takes part only where
-    nothing else is present. Otherwise every position is as likely.
+    A centred one has its centre on a random stored pixel of a random present class,
+    every class being as likely however small it is, and is moved inside where it would
+    leave the image. Background takes part only where nothing else is present. Any other
+    may lie anywhere.
 
     An image smaller than the patch is put in its middle. The padding is 0, the mean of
     a z-scored image, and its label ``IGNORE``, so that it counts for nothing in a loss.
@@ -61,7 +61,7 @@ def draw_patch(
         label: ``(*spatial)`` signed integers.
         coordinates: of this label, from ``class_coordinates``.
         patch_size: pixels of the crop on each spatial axis.
-        foreground_oversampling: share of centred crops, in [0, 1].
+        centred: whether to centre it on a class.
         rng: the only source of chance.
 
     Returns:
@@ -76,7 +76,7 @@ def draw_patch(
             f"expected {label.ndim} for a label of shape {label.shape}"
         )
     centre = None
-    if rng.random() < foreground_oversampling:
+    if centred:
         centre = _foreground_pixel(label.shape, coordinates, rng)
     start = _patch_start(label.shape, patch_size, centre, rng)
     return (

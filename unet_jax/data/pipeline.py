@@ -116,6 +116,38 @@ class PreparedCases:
             return Example(image, label, self._coordinates[case][0])
         return Example(image[index], label[index], self._coordinates[case][index])
 
+    def with_foreground(self, number: int, rng: np.random.Generator) -> int:
+        """Choose another slice of the same case for one that is all background.
+
+        Most slices of a volume with a few lesions have none: crops centred on one must
+        come from the others.
+
+        Args:
+            number: of an example.
+            rng: the only source of chance.
+
+        Returns:
+            The same example where it has a class above background or is no slice; else
+            one that has a random one of the classes of its case, if there are any.
+        """
+        case, index = self._examples[number]
+        if index is None:
+            return number
+        self.case(case)
+        slices = self._coordinates[case]
+        classes = range(1, self._num_classes)
+        if any(len(slices[index][one]) for one in classes):
+            return number
+        having = [
+            [place for place, found in enumerate(slices) if len(found[one])]
+            for one in classes
+        ]
+        having = [places for places in having if places]
+        if not having:
+            return number
+        places = having[rng.integers(len(having))]
+        return number - index + places[rng.integers(len(places))]
+
     def case(self, case: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the prepared image and label of one case.
 
@@ -389,11 +421,15 @@ class _LoadPart:
 
     def _draw(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw the crop for one place in the order."""
+        rng, number = _rng(self.seed, _CROP, place), self.order[place]
+        centred = bool(rng.random() < self.foreground_oversampling)
+        if centred:
+            number = self.prepared.with_foreground(number, rng)
         return draw_patch(
-            *self.prepared[self.order[place]],
+            *self.prepared[number],
             patch_size=self.patch_size,
-            foreground_oversampling=self.foreground_oversampling,
-            rng=_rng(self.seed, _CROP, place),
+            centred=centred,
+            rng=rng,
         )
 
 

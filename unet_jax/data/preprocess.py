@@ -8,7 +8,7 @@ run. Its ``apply`` crops, scales intensities and resamples, in that order, and g
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import nibabel
@@ -48,15 +48,15 @@ def to_canonical(
         affine: ``(4, 4)`` from voxel index to millimetres.
 
     Returns:
-        The same voxels in RAS order, the millimetres a voxel on each RAS axis, and
-        what ``from_canonical`` needs.
+        A view of the same voxels in RAS order, the millimetres a voxel on each RAS
+        axis, and what ``from_canonical`` needs.
     """
     codes = nibabel.orientations.io_orientation(affine)
     axes, flips = codes.astype(int).T.tolist()
     sizes = np.sqrt(np.sum(np.asarray(affine, np.float64)[:3, :3] ** 2, axis=0))
     spacing = tuple(float(sizes[axes.index(axis)]) for axis in range(3))
-    # Contiguous, so that sums run in the same order however the volume was stored.
-    turned = np.ascontiguousarray(nibabel.orientations.apply_orientation(image, codes))
+    # A view: a copy of a large volume would stay beside it.
+    turned = nibabel.orientations.apply_orientation(image, codes)
     return turned, spacing, Orientation(tuple(axes), tuple(flips))
 
 
@@ -111,7 +111,10 @@ class Inverse:
         if values.shape == self.grid and values.dtype.kind in "ui":
             kept = _nearest(values, inside)
         elif values.shape[:-1] == self.grid:
-            kept = _best_class(values, inside)
+            classes = values.shape[-1]
+            planes = self.planes(iter([(0, values)]), axis=0, num_classes=classes)
+            dtype = np.uint8 if classes <= 256 else np.uint16
+            return np.stack([plane.argmax(axis=-1).astype(dtype) for plane in planes])
         else:
             raise ValueError(
                 f"{values.dtype} of shape {values.shape} on a grid of {self.grid}; "
@@ -122,6 +125,85 @@ class Inverse:
         whole = np.zeros(self.shape, kept.dtype)
         whole[_slices(self.box)] = kept
         return whole
+
+    def planes(
+        self,
+        bands: Iterator[tuple[int, np.ndarray]],
+        *,
+        axis: int,
+        num_classes: int,
+    ) -> Iterator[np.ndarray]:
+        """Bring scores back plane by plane, holding no more than two of them.
+
+        Args:
+            bands: first plane and scores ``(planes, *rest, classes)`` of bands in
+                order, planes of the training grid along ``axis``; ``rest`` are its
+                other axes.
+            axis: that planes are taken along.
+            num_classes: of the scores.
+
+        Yields:
+            Scores ``(*rest, classes)`` of each plane of the grid that came in,
+            interpolated linearly, in order; class 0 has 1 where it was cropped away.
+            A plane is valid until the next is asked for.
+        """
+        rest = tuple(n for other, n in enumerate(self.shape) if other != axis)
+        boxes = [part for other, part in enumerate(self.box) if other != axis]
+        inside = tuple(stop - start for start, stop in boxes)
+        empty = np.zeros((*rest, num_classes), np.float32)
+        empty[..., 0] = 1
+        start, stop = self.box[axis]
+        yield from (empty for _ in range(start))
+        for plane in _between(bands, self.grid[axis], stop - start, inside):
+            if inside == rest:
+                yield plane
+                continue
+            whole = empty.copy()
+            whole[_slices(tuple(boxes))] = plane
+            yield whole
+        yield from (empty for _ in range(self.shape[axis] - stop))
+
+
+def _between(
+    bands: Iterator[tuple[int, np.ndarray]],
+    size: int,
+    wanted: int,
+    plane_shape: tuple[int, ...],
+) -> Iterator[np.ndarray]:
+    """Interpolate from ``size`` planes to ``wanted`` ones, each of ``plane_shape``."""
+    resized = (
+        _resized_plane(plane, plane_shape, copy=size != wanted)
+        for _, band in bands
+        for plane in band
+    )
+    if size == wanted:
+        yield from resized
+        return
+    below, lower = next(resized), 0
+    above = below
+    for index in range(wanted):
+        place = min(max((index + 0.5) * size / wanted - 0.5, 0.0), size - 1.0)
+        while lower < int(place) or (above is below and place > lower):
+            if above is not below:
+                below, lower = above, lower + 1
+            following = next(resized, None)
+            above = below if following is None else following
+            if following is None:
+                break
+        share = place - lower
+        yield below if share <= 0 else (1 - share) * below + share * above
+
+
+def _resized_plane(
+    plane: np.ndarray, shape: tuple[int, ...], *, copy: bool
+) -> np.ndarray:
+    """Interpolate the scores of one plane, one class at a time."""
+    if plane.shape[:-1] == shape:
+        return plane.astype(np.float32, copy=copy)
+    resized = np.empty((*shape, plane.shape[-1]), np.float32)
+    for index in range(plane.shape[-1]):
+        resized[..., index] = _linear(plane[..., index].astype(np.float32), shape)
+    return resized
 
 
 def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
@@ -262,13 +344,13 @@ class Preprocessing:
         grid = self._grid(cropped.shape[:-1], spacing)
         lines = self._lines(cropped, name, reference)
         array = np.empty((*grid, self.channels), np.float32)
-        for channel, (lower, upper, offset, scale) in enumerate(lines):
-            # In float64: a 16-bit copy of an 8-bit image must give the same array.
-            values = cropped[..., channel].astype(np.float64)
-            np.clip(values, lower, upper, out=values)
-            values -= offset
-            values /= scale
-            array[..., channel] = _shrunk_or_grown(values.astype(np.float32), grid)
+        for channel, line in enumerate(lines):
+            if grid == cropped.shape[:-1]:
+                _scale(cropped[..., channel], line, out=array[..., channel])
+                continue
+            values = np.empty(cropped.shape[:-1], np.float32)
+            _scale(cropped[..., channel], line, out=values)
+            array[..., channel] = _shrunk_or_grown(values, grid)
         return array, Inverse(image.shape[:-1], box, grid)
 
     def _check(self, image: np.ndarray, name: str) -> None:
@@ -468,9 +550,31 @@ def _clipped_statistics(values: np.ndarray) -> ChannelStatistics:
     return ChannelStatistics(float(lower), float(upper), line.mean, line.deviation)
 
 
+def _scale(channel: np.ndarray, line: ChannelStatistics, *, out: np.ndarray) -> None:
+    """Clip, shift and divide, a plane at a time: float64 takes eight bytes a pixel."""
+    for source, target in zip(channel, out, strict=True):
+        # In float64: a 16-bit copy of an 8-bit image must give the same array.
+        values = source.astype(np.float64)
+        np.clip(values, line.lower, line.upper, out=values)
+        values -= line.mean
+        values /= line.deviation
+        target[...] = values
+
+
 def _nonzero_line(channel: np.ndarray) -> ChannelStatistics:
     """Return mean and deviation of the non-zero pixels, and no clip."""
-    return _line(channel[channel != 0].astype(np.float64))
+    planes = (plane[plane != 0].astype(np.float64) for plane in channel)
+    sums = [(plane.size, float(plane.sum())) for plane in planes]
+    count = sum(size for size, _ in sums)
+    if not count:
+        return ChannelStatistics(-math.inf, math.inf, 0.0, 1.0)
+    mean = math.fsum(total for _, total in sums) / count
+    planes = (plane[plane != 0].astype(np.float64) for plane in channel)
+    squares = math.fsum(float(np.square(plane - mean).sum()) for plane in planes)
+    deviation = math.sqrt(squares / count)
+    if deviation <= 1e-9 * abs(mean):
+        deviation = 1.0
+    return ChannelStatistics(-math.inf, math.inf, mean, deviation)
 
 
 def _line(values: np.ndarray) -> ChannelStatistics:
@@ -548,15 +652,3 @@ def _nearest(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         for new, old in zip(shape, labels.shape, strict=True)
     ]
     return labels[np.ix_(*indices)]
-
-
-def _best_class(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Interpolate (*grid, classes) one class at a time and keep the largest."""
-    classes = scores.shape[-1]
-    best = np.full(shape, -np.inf, np.float32)
-    labels = np.zeros(shape, np.uint8 if classes <= 256 else np.uint16)
-    for index in range(classes):
-        score = _linear(scores[..., index].astype(np.float32), shape)
-        labels[score > best] = index
-        np.maximum(best, score, out=best)
-    return labels

@@ -111,7 +111,7 @@ class ClockPace:
         self._reserve = float(record.get("reserve_seconds", 0.0))
         self._began = began
         self.is_over = self._used > 0 and self._used + self._reserve >= self._budget
-        self._validate_at = max(self._FIRST * self._budget, self._seconds())
+        self._validate_at = self._seconds() + self._FIRST * self._budget
         self._step, self._first_step = first_step, first_step
         self._training_began = clock()
         self._paused = 0.0
