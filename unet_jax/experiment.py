@@ -1,11 +1,11 @@
 """From a config to the objects of a run. Below this room no ConfigDict is read."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -18,8 +18,10 @@ from unet_jax.data.preprocess import Preprocessing, apply_label, fit
 from unet_jax.data.sources.folder import FolderOptions, open_folder
 from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
+from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.presets import create_model
-from unet_jax.segment import PredictFn, make_forward, make_predict_fn, stack_axis
+from unet_jax.models.unet import UNet, margin, total_stride
+from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.compilation import use_compilation_cache
 from unet_jax.training.optimizer import create_optimizer, create_schedule
@@ -192,7 +194,7 @@ def create_prepared_cases(
     )
 
 
-def create_network(config: ConfigDict, *, axis_name: str | None) -> nn.Module:
+def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet:
     """Build the network of a config.
 
     Args:
@@ -284,7 +286,7 @@ def create_optimizer_and_schedule(
 
 def create_predict_fn_maker(
     config: ConfigDict, preprocessing: Preprocessing
-) -> Callable[[dict[str, Any]], PredictFn]:
+) -> Callable[[dict[str, Any]], Segmenter]:
     """Build ``variables -> predict_fn``; all of them share one compiled network.
 
     Args:
@@ -294,9 +296,11 @@ def create_predict_fn_maker(
     Returns:
         A function of the network's variables.
     """
-    forward = make_forward(create_network(config, axis_name=None))
+    network = create_network(config, axis_name=None)
+    forward = make_forward(network, mirror_axes=_mirror_axes(config))
+    axes = len(config.train.patch_size)
 
-    def with_variables(variables: dict[str, Any]) -> PredictFn:
+    def with_variables(variables: dict[str, Any]) -> Segmenter:
         return make_predict_fn(
             forward,
             variables,
@@ -305,9 +309,23 @@ def create_predict_fn_maker(
             patch_size=tuple(config.train.patch_size),
             overlap=config.eval.overlap,
             window_batch=config.eval.window_batch,
+            margin=margin(network, axes),
+            multiple=total_stride(network, axes)
+            if network.padding == "VALID"
+            else None,
         )
 
     return with_variables
+
+
+def _mirror_axes(config: ConfigDict) -> tuple[int, ...]:
+    """Axes to mirror in inference: those that training mirrored."""
+    augment = config.augment
+    trained = augment.enabled and augment.flip_probability > 0
+    if not (config.eval.mirror and trained):
+        return ()
+    axes = len(config.train.patch_size)
+    return tuple(axis for axis in augment.spatial_axes_flip if axis < axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,7 +342,7 @@ class TrainedRun:
     config: ConfigDict
     preprocessing: Preprocessing
     step: int | None
-    predict_fn: PredictFn
+    predict_fn: Segmenter
 
 
 def load_run(workdir: pathlib.Path) -> TrainedRun:
@@ -353,7 +371,38 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
         "batch_stats": state.get("batch_stats") or {},
     }
     predict_fn = create_predict_fn_maker(config, preprocessing)(variables)
+    steps = read_steps(workdir, config.eval.postprocess)
+    predict_fn = dataclasses.replace(predict_fn, steps=steps)
     return TrainedRun(config, preprocessing, step, predict_fn)
+
+
+def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
+    """Return what is done to the labels of a run: as configured, or as it was chosen.
+
+    Args:
+        workdir: folder of the run.
+        wanted: ``eval.postprocess`` of its config.
+
+    Returns:
+        The steps; () for "auto" before they are chosen.
+
+    Raises:
+        InputError: the steps are of another form.
+    """
+    path = workdir / "postprocess.json"
+    if wanted == "auto":
+        if not path.exists():
+            return ()
+        wanted = json.loads(path.read_text())["steps"]
+    try:
+        steps = tuple((str(name), int(index), number) for name, index, number in wanted)
+        apply_steps(np.zeros((1, 1), np.uint8), steps)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"eval.postprocess: {error}; expected 'auto', or steps such as "
+            "(('largest_component', 1, None), ('min_size', 1, 20))"
+        ) from None
+    return steps
 
 
 def _tuples(value: Any) -> Any:

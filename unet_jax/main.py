@@ -30,6 +30,9 @@ flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config.na
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
 flags.DEFINE_string("input", None, "predict: an image file, or a folder of them.")
 flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
+flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
+flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
+flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
@@ -62,6 +65,12 @@ def run() -> None:
 
             train_and_evaluate(config, _workdir(), profile=profile)
         case "evaluate":
+            if FLAGS.workdirs:
+                from unet_jax.score import evaluate_ensemble
+
+                folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
+                evaluate_ensemble(folders, output=_ensemble_folder())
+                return
             workdir = _workdir()
             from unet_jax.score import evaluate_run
 
@@ -73,7 +82,13 @@ def run() -> None:
                     raise InputError(f"--mode=predict needs --{name}=PATH")
             from unet_jax.predict import predict_files
 
-            predict_files(workdir, input_path=FLAGS.input, output_folder=FLAGS.output)
+            predict_files(
+                workdir,
+                input_path=FLAGS.input,
+                output_folder=FLAGS.output,
+                probabilities=FLAGS.probabilities,
+                contours=FLAGS.contours,
+            )
 
 
 def _config() -> ConfigDict:
@@ -92,6 +107,14 @@ def _workdir() -> pathlib.Path:
     if FLAGS.config is None:
         raise InputError(f"--mode={FLAGS.mode} needs --workdir=FOLDER of a run")
     return pathlib.Path("runs") / FLAGS.config.name
+
+
+def _ensemble_folder() -> pathlib.Path:
+    """Return the folder for an ensemble's scores."""
+    if FLAGS.workdir:
+        return pathlib.Path(FLAGS.workdir)
+    names = "+".join(pathlib.Path(folder).name for folder in FLAGS.workdirs)
+    return pathlib.Path("runs") / f"ensemble_{names}"
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

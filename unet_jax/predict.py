@@ -1,12 +1,16 @@
 """Files in, label maps out, with the network of a finished run."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 
-from unet_jax.data.preprocess import from_canonical, to_canonical
+from unet_jax.atomic import atomic_path
+from unet_jax.data.canonical import as_case_image
+from unet_jax.data.contours import write_contours
+from unet_jax.data.preprocess import to_canonical
 from unet_jax.data.reading import list_images, read_image
-from unet_jax.data.stored import StoredImage, output_name
+from unet_jax.data.stored import StoredImage, file_suffix, output_name
 from unet_jax.data.writing import label_statistics, write_csv, write_label_map
 from unet_jax.errors import InputError
 from unet_jax.experiment import TrainedRun, load_run
@@ -14,7 +18,12 @@ from unet_jax.report.overlay import overlay, write_figure
 
 
 def predict_files(
-    workdir: pathlib.Path, *, input_path: str, output_folder: str
+    workdir: pathlib.Path,
+    *,
+    input_path: str,
+    output_folder: str,
+    probabilities: bool = False,
+    contours: bool = False,
 ) -> list[pathlib.Path]:
     """Segment images with the best checkpoint of a run.
 
@@ -22,6 +31,9 @@ def predict_files(
         workdir: folder of the run; nothing else is needed.
         input_path: an image file, or a folder of them.
         output_folder: for the label maps, ``overlays/`` and ``classes.csv``.
+        probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
+            the grid of the file, as ``<name>.probabilities.npy``.
+        contours: write the outlines too, as ``<name>.geojson``.
 
     Returns:
         The label maps.
@@ -32,6 +44,11 @@ def predict_files(
     """
     files = list_images(input_path)
     folder = pathlib.Path(output_folder)
+    if folder.resolve() == files[0].parent.resolve():
+        raise InputError(
+            f"--output {folder}: is the folder of the images, whose files could be "
+            "overwritten; name another"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -44,10 +61,20 @@ def predict_files(
     for number, file in enumerate(files, start=1):
         try:
             stored = read_image(file)
-            labels = _segment(run, stored)
+            labels = _segment(run, stored, folder if probabilities else None)
             target = write_label_map(
                 folder, stored, labels, tuple(run.config.data.class_colors)
             )
+            if contours:
+                write_contours(
+                    folder / f"{_stem(file)}.geojson",
+                    labels,
+                    class_names=tuple(run.config.data.class_names),
+                    class_colors=tuple(run.config.data.class_colors),
+                    slice_axis=0
+                    if stored.kind == "tiff"
+                    else run.config.data.slice_axis,
+                )
         except InputError as error:
             failures.append(str(error))
             print(f"[{number}/{len(files)}] {file}: FAILED")
@@ -71,22 +98,33 @@ def predict_files(
     return written
 
 
-def _segment(run: TrainedRun, stored: StoredImage) -> np.ndarray:
-    """Segment one image on its own grid, whatever its storage order."""
-    name = str(stored.path)
-    if stored.affine is not None:
-        image, spacing, orientation = to_canonical(stored.image, stored.affine)
-        labels = run.predict_fn(image, spacing, name=name)
-        return from_canonical(labels, orientation)
-    if stored.image.ndim == 3:
-        return run.predict_fn(stored.image, stored.spacing, name=name)
-    # A TIFF stack has its pages first and says nothing of the patient's axes.
-    axis = run.preprocessing.slice_axis
-    pages, sizes = np.moveaxis(stored.image, 0, axis), stored.spacing
-    if sizes is not None:
-        sizes = tuple(np.insert(sizes[1:], axis, sizes[0]).tolist())
-    labels = run.predict_fn(pages, sizes, name=name)
-    return np.moveaxis(labels, axis, 0)
+def _stem(file: pathlib.Path) -> str:
+    """Return a file's name without its suffix."""
+    return file.name[: -len(file_suffix(file))]
+
+
+def _segment(
+    run: TrainedRun, stored: StoredImage, folder: pathlib.Path | None
+) -> np.ndarray:
+    """Segment one image on its own grid, whatever its storage order.
+
+    With a folder the probabilities are written into it, a plane at a time.
+    """
+    name, axis = str(stored.path), run.preprocessing.slice_axis
+    image, spacing, restore = as_case_image(stored, axis)
+    if folder is None:
+        return restore(run.predict_fn(image, spacing, name=name))
+    path = folder / f"{_stem(stored.path)}.probabilities.npy"
+    shape = (*stored.image.shape[:-1], run.predict_fn.num_classes)
+    with atomic_path(path) as temporary:
+        filled = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.float16, shape=shape
+        )
+        # The same axes as the image has, as a view: what is set in it is in the file.
+        view, _, _ = as_case_image(dataclasses.replace(stored, image=filled), axis)
+        labels = run.predict_fn(image, spacing, name=name, probabilities=view)
+        filled.flush()
+    return restore(labels)
 
 
 def _draw(

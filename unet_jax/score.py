@@ -1,19 +1,27 @@
 """The test split: its table, test_metrics.json, label maps and pictures."""
 
+import dataclasses
+import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from unet_jax.atomic import atomic_path
 from unet_jax.data.case import Case, Source
 from unet_jax.data.stored import StoredImage
 from unet_jax.data.writing import write_label_map
+from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate, write_results
-from unet_jax.experiment import load_run, open_dataset
+from unet_jax.experiment import TrainedRun, load_run, open_dataset
+from unet_jax.inference.postprocess import choose_steps
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.table import results_table
+from unet_jax.segment import Ensemble, PredictFn, Segmenter
+from unet_jax.workdir import check_same_data, read_finished_record
 
 
 def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
@@ -47,15 +55,68 @@ def score_run(
         InputError: there is no run, or its data is gone.
     """
     run = load_run(workdir)
-    config = run.config
     if sources is None:
-        dataset = open_dataset(config, workdir)
-        source = dataset.source("test")
-    else:
-        source = sources["test"]
-    class_names = tuple(config.data.class_names)
-    class_colors = tuple(config.data.class_colors)
+        sources = _sources(run, workdir)
+    predict_fn = run.predict_fn
+    if run.config.eval.postprocess == "auto":
+        predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
     print(f"test split with the checkpoint of step {run.step}:")
+    results = _score(predict_fn, run.config, sources["test"], workdir)
+    results["checkpoint_step"] = run.step
+    write_results(workdir / "test_metrics.json", results)
+    return results
+
+
+def evaluate_ensemble(
+    workdirs: Sequence[pathlib.Path], *, output: pathlib.Path
+) -> dict[str, Any]:
+    """Score the mean of the probabilities of several runs on their test split.
+
+    Args:
+        workdirs: folders of finished runs with the same classes and test split: folds
+            or seeds.
+        output: folder for test_metrics.json, label maps and pictures.
+
+    Returns:
+        The content of test_metrics.json.
+
+    Raises:
+        InputError: a run is missing, or they differ in classes or test split.
+    """
+    runs = [load_run(workdir) for workdir in workdirs]
+    records = [read_finished_record(workdir) for workdir in workdirs]
+    for what, values in (
+        ("data.class_names", [tuple(run.config.data.class_names) for run in runs]),
+        ("the test split", [record["dataset"]["test"] for record in records]),
+    ):
+        for workdir, value in zip(workdirs, values, strict=True):
+            if value != values[0]:
+                raise InputError(
+                    f"--workdirs: {what} of {workdir} differs from that of "
+                    f"{workdirs[0]}; expected runs of one data set and test split"
+                )
+    source = _sources(runs[0], workdirs[0])["test"]
+    steps = runs[0].predict_fn.steps
+    ensemble = Ensemble(tuple(run.predict_fn for run in runs), steps)
+    print(f"test split with the mean of {len(runs)} runs:")
+    results = _score(ensemble, runs[0].config, source, output)
+    results["members"] = [str(workdir) for workdir in workdirs]
+    write_results(output / "test_metrics.json", results)
+    return results
+
+
+def _sources(run: TrainedRun, workdir: pathlib.Path) -> Mapping[str, Source]:
+    """Open the data of a run, if they are still those that it was trained on."""
+    dataset = open_dataset(run.config, workdir)
+    check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
+    return {split: dataset.source(split) for split in ("validation", "test")}
+
+
+def _score(
+    predict_fn: PredictFn, config: ConfigDict, source: Source, folder: pathlib.Path
+) -> dict[str, Any]:
+    """Score the test split, write its label maps and pictures, print the table."""
+    class_names = tuple(config.data.class_names)
     current: list[Case] = []
 
     def cases() -> Iterator[Case]:
@@ -72,23 +133,13 @@ def score_run(
         reference: tuple[tuple[float, float], ...] | None = None,
     ) -> np.ndarray:
         nonlocal drawn
-        labels = run.predict_fn(image, spacing, reference=reference)
         case = current[0]
-        stored = _as_stored(case)
-        write_label_map(workdir / "predictions", stored, labels, class_colors)
+        labels = predict_fn(image, spacing, name=f"case {case.id}", reference=reference)
+        colors = tuple(config.data.class_colors)
+        write_label_map(folder / "predictions", _as_stored(case), labels, colors)
         if drawn < config.log.overlays:
             drawn += 1
-            figure = overlay(
-                case.image,
-                case.label,
-                labels,
-                slice_axis=config.data.slice_axis,
-                spacing=case.spacing,
-                class_names=class_names,
-                class_colors=class_colors,
-                title=case.id,
-            )
-            write_figure(workdir / "figures" / f"{_file_stem(case.id)}.png", figure)
+            _draw(case, labels, config, folder)
         return labels
 
     results = evaluate(
@@ -100,11 +151,50 @@ def score_run(
         tolerance_px=config.eval.tolerance_px,
         slice_axis=config.data.slice_axis,
     )
-    results["checkpoint_step"] = run.step
-    write_results(workdir / "test_metrics.json", results)
     print(results_table(results, class_names))
-    print(f"scores: {workdir / 'test_metrics.json'}, pictures: {workdir / 'figures'}")
+    print(f"scores: {folder / 'test_metrics.json'}, pictures: {folder / 'figures'}")
     return results
+
+
+def _draw(
+    case: Case, labels: np.ndarray, config: ConfigDict, folder: pathlib.Path
+) -> None:
+    """Write the overlay of one case."""
+    figure = overlay(
+        case.image,
+        case.label,
+        labels,
+        slice_axis=config.data.slice_axis,
+        spacing=case.spacing,
+        class_names=tuple(config.data.class_names),
+        class_colors=tuple(config.data.class_colors),
+        title=case.id,
+    )
+    write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
+
+
+def _with_chosen_steps(
+    workdir: pathlib.Path, predict_fn: Segmenter, validation: Source
+) -> Segmenter:
+    """Keep the postprocessing that raises validation Dice, and write down which."""
+    plain = dataclasses.replace(predict_fn, steps=())
+    predictions: list[np.ndarray] = []
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index in range(len(validation)):
+            case = validation[index]
+            if len(predictions) == index:
+                predictions.append(
+                    plain(case.image, case.spacing, reference=case.reference)
+                )
+            assert case.label is not None, "validation has labels"
+            yield predictions[index], case.label
+
+    steps = choose_steps(pairs, num_classes=predict_fn.num_classes)
+    with atomic_path(workdir / "postprocess.json") as temporary:
+        temporary.write_text(json.dumps({"steps": steps}) + "\n")
+    print(f"postprocessing chosen on the validation split: {steps or 'none'}")
+    return dataclasses.replace(predict_fn, steps=steps)
 
 
 def _as_stored(case: Case) -> StoredImage:

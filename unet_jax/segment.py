@@ -266,7 +266,7 @@ class Ensemble:
             )
             for member in self.members
         ]
-        means = (sum(planes) / len(planes) for planes in zip(*streams, strict=True))
+        means = (np.mean(planes, axis=0) for planes in zip(*streams, strict=True))
         classes = self.members[0].num_classes
         labels = _best_classes(means, image.shape[:-1], axis, classes, probabilities)
         return apply_steps(labels, self.steps)

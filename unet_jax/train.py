@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -29,6 +30,7 @@ from unet_jax.experiment import (
     create_prepared_cases,
     fit_preprocessing,
     open_dataset,
+    read_steps,
 )
 from unet_jax.report.curves import write_curves
 from unet_jax.report.progress import Progress
@@ -86,6 +88,7 @@ def train_and_evaluate(
     optimizer, schedule = create_optimizer_and_schedule(config)
     create_loss_terms(config.loss)
     create_augmentation(config)
+    read_steps(workdir, config.eval.postprocess)
     record = read_record(workdir)
     if not has_checkpoint(workdir / "checkpoints"):
         record = None  # it saved nothing: this config may be another
@@ -163,9 +166,11 @@ def train_and_evaluate(
         for step in itertools.count(first_step + 1):
             _trace(profile, step, workdir)
             batch = shard_batch(next(batches), jax.local_device_count())
-            rate = np.float32(schedule(pace.place(step)))
-            state, metrics = compiled(state.replace(learning_rate=rate), batch)
-            window.add(metrics, learning_rate=rate)
+            rate = jnp.float32(schedule(pace.place(step)))
+            state, metrics = compiled(
+                dataclasses.replace(state, learning_rate=rate), batch
+            )
+            window.add(metrics, learning_rate=float(rate))
             evaluates, last = pace.after(step)
             if evaluates or step % config.log.every_steps == 0:
                 window.write(step, writer, last_good=checkpoints.latest_step())

@@ -39,7 +39,10 @@ def test_a_pixel_is_a_square(tmp_path):
     assert ring[0] == ring[-1]
     assert {tuple(corner) for corner in ring} == {(3, 2), (4, 2), (4, 3), (3, 3)}
     assert len(ring) == 5
-    assert feature["properties"]["classification"] == {"name": "b", "color": [0, 255, 0]}
+    assert feature["properties"]["classification"] == {
+        "name": "b",
+        "color": [0, 255, 0],
+    }
     assert feature["properties"]["pixels"] == 1
 
 

@@ -33,10 +33,10 @@ def write_contours(
         class_colors: red, green and blue of each class.
         slice_axis: axis of a volume whose slices are outlined, each by itself.
     """
-    planes = [(None, labels)]
+    planes: list[tuple[int | None, np.ndarray]] = [(None, labels)]
     if labels.ndim == 3:
         stack = np.moveaxis(labels, slice_axis or 0, 0)
-        planes = list(enumerate(stack))
+        planes = [(plane, stack[plane]) for plane in range(len(stack))]
     features = [
         _feature(rings, pixels, plane, class_names[index], class_colors[index])
         for plane, picture in planes

@@ -233,7 +233,8 @@ def _topology(
     neither halved nor mixed by the kernel before the others have caught up.
     """
     extent, size = list(patch), list(sizes)
-    kernels, strides = [], []
+    kernels: list[tuple[int, ...]] = []
+    strides: list[tuple[int, ...]] = []
     mixed = [False] * len(extent)
     while True:
         finest = min(size)

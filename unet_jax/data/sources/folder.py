@@ -222,7 +222,7 @@ def open_folder(
     faults += _mixed(traits)
     groups, wrong = _groups(layout, options.group_regex)
     faults += wrong
-    named, file_groups = None, {}
+    named: dict[str, list[str]] | None = None
     if options.splits:
         path = Path(options.splits).expanduser()
         named, file_groups = read_splits(path, fold=options.fold)

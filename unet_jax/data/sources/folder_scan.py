@@ -257,7 +257,7 @@ def _reference(image: np.ndarray) -> tuple[tuple[float, float], ...]:
 def _digest(array: np.ndarray) -> str:
     """Hash shape, dtype and pixels."""
     digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
