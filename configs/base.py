@@ -136,7 +136,7 @@ def get_config() -> ConfigDict:
     evaluation.every_steps = 250  # may change: steps between validations
     evaluation.train_images = 16  # may change: training images scored beside them
     evaluation.overlap = 0.5  # may change: of the windows of inference
-    evaluation.mirror = False  # may change: mean over mirrored images
+    evaluation.mirror = False  # may change: test: mean over mirrored images
     evaluation.postprocess = ()  # may change: "auto", or (name, class, number) each
     evaluation.window_batch = 8  # may change: windows in one pass of the network
     evaluation.tolerance_mm = 1.0  # may change: of the surface Dice

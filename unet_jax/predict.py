@@ -81,9 +81,8 @@ def predict_files(
             continue
         _draw(run, stored, labels, folder)
         rows += label_statistics(
-            labels,
+            *_without_single_axis(labels, stored.spacing),
             file=file.name,
-            spacing=stored.spacing,
             class_names=tuple(run.config.data.class_names),
         )
         written.append(target)
@@ -96,6 +95,19 @@ def predict_files(
             + " | ".join(failures)
         )
     return written
+
+
+def _without_single_axis(
+    labels: np.ndarray, spacing: tuple[float, ...] | None
+) -> tuple[np.ndarray, tuple[float, ...] | None]:
+    """Count a volume of one slice as the picture that it is."""
+    single = [axis for axis, size in enumerate(labels.shape) if size == 1]
+    if labels.ndim != 3 or len(single) != 1:
+        return labels, spacing
+    axis = single[0]
+    if spacing is not None:
+        spacing = (*spacing[:axis], *spacing[axis + 1 :])
+    return labels.squeeze(axis), spacing
 
 
 def _stem(file: pathlib.Path) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import jax
 from ml_collections import ConfigDict
 
 from unet_jax.data.fingerprint import (
@@ -228,6 +229,7 @@ def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
         patch_size=patch,
         max_patch=config.train.max_patch,
         memory_bytes=config.train.memory_gib * 2**30,
+        accelerated=jax.default_backend() != "cpu",
     )
     names = tuple(data.class_names)
     values = {

@@ -151,12 +151,14 @@ def suggest(
     patch_size: tuple[int, ...] | None,
     max_patch: int,
     memory_bytes: float,
+    accelerated: bool,
 ) -> Settings:
     """Choose settings for a data set.
 
     Args:
         data: its fingerprint.
-        dims: 2 or 3; None for 2 where the data are pictures or thick slices, else 3.
+        dims: 2 or 3; None for 2 where the data are pictures or thick slices or there is
+            no accelerator, else 3.
         slice_axis: axis across the slices; None for the one with the thickest, or 2.
         base_features: channels of the finest stage; each coarser one has twice as many.
         max_features: channels that no stage exceeds.
@@ -164,13 +166,15 @@ def suggest(
         patch_size: pixels of a crop; None for what the budget allows.
         max_patch: pixels that no axis of a 2-D patch exceeds.
         memory_bytes: what the activations of a training step may take.
+        accelerated: whether there is a GPU or TPU. A CPU takes 3-D steps so slowly that
+            slices teach a network more in the same time.
 
     Returns:
         All settings.
     """
     thick = data.thick_axis
     if dims is None:
-        dims = 2 if data.axes == 2 or thick is not None else 3
+        dims = 3 if data.axes == 3 and thick is None and accelerated else 2
     if slice_axis is None:
         slice_axis = 2 if thick is None else thick
     shape, sizes = list(data.shape), list(data.spacing or (1.0,) * data.axes)

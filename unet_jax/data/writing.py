@@ -59,17 +59,17 @@ def write_label_map(
 
 def label_statistics(
     labels: np.ndarray,
+    spacing: tuple[float, ...] | None,
     *,
     file: str,
-    spacing: tuple[float, ...] | None,
     class_names: Sequence[str],
 ) -> list[dict[str, object]]:
     """Count the pixels of every class, and measure them where the spacing is known.
 
     Args:
         labels: ``(*spatial)`` class indices.
-        file: what to write in the column of that name.
         spacing: millimetres a pixel on each spatial axis, or None.
+        file: what to write in the column of that name.
         class_names: one for each class, the background first.
 
     Returns:

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from unet_jax.inference.postprocess import (
+    apply_steps,
+    choose_steps,
+    fill_holes,
+    keep_largest,
+    remove_small,
+)
+from unet_jax.labels import IGNORE
+
+
+def _picture():
+    """Class 1: a ring of 16 pixels and a dot; class 2: one pixel in the ring's hole."""
+    labels = np.zeros((9, 9), np.uint8)
+    labels[1:6, 1:6] = 1
+    labels[2:5, 2:5] = 0
+    labels[3, 3] = 2
+    labels[8, 8] = 1
+    return labels
+
+
+def test_the_largest_component_stays():
+    labels = _picture()
+    expected = labels.copy()
+    expected[8, 8] = 0
+    np.testing.assert_array_equal(keep_largest(labels, index=1), expected)
+    np.testing.assert_array_equal(keep_largest(labels, index=2), labels)
+    np.testing.assert_array_equal(keep_largest(labels, index=3), labels)
+
+
+@pytest.mark.parametrize(("size", "left"), [(1, 17), (2, 16), (16, 16), (17, 0)])
+def test_small_components_go(size, left):
+    found = remove_small(_picture(), index=1, min_size=size)
+    assert (found == 1).sum() == left
+    assert (found == 2).sum() == 1
+
+
+def test_holes_are_filled_but_other_classes_stay():
+    found = fill_holes(_picture(), index=1)
+    assert (found == 1).sum() == 17 + 8
+    assert found[3, 3] == 2
+
+
+def test_components_touch_by_their_sides_in_volumes_too():
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0, 0, 0] = labels[1, 1, 0] = labels[1, 2, 0] = 1
+    found = keep_largest(labels, index=1)
+    assert found.sum() == 2
+    assert found[0, 0, 0] == 0
+
+
+def test_steps_follow_each_other_and_keep_the_dtype():
+    steps = (("largest_component", 1, None), ("fill_holes", 1, None))
+    found = apply_steps(_picture(), steps)
+    assert found.dtype == np.uint8
+    assert (found == 1).sum() == 24
+    np.testing.assert_array_equal(apply_steps(_picture(), ()), _picture())
+    with pytest.raises(ValueError, match="Unknown step 'smooth'; expected one of"):
+        apply_steps(_picture(), (("smooth", 1, None),))
+
+
+def _pairs(predictions, labels):
+    return lambda: zip(predictions, labels, strict=True)
+
+
+def test_a_step_is_kept_only_if_validation_gains():
+    truth = _picture()
+    truth[8, 8] = 0  # the dot is a false positive
+    chosen = choose_steps(_pairs([_picture()] * 2, [truth] * 2), num_classes=3)
+    assert chosen == (("largest_component", 1, None),)
+    # Where the dots are true and the hole is one, nothing may be done.
+    assert choose_steps(_pairs([_picture()], [_picture()]), num_classes=3) == ()
+
+
+def test_the_smallest_size_that_helps_most_is_found_greedily():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((40, 40), np.uint8)
+    truth[3:12, 3:12] = truth[22:30, 25:33] = 1
+    prediction = truth.copy()
+    noise = rng.random(truth.shape) < 0.02
+    prediction[noise] = 1
+    chosen = choose_steps(_pairs([prediction], [truth]), num_classes=2)
+    assert ("min_size", 1, 8) in chosen
+    # Two true components: keeping the largest alone would lose one.
+    assert all(name != "largest_component" for name, _, _ in chosen)
+
+
+def test_ignored_pixels_and_absent_classes_decide_nothing():
+    prediction = _picture()
+    label = _picture().astype(np.int16)
+    label[8, 8] = IGNORE
+    assert choose_steps(_pairs([prediction], [label]), num_classes=4) == ()

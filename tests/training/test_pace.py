@@ -1,0 +1,89 @@
+import pytest
+
+from unet_jax.training.pace import ClockPace, StepPace
+
+
+class _Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def _pace(minutes=10.0, *, clock, record=None, first_step=0):
+    return ClockPace(
+        minutes,
+        schedule_steps=100,
+        record=record or {},
+        first_step=first_step,
+        began=clock.now,
+        clock=clock,
+    )
+
+
+def _train(pace, clock, *, seconds, validation, first=1, stop=10**6):
+    """Take steps of a fixed time; return the validated steps and the last one."""
+    validated = []
+    for step in range(first, stop):
+        place = pace.place(step)
+        clock.now += seconds
+        validates, last = pace.after(step)
+        if validates:
+            clock.now += validation
+            pace.validated(validation)
+            validated.append(step)
+        if last:
+            assert validates
+            return validated, step, place
+    return validated, step, place
+
+
+def test_steps_are_counted_and_validated_at_fixed_ones():
+    pace = StepPace(10, every_steps=4, first_step=0)
+    answers = [pace.after(step) for step in range(1, 11)]
+    assert [step for step, (one, _) in enumerate(answers, 1) if one] == [4, 8, 10]
+    assert [last for _, last in answers] == [False] * 9 + [True]
+    assert (pace.place(1), pace.place(10), pace.total_steps) == (0, 9, 10)
+    assert not pace.is_over
+    assert pace.record() == {}
+    assert StepPace(10, every_steps=4, first_step=10).is_over
+
+
+@pytest.mark.parametrize("validation", [0.5, 20.0])
+def test_the_clock_ends_the_run_with_the_schedule_at_its_end(validation):
+    clock = _Clock()
+    began, pace = clock.now, _pace(clock=clock)
+    clock.now += 30  # data and compilation
+    validated, last, place = _train(pace, clock, seconds=1.0, validation=validation)
+    used = clock.now - began
+    assert 570 <= used <= 601
+    assert 97 < place <= 99  # of the 100 steps that the schedule is written for
+    assert last == validated[-1]
+    share = len(validated) * validation / used
+    assert share < 0.2
+    assert 3 <= len(validated) <= 10
+
+
+def test_a_run_goes_on_with_the_time_that_is_left():
+    clock = _Clock()
+    pace = _pace(clock=clock)
+    _, step, place = _train(pace, clock, seconds=1.0, validation=5.0, stop=300)
+    record = pace.record()
+    clock.now += 10_000  # nothing runs
+    resumed = _pace(clock=clock, record=record, first_step=step)
+    assert not resumed.is_over
+    assert resumed.place(step + 1) == pytest.approx(place, abs=1.0)
+    began = clock.now
+    _train(resumed, clock, seconds=1.0, validation=5.0, first=step + 1)
+    assert record["seconds"] + clock.now - began == pytest.approx(600, abs=10)
+    assert _pace(clock=clock, record=resumed.record()).is_over
+
+
+def test_the_number_of_steps_is_estimated_from_their_time():
+    clock = _Clock()
+    pace = _pace(minutes=1.0, clock=clock)
+    assert pace.total_steps == 100
+    for step in (1, 2, 3, 4):
+        clock.now += 2.0
+        pace.after(step)
+    assert pace.total_steps == 4 + 26
