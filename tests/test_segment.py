@@ -1,11 +1,16 @@
+import dataclasses
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from unet_jax.data.preprocess import Preprocessing
+from unet_jax.data.preprocess import Inverse, Preprocessing
 from unet_jax.errors import InputError
-from unet_jax.segment import make_forward, make_predict_fn, stack_axis
+from unet_jax.models import presets, unet
+from unet_jax.segment import Ensemble, make_forward, make_predict_fn, stack_axis
 
 
 class _Sign(nn.Module):
@@ -96,3 +101,121 @@ def test_messages_name_the_image():
     predict_fn = _predict_fn(_preprocessing(2), (6, 6))
     with pytest.raises(InputError, match=r"^scan.png: 3 channels; expected 1"):
         predict_fn(np.ones((8, 8, 3), np.uint8), None, name="scan.png")
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape"), [(2, (19, 14)), (2, (9, 14, 5)), (3, (9, 14, 7))]
+)
+def test_planes_along_any_axis_are_the_probabilities(dims, shape):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(*shape, 1)).astype(np.float32) + 3
+    image[:2], image[:, -3:] = 0, 0  # cropped away, and background for sure
+    spacing = (1.0, 2.0, 1.5)[: len(shape)]
+    preprocessing = _preprocessing(dims, spacing=(1.3, 1.6, 1.5)[: len(shape)])
+    predict_fn = _predict_fn(preprocessing, (6,) * dims)
+    stacked = []
+    for axis in range(len(shape)):
+        planes = predict_fn.probability_planes(image, spacing, axis=axis)
+        stacked.append(np.stack([plane.copy() for plane in planes], axis=axis))
+        assert stacked[-1].shape == (*shape, 2)
+        np.testing.assert_allclose(stacked[-1].sum(-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(stacked[-1], stacked[0], atol=2e-5)
+    assert (stacked[0][:2, ..., 0] == 1).all()
+    filled = np.zeros((*shape, 2), np.float16)
+    labels = predict_fn(image, spacing, probabilities=filled)
+    np.testing.assert_array_equal(labels, stacked[0].argmax(-1))
+    np.testing.assert_allclose(filled, stacked[0], atol=1e-3)
+
+
+def test_resampled_scores_come_back_as_interpolation_does():
+    # Linear along each axis: the same as zooming each class by scipy at once.
+    rng = np.random.default_rng(1)
+    grid = rng.random((7, 9, 5, 3)).astype(np.float32)
+    shape = (11, 6, 13)
+    inverse = Inverse(shape, tuple((0, n) for n in shape), grid.shape[:-1])
+    for axis in range(3):
+        moved = np.moveaxis(grid, axis, 0)
+        bands = ((first, moved[first : first + 2]) for first in range(0, len(moved), 2))
+        planes = inverse.planes(bands, axis=axis, num_classes=3)
+        found = np.stack([plane.copy() for plane in planes], axis=axis)
+        for index in range(3):
+            factors = np.divide(shape, grid.shape[:-1])
+            expected = ndimage.zoom(
+                grid[..., index], factors, order=1, mode="nearest", grid_mode=True
+            )
+            np.testing.assert_allclose(found[..., index], expected, atol=1e-5)
+
+
+def test_mirroring_is_the_mean_of_all_ways():
+    class Ramp(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            place = jnp.linspace(-2, 2, x.shape[1])[None, :, None, None]
+            return jnp.concatenate([x * 0, x + place], axis=-1)
+
+    x = np.random.default_rng(0).normal(size=(2, 6, 5, 1)).astype(np.float32)
+    plain = make_forward(Ramp())({}, x)
+    mirrored = make_forward(Ramp(), mirror_axes=(0,))({}, x)
+    turned = make_forward(Ramp())({}, x[:, ::-1])[:, ::-1]
+    np.testing.assert_allclose(mirrored, (plain + turned) / 2, atol=1e-6)
+    assert np.abs(mirrored - plain).max() > 0.1
+    both = make_forward(Ramp(), mirror_axes=(0, 1))({}, x)
+    np.testing.assert_allclose(both, mirrored, atol=1e-6)
+
+
+def test_an_ensemble_is_the_mean_of_the_probabilities():
+    image = np.random.default_rng(0).integers(1, 255, (12, 17, 1)).astype(np.uint8)
+    spacing = (1.0, 1.0)
+    members = tuple(
+        _predict_fn(_preprocessing(2, spacing=(size, size, 1.0)), (6, 6))
+        for size in (1.0, 1.4)
+    )
+    single = []
+    for member in members:
+        filled = np.zeros((12, 17, 2), np.float32)
+        member(image, spacing, probabilities=filled)
+        single.append(filled)
+    assert np.abs(single[0] - single[1]).max() > 0.05
+    mean = np.zeros((12, 17, 2), np.float32)
+    labels = Ensemble(members)(image, spacing, probabilities=mean)
+    np.testing.assert_allclose(mean, (single[0] + single[1]) / 2, atol=1e-6)
+    np.testing.assert_array_equal(labels, mean.argmax(-1))
+
+
+def test_tiles_of_the_network_of_2015_equal_one_pass():
+    # As wide and deep as the paper's, with fewer channels.
+    model = presets.UNet2015(num_classes=2, features=(2, 2, 3, 3, 4))
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 572, 572, 1)))
+    image = np.random.default_rng(0).normal(size=(700, 900, 1)).astype(np.float32)
+    predict_fn = make_predict_fn(
+        make_forward(model),
+        variables,
+        _preprocessing(2, crop_nonzero=False, intensity="zscore"),
+        num_classes=2,
+        patch_size=(572, 572),
+        overlap=0.0,
+        window_batch=2,
+        margin=unet.margin(model, 2),
+        multiple=unet.total_stride(model, 2),
+    )
+    assert predict_fn.window == (388, 388)
+    filled = np.zeros((700, 900, 2), np.float32)
+    predict_fn(image, None, probabilities=filled)
+    values = image[image != 0].astype(np.float64)
+    normal = ((image - values.mean()) / values.std()).astype(np.float32)
+    more = unet.fitting_size(model, (700 + 184, 900 + 184))
+    pads = [(92, size - n - 92) for size, n in zip(more, (700, 900), strict=True)]
+    mirrored = np.pad(normal, [*pads, (0, 0)], mode="reflect")
+    logits = jax.jit(model.apply)(variables, mirrored[None])
+    whole = np.asarray(jax.nn.softmax(logits, axis=-1))[0, :700, :900]
+    assert whole.std() > 1e-3
+    np.testing.assert_allclose(filled, whole, atol=1e-5)
+
+
+def test_steps_are_taken_on_the_labels():
+    image = np.full((9, 12, 1), 1, np.uint8)
+    image[2:6, 2:6] = image[8, 11] = 200
+    plain = _predict_fn(_preprocessing(2), (6, 6))
+    kept = dataclasses.replace(plain, steps=(("largest_component", 1, None),))
+    assert plain(image, None)[8, 11] == 1
+    assert kept(image, None).sum() == 16

@@ -196,15 +196,15 @@ class Segmenter:
         def first(sizes: Sequence[int]) -> tuple[int, ...]:
             return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
 
-        slices = (
-            None if squeezed is None else 1 + first(range(len(window))).index(squeezed)
-        )
-
         def forward(windows: np.ndarray) -> np.ndarray:
-            if slices is not None:
-                windows = windows.squeeze(slices)
+            # The network knows the axes in their own order, and no single slices.
+            windows = np.moveaxis(windows, 1, 1 + axis)
+            if squeezed is not None:
+                windows = windows.squeeze(1 + squeezed)
             scores = np.asarray(self.forward(self.variables, windows))
-            return scores if slices is None else np.expand_dims(scores, slices)
+            if squeezed is not None:
+                scores = np.expand_dims(scores, 1 + squeezed)
+            return np.moveaxis(scores, 1 + axis, 1)
 
         bands = stream_bands(
             forward,

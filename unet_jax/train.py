@@ -166,11 +166,11 @@ def train_and_evaluate(
         for step in itertools.count(first_step + 1):
             _trace(profile, step, workdir)
             batch = shard_batch(next(batches), jax.local_device_count())
-            rate = jnp.float32(schedule(pace.place(step)))
+            rate = float(schedule(pace.place(step)))
             state, metrics = compiled(
-                dataclasses.replace(state, learning_rate=rate), batch
+                dataclasses.replace(state, learning_rate=jnp.float32(rate)), batch
             )
-            window.add(metrics, learning_rate=float(rate))
+            window.add(metrics, learning_rate=rate)
             evaluates, last = pace.after(step)
             if evaluates or step % config.log.every_steps == 0:
                 window.write(step, writer, last_good=checkpoints.latest_step())
