@@ -189,7 +189,7 @@ def test_folds_have_one_test_split_and_their_mean_is_scored(rgb_set, tmp_path):
         _config(rgb_set, **{"data.palette": PALETTE, "seed": 5, "train.steps": 5}),
         other,
     )
-    with pytest.raises(InputError, match="the test split of .*other differs from"):
+    with pytest.raises(InputError, match=r"the test split of .*other differs from"):
         evaluate_ensemble([workdirs[0], other], output=tmp_path / "wrong")
 
 

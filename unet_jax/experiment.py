@@ -285,21 +285,25 @@ def create_optimizer_and_schedule(
 
 
 def create_predict_fn_maker(
-    config: ConfigDict, preprocessing: Preprocessing, *, mirror: bool = False
+    config: ConfigDict, preprocessing: Preprocessing, *, validation: bool
 ) -> Callable[[dict[str, Any]], Segmenter]:
     """Build ``variables -> predict_fn``; all of them share one compiled network.
 
     Args:
         config: the resolved config.
         preprocessing: learnt from the training split.
-        mirror: take the mean over mirrored images too, along the axes that training
-            mirrored. It takes several times as long, so validation does without.
+        validation: for validation between the steps: with its own overlap, and never
+            over mirrored images, which takes several times as long.
 
     Returns:
         A function of the network's variables.
     """
     network = create_network(config, axis_name=None)
-    forward = make_forward(network, mirror_axes=_mirror_axes(config) if mirror else ())
+    mirrored = config.eval.mirror and not validation
+    forward = make_forward(
+        network, mirror_axes=_mirror_axes(config) if mirrored else ()
+    )
+    overlap = config.eval.validation_overlap if validation else config.eval.overlap
     axes = len(config.train.patch_size)
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
@@ -309,7 +313,7 @@ def create_predict_fn_maker(
             preprocessing,
             num_classes=len(config.data.class_names),
             patch_size=tuple(config.train.patch_size),
-            overlap=config.eval.overlap,
+            overlap=overlap,
             window_batch=config.eval.window_batch,
             margin=margin(network, axes),
             multiple=total_stride(network, axes)
@@ -371,9 +375,7 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
         "params": state.get("ema_params") or state["params"],
         "batch_stats": state.get("batch_stats") or {},
     }
-    make_predict_fn = create_predict_fn_maker(
-        config, preprocessing, mirror=config.eval.mirror
-    )
+    make_predict_fn = create_predict_fn_maker(config, preprocessing, validation=False)
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
     predict_fn = dataclasses.replace(predict_fn, steps=steps)

@@ -143,6 +143,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "model.max_features": (1, _MANY),
     "train.max_patch": (8, _MANY),
     "eval.overlap": (0, 0.99),
+    "eval.validation_overlap": (0, 0.99),
     "eval.window_batch": (1, _MANY),
     "eval.tolerance_mm": (0, _MANY),
     "eval.tolerance_px": (0, _MANY),

@@ -149,7 +149,7 @@ def train_and_evaluate(
             },
         )
     )
-    make_predict_fn = create_predict_fn_maker(config, preprocessing)
+    make_predict_fn = create_predict_fn_maker(config, preprocessing, validation=True)
 
     # ---- The loop ----
     with (

@@ -23,6 +23,7 @@ MAY_CHANGE = frozenset(
         "eval.train_images",
         "eval.overlap",
         "eval.mirror",
+        "eval.validation_overlap",
         "eval.postprocess",
         "eval.window_batch",
         "eval.tolerance_mm",
