@@ -22,7 +22,9 @@ def main() -> None:
     config = brain.get_config()
     dataset = open_dataset(config, pathlib.Path("runs") / config.name)
     train = dataset.source("train")
-    values = np.concatenate([case.image[case.image > 0] for case in (train[i] for i in range(len(train)))])
+    values = np.concatenate(
+        [case.image[case.image > 0] for case in (train[i] for i in range(len(train)))]
+    )
     thresholds = threshold_multiotsu(values, classes=3)
 
     def predict_fn(image: np.ndarray, spacing: object) -> np.ndarray:

@@ -401,7 +401,9 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
             return ()
         wanted = json.loads(path.read_text())["steps"]
     try:
-        steps = tuple((str(name), int(index), number) for name, index, number in wanted)
+        steps = tuple(
+            (str(name), int(index), number) for name, index, number in wanted or ()
+        )
         apply_steps(np.zeros((1, 1), np.uint8), steps)
     except (TypeError, ValueError) as error:
         raise InputError(

@@ -231,6 +231,7 @@ def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
         max_patch=config.train.max_patch,
         memory_bytes=config.train.memory_gib * 2**30,
         accelerated=jax.default_backend() != "cpu",
+        devices=jax.device_count(),
     )
     names = tuple(data.class_names)
     values = {

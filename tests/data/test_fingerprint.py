@@ -27,6 +27,7 @@ def _suggest(found, **options):
         "max_patch": 256,
         "memory_bytes": 2**28,
         "accelerated": True,
+        "devices": 1,
         **options,
     }
     return suggest(found, **options)
@@ -96,6 +97,11 @@ def test_more_memory_gives_more_pixels_an_update():
         )
     ]
     assert pixels[0] < pixels[1] < pixels[2]
+
+
+def test_the_batch_divides_among_the_devices():
+    assert _suggest(_found((300, 300)), devices=8).batch_size == 8
+    assert _suggest(_found((300, 300)), devices=3).batch_size % 3 == 0
 
 
 def test_what_is_given_stays():

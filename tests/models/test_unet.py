@@ -51,7 +51,7 @@ def test_parameter_counts_of_the_presets():
         "unet_small": 482388,
         "unet_base": 7762084,
         "unet_2015": 31030658,
-        "residual_encoder": 0,
+        "residual_encoder": 36697284,
     }
 
 

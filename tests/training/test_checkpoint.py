@@ -35,6 +35,7 @@ def _state(seed=0, features=3):
             params=params,
             batch_stats={},
             opt_state=optimizer.init(params),
+            learning_rate=jnp.float32(0.5),
         )
     )
 

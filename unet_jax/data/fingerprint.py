@@ -152,6 +152,7 @@ def suggest(
     max_patch: int,
     memory_bytes: float,
     accelerated: bool,
+    devices: int,
 ) -> Settings:
     """Choose settings for a data set.
 
@@ -168,6 +169,7 @@ def suggest(
         memory_bytes: what the activations of a training step may take.
         accelerated: whether there is a GPU or TPU. A CPU takes 3-D steps so slowly that
             slices teach a network more in the same time.
+        devices: that share a batch; a chosen one divides by them.
 
     Returns:
         All settings.
@@ -200,7 +202,8 @@ def suggest(
         intensity=_intensity(data),
         crop_nonzero=data.axes == 3,
         patch_size=chosen,
-        batch_size=batch_size or _even(budget / cost, least=smallest_batch, most=16),
+        batch_size=batch_size
+        or _divisible(budget / cost, least=smallest_batch, most=16, by=devices),
         features=features,
         kernel_sizes=kernels,
         strides=strides,
@@ -218,9 +221,10 @@ def _intensity(data: Fingerprint) -> str:
     return "zscore"
 
 
-def _even(value: float, *, least: int, most: int) -> int:
-    """Round down to an even number within limits: batches divide among devices."""
-    return min(max(int(value) // 2 * 2, least), most)
+def _divisible(value: float, *, least: int, most: int, by: int) -> int:
+    """Round to an even number within limits, and up to a multiple of the devices."""
+    even = min(max(int(value) // 2 * 2, least), most)
+    return -(-even // by) * by
 
 
 def _features(stages: int, base: int, most: int) -> tuple[int, ...]:

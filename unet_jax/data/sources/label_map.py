@@ -12,6 +12,10 @@ Entry = tuple[int | tuple[int, int], int]
 """A stored value, or the first and last of a range of them, and its class."""
 
 
+_INSTANCES = 8
+"""So many values of a mask of two classes are likelier objects than mistakes."""
+
+
 class LabelMap:
     """Turns stored label values into classes, and refuses values that have none.
 
@@ -127,7 +131,8 @@ class LabelMap:
         values = [int(value) for value in found]
         if not self._given and len(values) <= self._num_classes:
             return [(value, value, index) for index, value in enumerate(values)]
-        if not self._given and self._num_classes == 2 and values[0] == 0:
+        many = len(values) > _INSTANCES
+        if not self._given and self._num_classes == 2 and many and values[0] == 0:
             return [(0, 0, 0), (values[1], values[-1], 1)]
         unknown = self.unknown(values)
         return [*self._ranges, *((value, value, IGNORE) for value in unknown)]
