@@ -139,7 +139,7 @@ def get_config() -> ConfigDict:
     evaluation.validation_overlap = 0.5  # may change: the same, between the steps
     evaluation.mirror = False  # may change: test: mean over mirrored images
     evaluation.postprocess = config_dict.placeholder(object)  # may change: or "auto"
-    evaluation.window_batch = 8  # may change: windows in one pass of the network
+    evaluation.window_batch = 8  # may change: windows in one pass, fewer if large
     evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
     evaluation.tolerance_px = 1.0  # may change: the same where no spacing is known
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -314,7 +315,7 @@ def create_predict_fn_maker(
             num_classes=len(config.data.class_names),
             patch_size=tuple(config.train.patch_size),
             overlap=overlap,
-            window_batch=config.eval.window_batch,
+            window_batch=_window_batch(config),
             margin=margin(network, axes),
             multiple=total_stride(network, axes)
             if network.padding == "VALID"
@@ -322,6 +323,17 @@ def create_predict_fn_maker(
         )
 
     return with_variables
+
+
+_BATCH_BYTES = 2**25
+"""Scores of a batch of windows; a large volume needs the memory for itself."""
+
+
+def _window_batch(config: ConfigDict) -> int:
+    """Windows in one pass: those of the config, or as many as stay small."""
+    pixels = math.prod(config.train.patch_size)
+    fitting = _BATCH_BYTES // (4 * pixels * len(config.data.class_names))
+    return max(1, min(config.eval.window_batch, fitting))
 
 
 def _mirror_axes(config: ConfigDict) -> tuple[int, ...]:
