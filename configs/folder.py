@@ -28,7 +28,6 @@ def get_config() -> ConfigDict:
         config.train.patch_size = config_dict.placeholder(tuple)
         config.train.batch_size = config_dict.placeholder(int)
     config.model.name = "unet"
-    config.model.norm = "batch"
     # A few minutes see each image a few times: little augmentation suffices.
     config.augment.elastic_probability = 0.0
     config.augment.low_resolution_probability = 0.0

@@ -213,7 +213,6 @@ def test_a_network_without_padding_trains_on_the_centres_of_labels(rgb_set, tmp_
         "model.norm": "none",
         "model.features": (4, 8),
         "train.patch_size": (36, 36),
-        "model.deep_supervision": 0,
         "model.dropout": 0.1,
     }
     results = train_and_evaluate(_config(rgb_set, **changes), tmp_path)
@@ -264,6 +263,23 @@ def test_volumes_in_3d_patches_with_chosen_postprocessing(tmp_path):
     agree = (scores.argmax(-1) == labels).mean()
     assert agree > 0.97
     assert (tmp_path / "out/image.geojson").exists()
+
+
+def test_one_volume_of_thick_slices_is_cut_along_them_by_every_start(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.zeros((40, 24, 22), np.uint8)
+    label[:, 6:15, 5:13] = 1
+    image = (100 * label + rng.normal(200, 20, label.shape)).astype(np.int16)
+    (tmp_path / "set").mkdir()
+    for name, pixels in (("scan", image), ("scan_seg", label)):
+        volume = nibabel.Nifti1Image(pixels, np.diag([6.0, 1, 1, 1]))
+        nibabel.save(volume, tmp_path / f"set/{name}.nii.gz")
+    config = _config(tmp_path / "set", **{"train.steps": 10, "eval.every_steps": 5})
+    results = train_and_evaluate(config, tmp_path / "run")
+    assert [row["id"] for row in results["per_case"]] == ["scan[x 33-40]"]
+    before = (tmp_path / "run/test_metrics.json").read_bytes()
+    evaluate_run(tmp_path / "run")
+    assert (tmp_path / "run/test_metrics.json").read_bytes() == before
 
 
 def test_all_faults_are_printed_before_anything_is_trained(tmp_path):

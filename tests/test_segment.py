@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unet_jax.data.preprocess import Inverse, Preprocessing
+from unet_jax.data.grids import Inverse
+from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.models import presets, unet
-from unet_jax.segment import Ensemble, make_forward, make_predict_fn, stack_axis
+from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 
 
 class _Sign(nn.Module):
@@ -115,7 +116,7 @@ def test_planes_along_any_axis_are_the_probabilities(dims, shape):
     predict_fn = _predict_fn(preprocessing, (6,) * dims)
     stacked = []
     for axis in range(len(shape)):
-        planes = predict_fn.probability_planes(image, spacing, axis=axis)
+        planes = predict_fn.members[0].probability_planes(image, spacing, axis=axis)
         stacked.append(np.stack([plane.copy() for plane in planes], axis=axis))
         assert stacked[-1].shape == (*shape, 2)
         np.testing.assert_allclose(stacked[-1].sum(-1), 1, rtol=1e-5)
@@ -177,7 +178,8 @@ def test_an_ensemble_is_the_mean_of_the_probabilities():
         single.append(filled)
     assert np.abs(single[0] - single[1]).max() > 0.05
     mean = np.zeros((12, 17, 2), np.float32)
-    labels = Ensemble(members)(image, spacing, probabilities=mean)
+    together = Segmenter(tuple(one.members[0] for one in members))
+    labels = together(image, spacing, probabilities=mean)
     np.testing.assert_allclose(mean, (single[0] + single[1]) / 2, atol=1e-6)
     np.testing.assert_array_equal(labels, mean.argmax(-1))
 
@@ -198,7 +200,7 @@ def test_tiles_of_the_network_of_2015_equal_one_pass():
         margin=unet.margin(model, 2),
         multiple=unet.total_stride(model, 2),
     )
-    assert predict_fn.window == (388, 388)
+    assert predict_fn.members[0].window == (388, 388)
     filled = np.zeros((700, 900, 2), np.float32)
     predict_fn(image, None, probabilities=filled)
     values = image[image != 0].astype(np.float64)

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
 from unet_jax.data.case import Case, Source
+from unet_jax.data.grids import apply_label
 from unet_jax.data.pipeline import PreparedCases
-from unet_jax.data.preprocess import Preprocessing, apply_label, fit
+from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.data.sources.folder import FolderOptions, open_folder
 from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
@@ -26,7 +27,7 @@ from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axi
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.compilation import use_compilation_cache
 from unet_jax.training.optimizer import create_optimizer, create_schedule
-from unet_jax.workdir import read_finished_record
+from unet_jax.workdir import as_tuples, read_finished_record
 
 SPLITS = ("train", "validation", "test")
 
@@ -375,7 +376,7 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
         InputError: there is no run, or no checkpoint that can be read.
     """
     record = read_finished_record(workdir)
-    config = ConfigDict(_tuples(record["config"]))
+    config = ConfigDict(as_tuples(record["config"]))
     preprocessing = Preprocessing.from_dict(record["preprocessing"])
     use_compilation_cache(config.compilation_cache_dir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
@@ -423,12 +424,3 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
             "(('largest_component', 1, None), ('min_size', 1, 20))"
         ) from None
     return steps
-
-
-def _tuples(value: Any) -> Any:
-    """Turn the lists that JSON made of tuples back."""
-    if isinstance(value, dict):
-        return {key: _tuples(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(entry) for entry in value)
-    return value

@@ -6,9 +6,8 @@ import pathlib
 import numpy as np
 
 from unet_jax.atomic import atomic_path
-from unet_jax.data.canonical import as_case_image
+from unet_jax.data.canonical import as_case_image, to_canonical
 from unet_jax.data.contours import write_contours
-from unet_jax.data.preprocess import to_canonical
 from unet_jax.data.reading import list_images, read_image
 from unet_jax.data.stored import StoredImage, file_suffix, output_name
 from unet_jax.data.writing import label_statistics, write_csv, write_label_map

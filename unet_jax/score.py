@@ -20,7 +20,7 @@ from unet_jax.experiment import TrainedRun, load_run, open_dataset
 from unet_jax.inference.postprocess import choose_steps
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.table import results_table
-from unet_jax.segment import Ensemble, PredictFn, Segmenter
+from unet_jax.segment import PredictFn, Segmenter
 from unet_jax.workdir import check_same_data, read_finished_record
 
 
@@ -96,8 +96,8 @@ def evaluate_ensemble(
                     f"{workdirs[0]}; expected runs of one data set and test split"
                 )
     source = _sources(runs[0], workdirs[0])["test"]
-    steps = runs[0].predict_fn.steps
-    ensemble = Ensemble(tuple(run.predict_fn for run in runs), steps)
+    members = tuple(one for run in runs for one in run.predict_fn.members)
+    ensemble = Segmenter(members, runs[0].predict_fn.steps)
     print(f"test split with the mean of {len(runs)} runs:")
     results = _score(ensemble, runs[0].config, source, output)
     results["members"] = [str(workdir) for workdir in workdirs]
@@ -178,18 +178,12 @@ def _with_chosen_steps(
 ) -> Segmenter:
     """Keep the postprocessing that raises validation Dice, and write down which."""
     plain = dataclasses.replace(predict_fn, steps=())
-    predictions: list[np.ndarray] = []
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index in range(len(validation)):
-            case = validation[index]
-            if len(predictions) == index:
-                predictions.append(
-                    plain(case.image, case.spacing, reference=case.reference)
-                )
-            assert case.label is not None, "validation has labels"
-            yield predictions[index], case.label
-
+    pairs = []
+    for index in range(len(validation)):
+        case = validation[index]
+        assert case.label is not None, "validation has labels"
+        labels = plain(case.image, case.spacing, reference=case.reference)
+        pairs.append((labels, case.label))
     steps = choose_steps(pairs, num_classes=predict_fn.num_classes)
     with atomic_path(workdir / "postprocess.json") as temporary:
         temporary.write_text(json.dumps({"steps": steps}) + "\n")

@@ -107,7 +107,7 @@ def make_forward(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Segmenter:
+class Member:
     """A trained network bound to the preprocessing that it was trained with.
 
     Attributes:
@@ -120,7 +120,6 @@ class Segmenter:
         multiple: number that windows start at multiples of, an axis.
         overlap: share of a window that its neighbour covers too.
         window_batch: windows in one pass of the network.
-        steps: what is done to the labels afterwards.
     """
 
     forward: Callable[[dict[str, Any], np.ndarray], jax.Array]
@@ -132,26 +131,6 @@ class Segmenter:
     multiple: tuple[int, ...]
     overlap: float
     window_batch: int
-    steps: tuple[Step, ...] = ()
-
-    def __call__(
-        self,
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        name: str = "image",
-        reference: Reference = None,
-        probabilities: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Segment an image, see `PredictFn`."""
-        axis = self.band_axis(image.shape[:-1])
-        planes = self.probability_planes(
-            image, spacing, axis=axis, name=name, reference=reference
-        )
-        labels = _best_classes(
-            planes, image.shape[:-1], axis, self.num_classes, probabilities
-        )
-        return apply_steps(labels, self.steps)
 
     def band_axis(self, shape: Sequence[int]) -> int:
         """Choose the axis along which the scores of a band take the least memory.
@@ -238,16 +217,23 @@ class Segmenter:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ensemble:
-    """The mean of the probabilities of several networks, on the image's own grid.
+class Segmenter:
+    """What segments images: a network, or the mean of the probabilities of several.
+
+    The mean is taken on the image's own grid, so that preprocessings may differ.
 
     Attributes:
         members: at least one; of the same classes.
         steps: what is done to the labels afterwards.
     """
 
-    members: tuple[Segmenter, ...]
+    members: tuple[Member, ...]
     steps: tuple[Step, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return self.members[0].num_classes
 
     def __call__(
         self,
@@ -266,9 +252,13 @@ class Ensemble:
             )
             for member in self.members
         ]
-        means = (np.mean(planes, axis=0) for planes in zip(*streams, strict=True))
-        classes = self.members[0].num_classes
-        labels = _best_classes(means, image.shape[:-1], axis, classes, probabilities)
+        means = (
+            planes[0] if len(planes) == 1 else np.mean(planes, axis=0)
+            for planes in zip(*streams, strict=True)
+        )
+        labels = _best_classes(
+            means, image.shape[:-1], axis, self.num_classes, probabilities
+        )
         return apply_steps(labels, self.steps)
 
 
@@ -322,7 +312,7 @@ def make_predict_fn(
     """
     margin = margin or (0,) * len(patch_size)
     window = tuple(n - 2 * lost for n, lost in zip(patch_size, margin, strict=True))
-    return Segmenter(
+    member = Member(
         forward=forward,
         variables=variables,
         preprocessing=preprocessing,
@@ -332,5 +322,5 @@ def make_predict_fn(
         multiple=multiple or (1,) * len(patch_size),
         overlap=overlap,
         window_batch=window_batch,
-        steps=steps,
     )
+    return Segmenter((member,), steps)

@@ -1,7 +1,7 @@
 """Is a config one that a run can be made of, and what the data fill in."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -206,12 +206,16 @@ class FolderData(Protocol):
         ...
 
 
-def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
+def complete_config(
+    config: ConfigDict, data: Any, *, recorded: Mapping[str, Any] | None = None
+) -> ConfigDict:
     """Fill in what a config leaves to the data.
 
     Args:
         config: with None for what is left; it is not changed.
         data: the opened data set; `FolderData` if it is a folder.
+        recorded: config of the run that goes on: what it chose stays, also on another
+            number of devices.
 
     Returns:
         A config without these Nones, locked.
@@ -219,6 +223,24 @@ def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
     if config.data.source != "folder":
         return config
     found = fingerprint(data.traits)
+    values = _chosen(config, data, found)
+    filled = config.copy_and_resolve_references()
+    with filled.unlocked():
+        if not filled.data.label_map:
+            filled.data.label_map = tuple(data.label_map)
+        for key, value in values.items():
+            section, _, name = key.rpartition(".")
+            if filled[section][name] is None:
+                old = None if recorded is None else recorded[section].get(name)
+                filled[section][name] = value if old is None else old
+    for line in data.notes:
+        print(f"data        {line}")
+    print(settings_text(found, filled))
+    return filled.lock()
+
+
+def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[str, Any]:
+    """Choose a value for each key that may be left to the data."""
     patch = config.train.patch_size
     chosen = suggest(
         found,
@@ -237,7 +259,6 @@ def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
     values = {
         "data.class_names": names,
         "data.class_colors": class_colors(len(names)),
-        "data.label_map": tuple(data.label_map),
         "data.slice_axis": chosen.slice_axis,
         "data.crop_nonzero": chosen.crop_nonzero,
         "data.intensity": chosen.intensity,
@@ -246,23 +267,18 @@ def complete_config(config: ConfigDict, data: Any) -> ConfigDict:
         "augment.spatial_axes_flip": chosen.flip_axes,
         "augment.rotation_degrees_2d": chosen.rotation_degrees,
     }
-    if config.model.name == "unet":
-        values["model.features"] = chosen.features
-        if config.model.features is None:
-            values["model.kernel_sizes"] = chosen.kernel_sizes
-            values["model.strides"] = chosen.strides
-        stages = len(config.model.features or chosen.features)
-        values["model.deep_supervision"] = min(2, max(0, stages - 2))
-    filled = config.copy_and_resolve_references()
-    with filled.unlocked():
-        for key, value in values.items():
-            section, _, name = key.rpartition(".")
-            if filled[section][name] in (None, ()):
-                filled[section][name] = value
-    for line in data.notes:
-        print(f"data        {line}")
-    print(settings_text(found, filled))
-    return filled.lock()
+    model = config.model
+    if model.name != "unet":  # a preset has values of its own
+        return values
+    values |= {"model.features": chosen.features, "model.norm": "batch"}
+    if model.features is None:
+        values["model.kernel_sizes"] = chosen.kernel_sizes
+        values["model.strides"] = chosen.strides
+    coarser = max(0, len(model.features or chosen.features) - 2)
+    values["model.deep_supervision"] = (
+        0 if model.padding == "VALID" else min(2, coarser)
+    )
+    return values
 
 
 def settings_text(found: Fingerprint, config: ConfigDict) -> str:

@@ -52,6 +52,7 @@ from unet_jax.training.step import (
 )
 from unet_jax.training.window import MetricWindow
 from unet_jax.workdir import (
+    as_tuples,
     check_same_run,
     make_record,
     read_finished_record,
@@ -95,9 +96,17 @@ def train_and_evaluate(
     use_compilation_cache(config.compilation_cache_dir)
 
     # ---- Data, and the settings that are left to it ----
+    given_axis = config.data.slice_axis
     dataset = open_dataset(config, workdir)
-    config = complete_config(config, dataset)
+    config = complete_config(
+        config,
+        dataset,
+        recorded=None if record is None else as_tuples(record["config"]),
+    )
     check_config(config, complete=True)
+    if config.data.slice_axis != (2 if given_axis is None else given_axis):
+        # As every later start will open it: slabs are cut along the slices.
+        dataset = open_dataset(config, workdir)
     _check_profile(profile, config.train.steps)
     step_function = _create_step(config, optimizer)
     sources = {split: dataset.source(split) for split in SPLITS}

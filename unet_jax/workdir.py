@@ -212,6 +212,22 @@ def _plain(tree: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def as_tuples(value: Any) -> Any:
+    """Turn the lists that JSON made of tuples back.
+
+    Args:
+        value: a tree of dicts and lists.
+
+    Returns:
+        The same tree with tuples.
+    """
+    if isinstance(value, dict):
+        return {key: as_tuples(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return tuple(as_tuples(entry) for entry in value)
+    return value
+
+
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested keys into dotted ones."""
     flat: dict[str, Any] = {}

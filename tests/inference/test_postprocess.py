@@ -62,7 +62,7 @@ def test_steps_follow_each_other_and_keep_the_dtype():
 
 
 def _pairs(predictions, labels):
-    return lambda: zip(predictions, labels, strict=True)
+    return list(zip(predictions, labels, strict=True))
 
 
 def test_a_step_is_kept_only_if_validation_gains():

@@ -1,14 +1,69 @@
 """From a stored image to the axes that a case has, and back."""
 
+import dataclasses
 from collections.abc import Callable
 
+import nibabel
 import numpy as np
 
-from unet_jax.data.preprocess import from_canonical, to_canonical
 from unet_jax.data.stored import StoredImage
 
 Restore = Callable[[np.ndarray], np.ndarray]
 """Brings labels from the case's axes back to those of the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Orientation:
+    """How a stored volume lies: made by ``to_canonical``.
+
+    Attributes:
+        axes: for each stored axis, the RAS axis that it is nearest to.
+        flips: for each stored axis, 1 if it runs the same way, else -1.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[int, int, int]
+
+
+def to_canonical(
+    image: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, tuple[float, ...], Orientation]:
+    """Turn a volume to right, anterior, superior by swapping and flipping axes.
+
+    An oblique volume is not resampled: each axis takes the nearest direction.
+
+    Args:
+        image: ``(x, y, z, channels)`` or ``(x, y, z)`` in stored order.
+        affine: ``(4, 4)`` from voxel index to millimetres.
+
+    Returns:
+        A view of the same voxels in RAS order, the millimetres a voxel on each RAS
+        axis, and what ``from_canonical`` needs.
+    """
+    codes = nibabel.orientations.io_orientation(affine)
+    axes, flips = codes.astype(int).T.tolist()
+    sizes = np.sqrt(np.sum(np.asarray(affine, np.float64)[:3, :3] ** 2, axis=0))
+    spacing = tuple(float(sizes[axes.index(axis)]) for axis in range(3))
+    # A view: a copy of a large volume would stay beside it.
+    turned = nibabel.orientations.apply_orientation(image, codes)
+    return turned, spacing, Orientation(tuple(axes), tuple(flips))
+
+
+def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """Turn a volume in RAS order back to how its image is stored.
+
+    Args:
+        labels: ``(x, y, z)``, more axes may follow.
+        orientation: from ``to_canonical`` of the image.
+
+    Returns:
+        The same voxels in stored order.
+    """
+    stored = np.transpose(labels, (*orientation.axes, *range(3, labels.ndim)))
+    for axis, flip in enumerate(orientation.flips):
+        if flip < 0:
+            stored = np.flip(stored, axis)
+    return np.ascontiguousarray(stored)
 
 
 def as_case_image(

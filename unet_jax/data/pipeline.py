@@ -100,6 +100,7 @@ class PreparedCases:
             shutil.rmtree(store)  # of a run that was killed
         self._cache: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._coordinates: dict[int, list[Coordinates]] = {}
+        self._slices_with: dict[int, list[list[int]]] = {}
         self._cache_lock = threading.Lock()
         self._case_locks = [threading.Lock() for _ in range(len(source))]
         self._examples = self._list_examples(num_threads)
@@ -134,16 +135,8 @@ class PreparedCases:
         if index is None:
             return number
         self.case(case)
-        slices = self._coordinates[case]
-        classes = range(1, self._num_classes)
-        if any(len(slices[index][one]) for one in classes):
-            return number
-        having = [
-            [place for place, found in enumerate(slices) if len(found[one])]
-            for one in classes
-        ]
-        having = [places for places in having if places]
-        if not having:
+        having = self._slices_with[case]
+        if not having or any(index in places for places in having):
             return number
         places = having[rng.integers(len(having))]
         return number - index + places[rng.integers(len(places))]
@@ -170,6 +163,7 @@ class PreparedCases:
             image, label = self._load(case)
             if case not in self._coordinates:
                 self._coordinates[case] = self._find_classes(case, label)
+                self._slices_with[case] = self._find_slices(case)
             with self._cache_lock:
                 self._cache[case] = image, label
                 self._evict()
@@ -225,6 +219,15 @@ class PreparedCases:
                 "change data.label_map or data.class_names"
             )
         return image, label
+
+    def _find_slices(self, case: int) -> list[list[int]]:
+        """List the slices that have a class, for each class above background."""
+        slices = self._coordinates[case]
+        having = [
+            [place for place, found in enumerate(slices) if len(found[one])]
+            for one in range(1, self._num_classes)
+        ]
+        return [places for places in having if places]
 
     def _find_classes(self, case: int, label: np.ndarray) -> list[Coordinates]:
         """Store where the classes are in each example of a case."""

@@ -8,217 +8,18 @@ run. Its ``apply`` crops, scales intensities and resamples, in that order, and g
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import nibabel
 import numpy as np
-from scipy import ndimage
 
 from unet_jax.data.case import Case
+from unet_jax.data.grids import Inverse, shrunk_or_grown, slices
 from unet_jax.errors import InputError
 
 INTENSITIES = ("zscore", "percentile", "full_range")
 _PERCENTILES = (0.5, 99.5)
 _SAMPLE = 1_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Orientation:
-    """How a stored volume lies: made by ``to_canonical``.
-
-    Attributes:
-        axes: for each stored axis, the RAS axis that it is nearest to.
-        flips: for each stored axis, 1 if it runs the same way, else -1.
-    """
-
-    axes: tuple[int, int, int]
-    flips: tuple[int, int, int]
-
-
-def to_canonical(
-    image: np.ndarray, affine: np.ndarray
-) -> tuple[np.ndarray, tuple[float, ...], Orientation]:
-    """Turn a volume to right, anterior, superior by swapping and flipping axes.
-
-    An oblique volume is not resampled: each axis takes the nearest direction.
-
-    Args:
-        image: ``(x, y, z, channels)`` or ``(x, y, z)`` in stored order.
-        affine: ``(4, 4)`` from voxel index to millimetres.
-
-    Returns:
-        A view of the same voxels in RAS order, the millimetres a voxel on each RAS
-        axis, and what ``from_canonical`` needs.
-    """
-    codes = nibabel.orientations.io_orientation(affine)
-    axes, flips = codes.astype(int).T.tolist()
-    sizes = np.sqrt(np.sum(np.asarray(affine, np.float64)[:3, :3] ** 2, axis=0))
-    spacing = tuple(float(sizes[axes.index(axis)]) for axis in range(3))
-    # A view: a copy of a large volume would stay beside it.
-    turned = nibabel.orientations.apply_orientation(image, codes)
-    return turned, spacing, Orientation(tuple(axes), tuple(flips))
-
-
-def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
-    """Turn a volume in RAS order back to how its image is stored.
-
-    Args:
-        labels: ``(x, y, z)``, more axes may follow.
-        orientation: from ``to_canonical`` of the image.
-
-    Returns:
-        The same voxels in stored order.
-    """
-    stored = np.transpose(labels, (*orientation.axes, *range(3, labels.ndim)))
-    for axis, flip in enumerate(orientation.flips):
-        if flip < 0:
-            stored = np.flip(stored, axis)
-    return np.ascontiguousarray(stored)
-
-
-@dataclasses.dataclass(frozen=True)
-class Inverse:
-    """The way back from the training grid, made by ``Preprocessing.apply``.
-
-    Attributes:
-        shape: spatial shape of the image that came in.
-        box: what the crop kept, (start, stop) on each axis.
-        grid: spatial shape of the array that went out.
-    """
-
-    shape: tuple[int, ...]
-    box: tuple[tuple[int, int], ...]
-    grid: tuple[int, ...]
-
-    def labels(self, values: np.ndarray) -> np.ndarray:
-        """Bring labels, or the best class of scores, to the grid that came in.
-
-        Scores are interpolated linearly one class at a time, labels by the nearest
-        pixel; what was cropped away becomes class 0. Beside its argument it holds
-        little more than two volumes of float32.
-
-        Args:
-            values: ``(*grid)`` integer labels, or ``(*grid, classes)`` scores, of
-                which the largest wins (the first of equal ones).
-
-        Returns:
-            ``(*shape)`` class indices; uint8 or uint16 from scores, else the labels'
-            own dtype.
-        """
-        values = np.asarray(values)
-        inside = tuple(stop - start for start, stop in self.box)
-        if values.shape == self.grid and values.dtype.kind in "ui":
-            kept = _nearest(values, inside)
-        elif values.shape[:-1] == self.grid:
-            classes = values.shape[-1]
-            planes = self.planes(iter([(0, values)]), axis=0, num_classes=classes)
-            dtype = np.uint8 if classes <= 256 else np.uint16
-            return np.stack([plane.argmax(axis=-1).astype(dtype) for plane in planes])
-        else:
-            raise ValueError(
-                f"{values.dtype} of shape {values.shape} on a grid of {self.grid}; "
-                "expected integer labels on it, or scores with a class axis more"
-            )
-        if inside == self.shape:
-            return kept
-        whole = np.zeros(self.shape, kept.dtype)
-        whole[_slices(self.box)] = kept
-        return whole
-
-    def planes(
-        self,
-        bands: Iterator[tuple[int, np.ndarray]],
-        *,
-        axis: int,
-        num_classes: int,
-    ) -> Iterator[np.ndarray]:
-        """Bring scores back plane by plane, holding no more than two of them.
-
-        Args:
-            bands: first plane and scores ``(planes, *rest, classes)`` of bands in
-                order, planes of the training grid along ``axis``; ``rest`` are its
-                other axes.
-            axis: that planes are taken along.
-            num_classes: of the scores.
-
-        Yields:
-            Scores ``(*rest, classes)`` of each plane of the grid that came in,
-            interpolated linearly, in order; class 0 has 1 where it was cropped away.
-            A plane is valid until the next is asked for.
-        """
-        rest = tuple(n for other, n in enumerate(self.shape) if other != axis)
-        boxes = [part for other, part in enumerate(self.box) if other != axis]
-        inside = tuple(stop - start for start, stop in boxes)
-        empty = np.zeros((*rest, num_classes), np.float32)
-        empty[..., 0] = 1
-        start, stop = self.box[axis]
-        yield from (empty for _ in range(start))
-        for plane in _between(bands, self.grid[axis], stop - start, inside):
-            if inside == rest:
-                yield plane
-                continue
-            whole = empty.copy()
-            whole[_slices(tuple(boxes))] = plane
-            yield whole
-        yield from (empty for _ in range(self.shape[axis] - stop))
-
-
-def _between(
-    bands: Iterator[tuple[int, np.ndarray]],
-    size: int,
-    wanted: int,
-    plane_shape: tuple[int, ...],
-) -> Iterator[np.ndarray]:
-    """Interpolate from ``size`` planes to ``wanted`` ones, each of ``plane_shape``."""
-    resized = (
-        _resized_plane(plane, plane_shape, copy=size != wanted)
-        for _, band in bands
-        for plane in band
-    )
-    if size == wanted:
-        yield from resized
-        return
-    below, lower = next(resized), 0
-    above = below
-    for index in range(wanted):
-        place = min(max((index + 0.5) * size / wanted - 0.5, 0.0), size - 1.0)
-        while lower < int(place) or (above is below and place > lower):
-            if above is not below:
-                below, lower = above, lower + 1
-            following = next(resized, None)
-            above = below if following is None else following
-            if following is None:
-                break
-        share = place - lower
-        yield below if share <= 0 else (1 - share) * below + share * above
-
-
-def _resized_plane(
-    plane: np.ndarray, shape: tuple[int, ...], *, copy: bool
-) -> np.ndarray:
-    """Interpolate the scores of one plane, one class at a time."""
-    if plane.shape[:-1] == shape:
-        return plane.astype(np.float32, copy=copy)
-    resized = np.empty((*shape, plane.shape[-1]), np.float32)
-    for index in range(plane.shape[-1]):
-        resized[..., index] = _linear(plane[..., index].astype(np.float32), shape)
-    return resized
-
-
-def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
-    """Move a label map to the training grid of its image.
-
-    Args:
-        label: ``(*spatial)`` integers.
-        inverse: what ``Preprocessing.apply`` gave for the image.
-
-    Returns:
-        ``(*grid)`` in the same dtype, every pixel that of the nearest one.
-    """
-    if label.shape != inverse.shape:
-        raise ValueError(f"Label of {label.shape} for an image of {inverse.shape}")
-    return _nearest(label[_slices(inverse.box)], inverse.grid)
 
 
 class ChannelStatistics(NamedTuple):
@@ -340,7 +141,7 @@ class Preprocessing:
         box = tuple((0, size) for size in image.shape[:-1])
         if self.crop_nonzero:
             box = _nonzero_box(image)
-        cropped = image[_slices(box)]
+        cropped = image[slices(box)]
         grid = self._grid(cropped.shape[:-1], spacing)
         lines = self._lines(cropped, name, reference)
         array = np.empty((*grid, self.channels), np.float32)
@@ -350,7 +151,7 @@ class Preprocessing:
                 continue
             values = np.empty(cropped.shape[:-1], np.float32)
             _scale(cropped[..., channel], line, out=values)
-            array[..., channel] = _shrunk_or_grown(values, grid)
+            array[..., channel] = shrunk_or_grown(values, grid)
         return array, Inverse(image.shape[:-1], box, grid)
 
     def _check(self, image: np.ndarray, name: str) -> None:
@@ -372,11 +173,11 @@ class Preprocessing:
     ) -> tuple[int, ...]:
         """Return the shape to resample to; the extent stays the same."""
         grid = list(shape)
-        slices = self.network_dims == 2 and len(shape) == 3
+        stacked = self.network_dims == 2 and len(shape) == 3
         axes = [
             axis
             for axis in range(len(shape))
-            if not (slices and axis == self.slice_axis)
+            if not (stacked and axis == self.slice_axis)
         ]
         if self.size is not None:
             for axis, size in zip(axes, self.size, strict=True):
@@ -405,7 +206,8 @@ class Preprocessing:
             return [line] * self.channels
         if reference is not None:
             return [ChannelStatistics(-math.inf, math.inf, *pair) for pair in reference]
-        return [_nonzero_line(image[..., index]) for index in range(self.channels)]
+        pairs = [nonzero_statistics(image[..., i]) for i in range(self.channels)]
+        return [ChannelStatistics(-math.inf, math.inf, *pair) for pair in pairs]
 
 
 def fit(
@@ -546,8 +348,9 @@ def _clipped_statistics(values: np.ndarray) -> ChannelStatistics:
     values = values.astype(np.float64)
     lower, upper = np.percentile(values, _PERCENTILES)
     values = np.clip(values, lower, upper)
-    line = _line(values)
-    return ChannelStatistics(float(lower), float(upper), line.mean, line.deviation)
+    mean = float(values.mean())
+    deviation = _above_rounding(float(values.std()), mean)
+    return ChannelStatistics(float(lower), float(upper), mean, deviation)
 
 
 def _scale(channel: np.ndarray, line: ChannelStatistics, *, out: np.ndarray) -> None:
@@ -561,29 +364,29 @@ def _scale(channel: np.ndarray, line: ChannelStatistics, *, out: np.ndarray) -> 
         target[...] = values
 
 
-def _nonzero_line(channel: np.ndarray) -> ChannelStatistics:
-    """Return mean and deviation of the non-zero pixels, and no clip."""
+def nonzero_statistics(channel: np.ndarray) -> tuple[float, float]:
+    """Return mean and deviation of the pixels that are not zero.
+
+    Args:
+        channel: ``(*spatial)`` numbers; converted to float64 a plane at a time.
+
+    Returns:
+        Both; 0 and 1 if all are zero, and 1 for a deviation that is rounding alone.
+    """
     planes = (plane[plane != 0].astype(np.float64) for plane in channel)
     sums = [(plane.size, float(plane.sum())) for plane in planes]
     count = sum(size for size, _ in sums)
     if not count:
-        return ChannelStatistics(-math.inf, math.inf, 0.0, 1.0)
+        return 0.0, 1.0
     mean = math.fsum(total for _, total in sums) / count
     planes = (plane[plane != 0].astype(np.float64) for plane in channel)
     squares = math.fsum(float(np.square(plane - mean).sum()) for plane in planes)
-    deviation = math.sqrt(squares / count)
-    if deviation <= 1e-9 * abs(mean):
-        deviation = 1.0
-    return ChannelStatistics(-math.inf, math.inf, mean, deviation)
+    return mean, _above_rounding(math.sqrt(squares / count), mean)
 
 
-def _line(values: np.ndarray) -> ChannelStatistics:
-    """Return mean and deviation; 1 stands for a deviation that is rounding alone."""
-    mean = float(values.mean()) if values.size else 0.0
-    deviation = float(values.std()) if values.size else 0.0
-    if deviation <= 1e-9 * abs(mean):
-        deviation = 1.0
-    return ChannelStatistics(-math.inf, math.inf, mean, deviation)
+def _above_rounding(deviation: float, mean: float) -> float:
+    """Return a deviation to divide by."""
+    return deviation if deviation > 1e-9 * abs(mean) else 1.0
 
 
 def _white(image: np.ndarray, name: str) -> float:
@@ -614,41 +417,3 @@ def _nonzero_box(image: np.ndarray) -> tuple[tuple[int, int], ...]:
             return tuple((0, size) for size in mask.shape)
         box.append((int(found[0]), int(found[-1]) + 1))
     return tuple(box)
-
-
-def _slices(box: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
-    """Return the index of a box."""
-    return tuple(slice(start, stop) for start, stop in box)
-
-
-# Grids: both span the same extent, so pixel centres lie at (i + 1/2) * old / new - 1/2.
-
-
-def _linear(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Interpolate (*spatial) float32 linearly; the border repeats."""
-    if values.shape == shape:
-        return values
-    factors = [new / old for new, old in zip(shape, values.shape, strict=True)]
-    return ndimage.zoom(
-        values, factors, order=1, mode="nearest", grid_mode=True, output=np.float32
-    )
-
-
-def _shrunk_or_grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Interpolate an image; axes that shrink are blurred first, against aliasing."""
-    ratios = [old / new for new, old in zip(shape, values.shape, strict=True)]
-    sigmas = [max(0.0, (ratio - 1) / 2) for ratio in ratios]
-    if any(sigmas):
-        values = ndimage.gaussian_filter(values, sigmas, mode="nearest")
-    return _linear(values, shape)
-
-
-def _nearest(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Give every new pixel the label of the old one that its centre lies in."""
-    if labels.shape == shape:
-        return labels
-    indices = [
-        (2 * np.arange(new) + 1) * old // (2 * new)
-        for new, old in zip(shape, labels.shape, strict=True)
-    ]
-    return labels[np.ix_(*indices)]

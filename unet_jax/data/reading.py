@@ -93,7 +93,6 @@ def read_label(
     *,
     palette: Sequence[Sequence[int]] = (),
     tolerance: float = 0.0,
-    tiff_axes: str | None = None,
 ) -> StoredImage:
     """Read the value that a mask stores for every pixel, exactly.
 
@@ -106,7 +105,6 @@ def read_label(
         path: a file with one of ``SUFFIXES``.
         palette: red, green and blue of each stored value, for colour masks.
         tolerance: largest difference of a channel at which a colour is an entry.
-        tiff_axes: see `read_image`.
 
     Returns:
         The mask; its ``image`` is ``(*spatial, 1)`` integers.
@@ -116,7 +114,7 @@ def read_label(
             without a palette, or values that are no whole numbers.
     """
     path = Path(path)
-    stored = _decode(path, tiff_axes=tiff_axes, indices=not palette)
+    stored = _decode(path, tiff_axes=None, indices=not palette)
     values, channels = stored.image, stored.image.shape[-1]
     if channels not in (1, 3):
         raise InputError(

@@ -1,6 +1,6 @@
 """What is mended in a label map afterwards, and how to find out whether it helps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,8 @@ def apply_steps(labels: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
     return labels.astype(dtype, copy=False)
 
 
-Pairs = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
-"""Gives (prediction, label) of each validation case, anew each time it is called."""
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Prediction and label of each validation case."""
 
 
 def choose_steps(
@@ -135,7 +135,7 @@ def choose_steps(
 def _dice(pairs: Pairs, steps: Sequence[Step], num_classes: int) -> Any:
     """Dice of each class, the mean over cases that have it; background is NaN."""
     rows = []
-    for prediction, label in pairs():
+    for prediction, label in pairs:
         mended = apply_steps(prediction, steps)
         row = np.full(num_classes, np.nan)
         for index in range(1, num_classes):

@@ -12,6 +12,7 @@ import numpy as np
 
 from unet_jax.atomic import atomic_path
 from unet_jax.data.canonical import as_case_image
+from unet_jax.data.preprocess import nonzero_statistics
 from unet_jax.data.reading import read_image, read_label
 from unet_jax.data.sources.folder_layout import Pair
 from unet_jax.data.stored import StoredImage
@@ -62,7 +63,8 @@ class ReadOptions:
     Attributes:
         palette: colours of colour masks.
         palette_tolerance: largest difference of a channel that is forgiven.
-        tiff_axes: axes of TIFF files; "" as they say.
+        tiff_axes: axes of TIFF images; "" as they say. A mask has no channels that
+            could be taken for slices.
         slice_axis: axis for the pages of TIFF stacks.
     """
 
@@ -117,23 +119,9 @@ def read_case_label(
     Raises:
         InputError: the file cannot be read.
     """
-    axes = options.tiff_axes or None
-    if axes is not None:
-        # The image's channel axis is none of its mask's.
-        axes = axes.replace("C", "").replace("S", "")
-    try:
-        stored = read_label(
-            file,
-            palette=options.palette,
-            tolerance=options.palette_tolerance,
-            tiff_axes=axes,
-        )
-    except InputError:
-        if axes is None:
-            raise
-        stored = read_label(
-            file, palette=options.palette, tolerance=options.palette_tolerance
-        )
+    stored = read_label(
+        file, palette=options.palette, tolerance=options.palette_tolerance
+    )
     values, _, _ = as_case_image(stored, options.slice_axis)
     return values[..., 0], stored
 
@@ -226,7 +214,9 @@ def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[str]:
         values=dict(zip(values, counts, strict=True)),
         lowest=float(image.min()),
         highest=float(image.max()),
-        reference=_reference(image),
+        reference=tuple(
+            nonzero_statistics(image[..., index]) for index in range(image.shape[-1])
+        ),
         digest=_digest(image),
         label_digest=_digest(label),
     )
@@ -240,18 +230,6 @@ def _counted(label: np.ndarray) -> tuple[list[int], list[int]]:
         return values.tolist(), counts[values].tolist()
     values, counts = np.unique(label, return_counts=True)
     return values.tolist(), counts.tolist()
-
-
-def _reference(image: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """Return mean and deviation of each channel's non-zero pixels."""
-    pairs = []
-    for channel in range(image.shape[-1]):
-        values = image[..., channel]
-        values = values[values != 0].astype(np.float64)
-        mean = float(values.mean()) if values.size else 0.0
-        deviation = float(values.std()) if values.size else 0.0
-        pairs.append((mean, deviation if deviation > 1e-9 * abs(mean) else 1.0))
-    return tuple(pairs)
 
 
 def _digest(array: np.ndarray) -> str:

@@ -1,0 +1,169 @@
+"""Between the grid of an image and that of training, and back.
+
+Both span the same extent, so pixel centres lie at (i + 1/2) * old / new - 1/2.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+
+@dataclasses.dataclass(frozen=True)
+class Inverse:
+    """The way back from the training grid, made by ``Preprocessing.apply``.
+
+    Attributes:
+        shape: spatial shape of the image that came in.
+        box: what the crop kept, (start, stop) on each axis.
+        grid: spatial shape of the array that went out.
+    """
+
+    shape: tuple[int, ...]
+    box: tuple[tuple[int, int], ...]
+    grid: tuple[int, ...]
+
+    def planes(
+        self,
+        bands: Iterator[tuple[int, np.ndarray]],
+        *,
+        axis: int,
+        num_classes: int,
+    ) -> Iterator[np.ndarray]:
+        """Bring scores back plane by plane, holding no more than two of them.
+
+        Args:
+            bands: first plane and scores ``(planes, *rest, classes)`` of bands in
+                order, planes of the training grid along ``axis``; ``rest`` are its
+                other axes.
+            axis: that planes are taken along.
+            num_classes: of the scores.
+
+        Yields:
+            Scores ``(*rest, classes)`` of each plane of the grid that came in,
+            interpolated linearly, in order; class 0 has 1 where it was cropped away.
+            A plane is valid until the next is asked for.
+        """
+        rest = tuple(n for other, n in enumerate(self.shape) if other != axis)
+        boxes = [part for other, part in enumerate(self.box) if other != axis]
+        inside = tuple(stop - start for start, stop in boxes)
+        empty = np.zeros((*rest, num_classes), np.float32)
+        empty[..., 0] = 1
+        start, stop = self.box[axis]
+        yield from (empty for _ in range(start))
+        for plane in _between(bands, self.grid[axis], stop - start, inside):
+            if inside == rest:
+                yield plane
+                continue
+            whole = empty.copy()
+            whole[slices(tuple(boxes))] = plane
+            yield whole
+        yield from (empty for _ in range(self.shape[axis] - stop))
+
+
+def _between(
+    bands: Iterator[tuple[int, np.ndarray]],
+    size: int,
+    wanted: int,
+    plane_shape: tuple[int, ...],
+) -> Iterator[np.ndarray]:
+    """Interpolate from ``size`` planes to ``wanted`` ones, each of ``plane_shape``."""
+    resized = (
+        _resized_plane(plane, plane_shape, copy=size != wanted)
+        for _, band in bands
+        for plane in band
+    )
+    if size == wanted:
+        yield from resized
+        return
+    below, lower = next(resized), 0
+    above = below
+    for index in range(wanted):
+        place = min(max((index + 0.5) * size / wanted - 0.5, 0.0), size - 1.0)
+        while lower < int(place) or (above is below and place > lower):
+            if above is not below:
+                below, lower = above, lower + 1
+            following = next(resized, None)
+            above = below if following is None else following
+            if following is None:
+                break
+        share = place - lower
+        yield below if share <= 0 else (1 - share) * below + share * above
+
+
+def _resized_plane(
+    plane: np.ndarray, shape: tuple[int, ...], *, copy: bool
+) -> np.ndarray:
+    """Interpolate the scores of one plane, one class at a time."""
+    if plane.shape[:-1] == shape:
+        return plane.astype(np.float32, copy=copy)
+    resized = np.empty((*shape, plane.shape[-1]), np.float32)
+    for index in range(plane.shape[-1]):
+        resized[..., index] = _linear(plane[..., index].astype(np.float32), shape)
+    return resized
+
+
+def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
+    """Move a label map to the training grid of its image.
+
+    Args:
+        label: ``(*spatial)`` integers.
+        inverse: what ``Preprocessing.apply`` gave for the image.
+
+    Returns:
+        ``(*grid)`` in the same dtype, every pixel that of the nearest one.
+    """
+    if label.shape != inverse.shape:
+        raise ValueError(f"Label of {label.shape} for an image of {inverse.shape}")
+    return _nearest(label[slices(inverse.box)], inverse.grid)
+
+
+def slices(box: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
+    """Return the index of a box.
+
+    Args:
+        box: (start, stop) on each axis.
+
+    Returns:
+        A slice an axis.
+    """
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def _linear(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate (*spatial) float32 linearly; the border repeats."""
+    if values.shape == shape:
+        return values
+    factors = [new / old for new, old in zip(shape, values.shape, strict=True)]
+    return ndimage.zoom(
+        values, factors, order=1, mode="nearest", grid_mode=True, output=np.float32
+    )
+
+
+def shrunk_or_grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate an image; axes that shrink are blurred first, against aliasing.
+
+    Args:
+        values: ``(*spatial)`` float32.
+        shape: to interpolate to.
+
+    Returns:
+        ``(*shape)`` float32.
+    """
+    ratios = [old / new for new, old in zip(shape, values.shape, strict=True)]
+    sigmas = [max(0.0, (ratio - 1) / 2) for ratio in ratios]
+    if any(sigmas):
+        values = ndimage.gaussian_filter(values, sigmas, mode="nearest")
+    return _linear(values, shape)
+
+
+def _nearest(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Give every new pixel the label of the old one that its centre lies in."""
+    if labels.shape == shape:
+        return labels
+    indices = [
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(shape, labels.shape, strict=True)
+    ]
+    return labels[np.ix_(*indices)]
