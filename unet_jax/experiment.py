@@ -332,8 +332,12 @@ _BATCH_BYTES = 2**25
 
 def _window_batch(config: ConfigDict) -> int:
     """Windows in one pass: those of the config, or as many as stay small."""
-    pixels = math.prod(config.train.patch_size)
-    fitting = _BATCH_BYTES // (4 * pixels * len(config.data.class_names))
+    patch = tuple(config.train.patch_size)
+    if len(patch) == 3 and jax.default_backend() == "cpu":
+        # There a 3-D convolution first copies 27 neighbours of each voxel and channel,
+        # and several windows at once are no faster.
+        return 1
+    fitting = _BATCH_BYTES // (4 * math.prod(patch) * len(config.data.class_names))
     return max(1, min(config.eval.window_batch, fitting))
 
 

@@ -167,7 +167,7 @@ class Member:
         Yields:
             ``(*rest, classes)`` float32 on the image's own grid; valid until the next.
         """
-        prepared, inverse = self.preprocessing.apply(
+        prepared, inverse = self.preprocessing.view(
             image, spacing, name=name, reference=reference
         )
         window, margin, multiple, squeezed = self._windows(prepared.ndim - 1)
@@ -187,7 +187,7 @@ class Member:
 
         bands = stream_bands(
             forward,
-            np.moveaxis(prepared, axis, 0),
+            prepared.transpose(first(range(prepared.ndim))),
             window=first(window),
             num_classes=self.num_classes,
             overlap=self.overlap,

@@ -8,7 +8,7 @@ run. Its ``apply`` crops, scales intensities and resamples, in that order, and g
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +29,49 @@ class ChannelStatistics(NamedTuple):
     upper: float
     mean: float
     deviation: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScaledView:
+    """An image whose intensities are scaled where they are looked at.
+
+    A large volume would take its size again, four bytes a voxel, as a scaled copy.
+
+    Attributes:
+        image: ``(*axes, channels)`` as stored.
+        lines: clip, offset and divisor of each channel.
+    """
+
+    image: np.ndarray
+    lines: tuple[ChannelStatistics, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the image."""
+        return self.image.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, that of the channels included."""
+        return self.image.ndim
+
+    def transpose(self, order: Sequence[int]) -> "ScaledView":
+        """Put the axes in another order; the channels stay last."""
+        return ScaledView(self.image.transpose(order), self.lines)
+
+    def __getitem__(self, region: Any) -> np.ndarray:
+        """Scale a region of the axes, float32, with all channels."""
+        stored = self.image[region]
+        scaled = np.empty(stored.shape, np.float32)
+        for channel, line in enumerate(self.lines):
+            _scale(stored[..., channel], line, out=scaled[..., channel])
+        return scaled
+
+    def __array__(
+        self, dtype: np.dtype | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        """Scale all of it."""
+        return self[...].astype(dtype or np.float32, copy=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,22 +180,41 @@ class Preprocessing:
             InputError: another number of channels than in training, a picture for a
                 3-D network, or values that the intensity scheme has no meaning for.
         """
+        view, inverse = self.view(image, spacing, name=name, reference=reference)
+        return np.asarray(view), inverse
+
+    def view(
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        name: str = "image",
+        reference: tuple[tuple[float, float], ...] | None = None,
+    ) -> tuple["np.ndarray | ScaledView", Inverse]:
+        """Bring an image to the training grid, a region at a time where that can be.
+
+        Args and Raises: as `apply`.
+
+        Returns:
+            What `apply` returns; an image that needs no resampling is not copied, but
+            scaled where it is looked at.
+        """
         self._check(image, name)
         box = tuple((0, size) for size in image.shape[:-1])
         if self.crop_nonzero:
             box = _nonzero_box(image)
         cropped = image[slices(box)]
         grid = self._grid(cropped.shape[:-1], spacing)
+        inverse = Inverse(image.shape[:-1], box, grid)
         lines = self._lines(cropped, name, reference)
+        if grid == cropped.shape[:-1]:
+            return ScaledView(cropped, tuple(lines)), inverse
         array = np.empty((*grid, self.channels), np.float32)
         for channel, line in enumerate(lines):
-            if grid == cropped.shape[:-1]:
-                _scale(cropped[..., channel], line, out=array[..., channel])
-                continue
             values = np.empty(cropped.shape[:-1], np.float32)
             _scale(cropped[..., channel], line, out=values)
             array[..., channel] = shrunk_or_grown(values, grid)
-        return array, Inverse(image.shape[:-1], box, grid)
+        return array, inverse
 
     def _check(self, image: np.ndarray, name: str) -> None:
         """Refuse an image that the network cannot take."""

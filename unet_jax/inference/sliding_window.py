@@ -10,12 +10,31 @@ once: the memory for scores is that of one row, however long the image is.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """``(windows, *input_window, channels) -> (windows, *window, classes)`` scores."""
+
+
+@runtime_checkable
+class Image(Protocol):
+    """What windows are cut from: an array, or what makes its regions when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(*spatial, channels)``."""
+        ...
+
+    def __getitem__(self, region: Any, /) -> np.ndarray:
+        """Return the pixels of a slice an axis, with all channels."""
+        ...
+
+    def __array__(self) -> np.ndarray:
+        """Return all pixels, for an image that has to be padded."""
+        ...
 
 
 def window_starts(
@@ -83,7 +102,7 @@ def _line(size: int, sigma: float = 0.125) -> np.ndarray:
 
 def stream_bands(
     forward: Forward,
-    image: Shaped[np.ndarray, "*spatial channels"],
+    image: Image,
     *,
     window: Sequence[int],
     num_classes: int,
@@ -96,8 +115,8 @@ def stream_bands(
 
     Args:
         forward: the network, always called with ``batch_size`` windows.
-        image: of any size. It is padded with zeros up to one window, or, where there is
-            a margin, with its mirror image.
+        image: ``(*spatial, channels)`` of any size. It is padded with zeros up to one
+            window, or, where there is a margin, with its mirror image.
         window: pixels an axis that the network gives scores for.
         num_classes: of the network.
         overlap: share of a window that its neighbour covers too.
@@ -157,9 +176,7 @@ def _region(place: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(at, at + n) for at, n in zip(place, sizes, strict=True))
 
 
-def _padded(
-    image: np.ndarray, extents: Sequence[int], margin: Sequence[int]
-) -> np.ndarray:
+def _padded(image: Image, extents: Sequence[int], margin: Sequence[int]) -> Image:
     """Pad an image to what the windows cover, and by the margin."""
     missing = [
         max(0, extent - size)
@@ -167,9 +184,9 @@ def _padded(
     ]
     if any(margin):
         pads = [(lost, lost + more) for lost, more in zip(margin, missing, strict=True)]
-        return np.pad(image, [*pads, (0, 0)], mode="reflect")
+        return np.pad(np.asarray(image), [*pads, (0, 0)], mode="reflect")
     if any(missing):
-        return np.pad(image, [*((0, more) for more in missing), (0, 0)])
+        return np.pad(np.asarray(image), [*((0, more) for more in missing), (0, 0)])
     return image
 
 

@@ -49,7 +49,8 @@ def write_curves(
         if any(key == name for _, key in series)
     ]
     width = 4.6 * max(len(panels), 1)
-    figure = Figure(figsize=(width, 3.8), layout="constrained", facecolor="white")
+    height = 3.8 + 0.1 * len(class_names)  # the legend has two columns
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     for column, (name, title) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), column)
         if name == "dice":
@@ -60,7 +61,14 @@ def write_curves(
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         if name != "learning_rate":
-            axes.legend(fontsize=8, frameon=False)
+            # Below the axes: curves may run anywhere in them.
+            axes.legend(
+                fontsize=8,
+                frameon=False,
+                ncols=2,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.16),
+            )
     write_figure(path, figure)
 
 
