@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
     model.norm_groups = config_dict.placeholder(int)  # of group norm
     model.activation = config_dict.placeholder(str)  # "leaky_relu", "relu"
     model.upsample = config_dict.placeholder(str)  # "transposed", "resize"
+    model.head = "softmax"  # "sigmoid": each class against the rest, bce and the like
     model.dtype = "float32"  # of the computation: "float32", "bfloat16"
 
     config.loss = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))  # name, weight, how
@@ -142,6 +143,10 @@ def get_config() -> ConfigDict:
     evaluation.window_batch = 8  # may change: windows in one pass, fewer if large
     evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
     evaluation.tolerance_px = 1.0  # may change: the same where no spacing is known
+
+    config.compare = compare = ConfigDict()
+    compare.methods = ()  # may change: names of docs/classical.md; () = every one
+    compare.parameters = ()  # may change: ((method, {name: value}), ...), not fitted
 
     config.log = log = ConfigDict()
     log.every_steps = 25  # may change: steps between lines of metrics.jsonl

@@ -221,3 +221,24 @@ def test_steps_are_taken_on_the_labels():
     kept = dataclasses.replace(plain, steps=(("largest_component", 1, None),))
     assert plain(image, None)[8, 11] == 1
     assert kept(image, None).sum() == 16
+
+
+class _Scores(nn.Module):
+    """The image's own channels as scores."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return x
+
+
+def test_with_a_sigmoid_head_a_pixel_is_background_where_no_class_reaches_a_half():
+    # Scores of classes 0, 1, 2; class 0's own does not matter.
+    scores = np.array([[9, -1, -2], [9, 1, -2], [9, 1, 2], [-9, -1, -1]], np.float32)
+    windows = np.broadcast_to(scores[None, :, None], (1, 4, 1, 3))
+    sigmoid = np.asarray(make_forward(_Scores(), head="sigmoid")({}, windows))
+    assert sigmoid[0, :, 0].argmax(-1).tolist() == [0, 1, 2, 0]
+    np.testing.assert_allclose(
+        sigmoid[0, 1, 0, 1:], 1 / (1 + np.exp(-scores[1, 1:])), rtol=1e-5
+    )
+    softmax = np.asarray(make_forward(_Scores())({}, windows))
+    assert softmax[0, :, 0].argmax(-1).tolist() == [0, 0, 0, 1]

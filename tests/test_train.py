@@ -330,6 +330,21 @@ def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finishe
     jax.tree.map(equal, started.batch_stats, source["batch_stats"])
 
 
+def test_the_binary_family_trains_with_weights_from_the_training_split(
+    shared, tmp_path
+):
+    loss = (
+        ("focal", 1.0, {"alpha": "inverse_frequency"}),
+        ("balanced_bce", 0.5, {}),
+        ("dice", 1.0, {}),
+    )
+    config = _config(shared, loss=loss, **{"model.head": "sigmoid", "train.steps": 2})
+    train_and_evaluate(config, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    values = json.loads(lines[0])
+    assert all(values[f"{name}_loss"] > 0 for name, _, _ in loss)
+
+
 def test_training_stops_when_validation_does_not_rise(shared, tmp_path):
     config = _config(
         shared,

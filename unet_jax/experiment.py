@@ -212,7 +212,7 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet:
     options = {
         key: value
         for key, value in config.model.items()
-        if key not in ("name", "dtype", "base_features", "max_features")
+        if key not in ("name", "head", "dtype", "base_features", "max_features")
     }
     size = tuple(config.train.patch_size)
     patch = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
@@ -303,7 +303,9 @@ def create_predict_fn_maker(
     network = create_network(config, axis_name=None)
     mirrored = config.eval.mirror and not validation
     forward = make_forward(
-        network, mirror_axes=_mirror_axes(config) if mirrored else ()
+        network,
+        head=config.model.head,
+        mirror_axes=_mirror_axes(config) if mirrored else (),
     )
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
     axes = len(config.train.patch_size)

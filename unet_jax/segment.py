@@ -18,6 +18,7 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.sliding_window import stream_bands
+from unet_jax.losses.targets import Head, head_probabilities
 
 Reference = tuple[tuple[float, float], ...] | None
 """Mean and deviation of each channel of a whole scan, see ``Case``."""
@@ -69,7 +70,7 @@ def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
 
 
 def make_forward(
-    model: nn.Module, *, mirror_axes: Sequence[int] = ()
+    model: nn.Module, *, head: Head = "softmax", mirror_axes: Sequence[int] = ()
 ) -> Callable[[dict[str, Any], np.ndarray], jax.Array]:
     """Build ``forward(variables, windows) -> probabilities``, compiled once.
 
@@ -77,6 +78,9 @@ def make_forward(
 
     Args:
         model: the network.
+        head: how its scores become probabilities: the softmax of all classes, or the
+            sigmoid of each class above 0, of which the background is 1 minus the
+            largest, so that a pixel is background where no class reaches 1/2.
         mirror_axes: spatial axes; the result is the mean over all ways to mirror them.
 
     Returns:
@@ -95,7 +99,7 @@ def make_forward(
         total = 0.0
         for flip in flips:
             logits = model.apply(variables, jnp.flip(windows, flip), train=False)
-            total += jnp.flip(jax.nn.softmax(logits, axis=-1), flip)
+            total += jnp.flip(_class_probabilities(logits, head), flip)
         return total / len(flips)
 
     def placed(variables, windows):
@@ -104,6 +108,16 @@ def make_forward(
         return forward(variables, jax.device_put(windows, NamedSharding(mesh, spec)))
 
     return placed
+
+
+def _class_probabilities(logits: jax.Array, head: Head) -> jax.Array:
+    """Probabilities of all classes, of which the largest is the label."""
+    probabilities = head_probabilities(logits, head)
+    if head == "softmax":
+        return probabilities
+    others = probabilities[..., 1:]
+    background = 1 - jnp.max(others, axis=-1, keepdims=True)
+    return jnp.concatenate([background, others], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -43,6 +43,10 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         _check_sizes(
             "train.patch_size", train.patch_size, len(train.patch_size), whole=True
         )
+    if config.model.head not in ("softmax", "sigmoid"):
+        raise InputError(
+            f"model.head: found {config.model.head!r}, expected 'softmax' or 'sigmoid'"
+        )
     if data.size is not None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):

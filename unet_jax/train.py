@@ -41,7 +41,11 @@ from unet_jax.segment import stack_axis
 from unet_jax.settings import check_config, complete_config
 from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
-from unet_jax.training.objective import create_loss_terms
+from unet_jax.training.loss_terms import (
+    LossTerm,
+    create_loss_terms,
+    needs_shares,
+)
 from unet_jax.training.pace import ClockPace, Pace, StepPace
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
 from unet_jax.training.step import (
@@ -87,7 +91,7 @@ def train_and_evaluate(
     began = time.monotonic()
     check_config(config)
     optimizer, schedule = create_optimizer_and_schedule(config)
-    create_loss_terms(config.loss)
+    create_loss_terms(config.loss, head=config.model.head)
     create_augmentation(config)
     read_steps(workdir, config.eval.postprocess)
     record = read_record(workdir)
@@ -108,8 +112,9 @@ def train_and_evaluate(
         # As every later start will open it: slabs are cut along the slices.
         dataset = open_dataset(config, workdir)
     _check_profile(profile, config.train.steps)
-    step_function = _create_step(config, optimizer)
     sources = {split: dataset.source(split) for split in SPLITS}
+    loss_terms = _create_loss_terms(config, sources["train"])
+    step_function = _create_step(config, optimizer, loss_terms)
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
@@ -238,7 +243,20 @@ def _create_pace(
     )
 
 
-def _create_step(config: ConfigDict, optimizer: optax.GradientTransformation) -> Any:
+def _create_loss_terms(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
+    """Build the losses; those weighted by class count the training split."""
+    shares = None
+    if needs_shares(config.loss):
+        counted = class_shares(source, tuple(config.data.class_names))
+        shares = tuple(counted.shares.values())
+    return create_loss_terms(config.loss, head=config.model.head, shares=shares)
+
+
+def _create_step(
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    loss_terms: tuple[LossTerm, ...],
+) -> Any:
     """Build the pmap-ed step, for a batch that the devices can share."""
     check_batch_size(
         config.train.batch_size,
@@ -250,7 +268,7 @@ def _create_step(config: ConfigDict, optimizer: optax.GradientTransformation) ->
         make_train_step(
             create_network(config, axis_name=AXIS),
             optimizer,
-            loss_terms=create_loss_terms(config.loss),
+            loss_terms=loss_terms,
             include_background=config.data.include_background,
             augmentation=create_augmentation(config),
             seed=config.seed,

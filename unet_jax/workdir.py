@@ -30,6 +30,8 @@ MAY_CHANGE = frozenset(
         "eval.tolerance_px",
         "log.every_steps",
         "log.overlays",
+        "compare.methods",
+        "compare.parameters",
         "compilation_cache_dir",
     }
 )
@@ -169,7 +171,7 @@ def check_same_run(
     Raises:
         InputError: a key outside MAY_CHANGE differs, or the data do.
     """
-    before, after = _flatten(record["config"]), _flatten(_plain(config))
+    before, after = flat_config(record["config"]), flat_config(_plain(config))
     for key in sorted(before.keys() | after.keys()):
         if key in MAY_CHANGE or before.get(key) == after.get(key):
             continue
@@ -193,7 +195,7 @@ def check_same_data(
     Raises:
         InputError: the fingerprints differ.
     """
-    old, new = _flatten(record["dataset"]), _flatten(_plain(dataset))
+    old, new = flat_config(record["dataset"]), flat_config(_plain(dataset))
     changed = sorted(
         key for key in old.keys() | new.keys() if old.get(key) != new.get(key)
     )
@@ -228,12 +230,20 @@ def as_tuples(value: Any) -> Any:
     return value
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested keys into dotted ones."""
+def flat_config(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested keys into dotted ones.
+
+    Args:
+        tree: of dicts.
+        prefix: put before each key.
+
+    Returns:
+        One value a dotted key.
+    """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flat_config(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -1,19 +1,39 @@
 """Losses from the overlap of a predicted and a true region."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
-from unet_jax.labels import IGNORE
+from unet_jax.losses.targets import (
+    Head,
+    at_least_float32,
+    checked_weights,
+    head_probabilities,
+    pixel_axes,
+    targets_and_valid,
+)
+
+
+class _Sums(NamedTuple):
+    """Sums over the pixels of each sample and class, ``(batch, classes)``."""
+
+    intersection: Array
+    predicted: Array
+    true: Array
 
 
 def dice_loss(
     *,
     logits: Float[ArrayLike, "batch *spatial classes"],
-    labels: Integer[ArrayLike, "batch *spatial"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
     squared: bool = True,
     smooth: float = 1e-5,
+    class_weights: Sequence[float] | None = None,
     batch_dice: bool = False,
     axis_name: str | None = None,
 ) -> Float[Array, "batch classes"]:
@@ -22,21 +42,25 @@ def dice_loss(
     .. math::
         L_c = 1 - \frac{2\sum_i p_{ic} y_{ic} + s}{\sum_i p_{ic}^2 + \sum_i y_{ic} + s}
 
-    with :math:`p` the softmax of the logits, :math:`y` the 0/1 target, :math:`s` the
+    with :math:`p` the probabilities, :math:`y` the 0/1 target, :math:`s` the
     smoothing, and :math:`i` over the pixels that are not ignored.
 
     Args:
         logits: unnormalised class scores.
-        labels: class index of every pixel; IGNORE (-1) pixels count for nothing.
+        labels: ``(batch, *spatial)`` class index of every pixel; IGNORE (-1) pixels
+            count for nothing. With the sigmoid head also
+            ``(batch, *spatial, classes)`` of 0, 1 and IGNORE.
+        head: "softmax" or "sigmoid".
         squared: square the probabilities in the denominator (Milletari et al. 2016,
             eq. 2); False gives the plain sum.
         smooth: added to numerator and denominator, so that an absent class is finite.
+        class_weights: a factor on the loss of each class; None for ones.
         batch_dice: pool the sums over the batch first; every sample then has the same
             value.
         axis_name: mapped axis over which ``batch_dice`` pools too; None for one device.
 
     Returns:
-        Values in [0, 1], float32.
+        Values in [0, 1] times the weight, float32.
 
     Source:
         Milletari, Navab, Ahmadi: V-Net (3DV 2016), eq. 2.
@@ -49,24 +73,390 @@ def dice_loss(
         >>> dice_loss(logits=logits, labels=jnp.array([[1, 0]])).round(3)
         Array([[1., 1.]], dtype=float32)
     """
+    sums = _overlap_sums(logits, labels, head, squared, batch_dice, axis_name)
+    loss = 1 - (2 * sums.intersection + smooth) / (sums.predicted + sums.true + smooth)
+    return _weighted(loss, class_weights)
+
+
+def jaccard_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    smooth: float = 1e-5,
+    class_weights: Sequence[float] | None = None,
+    batch_dice: bool = False,
+    axis_name: str | None = None,
+) -> Float[Array, "batch classes"]:
+    r"""Soft Jaccard (IoU) loss of each sample and class.
+
+    .. math::
+        L_c = 1 - \frac{\sum_i p_{ic} y_{ic} + s}
+                       {\sum_i (p_{ic} + y_{ic} - p_{ic} y_{ic}) + s}
+
+    with the symbols of `dice_loss`.
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        smooth: added to numerator and denominator.
+        class_weights: a factor on the loss of each class; None for ones.
+        batch_dice: pool the sums over the batch first.
+        axis_name: mapped axis over which ``batch_dice`` pools too.
+
+    Returns:
+        Values in [0, 1] times the weight, float32.
+
+    Source:
+        Rahman, Wang: Optimizing Intersection-Over-Union (ISVC 2016), eq. 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), int)
+        >>> loss = jaccard_loss(logits=logits, labels=labels)
+        >>> loss.round(3)  # 1 - 2/4 of the class that is there, and 1 - 0/2
+        Array([[0.5, 1. ]], dtype=float32)
+    """
+    sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
+    union = sums.predicted + sums.true - sums.intersection
+    loss = 1 - (sums.intersection + smooth) / (union + smooth)
+    return _weighted(loss, class_weights)
+
+
+def generalized_dice_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    smooth: float = 1e-5,
+    batch_dice: bool = False,
+    axis_name: str | None = None,
+    include_background: bool = True,
+) -> Float[Array, " batch"]:
+    r"""Generalised Dice loss of each sample: classes weigh by their inverse size.
+
+    .. math::
+        L = 1 - \frac{2\sum_c w_c \sum_i p_{ic} y_{ic} + s}
+                     {\sum_c w_c \sum_i (p_{ic} + y_{ic}) + s},
+        \quad w_c = \Big(\sum_i y_{ic}\Big)^{-2}
+
+    A class that a sample does not have has the largest weight of those that it has.
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        smooth: added to numerator and denominator.
+        batch_dice: pool the sums over the batch first.
+        axis_name: mapped axis over which ``batch_dice`` pools too.
+        include_background: count class 0.
+
+    Returns:
+        A value in [0, 1] a sample, float32.
+
+    Source:
+        Sudre et al.: Generalised Dice overlap (DLMIA 2017), eq. of section 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> generalized_dice_loss(logits=logits, labels=jnp.array([[0, 1]])).round(3)
+        Array([0.], dtype=float32)
+    """
+    sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
+    first = 0 if include_background else 1
+    intersection, predicted, true = (each[:, first:] for each in sums)
+    weights = jnp.where(true > 0, 1 / jnp.maximum(true, 1) ** 2, 0)
+    largest = jnp.max(weights, axis=-1, keepdims=True)
+    weights = jnp.where(true > 0, weights, jnp.where(largest > 0, largest, 1))
+    above = 2 * jnp.sum(weights * intersection, axis=-1) + smooth
+    return 1 - above / (jnp.sum(weights * (predicted + true), axis=-1) + smooth)
+
+
+def tversky_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    smooth: float = 1e-5,
+    class_weights: Sequence[float] | None = None,
+    batch_dice: bool = False,
+    axis_name: str | None = None,
+) -> Float[Array, "batch classes"]:
+    r"""Tversky loss of each sample and class: Dice with a price for each kind of error.
+
+    .. math::
+        L_c = 1 - \frac{TP_c + s}{TP_c + \alpha FP_c + \beta FN_c + s}
+
+    with :math:`TP=\sum p y`, :math:`FP=\sum p(1-y)`, :math:`FN=\sum (1-p)y`.
+    :math:`\alpha=\beta=1/2` is the plain Dice loss.
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        alpha: price of false positives.
+        beta: price of false negatives.
+        smooth: added to numerator and denominator.
+        class_weights: a factor on the loss of each class; None for ones.
+        batch_dice: pool the sums over the batch first.
+        axis_name: mapped axis over which ``batch_dice`` pools too.
+
+    Returns:
+        Values in [0, 1] times the weight, float32.
+
+    Source:
+        Salehi, Erdogmus, Gholipour: Tversky loss function (MLMI 2017), eq. 2 and 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> loss = tversky_loss(
+        ...     logits=jnp.zeros((1, 4, 2)), labels=jnp.ones((1, 4), int), smooth=0.0
+        ... )
+        >>> [round(float(value), 3) for value in loss[0]]  # 1 - 2 / (2 + 0.7 * 2)
+        [1.0, 0.412]
+    """
+    sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
+    loss = 1 - _tversky_index(sums, alpha, beta, smooth)
+    return _weighted(loss, class_weights)
+
+
+def focal_tversky_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 4 / 3,
+    smooth: float = 1e-5,
+    class_weights: Sequence[float] | None = None,
+    batch_dice: bool = False,
+    axis_name: str | None = None,
+) -> Float[Array, "batch classes"]:
+    r"""Focal Tversky loss: :math:`L_c = (1 - TI_c)^{1/\gamma}`.
+
+    :math:`TI` is the Tversky index, 1 minus `tversky_loss`. The base is kept above
+    1e-7, where the power's slope would be infinite.
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        alpha: price of false positives.
+        beta: price of false negatives.
+        gamma: above 1, cases that are nearly right still pull.
+        smooth: added to numerator and denominator.
+        class_weights: a factor on the loss of each class; None for ones.
+        batch_dice: pool the sums over the batch first.
+        axis_name: mapped axis over which ``batch_dice`` pools too.
+
+    Returns:
+        Values in [0, 1] times the weight, float32.
+
+    Source:
+        Abraham, Khan: A novel focal Tversky loss (ISBI 2019), eq. 4; their code swaps
+        the names of alpha and beta.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> loss = focal_tversky_loss(
+        ...     logits=jnp.zeros((1, 4, 2)), labels=jnp.ones((1, 4), int), smooth=0.0
+        ... )
+        >>> loss.round(3)
+        Array([[1.   , 0.514]], dtype=float32)
+    """
+    sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
+    base = jnp.maximum(1 - _tversky_index(sums, alpha, beta, smooth), 1e-7)
+    return _weighted(base ** (1 / gamma), class_weights)
+
+
+def log_cosh_dice_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    squared: bool = True,
+    smooth: float = 1e-5,
+    class_weights: Sequence[float] | None = None,
+    batch_dice: bool = False,
+    axis_name: str | None = None,
+) -> Float[Array, "batch classes"]:
+    r"""Smoothed Dice loss: :math:`L_c = \log\cosh(L^{Dice}_c)`.
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        squared: as for `dice_loss`.
+        smooth: added to numerator and denominator.
+        class_weights: a factor on the loss of each class; None for ones.
+        batch_dice: pool the sums over the batch first.
+        axis_name: mapped axis over which ``batch_dice`` pools too.
+
+    Returns:
+        Values in [0, 0.434] times the weight, float32.
+
+    Source:
+        Jadon: A survey of loss functions for semantic segmentation (CIBCB 2020), eq.
+        16.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> loss = log_cosh_dice_loss(logits=logits, labels=jnp.array([[1, 0]]))
+        >>> [round(float(value), 3) for value in loss[0]]
+        [0.434, 0.434]
+    """
+    loss = dice_loss(
+        logits=logits,
+        labels=labels,
+        head=head,
+        squared=squared,
+        smooth=smooth,
+        batch_dice=batch_dice,
+        axis_name=axis_name,
+    )
+    return _weighted(jnp.log(jnp.cosh(loss)), class_weights)
+
+
+def sensitivity_specificity_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    sensitivity_weight: float = 0.05,
+    smooth: float = 1e-5,
+    class_weights: Sequence[float] | None = None,
+) -> Float[Array, "batch classes"]:
+    r"""Squared error of a class and of the rest, each over its own pixels.
+
+    .. math::
+        L_c = r\frac{\sum_i (p_{ic}-y_{ic})^2 y_{ic}}{\sum_i y_{ic} + s}
+            + (1-r)\frac{\sum_i (p_{ic}-y_{ic})^2 (1-y_{ic})}{\sum_i (1-y_{ic}) + s}
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        sensitivity_weight: :math:`r`, the weight of the class's own pixels.
+        smooth: added to the denominators.
+        class_weights: a factor on the loss of each class; None for ones.
+
+    Returns:
+        Values in [0, 1] times the weight, float32.
+
+    Source:
+        Brosch et al.: Deep convolutional encoder networks for multiple sclerosis lesion
+        segmentation (MICCAI 2015), eq. 4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.ones((1, 4), int)
+        >>> sensitivity_specificity_loss(logits=logits, labels=labels).round(4)
+        Array([[0.2375, 0.0125]], dtype=float32)
+    """
+    logits = at_least_float32(logits)
+    target, valid = targets_and_valid(logits, labels)
+    error = jnp.square(head_probabilities(logits, head) - target) * valid
+    axes, rest = pixel_axes(logits), (1 - target) * valid
+    missed = jnp.sum(error * target, axes) / (jnp.sum(target, axes) + smooth)
+    wrong = jnp.sum(error * rest, axes) / (jnp.sum(rest, axes) + smooth)
+    loss = sensitivity_weight * missed + (1 - sensitivity_weight) * wrong
+    return _weighted(loss, class_weights)
+
+
+def mcc_loss(
+    *,
+    logits: Float[ArrayLike, "batch *spatial classes"],
+    labels: Integer[ArrayLike, "batch *labels"],
+    head: Head = "softmax",
+    smooth: float = 1.0,
+    class_weights: Sequence[float] | None = None,
+) -> Float[Array, "batch classes"]:
+    r"""One minus the soft Matthews correlation of each sample and class.
+
+    .. math::
+        L_c = 1 - \frac{TP\cdot TN - FP\cdot FN + s}
+              {\sqrt{(TP+FP)(TP+FN)(TN+FP)(TN+FN) + s^2}}
+
+    Numerator and root are divided by the number of pixels before the smoothing
+    :math:`s` is added, so that it weighs alike in small and large images.
+
+    Args:
+        logits: unnormalised class scores.
+        labels: as for `dice_loss`.
+        head: "softmax" or "sigmoid".
+        smooth: above 0; an absent class that is not predicted then costs nothing.
+        class_weights: a factor on the loss of each class; None for ones.
+
+    Returns:
+        Values in [0, 2] times the weight, float32.
+
+    Source:
+        Abhishek, Hamarneh: Matthews correlation coefficient loss (ISBI 2021), eq. 6.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> loss = mcc_loss(logits=logits, labels=jnp.array([[1, 0]]), smooth=1e-5)
+        >>> [round(float(value), 3) for value in loss[0]]
+        [2.0, 2.0]
+    """
+    logits = at_least_float32(logits)
+    target, valid = targets_and_valid(logits, labels)
+    p = head_probabilities(logits, head) * valid
+    axes, rest = pixel_axes(logits), (1 - target) * valid
+    root = jnp.sqrt(jnp.maximum(jnp.sum(target + rest, axes), 1))
+    tp, fn = jnp.sum(p * target, axes), jnp.sum((1 - p) * target, axes)
+    fp, tn = jnp.sum(p * rest, axes), jnp.sum((1 - p) * rest, axes)
+    tp, fn, fp, tn = (each / root for each in (tp, fn, fp, tn))
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    loss = 1 - (tp * tn - fp * fn + smooth) / jnp.sqrt(product + smooth**2)
+    return _weighted(loss, class_weights)
+
+
+def _overlap_sums(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    head: Head,
+    squared: bool,
+    batch_dice: bool,
+    axis_name: str | None,
+) -> _Sums:
+    """Sum intersection, prediction and target, of a sample or of the global batch."""
     if axis_name is not None and not batch_dice:
         raise ValueError("axis_name pools sums, so it needs batch_dice=True")
-    logits, labels = _at_least_float32(jnp.asarray(logits)), jnp.asarray(labels)
-    valid = (labels != IGNORE)[..., None]
-    # (batch, *spatial, classes); IGNORE one-hot encodes to zeros
-    target = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    probabilities = jax.nn.softmax(logits, axis=-1) * valid
-    pixels = tuple(range(1, labels.ndim))
-    intersection = jnp.sum(probabilities * target, axis=pixels)
-    predicted = jnp.sum(
-        jnp.square(probabilities) if squared else probabilities, axis=pixels
+    logits = at_least_float32(logits)
+    target, valid = targets_and_valid(logits, labels)
+    probabilities = head_probabilities(logits, head) * valid
+    axes = pixel_axes(logits)
+    sums = _Sums(
+        jnp.sum(probabilities * target, axis=axes),
+        jnp.sum(jnp.square(probabilities) if squared else probabilities, axis=axes),
+        jnp.sum(target, axis=axes),
     )
-    true = jnp.sum(target, axis=pixels)
     if batch_dice:
-        intersection, predicted, true = (
-            _pooled(sums, axis_name) for sums in (intersection, predicted, true)
-        )
-    return 1 - (2 * intersection + smooth) / (predicted + true + smooth)
+        sums = _Sums(*(_pooled(each, axis_name) for each in sums))
+    return sums
+
+
+def _tversky_index(sums: _Sums, alpha: float, beta: float, smooth: float) -> Array:
+    """Overlap, with a price for each kind of error."""
+    false_positives = sums.predicted - sums.intersection
+    false_negatives = sums.true - sums.intersection
+    errors = alpha * false_positives + beta * false_negatives
+    return (sums.intersection + smooth) / (sums.intersection + errors + smooth)
+
+
+def _weighted(loss: Array, class_weights: Sequence[float] | None) -> Array:
+    """Multiply by the weight of each class."""
+    if class_weights is None:
+        return loss
+    return loss * checked_weights(class_weights, loss.shape[-1])
 
 
 def _pooled(sums: Array, axis_name: str | None) -> Array:
@@ -75,8 +465,3 @@ def _pooled(sums: Array, axis_name: str | None) -> Array:
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
     return jnp.broadcast_to(total, sums.shape)
-
-
-def _at_least_float32(logits: Array) -> Array:
-    """Sums over many pixels need more than the eight bits of a bfloat16."""
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -1,9 +1,6 @@
 """The configured sum of losses, reduced over the global batch."""
 
-import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,86 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
-from unet_jax.losses.cross_entropy import cross_entropy
-from unet_jax.losses.overlap import dice_loss
-
-
-@dataclasses.dataclass(frozen=True)
-class LossTerm:
-    """One summand of the objective.
-
-    Attributes:
-        name: the name in the config, and in metrics.jsonl.
-        weight: its factor in the sum.
-        function: called with ``logits`` and ``labels``.
-        per_pixel: True for one value a pixel, False for ``(batch, classes)``.
-        pooled: True if the function pools over the batch and needs the axis name.
-    """
-
-    name: str
-    weight: float
-    function: Callable[..., Array]
-    per_pixel: bool
-    pooled: bool
-
-
-def create_loss_terms(
-    spec: Sequence[tuple[str, float, dict[str, Any]]],
-) -> tuple[LossTerm, ...]:
-    """Turn ``(("dice", 1.0, {}), ...)`` of the config into loss functions.
-
-    Args:
-        spec: name, weight and parameters of each summand.
-
-    Returns:
-        The terms, in order.
-
-    Raises:
-        InputError: an unknown name or parameter, an entry of another form, or no entry.
-    """
-    if not spec:
-        raise InputError('loss: found (), expected e.g. (("dice", 1.0, {}),)')
-    return tuple(_create_term(entry) for entry in spec)
-
-
-def _create_term(entry: Any) -> LossTerm:
-    """Build one term, checking its name and parameters against the function."""
-    try:
-        name, weight, parameters = entry
-        weight, parameters = float(weight), dict(parameters)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
-            f'such as ("dice", 1.0, {{}})'
-        ) from None
-    function: Callable[..., Array]
-    match name:
-        case "dice":
-            function, per_pixel = dice_loss, False
-        case "cross_entropy":
-            function, per_pixel = cross_entropy, True
-        case _:
-            raise InputError(
-                f"loss: unknown loss {name!r}; expected one of 'dice', 'cross_entropy'"
-            )
-    options = sorted(
-        set(inspect.signature(function).parameters) - {"logits", "labels", "axis_name"}
-    )
-    unknown = sorted(set(parameters) - set(options))
-    if unknown:
-        raise InputError(
-            f"loss: {name!r} has no parameter {unknown[0]!r}; "
-            f"expected any of {options or 'none'}"
-        )
-    return LossTerm(
-        name=name,
-        weight=weight,
-        function=functools.partial(function, **parameters),
-        per_pixel=per_pixel,
-        pooled=bool(parameters.get("batch_dice", False)),
-    )
+from unet_jax.training.loss_terms import LossTerm
 
 
 def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
@@ -152,7 +71,7 @@ def supervised_objective(
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
     Args:
-        terms: from `create_loss_terms`.
+        terms: from ``create_loss_terms``.
         logits: of each output, finest first.
         targets: the label of each, from `targets_of`.
         totals: of each target, from `global_totals`.
@@ -198,7 +117,7 @@ def objective(
     their gradients.
 
     Args:
-        terms: from `create_loss_terms`.
+        terms: from ``create_loss_terms``.
         logits: ``(batch, *spatial, classes)``.
         labels: ``(batch, *spatial)``.
         totals: from `global_totals`.
@@ -211,13 +130,15 @@ def objective(
     shares: dict[str, Array] = {}
     total = jnp.float32(0)
     for term in terms:
-        options = {"axis_name": axis_name} if term.pooled else {}
+        options: dict[str, Any] = {"axis_name": axis_name} if term.pooled else {}
+        if term.name == "generalized_dice":
+            options["include_background"] = include_background
         values = term.function(logits=logits, labels=labels, **options)
-        if term.per_pixel:
-            share = jnp.sum(values) / totals["pixels"]
-        else:
-            foreground = values if include_background else values[:, 1:]
-            share = jnp.sum(jnp.mean(foreground, axis=-1)) / totals["samples"]
+        if term.kind in ("class", "pixel_class"):
+            counted = values if include_background else values[..., 1:]
+            values = jnp.mean(counted, axis=-1)
+        per_pixel = term.kind in ("pixel", "pixel_class")
+        share = jnp.sum(values) / totals["pixels" if per_pixel else "samples"]
         shares[term.name] = shares.get(term.name, jnp.float32(0)) + share
         total = total + term.weight * share
     return total, shares

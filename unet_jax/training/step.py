@@ -13,8 +13,8 @@ import optax
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
+from unet_jax.training.loss_terms import LossTerm
 from unet_jax.training.objective import (
-    LossTerm,
     global_totals,
     supervised_objective,
     targets_of,

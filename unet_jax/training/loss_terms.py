@@ -1,0 +1,280 @@
+"""The losses that a config can name, and how one is made of its entry."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Array
+
+from unet_jax.errors import InputError
+from unet_jax.losses import (
+    binary,
+    boundary,
+    cl_dice,
+    cross_entropy,
+    lovasz,
+    overlap,
+)
+from unet_jax.losses.targets import Head
+
+Kind = Literal["pixel", "pixel_class", "class", "sample"]
+"""What a loss has a value for: a pixel, a pixel and class, a sample and class, a
+sample."""
+
+INVERSE_FREQUENCY = "inverse_frequency"
+"""Stands for numbers from the class shares of the training split."""
+
+NAMES = (
+    "dice",
+    "jaccard",
+    "generalized_dice",
+    "tversky",
+    "focal_tversky",
+    "log_cosh_dice",
+    "sensitivity_specificity",
+    "mcc",
+    "lovasz_softmax",
+    "lovasz_hinge",
+    "cross_entropy",
+    "top_k_cross_entropy",
+    "bce",
+    "weighted_bce",
+    "balanced_bce",
+    "focal",
+    "combo",
+    "boundary",
+    "hausdorff_dt",
+    "cl_dice",
+    "unet_weighted_cross_entropy",
+)
+"""Every loss that a config can name."""
+
+_GIVEN = {"logits", "labels", "head", "axis_name", "include_background"}
+"""Arguments that are not the config's to give."""
+
+_SIGMOID_ONLY = {
+    "lovasz_hinge": "lovasz_softmax",
+    "bce": "cross_entropy",
+    "weighted_bce": "cross_entropy with class_weights",
+    "balanced_bce": "cross_entropy with class_weights='inverse_frequency'",
+    "combo": "dice and cross_entropy",
+}
+_SOFTMAX_ONLY = {
+    "lovasz_softmax": "lovasz_hinge",
+    "cross_entropy": "bce",
+    "top_k_cross_entropy": "focal",
+    "unet_weighted_cross_entropy": "bce",
+}
+"""Losses of one head, and what to take with the other."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossTerm:
+    """One summand of the objective.
+
+    Attributes:
+        name: the name in the config, and in metrics.jsonl.
+        weight: its factor in the sum.
+        function: called with ``logits`` and ``labels``.
+        kind: what it has a value for.
+        pooled: True if the function pools over the batch and needs the axis name.
+    """
+
+    name: str
+    weight: float
+    function: Callable[..., Array]
+    kind: Kind
+    pooled: bool
+
+
+def create_loss_terms(
+    spec: Sequence[tuple[str, float, dict[str, Any]]],
+    *,
+    head: Head = "softmax",
+    shares: Sequence[float] | None = None,
+) -> tuple[LossTerm, ...]:
+    """Turn ``(("dice", 1.0, {}), ...)`` of the config into loss functions.
+
+    Args:
+        spec: name, weight and parameters of each summand.
+        head: of the network.
+        shares: share of each class in the pixels of the training split, for
+            "inverse_frequency"; None before they are known: the terms can then be
+            checked, not called.
+
+    Returns:
+        The terms, in order.
+
+    Raises:
+        InputError: an unknown name or parameter, a loss that the head does not have, an
+            entry of another form, or no entry.
+    """
+    if not spec:
+        raise InputError('loss: found (), expected e.g. (("dice", 1.0, {}),)')
+    return tuple(_create_term(entry, head, shares) for entry in spec)
+
+
+def needs_shares(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
+    """Say whether a loss of the config is weighted by the training split's classes.
+
+    Args:
+        spec: name, weight and parameters of each summand.
+
+    Returns:
+        True if one has a parameter "inverse_frequency".
+    """
+    return any(INVERSE_FREQUENCY in parameters.values() for _, _, parameters in spec)
+
+
+def loss_function(name: str) -> tuple[Callable[..., Array], Kind]:
+    """Return the function of a name, and what it has a value for.
+
+    Args:
+        name: one of ``NAMES``.
+
+    Returns:
+        Both; "focal" has a value a pixel, and with the sigmoid head a pixel and class.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    match name:
+        case "dice":
+            return overlap.dice_loss, "class"
+        case "jaccard":
+            return overlap.jaccard_loss, "class"
+        case "generalized_dice":
+            return overlap.generalized_dice_loss, "sample"
+        case "tversky":
+            return overlap.tversky_loss, "class"
+        case "focal_tversky":
+            return overlap.focal_tversky_loss, "class"
+        case "log_cosh_dice":
+            return overlap.log_cosh_dice_loss, "class"
+        case "sensitivity_specificity":
+            return overlap.sensitivity_specificity_loss, "class"
+        case "mcc":
+            return overlap.mcc_loss, "class"
+        case "lovasz_softmax":
+            return lovasz.lovasz_softmax_loss, "class"
+        case "lovasz_hinge":
+            return lovasz.lovasz_hinge_loss, "class"
+        case "cross_entropy":
+            return cross_entropy.cross_entropy, "pixel"
+        case "top_k_cross_entropy":
+            return cross_entropy.top_k_cross_entropy, "sample"
+        case "bce":
+            return binary.bce, "pixel_class"
+        case "weighted_bce":
+            return binary.weighted_bce, "pixel_class"
+        case "balanced_bce":
+            return binary.balanced_bce, "pixel_class"
+        case "focal":
+            return binary.focal_loss, "pixel"
+        case "combo":
+            return binary.combo_loss, "class"
+        case "boundary":
+            return boundary.boundary_loss, "class"
+        case "hausdorff_dt":
+            return boundary.hausdorff_dt_loss, "class"
+        case "cl_dice":
+            return cl_dice.cl_dice_loss, "class"
+        case "unet_weighted_cross_entropy":
+            return boundary.unet_weighted_cross_entropy, "pixel"
+    raise InputError(
+        f"loss: unknown loss {name!r}; expected one of "
+        f"{', '.join(repr(known) for known in NAMES)}"
+    )
+
+
+def _create_term(entry: Any, head: Head, shares: Sequence[float] | None) -> LossTerm:
+    """Build one term, checking its name and parameters against the function."""
+    try:
+        name, weight, parameters = entry
+        weight, parameters = float(weight), dict(parameters)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
+            f'such as ("dice", 1.0, {{}})'
+        ) from None
+    function, kind = loss_function(name)
+    _check_head(name, head)
+    known = set(inspect.signature(function).parameters)
+    _check_parameters(name, parameters, known)
+    if "head" in known:
+        parameters["head"] = head
+    if name == "focal" and head == "sigmoid":
+        kind = "pixel_class"
+    pools = parameters.get("batch_dice", name == "balanced_bce")
+    if name == "balanced_bce" and parameters.get("beta") is not None:
+        pools = False
+    return LossTerm(
+        name=name,
+        weight=weight,
+        function=functools.partial(function, **_resolved(name, parameters, shares)),
+        kind=kind,
+        pooled=bool(pools),
+    )
+
+
+def _check_head(name: str, head: Head) -> None:
+    """Refuse a loss of the other head, and say what to do."""
+    for wrong, losses, other in (
+        ("softmax", _SIGMOID_ONLY, "sigmoid"),
+        ("sigmoid", _SOFTMAX_ONLY, "softmax"),
+    ):
+        if head == wrong and name in losses:
+            raise InputError(
+                f"loss: {name!r} needs model.head={other!r}, found {head!r}; set it, "
+                f"or take {losses[name]}"
+            )
+
+
+def _check_parameters(name: str, parameters: dict[str, Any], known: set[str]) -> None:
+    """Refuse what the function does not have, or cannot do without."""
+    options = sorted(known - _GIVEN)
+    unknown = sorted(set(parameters) - set(options))
+    if unknown:
+        raise InputError(
+            f"loss: {name!r} has no parameter {unknown[0]!r}; "
+            f"expected any of {options or 'none'}"
+        )
+    if name == "weighted_bce" and not isinstance(parameters.get("beta"), float | int):
+        raise InputError(
+            "loss: 'weighted_bce' needs its parameter 'beta', a number: above 1 for "
+            "fewer false negatives, below 1 for fewer false positives"
+        )
+    for key, value in parameters.items():
+        weights = key in ("alpha", "class_weights")
+        shares = weights or (name, key) == ("balanced_bce", "beta")
+        if value == INVERSE_FREQUENCY and not shares:
+            raise InputError(
+                f"loss: {key!r} of {name!r} cannot be {INVERSE_FREQUENCY!r}; expected "
+                "a number"
+            )
+
+
+def _resolved(
+    name: str, parameters: dict[str, Any], shares: Sequence[float] | None
+) -> dict[str, Any]:
+    """Put numbers for "inverse_frequency"."""
+    if shares is None or INVERSE_FREQUENCY not in parameters.values():
+        return parameters
+    absent = [index for index, share in enumerate(shares) if share <= 0]
+    if absent:
+        raise InputError(
+            f"loss: {INVERSE_FREQUENCY!r} of {name!r}: no training case has class "
+            f"{absent[0]}; give the numbers"
+        )
+    inverse = 1 / np.asarray(shares, np.float64)
+    weights = tuple((inverse / inverse.sum()).tolist())
+    negatives = tuple(1 - share for share in shares)
+    return {
+        key: value
+        if value != INVERSE_FREQUENCY
+        else (negatives if key == "beta" else weights)
+        for key, value in parameters.items()
+    }
