@@ -1,6 +1,6 @@
 """Masks that tell classes by colour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -59,28 +59,56 @@ def match_palette(
     return index.astype(np.uint16)[places].reshape(*colors.shape[:-1], 1)
 
 
-def colors_text(colors: np.ndarray, *, name: str) -> str:
-    """Say that a colour mask needs a palette, and propose one.
+class ColorsError(InputError):
+    """A mask has colours, and there is no palette to tell classes by them.
+
+    Args:
+        name: the file, or several.
+        counts: pixels of each (red, green, blue).
+    """
+
+    def __init__(self, name: str, counts: Mapping[tuple[int, int, int], int]) -> None:
+        """Propose a palette, unless there are as many colours as in a photograph."""
+        self.name = name
+        self.counts = dict(counts)
+        if len(counts) > _LISTED:
+            super().__init__(
+                f"{name}: an RGB picture of {len(counts)} colours; expected the class "
+                "of every pixel; name the mask, not the image, or save it as a palette "
+                "PNG"
+            )
+            return
+        order = sorted(counts, key=lambda color: -counts[color])
+        listed = ", ".join(map(str, order)) + ("," if len(counts) == 1 else "")
+        super().__init__(
+            f"{name}: a colour mask; name the colour of each class, the background's "
+            f"first, such as data.palette=({listed})"
+        )
+
+    @property
+    def has_proposal(self) -> bool:
+        """Whether the colours are few enough for a palette."""
+        return len(self.counts) <= _LISTED
+
+
+def count_colors(colors: np.ndarray, *, name: str) -> dict[tuple[int, int, int], int]:
+    """Count the pixels of each colour.
 
     Args:
         colors: ``(*spatial, 3)`` integers.
-        name: the file.
+        name: the file, for messages.
 
     Returns:
-        One line.
+        Pixels of each (red, green, blue), in the order of their values.
+
+    Raises:
+        InputError: more than 8 bits a channel.
     """
     found, _, counts = _distinct(colors, name)
-    if len(found) > _LISTED:
-        return (
-            f"{name}: an RGB picture of {len(found)} colours; expected the class of "
-            "every pixel; name the mask, not the image, or save it as a palette PNG"
-        )
-    order = np.argsort(-counts, kind="stable")
-    listed = ", ".join(_rgb(found[place]) for place in order)
-    return (
-        f"{name}: a colour mask; name the colour of each class, the background's "
-        f"first, such as data.palette=({listed}{',' if len(found) == 1 else ''})"
-    )
+    return {
+        (int(color[0]), int(color[1]), int(color[2])): int(count)
+        for color, count in zip(found, counts, strict=True)
+    }
 
 
 def _distinct(

@@ -37,7 +37,9 @@ def read_nifti(path: Path) -> StoredImage:
     affine = np.array(nifti.affine, dtype=np.float64)
     affine[:3] *= millimetres(nifti.header)
     spacing = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+    # Of directions alone: the voxels of a microscope are small, not flat.
+    directions = affine[:3, :3] / np.where(spacing > 0, spacing, 1)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
         raise InputError(
             f"{path}: affine {affine[:3].tolist()} cannot be inverted; expected voxel "
             "directions and sizes; mend the header's sform or qform"

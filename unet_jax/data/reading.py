@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unet_jax.data.colors import colors_text, match_palette
+from unet_jax.data.colors import ColorsError, count_colors, match_palette
 from unet_jax.data.nifti import read_nifti
 from unet_jax.data.pictures import read_picture
 from unet_jax.data.stored import FORMS, SUFFIXES, StoredImage, file_suffix, output_name
@@ -128,7 +128,7 @@ def read_label(
         elif grey:
             values = values[..., :1]
         else:
-            raise InputError(colors_text(values, name=str(path)))
+            raise ColorsError(str(path), count_colors(values, name=str(path)))
     elif palette:
         same = np.repeat(values, 3, axis=-1)
         values = match_palette(same, palette, tolerance=tolerance, name=str(path))

@@ -42,9 +42,9 @@ def _write(path, pixels):
         Image.fromarray(pixels).save(path)
 
 
-def _set(folder, count=6, **options):
+def _set(folder, count=6, first=0, **options):
     """Write a plain set of two folders."""
-    for number in range(count):
+    for number in range(first, first + count):
         name = f"{number}.png"
         _picture(
             folder / "images" / name, number, mask=folder / "masks" / name, **options
@@ -223,9 +223,8 @@ def test_colour_masks_go_through_the_palette(tmp_path):
     palette = ((0, 0, 0), (250, 10, 10), (10, 10, 250))
     labels = np.arange(12).reshape(3, 4) % 3
     _masks(tmp_path, np.uint8(palette)[labels])
-    lines = _faults(tmp_path)
-    assert len(lines) == 5
-    assert "a colour mask; name the colour of each class" in lines[0]
+    (line,) = _faults(tmp_path)
+    assert "a colour mask; name the colour of each class" in line
     dataset = _open(tmp_path, palette=palette)
     assert len(dataset.class_names) == 3
     np.testing.assert_array_equal(dataset.source("train")[0].label, labels)
@@ -334,7 +333,7 @@ def test_splits_of_a_csv_file_with_groups(tmp_path):
     (line,) = _faults(folder, splits=str(path))
     assert "group 'a' is in train (0) and in test (2)" in line
     path.write_text("name,split\n0,train\n")
-    assert "expected id and split" in _faults(folder, splits=str(path))[0]
+    assert "expected id, and split or group" in _faults(folder, splits=str(path))[0]
 
 
 def test_wrong_files_of_splits(tmp_path):
@@ -433,7 +432,7 @@ def test_volumes_with_other_affines_nan_and_other_axes(tmp_path):
     (tmp_path / "images/2.nii.gz").unlink()
     (tmp_path / "labels/2.nii.gz").unlink()
     lines = "\n".join(_faults(tmp_path))
-    assert "its affine differs from 0.nii.gz's by up to 3 mm" in lines
+    assert "its affine differs from 0.nii.gz's, voxels lie up to 3 mm apart" in lines
     assert "2 of 210 values are NaN or infinite" in lines
     assert "images/2.png: spatial axes: 2 in 1 cases; expected 3" in lines
     assert "images/2.png: a known spacing: False in 1 cases; expected True" in lines
@@ -455,13 +454,74 @@ def test_the_same_image_in_two_splits(tmp_path):
     assert "remove one, or put both into one group" in lines[0]
 
 
-def test_many_faults_are_cut_short(tmp_path):
-    _set(tmp_path, count=60)
-    for number in range(55):
+def test_all_faults_are_in_one_report(tmp_path):
+    _set(tmp_path, count=60, classes=2)
+    for number in range(53):
         (tmp_path / f"masks/{number}.png").unlink()
-    lines = _faults(tmp_path)
-    assert len(lines) == 41
-    assert lines[-1] == "... and 15 more"
+    (tmp_path / "images/54.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    _write(tmp_path / "masks/55.png", np.full((8, 10), 7, np.uint8))
+    lines = _faults(tmp_path, class_names=("a", "b"))
+    assert sum("has no mask" in line for line in lines) == 53
+    assert sum("54.png" in line for line in lines) == 1
+    assert any("55.png" in line and "0, 1, 7" in line for line in lines)
+    # What is sound is looked at too: nothing comes up only when the rest is mended.
+    _write(tmp_path / "masks/55.png", np.zeros((8, 10), np.uint8))
+    lines = _faults(tmp_path, class_names=("a", "b", "c"))
+    assert len(lines) == 55
+    assert lines[-1].startswith("class 2 (c): no training case has it")
+
+
+def test_colour_masks_without_a_palette_share_one_proposal(tmp_path):
+    _set(tmp_path)
+    for number in range(6):
+        mask = np.zeros((8, 9, 3), np.uint8)
+        mask[:2] = (255, 0, 0) if number % 2 else (0, 0, 255)
+        _write(tmp_path / f"masks/{number}.png", mask)
+    (line,) = _faults(tmp_path)
+    assert "2.png and 3 more masks: a colour mask" in line
+    assert "data.palette=((0, 0, 0), (0, 0, 255), (255, 0, 0))" in line
+
+
+def test_folders_called_train_val_and_test_are_the_splits(tmp_path):
+    for place, split in enumerate(("train", "val", "test")):
+        _set(tmp_path / split, count=3, first=3 * place)
+    data = _open(tmp_path)
+    assert _ids(data, "train") == ["train/0", "train/1", "train/2"]
+    assert _ids(data, "validation") == ["val/3", "val/4", "val/5"]
+    assert _ids(data, "test") == ["test/6", "test/7", "test/8"]
+    assert data.source("train")[0].group == "train/0"
+
+
+def test_suffixes_in_capitals(tmp_path):
+    for number in range(6):
+        _picture(
+            tmp_path / f"IMG_{number}.PNG",
+            number,
+            mask=tmp_path / f"IMG_{number}_Mask.PNG",
+        )
+    assert len(_open(tmp_path).traits) == 6
+
+
+def test_a_channel_that_lies_elsewhere_is_named(tmp_path):
+    for number in range(6):
+        _picture(
+            tmp_path / f"imagesTr/{number}_0000.nii.gz",
+            number,
+            mask=tmp_path / f"labelsTr/{number}.nii.gz",
+            size=(6, 7, 5),
+        )
+        _picture(
+            tmp_path / f"imagesTr/{number}_0001.nii.gz", 50 + number, size=(6, 7, 5)
+        )
+    moved = AFFINE.copy()
+    moved[2, 3] += 50
+    file = tmp_path / "imagesTr/3_0001.nii.gz"
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(nibabel.load(file).dataobj), moved), file
+    )
+    (line,) = _faults(tmp_path)
+    assert line.startswith(f"{file}: its affine differs from 3_0000.nii.gz's")
+    assert "up to 50 mm apart" in line
 
 
 def test_a_group_expression_that_does_not_match(tmp_path):

@@ -26,11 +26,11 @@ from unet_jax.data.sources.splits import (
     draw_splits,
     named_splits,
     read_splits,
+    split_folders,
 )
 from unet_jax.errors import InputError
 
 _MAX_CLASSES = 64
-_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,22 +221,17 @@ def open_folder(
     ]
     faults += _mixed(traits)
     groups, wrong = _groups(layout, options.group_regex)
-    faults += wrong
-    named: dict[str, list[str]] | None = None
-    if options.splits:
-        path = Path(options.splits).expanduser()
-        named, file_groups = read_splits(path, fold=options.fold)
-        ids = [pair.id for pair in layout.pairs]
-        named, unknown = _resolved(named, ids, path)
-        faults += unknown
-        renamed, _ = _resolved({"g": list(file_groups)}, ids, path)
-        groups |= dict(zip(renamed["g"], file_groups.values(), strict=False))
-        groups, faults = groups, faults + _cut_groups(named, groups, path)
-    _raise(faults, options.path)
+    named, unknown = _named_splits(layout, groups, options)
+    unsplit = wrong + unknown
+    if not traits:
+        _raise(faults + unsplit, options.path)
     names, label_map, notes, wrong = _classes(traits, options)
-    _raise(wrong, options.path)
+    faults += unsplit + wrong
+    if unsplit or wrong:
+        _raise(faults, options.path)
     splits = _split(named, groups, options, seed)
-    _raise(_split_faults(traits, splits, names, label_map), options.path)
+    faults += _split_faults(traits, splits, names, label_map)
+    _raise(faults, options.path)
     left_out = len(traits) - len({p.id for ps in splits.parts.values() for p in ps})
     if left_out:
         notes += (f"{left_out} cases are in no split and are left out",)
@@ -249,6 +244,32 @@ def open_folder(
         options=options,
         notes=(layout.note, f"splits: {splits.note}", *notes),
     )
+
+
+def _named_splits(
+    layout: Layout, groups: dict[str, str], options: FolderOptions
+) -> tuple[dict[str, list[str]] | None, list[str]]:
+    """Take the splits of a file, or of folders called train, val and test.
+
+    What a file says of groups is put into ``groups``.
+    """
+    ids = [pair.id for pair in layout.pairs]
+    if not options.splits:
+        named = split_folders(ids)
+        if named is None:
+            return None, []
+        if not options.group_regex:
+            # The folder of a split is no patient; one inside it is.
+            for pair in layout.pairs:
+                groups[pair.id] = pair.patient.partition("/")[2] or pair.id
+        return named, _cut_groups(named, groups, Path(options.path))
+    path = Path(options.splits).expanduser()
+    given, file_groups = read_splits(path, fold=options.fold)
+    found, faults = _resolved(given, ids, path)
+    for one, group in file_groups.items():
+        renamed, _ = _resolved({"group": [one]}, ids, path)
+        groups |= dict.fromkeys(renamed["group"], group)
+    return found or None, faults + _cut_groups(found, groups, path)
 
 
 def _read_options(options: FolderOptions) -> ReadOptions:
@@ -266,10 +287,7 @@ def _raise(faults: Sequence[str], path: str) -> None:
     if not faults:
         return
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    shown = list(faults[:_SHOWN])
-    if len(faults) > _SHOWN:
-        shown.append(f"... and {len(faults) - _SHOWN} more")
-    raise InputError(f"data.path {path}: {count} in the data; mend them all:", shown)
+    raise InputError(f"data.path {path}: {count} in the data; mend them all:", faults)
 
 
 def _mixed(traits: Sequence[CaseTraits]) -> list[str]:
@@ -446,11 +464,13 @@ def _split_faults(
     label_map: Sequence[Entry],
 ) -> list[str]:
     """Name images that are in two splits, and classes that training never sees."""
-    by_id = {case.id: case for case in traits}
+    by_id = {case.id: case for case in traits}  # without the cases that have faults
     faults = []
     seen: dict[str, tuple[str, Part]] = {}
     for split in SPLITS:
         for part in splits.parts[split]:
+            if part.id not in by_id:
+                continue
             case = by_id[part.id]
             other, first = seen.setdefault(case.digest, (split, part))
             if other != split and first.id != part.id:
@@ -460,7 +480,10 @@ def _split_faults(
                     "both into one group"
                 )
     trained = {
-        value for part in splits.parts["train"] for value in by_id[part.id].values
+        value
+        for part in splits.parts["train"]
+        if part.id in by_id
+        for value in by_id[part.id].values
     }
     classes = LabelMap(label_map, num_classes=len(names))
     values = np.array(sorted(trained), np.int64)

@@ -212,13 +212,13 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
     stems = set(files.values())
     counts = {
         ending: sum(
-            stem.endswith(ending) and stem[: -len(ending)] in stems for stem in stems
+            _ends(stem, ending) and stem[: -len(ending)] in stems for stem in stems
         )
         for ending in endings
     }
     best = max(counts, key=lambda ending: counts[ending])
     if counts[best]:
-        masks = {f: s for f, s in files.items() if s.endswith(best)}
+        masks = {f: s for f, s in files.items() if _ends(s, best)}
         groups: dict[str, list[Path]] = {}
         for file, stem in files.items():
             if file not in masks:
@@ -282,9 +282,14 @@ def _words(file: Path) -> set[str]:
 
 def _cut(stems: Iterable[str], ending: str) -> list[str]:
     """Return the stems that have an ending, without it."""
-    return [_without(stem, ending) for stem in stems if stem.endswith(ending)]
+    return [_without(stem, ending) for stem in stems if _ends(stem, ending)]
+
+
+def _ends(stem: str, ending: str) -> bool:
+    """Say whether a name has an ending, in capitals or not."""
+    return stem.lower().endswith(ending.lower())
 
 
 def _without(stem: str, ending: str) -> str:
     """Cut an ending off, where it is there."""
-    return stem[: len(stem) - len(ending)] if ending and stem.endswith(ending) else stem
+    return stem[: len(stem) - len(ending)] if _ends(stem, ending) else stem

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from unet_jax.atomic import atomic_path
 from unet_jax.data.canonical import as_case_image
+from unet_jax.data.colors import ColorsError
 from unet_jax.data.preprocess import nonzero_statistics
 from unet_jax.data.reading import read_image, read_label
 from unet_jax.data.sources.folder_layout import Pair
@@ -148,7 +151,7 @@ def scan(
     kept = _read_cache(cache, options)
     found: dict[str, Any] = {}
 
-    def one(pair: Pair) -> CaseTraits | list[str]:
+    def one(pair: Pair) -> CaseTraits | list[InputError]:
         stamp = _stamp(pair)
         entry = kept.get(pair.id)
         if entry is not None and entry["stamp"] == stamp:
@@ -164,43 +167,70 @@ def scan(
     if found != kept:
         _write_cache(cache, options, found)
     traits = [result for result in results if isinstance(result, CaseTraits)]
-    faults = [line for result in results if isinstance(result, list) for line in result]
-    return traits, faults
+    faults = [
+        fault for result in results if isinstance(result, list) for fault in result
+    ]
+    return traits, _fault_lines(faults)
 
 
-def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[str]:
+def _fault_lines(faults: Sequence[InputError]) -> list[str]:
+    """One line a fault; masks whose colours need a palette share one, and one line."""
+    colored = [
+        fault
+        for fault in faults
+        if isinstance(fault, ColorsError) and fault.has_proposal
+    ]
+    lines = [str(fault) for fault in faults if fault not in colored]
+    if colored:
+        counts: Counter[tuple[int, int, int]] = Counter()
+        for fault in colored:
+            counts.update(fault.counts)
+        names = [fault.name for fault in colored]
+        more = f" and {len(names) - 3} more masks" if len(names) > 3 else ""
+        lines.append(str(ColorsError(", ".join(names[:3]) + more, counts)))
+    return lines
+
+
+def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[InputError]:
     """Read one case; a list of faults where it has some."""
     faults = []
     image = label = None
     try:
         image, spacing, stored = read_case_image(pair.images, options)
     except InputError as error:
-        faults.append(str(error))
+        faults.append(error)
     if pair.mask is None:
         faults.append(
-            f"{pair.images[0]}: has no mask; expected one of its name; add it or move "
-            "the image away"
+            InputError(
+                f"{pair.images[0]}: has no mask; expected one of its name; add it or "
+                "move the image away"
+            )
         )
     else:
         try:
             label, stored_label = read_case_label(pair.mask, options)
         except InputError as error:
-            faults.append(str(error))
+            faults.append(error)
     if image is None or label is None:
         return faults
     if label.shape != image.shape[:-1]:
         return [
-            f"{pair.mask}: size {label.shape}; expected {image.shape[:-1]} as "
-            f"{pair.images[0].name}; export both from one grid"
+            InputError(
+                f"{pair.mask}: size {label.shape}; expected {image.shape[:-1]} as "
+                f"{pair.images[0].name}; export both from one grid"
+            )
         ]
-    one, two = stored[0].affine, stored_label.affine
-    if one is not None and two is not None and not np.allclose(one, two, atol=1e-3):
-        away = float(np.abs(one - two).max())
-        return [
-            f"{pair.mask}: its affine differs from {pair.images[0].name}'s by up to "
-            f"{away:.3g} mm; expected the same; resample it, or copy the header if the "
-            "voxels do match"
-        ]
+    faults = [
+        InputError(
+            f"{other.path}: its affine differs from {pair.images[0].name}'s, voxels "
+            f"lie up to {away:.3g} mm apart; expected the same place; resample it, or "
+            "copy the header if the voxels do match"
+        )
+        for other in (*stored[1:], stored_label)
+        if (away := _apart(stored[0], other))
+    ]
+    if faults:
+        return faults
     values, counts = _counted(label)
     return CaseTraits(
         id=pair.id,
@@ -220,6 +250,16 @@ def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[str]:
         digest=_digest(image),
         label_digest=_digest(label),
     )
+
+
+def _apart(one: StoredImage, two: StoredImage) -> float:
+    """Millimetres between the same corner of two volumes; 0 within a tenth voxel."""
+    if one.affine is None or two.affine is None or one.spacing is None:
+        return 0.0
+    ends = [(0, size) for size in one.image.shape[:3]]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)])
+    away = np.linalg.norm((corners @ (one.affine - two.affine).T)[:, :3], axis=1).max()
+    return float(away) if away > 0.1 * min(one.spacing) else 0.0
 
 
 def _counted(label: np.ndarray) -> tuple[list[int], list[int]]:

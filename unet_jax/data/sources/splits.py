@@ -60,22 +60,24 @@ def read_splits(
     Args:
         path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
             of such dicts, one a fold; or CSV with the columns id, split and, where
-            there are patients, group.
+            there are patients, group; or id and group alone, for drawn splits.
         fold: entry of a list of folds.
 
     Returns:
-        Ids by split, and the group of each id (of CSV files with such a column).
+        Ids by split (none where the file has no splits), and the group of each id (of
+        CSV files with such a column).
 
     Raises:
         InputError: the file is missing or of another form.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            return _read_csv(path, text)
-        content: Any = json.loads(text)
     except OSError as error:
         raise InputError(f"data.splits: {path}: {error.strerror}") from None
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path, text)
+    try:
+        content: Any = json.loads(text)
     except ValueError as error:
         raise InputError(
             f'data.splits: {path} is no JSON ({error}); expected {{"train": [ids], '
@@ -106,11 +108,19 @@ def _read_csv(path: Path, text: str) -> tuple[dict[str, list[str]], dict[str, st
     """Read a table with the columns id, split and perhaps group."""
     rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
     columns = set(rows[0]) if rows else set()
-    if not {"id", "split"} <= columns:
+    column = "group" if "group" in columns else "patient"
+    if "id" not in columns or not columns & {"split", column}:
         raise InputError(
             f"data.splits: {path} has the columns {sorted(map(str, columns))}, "
-            "expected id and split (and, where there are patients, group)"
+            "expected id, and split or group (the patient) or both, with commas between"
         )
+    groups = {
+        str(row["id"]).strip(): str(row[column]).strip()
+        for row in rows
+        if row.get(column)
+    }
+    if "split" not in columns:
+        return {}, groups
     splits: dict[str, list[str]] = {}
     for number, row in enumerate(rows, start=2):
         name = _NAMES.get(str(row["split"]).strip().lower())
@@ -122,13 +132,26 @@ def _read_csv(path: Path, text: str) -> tuple[dict[str, list[str]], dict[str, st
         splits.setdefault(name, []).append(str(row["id"]).strip())
     if "train" not in splits:
         raise InputError(f"data.splits: {path} has no row of split 'train'")
-    column = "group" if "group" in columns else "patient"
-    groups = {
-        str(row["id"]).strip(): str(row[column]).strip()
-        for row in rows
-        if row.get(column)
-    }
     return splits, groups
+
+
+def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
+    """Take the splits of a data set that lies in folders called train, val and test.
+
+    Args:
+        ids: of the cases; paths.
+
+    Returns:
+        Ids by split; None unless every case lies in such a folder, and one in train.
+    """
+    splits: dict[str, list[str]] = {}
+    for one in ids:
+        first, slash, _ = one.partition("/")
+        name = _NAMES.get(first.lower())
+        if not slash or name is None:
+            return None
+        splits.setdefault(name, []).append(one)
+    return splits if "train" in splits else None
 
 
 def draw_splits(
