@@ -4,6 +4,8 @@
     python -m unet_jax.main --mode=evaluate --workdir=runs/brain
     python -m unet_jax.main --mode=predict --workdir=runs/brain \
         --input=scan.nii.gz --output=segmented/
+    python -m unet_jax.main --mode=compare --config=configs/brain.py
+    python -m unet_jax.main --mode=compare --runs=runs/a,runs/b
 
 Nothing heavy is imported before the flags are read, so that --help is quick.
 """
@@ -20,6 +22,7 @@ from ml_collections import ConfigDict, config_flags
 from unet_jax.errors import InputError, RunError
 
 FLAGS = flags.FLAGS
+_MODES = ["train", "evaluate", "predict", "compare"]
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -27,12 +30,13 @@ config_flags.DEFINE_config_file(
     lock_config=True,
 )
 flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config.name>.")
-flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
+flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 flags.DEFINE_string("input", None, "predict: an image file, or a folder of them.")
 flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
+flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
 flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
@@ -50,7 +54,7 @@ def main(argv: list[str]) -> None:
         _exit(error, code=2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
         print("\nunet_jax: stopped", file=sys.stderr)
-        if FLAGS.mode == "train":
+        if FLAGS.mode in ("train", "compare"):
             command = f"python -m unet_jax.main {shlex.join(sys.argv[1:])}"
             print(f"go on from the last checkpoint:\n  {command}", file=sys.stderr)
         sys.exit(130)
@@ -69,7 +73,8 @@ def run() -> None:
                 from unet_jax.score import evaluate_ensemble
 
                 folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
-                evaluate_ensemble(folders, output=_ensemble_folder())
+                output = _folder_of(FLAGS.workdirs, "ensemble")
+                evaluate_ensemble(folders, output=output)
                 return
             workdir = _workdir()
             from unet_jax.score import evaluate_run
@@ -89,6 +94,21 @@ def run() -> None:
                 probabilities=FLAGS.probabilities,
                 contours=FLAGS.contours,
             )
+        case "compare":
+            if FLAGS.runs:
+                from unet_jax.paired import compare_runs
+
+                runs = [pathlib.Path(folder) for folder in FLAGS.runs]
+                compare_runs(runs, output=_folder_of(FLAGS.runs, "comparison"))
+                return
+            workdir = _workdir()
+            if FLAGS.config is not None:
+                from unet_jax.train import train_and_evaluate
+
+                train_and_evaluate(FLAGS.config, workdir)
+            from unet_jax.compare import compare_methods
+
+            compare_methods(workdir)
 
 
 def _config() -> ConfigDict:
@@ -109,12 +129,12 @@ def _workdir() -> pathlib.Path:
     return pathlib.Path("runs") / FLAGS.config.name
 
 
-def _ensemble_folder() -> pathlib.Path:
-    """Return the folder for an ensemble's scores."""
+def _folder_of(runs: list[str], kind: str) -> pathlib.Path:
+    """Return the folder for what several runs give together."""
     if FLAGS.workdir:
         return pathlib.Path(FLAGS.workdir)
-    names = "+".join(pathlib.Path(folder).name for folder in FLAGS.workdirs)
-    return pathlib.Path("runs") / f"ensemble_{names}"
+    names = "+".join(pathlib.Path(folder).name for folder in runs)
+    return pathlib.Path("runs") / f"{kind}_{names}"
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

@@ -101,7 +101,7 @@ def overlay_figure(
         A figure for `write_figure`.
     """
     return _figure(
-        [_Row("", _displayable(image), label, prediction)],
+        [_Row("", displayable(image), label, prediction)],
         class_names=class_names,
         class_colors=class_colors,
         title=title,
@@ -143,13 +143,13 @@ def volume_overlay(
     marked = prediction > 0 if label is None else (prediction > 0) | (label > 0)
     chosen = _spread_slices(marked, slice_axis, num_slices)
     # One window for all: the same tissue has the same grey in each row.
-    shown = _displayable(np.take(image, chosen, axis=slice_axis))
+    shown = displayable(np.take(image, chosen, axis=slice_axis))
     rows = [
         _Row(
             f"slice {index}",
-            _upright(shown, row, slice_axis),
-            None if label is None else _upright(label, index, slice_axis),
-            _upright(prediction, index, slice_axis),
+            upright_slice(shown, row, slice_axis),
+            None if label is None else upright_slice(label, index, slice_axis),
+            upright_slice(prediction, index, slice_axis),
         )
         for row, index in enumerate(chosen)
     ]
@@ -216,7 +216,7 @@ def _figure(
             below = corner[1] + (len(rows) - 1 - i) * (high + _GAP)
             box = (corner[0] / width, below / height, wide / width, high / height)
             axes = figure.add_axes(box)
-            _draw_panel(axes, _blend(row.image, classes, colors), aspect)
+            draw_panel(axes, blend(row.image, classes, colors), aspect)
             if i == 0:
                 axes.set_title(heads[j], fontsize=9, pad=3)
         if row.label is not None:
@@ -234,8 +234,15 @@ def _figure(
     return figure
 
 
-def _displayable(image: np.ndarray) -> np.ndarray:
-    """Any channels and range as ``(..., 3)`` in 0..1, outliers clipped."""
+def displayable(image: np.ndarray) -> np.ndarray:
+    """Bring any channels and range to what can be shown, outliers clipped.
+
+    Args:
+        image: ``(..., channels)``; of any number but three the first is shown as grey.
+
+    Returns:
+        ``(..., 3)`` in 0..1.
+    """
     if image.shape[-1] != 3:
         image = image[..., :1]
     if image.dtype == np.uint8:
@@ -261,15 +268,33 @@ def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:
     return list(dict.fromkeys(nearest))
 
 
-def _upright(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
-    """A slice with its first remaining axis to the right and its second one up."""
+def upright_slice(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
+    """Take a slice with its first remaining axis to the right and its second one up.
+
+    Args:
+        volume: ``(x, y, z)``, more axes may follow.
+        index: of the slice.
+        axis: that it is taken along.
+
+    Returns:
+        ``(height, width)`` and what follows.
+    """
     return np.rot90(np.take(volume, index, axis=axis))
 
 
-def _blend(
+def blend(
     image: np.ndarray, classes: np.ndarray | None, colors: np.ndarray
 ) -> np.ndarray:
-    """Lay the colours of all classes but 0 over an image."""
+    """Lay the colours of all classes but 0 over an image.
+
+    Args:
+        image: ``(height, width, 3)`` in 0..1.
+        classes: ``(height, width)`` class indices or IGNORE; None for the image alone.
+        colors: ``(classes, 3)`` in 0..1.
+
+    Returns:
+        ``(height, width, 3)``.
+    """
     if classes is None:
         return image
     palette = np.concatenate([colors, [_rgb(_IGNORED_COLOR)]])
@@ -278,8 +303,14 @@ def _blend(
     return np.where((classes != 0)[..., None], painted, image)
 
 
-def _draw_panel(axes: "Axes", picture: np.ndarray, aspect: float) -> None:
-    """Show a picture without ticks or frame."""
+def draw_panel(axes: "Axes", picture: np.ndarray, aspect: float) -> None:
+    """Show a picture without ticks or frame.
+
+    Args:
+        axes: to draw in.
+        picture: ``(height, width, 3)`` in 0..1.
+        aspect: height of a pixel divided by its width.
+    """
     axes.imshow(picture, interpolation="nearest", aspect=aspect)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

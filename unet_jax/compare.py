@@ -1,0 +1,252 @@
+"""Every method on the same test cases, in one table."""
+
+import dataclasses
+import inspect
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.atomic import atomic_path
+from unet_jax.classical.methods import METHODS, fit_method
+from unet_jax.classical.samples import Sample
+from unet_jax.data.case import Case, Source
+from unet_jax.errors import InputError
+from unet_jax.evaluate import evaluate
+from unet_jax.experiment import TrainedRun, load_run, open_dataset
+from unet_jax.report.comparison import comparison_figure, comparison_markdown
+from unet_jax.report.overlay import write_figure
+from unet_jax.segment import Reference
+from unet_jax.workdir import check_same_data, read_finished_record
+
+NETWORK = "network"
+"""The name of the trained network among ``compare.methods``."""
+
+FITTED, MATCHED = "fitted on training", "oracle-matched"
+"""Blocks of the table. The segments of an oracle-matched method are named with the
+labels of the very image, which flatters it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A method that is fitted.
+
+    Attributes:
+        predict_fn: gives labels, or clusters in the oracle-matched block.
+        chosen: what was fitted on the training split, to be shown.
+        block: of the table.
+    """
+
+    predict_fn: Callable[..., np.ndarray]
+    chosen: dict[str, Any]
+    block: str = FITTED
+
+
+def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
+    """Score every method and a run's network on the run's test split.
+
+    Args:
+        workdir: folder of a finished run, whose config names the methods.
+
+    Returns:
+        The content of comparison.json; comparison.md and figures/comparison.png are
+        written beside it.
+
+    Raises:
+        InputError: there is no run, its data is gone, or a method is unknown.
+    """
+    run = load_run(workdir)
+    names = method_names(run.config.compare.methods)
+    dataset = open_dataset(run.config, workdir)
+    check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
+    train, test = dataset.source("train"), dataset.source("test")
+    samples = _samples(train)
+    rows: list[dict[str, Any]] = []
+    pictures: list[np.ndarray | None] = []
+    for number, name in enumerate(names, start=1):
+        print(f"[{number}/{len(names)}] {name} ...", flush=True)
+        began = time.perf_counter()
+        try:
+            ready = _make(name, run, samples)
+            fitted = time.perf_counter() - began
+            row, picture = _score(ready, run.config, test)
+            row = {"method": name, "fit_seconds": round(fitted, 3), **row}
+        except Exception as error:  # one method's fault is not that of the others
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            row, picture = {"method": name, "failed": reason}, None
+        print(f"[{number}/{len(names)}] {_summary(row)}", flush=True)
+        rows.append(row)
+        pictures.append(picture)
+    results = {"class_names": list(run.config.data.class_names), "methods": rows}
+    _write(workdir, results, test[0], pictures, run.config)
+    return results
+
+
+def method_names(wanted: Sequence[str]) -> tuple[str, ...]:
+    """Say which methods are compared.
+
+    Args:
+        wanted: ``compare.methods`` of a config; () for all.
+
+    Returns:
+        Their names, in the order of the table.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    known = (*METHODS, NETWORK)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            f"compare.methods: unknown method {unknown[0]!r}; expected any of "
+            f"{', '.join(known)}"
+        )
+    return tuple(wanted) or known
+
+
+_SAMPLE_BYTES = 2**30
+"""Memory for the training cases that methods are fitted on."""
+
+
+def _samples(source: Source) -> list[Sample]:
+    """Read training cases, spread over the split, as many as the memory holds."""
+    first = source[0]
+    assert first.label is not None, "training cases have labels"
+    fitting = max(1, _SAMPLE_BYTES // (first.image.nbytes + first.label.nbytes))
+    chosen = np.unique(
+        np.linspace(0, len(source) - 1, min(fitting, len(source))).astype(int)
+    )
+    cases = (source[int(index)] for index in chosen)
+    return [
+        Sample(case.image, case.label, case.spacing, case.reference)
+        for case in cases
+        if case.label is not None
+    ]
+
+
+def _make(name: str, run: TrainedRun, samples: list[Sample]) -> Ready:
+    """Fit one method on the training split."""
+    config = run.config
+    if name == NETWORK:
+        return Ready(run.predict_fn, {"checkpoint_step": run.step})
+    fitted = fit_method(
+        name,
+        samples,
+        num_classes=len(config.data.class_names),
+        seed=config.seed,
+        parameters=dict(config.compare.parameters).get(name),
+    )
+    return Ready(fitted.predict_fn, fitted.chosen)
+
+
+def _score(
+    ready: Ready, config: ConfigDict, source: Source
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Score a fitted method; return its row and its labels of the first case."""
+    kept: list[np.ndarray] = []
+    seconds: list[float] = []
+    current: list[Case] = []
+
+    def cases() -> Iterator[Case]:
+        for index in range(len(source)):
+            current[:] = [source[index]]
+            yield current[0]
+
+    def timed(
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        reference: Reference = None,
+    ) -> np.ndarray:
+        options = _options(ready.predict_fn, reference)
+        if not seconds:
+            # Whatever is compiled is compiled here, on a small piece.
+            ready.predict_fn(_corner(image), spacing, **options)
+        began = time.perf_counter()
+        labels = ready.predict_fn(image, spacing, **options)
+        seconds.append(time.perf_counter() - began)
+        if not kept:
+            kept.append(labels)
+        return labels
+
+    data = config.data
+    results = evaluate(
+        timed,
+        cases(),
+        class_names=tuple(data.class_names),
+        include_background=data.include_background,
+        tolerance_mm=config.eval.tolerance_mm,
+        tolerance_px=config.eval.tolerance_px,
+    )
+    row = {
+        "block": ready.block,
+        "chosen": ready.chosen,
+        "ms_per_image": round(1000 * float(np.median(seconds)), 2),
+        **{key: results[key] for key in _SHOWN},
+    }
+    return row, kept[0]
+
+
+_PIECE = 64
+"""Pixels an axis of what a method is called with first."""
+
+_SHOWN = ("mean", "ci95", "ci95_note", "per_class", "per_case", "n_cases", "n_groups")
+"""What a row keeps of its results."""
+
+
+def _options(predict_fn: Callable[..., np.ndarray], reference: Reference) -> Any:
+    """Give the intensities of the whole scan to a method that asks for them."""
+    asks = "reference" in inspect.signature(predict_fn).parameters
+    return {"reference": reference} if asks and reference is not None else {}
+
+
+def _corner(image: np.ndarray) -> np.ndarray:
+    """A small piece from the middle of an image."""
+    middle = tuple(
+        slice(max(0, size // 2 - _PIECE // 2), size // 2 + _PIECE // 2)
+        for size in image.shape[:-1]
+    )
+    return image[middle]
+
+
+def _summary(row: dict[str, Any]) -> str:
+    """One line of progress."""
+    if "failed" in row:
+        return f"{row['method']} FAILED: {row['failed']}"
+    chosen = ", ".join(f"{key} {value}" for key, value in row["chosen"].items())
+    return (
+        f"{row['method']}: Dice {row['mean']['dice']:.4f}, "
+        f"{row['ms_per_image']:.0f} ms an image; {chosen}"
+    )
+
+
+def _write(
+    workdir: pathlib.Path,
+    results: dict[str, Any],
+    first: Case,
+    pictures: list[np.ndarray | None],
+    config: ConfigDict,
+) -> None:
+    """Write the table as JSON and Markdown, and the figure."""
+    with atomic_path(workdir / "comparison.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    text = comparison_markdown(results)
+    with atomic_path(workdir / "comparison.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    assert first.label is not None, "test cases have labels"
+    figure = comparison_figure(
+        first.image,
+        first.label,
+        results,
+        pictures,
+        slice_axis=config.data.slice_axis,
+        spacing=first.spacing,
+        class_colors=tuple(config.data.class_colors),
+    )
+    write_figure(workdir / "figures" / "comparison.png", figure)
+    print(text)
+    print(f"table: {workdir / 'comparison.md'}, figure: {workdir / 'figures'}")
