@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.data.foreground_oversampling = 0.5
     # Slabs are thin: few slices a crop, and no coarsening that would use them up.
     config.train.patch_size = (48, 48, 8)
-    config.train.batch_size = 2
+    config.train.batch_size = 4
     config.model.name = "unet_tiny"
     config.model.norm = "batch"
     # Up is not down, front is not back: only left and right are alike.

@@ -136,12 +136,10 @@ def _painted(
     files: Sequence[str | Path], values: Sequence[int], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, StoredImage]:
     """Paint binary masks over each other."""
-    label = first = None
-    for file, value in zip(files, values, strict=True):
-        stored = read_label(file)
-        mask = stored.image[..., 0]
-        if label is None or first is None:
-            first, label = stored, np.zeros(mask.shape, np.uint8)
+    first = read_label(files[0])
+    label = np.zeros(first.image.shape[:-1], np.uint8)
+    for number, (file, value) in enumerate(zip(files, values, strict=True)):
+        mask = (read_label(file) if number else first).image[..., 0]
         _check_sizes([label.shape, mask.shape], [file], "image's masks")
         found = np.unique(mask)
         if len(found) > 2 or (len(found) == 2 and found[0] != 0):
@@ -151,10 +149,8 @@ def _painted(
                 "without blurred edges"
             )
         label[mask != 0] = value
-    assert label is not None and first is not None, "a case has masks"
-    factors = {big / small for big, small in zip(shape, label.shape, strict=True)}
-    factor = factors.pop()
-    if not factors and factor > 1 and factor.is_integer():
+    factor = shape[0] // label.shape[0] if shape else 1
+    if factor > 1 and tuple(factor * size for size in label.shape) == shape:
         for axis in range(label.ndim):
-            label = np.repeat(label, int(factor), axis=axis)
+            label = np.repeat(label, factor, axis=axis)
     return label, first

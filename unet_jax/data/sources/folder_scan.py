@@ -143,7 +143,7 @@ def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[InputError
                 "move the image away"
             )
         )
-    else:
+    elif image is not None or pair.kind != "parts":
         try:
             label, stored_label = read_case_label(
                 pair.masks,

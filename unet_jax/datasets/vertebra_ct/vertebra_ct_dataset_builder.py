@@ -22,10 +22,10 @@ SLABS = {
 }
 """First and last index of each slab along the array's axis 1, both inclusive.
 
-That axis runs down the spine, 1.5 mm a slice. Between two slabs two slices are left out:
-neighbours are nearly equal. Training lies on both sides of the others. Every class is in
-each slab; the test slab goes from the middle of a vertebral body through its lower end
-plate into the disc.
+That axis runs down the spine, 1.5 mm a slice. Between two slabs two slices are left
+out: neighbours are nearly equal. Training lies on both sides of the others. Every class
+is in each slab; the test slab goes from the middle of a vertebral body through its
+lower end plate into the disc.
 """
 
 STORED_AXIS = 1
@@ -45,9 +45,9 @@ _MEND = "run `pip install --no-deps --force-reinstall tptbox`"
 
 _DESCRIPTION = """\
 A CT of the lumbar spine, 1.5 mm a voxel, in Hounsfield units: the third vertebra with
-parts of its neighbours, as the tptbox package carries it for its own tests. The label is
-made of that package's mask of vertebral parts: "posterior parts" (arch and processes),
-"body shell" (border of the vertebral body) and, nested in it, "body core".
+parts of its neighbours, as the tptbox package carries it for its own tests. The label
+is made of that package's mask of vertebral parts: "posterior parts" (arch and
+processes), "body shell" (border of the vertebral body) and, nested in it, "body core".
 
 It stands in for a femur: a bone with a dense shell around a spongy core.
 
