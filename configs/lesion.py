@@ -30,5 +30,5 @@ def get_config() -> ConfigDict:
     config.augment.gamma_inverted_probability = 0.0
     config.train.steps = 600
     config.eval.every_steps = 150
-    config.eval.train_images = 4
+    config.eval.train_images = 20
     return config

@@ -36,9 +36,8 @@ def test_the_label_is_where_the_image_changed_most(ball, implanted):
         change = np.abs(image - ball)
         assert change[label].min() > 4
         # Beyond the graded edge next to nothing changed.
-        far = ~ndimage.binary_dilation(label, iterations=8)
-        assert change[far].mean() < 0.02
-        assert change[far].max() < 10
+        far = ~ndimage.binary_dilation(label, iterations=5)
+        assert change[far].max() < 1
         assert (image[ball == 0] == 0).all()
         assert (label & (ball == 0)).sum() == 0
         assert label.sum() == sum(one.voxels for one in found)
@@ -47,8 +46,8 @@ def test_the_label_is_where_the_image_changed_most(ball, implanted):
 def test_lesions_are_apart_and_counted(implanted):
     for _, label, found in implanted:
         count = ndimage.label(label, np.ones((3, 3, 3)))[1]
-        # A wiggling outline may leave a splinter of a lesion beside it.
-        assert len(found) <= count <= len(found) + 3
+        # At the rim of the brain a lesion may be cut in two.
+        assert len(found) <= count <= len(found) + 1
         assert 1 <= len(found) <= 4
 
 

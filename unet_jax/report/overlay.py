@@ -403,7 +403,7 @@ def _legend_handles(
     error_color: _Rgb,
     first_class: int,
 ) -> list[Any]:
-    """A swatch for each class that is drawn, for errors and, where it is, for IGNORE."""
+    """A swatch a drawn class, one for errors, one for IGNORE where it occurs."""
     from matplotlib.patches import Patch
 
     handles = [

@@ -27,7 +27,7 @@ _DESCRIPTION = """\
 SYNTHETIC lesions. Each subject is a slab of the MNI ICBM152 T1 template (the average of
 152 brains, as the nilearn package carries it), turned, scaled, perhaps mirrored, and
 bent by a smooth random field, with a random gain, bias and noise. One to five lesions
-of random place, size (mean radius 2.5 to 16 mm), irregular smooth outline, graded edge
+of random place, size (mean radius 3 to 16 mm), irregular smooth outline, graded edge
 and contrast (darker or brighter than the tissue around) are implanted; where they are
 is known exactly. Many slices have no lesion.
 
