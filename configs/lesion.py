@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.augment.low_resolution_probability = 0.0
     config.augment.blur_probability = 0.0
     config.augment.gamma_inverted_probability = 0.0
-    config.train.steps = 600
-    config.eval.every_steps = 150
-    config.eval.train_images = 20
+    config.train.steps = 800
+    config.eval.every_steps = 200
+    config.eval.train_images = 16
     return config

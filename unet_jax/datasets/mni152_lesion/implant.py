@@ -36,7 +36,7 @@ def deformed(
     first: int,
     count: int,
     step: int,
-    largest_mm: float = 5.0,
+    largest_mm: float = 4.0,
 ) -> np.ndarray:
     """Sample a slab of a scan as another head would have it.
 
@@ -100,7 +100,7 @@ def implant(
         if len(lesions) == count:
             break
         radius = float(np.exp(rng.uniform(*np.log(RADII_MM))))
-        contrast = float(rng.uniform(0.2, 0.55) * rng.choice((-1, 1)))
+        contrast = float(rng.uniform(0.25, 0.6) * rng.choice((-1, 1)))
         box, strength = _outline(brain, rng=rng, radius=radius, spacing=spacing)
         found = (strength > 0.5) & brain[box]
         near = ndimage.binary_dilation(found, iterations=3)
@@ -128,8 +128,8 @@ def scanned(image: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     Returns:
         ``(x, y, z)`` uint8, 0 outside of the brain and above 0 inside.
     """
-    bias = 1 + 0.05 * smooth_noise(image.shape, rng=rng, sigma=(40, 40, 20))
-    noise = rng.normal(0, 0.015 * image.max(), image.shape)
+    bias = 1 + 0.03 * smooth_noise(image.shape, rng=rng, sigma=(40, 40, 20))
+    noise = rng.normal(0, 0.012 * image.max(), image.shape)
     values = rng.uniform(0.6, 0.8) * image * bias + noise
     return np.where(image > 0, np.clip(np.rint(values), 1, 255), 0).astype(np.uint8)
 

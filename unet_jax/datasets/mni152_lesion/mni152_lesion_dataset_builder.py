@@ -10,17 +10,17 @@ from unet_jax.datasets.mni152_tissue.mni152_tissue_dataset_builder import load_t
 
 CLASS_NAMES = ("background", "lesion")
 
-SUBJECTS = {"train": 16, "validation": 5, "test": 8}
+SUBJECTS = {"train": 32, "validation": 6, "test": 8}
 """Synthetic heads of each split."""
 
-SLICES, STEP_MM = 20, 2
+SLICES, STEP_MM = 16, 2
 """Slices of a head, and the millimetres between them."""
 
 SLICE_AXIS = 2
 MOST_LESIONS = 5
 
 _SPACING = (1.0, 1.0, float(STEP_MM))
-_FIRST = (30, 90)  # lowest and highest place of a slab's first slice in the template
+_FIRST = (48, 96)  # lowest and highest place of a slab's first slice in the template
 _SEED = 152
 
 _DESCRIPTION = """\
