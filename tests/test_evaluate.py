@@ -12,6 +12,7 @@ from unet_jax.labels import IGNORE
 from unet_jax.metrics.surface import surface_scores
 
 NAMES = ("background", "a", "b")
+FOUR = ("dice", "iou", "hd95", "nsd")
 
 
 def _case(label, *, id="one", group=None, spacing=None, image=None):
@@ -36,7 +37,7 @@ def test_hand_counted_scores_of_two_cases():
         _coded([[1, 1, 0, 2]], [[1, 0, 0, 2]], id="x", spacing=(1.0, 1.0)),
         _coded([[1, 0, 0, 0]], [[1, 1, 1, 0]], id="y", spacing=(1.0, 1.0)),
     ]
-    results = evaluate(_read, cases, class_names=NAMES)
+    results = evaluate(_read, cases, class_names=NAMES, metrics=FOUR)
     rows = {(row["id"], row["class"]): row for row in results["per_case"]}
     assert rows["x", "a"]["dice"] == pytest.approx(2 / 3)
     assert rows["x", "a"]["iou"] == pytest.approx(1 / 2)
@@ -50,6 +51,8 @@ def test_hand_counted_scores_of_two_cases():
         "iou": None,
         "hd95": None,
         "nsd": None,
+        "label_area_mm2": 0.0,
+        "prediction_area_mm2": 0.0,
     }
     a, b = results["per_class"]["a"], results["per_class"]["b"]
     assert a["dice"] == pytest.approx((2 / 3 + 2 / 4) / 2)
@@ -119,7 +122,13 @@ def test_without_spacing_distances_are_in_pixels_and_named_so():
     label = np.zeros((9, 9), int)
     label[2:6, 2:6] = 1
     case = _coded(label, np.roll(label, 2, axis=0))
-    results = evaluate(_read, [case], class_names=("background", "a"), tolerance_px=2.0)
+    results = evaluate(
+        _read,
+        [case],
+        class_names=("background", "a"),
+        metrics=FOUR,
+        tolerance_px=2.0,
+    )
     assert set(results["mean"]) == {
         "dice",
         "iou",
@@ -143,17 +152,19 @@ def test_surfaces_use_the_spacing_and_the_tolerance():
         class_names=("background", "a"),
         tolerance_mm=2.0,
     )
-    distance, share = surface_scores(
+    expected = surface_scores(
         prediction=prediction == 1, label=label == 1, spacing=spacing, tolerance=2.0
     )
-    assert distance == 3.0
-    assert results["mean"]["hd95"] == distance
-    assert results["mean"]["nsd"] == share
+    assert expected.hd95 == 3.0
+    for metric in ("hd95", "assd", "nsd"):
+        assert results["mean"][metric] == getattr(expected, metric)
 
 
 def test_surfaces_can_be_left_out():
     case = _coded([[0, 1]], [[0, 1]], spacing=(1.0, 1.0))
-    results = evaluate(_read, [case], class_names=("background", "a"), surface=False)
+    results = evaluate(
+        _read, [case], class_names=("background", "a"), metrics=FOUR, surface=False
+    )
     assert set(results["mean"]) == {"dice", "iou", "dice_micro", "iou_micro"}
     assert results["tolerance"] == {}
 
@@ -274,7 +285,7 @@ def test_groups_are_drawn_whole():
 
 def test_a_class_that_is_nowhere_stays_out_of_means_and_intervals():
     cases = [_coded([[0, 1]], [[0, 1]], id=str(i)) for i in range(6)]
-    results = evaluate(_read, cases, class_names=NAMES, surface=False)
+    results = evaluate(_read, cases, class_names=NAMES, metrics=("dice",))
     assert results["per_class"]["b"] == {
         "dice": None,
         "iou": None,

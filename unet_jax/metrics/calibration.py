@@ -132,6 +132,36 @@ def expected_calibration_error(
         return np.asarray(gaps / sums.pixels.sum(axis=-1))
 
 
+def reliability_curve(sums: Reliability) -> list[dict[str, float | int | None]]:
+    """Mean confidence and accuracy of each bin: the points of a reliability diagram.
+
+    Args:
+        sums: from `reliability`, or added over cases.
+
+    Returns:
+        For each bin its limits ``low`` and ``high``, the number of ``pixels``, and
+        ``confidence`` and ``accuracy``, None for a bin without pixels.
+
+    Source: DeGroot and Fienberg 1983, "The comparison and evaluation of forecasters".
+
+    Example:
+        >>> sums = Reliability(np.array([2.0]), np.array([1.5]), np.array([1.0]))
+        >>> reliability_curve(sums)
+        [{'low': 0.0, 'high': 1.0, 'pixels': 2, 'confidence': 0.75, 'accuracy': 0.5}]
+    """
+    count = len(sums.pixels)
+    return [
+        {
+            "low": index / count,
+            "high": (index + 1) / count,
+            "pixels": int(pixels),
+            "confidence": float(confidence / pixels) if pixels else None,
+            "accuracy": float(correct / pixels) if pixels else None,
+        }
+        for index, (pixels, confidence, correct) in enumerate(zip(*sums, strict=True))
+    ]
+
+
 def brier_score(
     *,
     probabilities: Float[np.ndarray, "*spatial classes"],

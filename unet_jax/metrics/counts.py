@@ -5,7 +5,7 @@ only one of the two, what is divided by nothing is 0, the worst: leaving such va
 would reward a missed structure.
 """
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ def specificity_from_counts(counts: ConfusionCounts) -> ClassValues:
     return _where(tp + fp + fn > 0, _ratio(tn, tn + fp), np.nan)
 
 
-def f_beta_from_counts(counts: ConfusionCounts, *, beta: float) -> ClassValues:
+def f_beta_from_counts(counts: ConfusionCounts, *, beta: SupportsFloat) -> ClassValues:
     """F-beta: ``(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp)``.
 
     The weighted harmonic mean of precision and recall, of which recall weighs b times
@@ -111,11 +111,12 @@ def f_beta_from_counts(counts: ConfusionCounts, *, beta: float) -> ClassValues:
         >>> round(f_beta_from_counts(counts, beta=2).item(), 6)
         0.555556
     """
-    if not beta > 0:
+    square = float(beta) ** 2
+    if not float(beta) > 0:
         raise ValueError(f"beta {beta}; expected a number above 0.")
     tp, fp, fn, _ = _floats(counts)
-    weighted = (1 + beta**2) * tp
-    return _ratio(weighted, weighted + beta**2 * fn + fp)
+    weighted = (1 + square) * tp
+    return _ratio(weighted, weighted + square * fn + fp)
 
 
 def mcc_from_counts(counts: ConfusionCounts) -> ClassValues:
@@ -211,7 +212,8 @@ def mean_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
     Example:
-        >>> counts = ConfusionCounts(*np.array([[[1, 3]], [[1, 0]], [[0, 1]], [[3, 1]]]))
+        >>> tp, fp, fn, tn = np.array([[[1, 3]], [[1, 0]], [[0, 1]], [[3, 1]]])
+        >>> counts = ConfusionCounts(tp=tp, fp=fp, fn=fn, tn=tn)
         >>> mean_iou_from_counts(counts).item()
         0.625
     """
@@ -235,7 +237,8 @@ def frequency_weighted_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
     Example:
-        >>> counts = ConfusionCounts(*np.array([[[1, 3]], [[1, 0]], [[0, 1]], [[3, 1]]]))
+        >>> tp, fp, fn, tn = np.array([[[1, 3]], [[1, 0]], [[0, 1]], [[3, 1]]])
+        >>> counts = ConfusionCounts(tp=tp, fp=fp, fn=fn, tn=tn)
         >>> frequency_weighted_iou_from_counts(counts).item()
         0.7
     """
@@ -258,7 +261,8 @@ def pixel_accuracy_from_counts(counts: ConfusionCounts) -> CaseValues:
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
     Example:
-        >>> counts = ConfusionCounts(*np.array([[[1, 3]], [[1, 0]], [[0, 1]], [[3, 1]]]))
+        >>> tp, fp, fn, tn = np.array([[[1, 3]], [[1, 0]], [[0, 1]], [[3, 1]]])
+        >>> counts = ConfusionCounts(tp=tp, fp=fp, fn=fn, tn=tn)
         >>> pixel_accuracy_from_counts(counts).item()
         0.8
     """

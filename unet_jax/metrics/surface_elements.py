@@ -142,7 +142,7 @@ def _bounding_box(*masks: Bool[np.ndarray, "*spatial"]) -> tuple[slice, ...]:
 
 
 def _padded(mask: Bool[np.ndarray, "*spatial"]) -> np.ndarray:
-    """The mask as uint8 with room for its surface and for what `_distances` looks at."""
+    """The mask as uint8 with a margin for its surface and for the nearest places."""
     return np.pad(mask, _NEAR + 1).view(np.uint8)
 
 
