@@ -62,9 +62,9 @@ def adjusted_rand_index(table: Integer[np.ndarray, "classes clusters"]) -> float
     if total == 0:
         return math.nan
     # Python integers: products of pairs of a volume do not fit 64 bits.
-    together = sum(_pairs(n) for n in table.ravel())
-    rows = sum(_pairs(n) for n in table.sum(axis=1))
-    columns = sum(_pairs(n) for n in table.sum(axis=0))
+    together = sum(_pairs(n) for n in table.ravel().tolist())
+    rows = sum(_pairs(n) for n in table.sum(axis=1).tolist())
+    columns = sum(_pairs(n) for n in table.sum(axis=0).tolist())
     every = _pairs(total)
     numerator = 2 * (together * every - rows * columns)
     denominator = (rows + columns) * every - 2 * rows * columns
@@ -134,5 +134,4 @@ def hungarian_iou(table: Integer[np.ndarray, "classes clusters"]) -> float:
 
 def _pairs(count: int) -> int:
     """Number of pairs among so many."""
-    count = int(count)
     return count * (count - 1) // 2
