@@ -34,6 +34,7 @@ def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure
         marker="o",
         markersize=4,
         linewidth=1.4,
+        clip_on=False,
         label=f"ECE {reliability['ece']:.4f}",
     )
     above.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
