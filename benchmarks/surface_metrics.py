@@ -29,7 +29,7 @@ def main() -> None:
     # Its code names what SciPy deprecates, once a call.
     warnings.simplefilter("ignore", DeprecationWarning)
     label = _organ(seed=0)
-    print(f"{'prediction':<14}{'peer':<18}{'ours s':<24}{'peer s':<24}ratio")
+    print(f"{'prediction':<14}{'peer':<18}{'ours s':<26}{'peer s':<26}ratio")
     for name, prediction in (
         ("close", _organ(seed=0, growth=0.01)),
         ("3 mm off", _organ(seed=0, growth=0.04)),
@@ -52,7 +52,7 @@ def main() -> None:
 
             times = _alternate(ours, theirs, prediction, label)
             ratio = np.median(times[1]) / np.median(times[0])
-            cells = "".join(f"{_spread(seconds):<24}" for seconds in times)
+            cells = "".join(f"{_spread(seconds):<26}" for seconds in times)
             print(f"{name:<14}{peer:<18}{cells}{ratio:.1f}", flush=True)
 
 

@@ -37,9 +37,9 @@ def _mean(label, prediction, spacing, classes=3, metrics=METRICS):
 
 
 def _assert_not_better(more_missed, before):
-    for name in BETTER_HIGH:
+    for name in set(BETTER_HIGH) & set(before):
         assert more_missed[name] <= before[name] + 1e-12, name
-    for name in BETTER_LOW:
+    for name in set(BETTER_LOW) & set(before):
         assert more_missed[name] >= before[name] - 1e-12, name
 
 
@@ -71,10 +71,12 @@ def test_a_class_that_is_missed_altogether(drawn):
 
 
 @quick
-@given(volumes, st.integers(0, 3), st.integers(0, 2))
-def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms):
+@given(volumes, st.integers(0, 3), st.integers(0, 2), st.booleans())
+def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms, exact):
     # Some lesions of the label are found, others missed, and there are false alarms
-    # that touch no lesion. One more is missed.
+    # that touch no lesion. One more is missed. Surfaces of a class are pooled, so for
+    # them the lesions that are found are found exactly: to miss one that is outlined
+    # badly can be better, and docs/metrics.md says so.
     shape, seed, first = drawn
     rng = np.random.default_rng(seed)
     spacing = (first, *[1.0] * (len(shape) - 1))
@@ -84,13 +86,16 @@ def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms):
     order = rng.permutation(np.arange(1, count + 1))
     away = ~ndimage.binary_dilation(label, everywhere)
     prediction = np.isin(lesions, order[: found + 1])
+    if not exact:
+        prediction &= rng.random(shape) < 0.6
     for place in rng.permutation(np.argwhere(away))[:alarms]:
         prediction[tuple(place)] = True
     missed = prediction & ~np.isin(lesions, order[:1])
     if not label.any():
         return
+    metrics = METRICS if exact else ("recall", "lesion_f1", "lesion_dice")
     before, after = (
-        _mean(label.astype(int), mask.astype(int), spacing, classes=2)
+        _mean(label.astype(int), mask.astype(int), spacing, 2, metrics)
         for mask in (prediction, missed)
     )
     _assert_not_better(after, before)
@@ -107,6 +112,8 @@ def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms):
         ("relative_volume_difference", "near 0"),
         ("adjusted_rand", "high"),
         ("variation_of_information", "low"),
+        ("hd95", "low"),
+        ("assd", "low"),
     ],
 )
 def test_scores_that_docs_metrics_says_can_improve(metric, better):
