@@ -337,13 +337,13 @@ def test_what_is_asked_for_is_scored_in_that_order_after_dice_and_iou():
         "pixel_accuracy",
         "adjusted_rand",
     ]
-    of_class, whole = results["per_case"]
+    (of_class,), (whole,) = results["per_case"], results["case_level"]
     assert of_class["lesion_f1"] == pytest.approx(2 / 3)
     assert of_class["f2"] == pytest.approx(5 * 4 / (5 * 4 + 4 * 4))
     assert of_class["hausdorff"] == 5.0
     assert of_class["label_area_mm2"] == 16.0
     assert of_class["prediction_area_mm2"] == 8.0
-    assert whole["class"] is None
+    assert set(whole) == {"id", "group", "pixel_accuracy", "adjusted_rand"}
     assert whole["pixel_accuracy"] == pytest.approx(32 / 36)
     assert results["mean"]["pixel_accuracy"] == whole["pixel_accuracy"]
     assert "pixel_accuracy" not in results["per_class"]["a"]
@@ -371,8 +371,8 @@ def test_calibration_of_a_method_with_probabilities():
     asked = ("ece", "classwise_ece", "brier")
     results = evaluate(_sure, cases, class_names=TWO, metrics=asked)
     # x is right 3 of 4 times and says 0.75; y is always right.
-    assert results["per_case"][1]["ece"] == pytest.approx(0.0, abs=1e-7)
-    assert results["per_case"][3]["ece"] == pytest.approx(0.25, abs=1e-7)
+    assert results["case_level"][0]["ece"] == pytest.approx(0.0, abs=1e-7)
+    assert results["case_level"][1]["ece"] == pytest.approx(0.25, abs=1e-7)
     assert results["mean"]["brier"] == pytest.approx(
         (2 * (3 * 0.0625 + 0.5625) / 4 + 2 * 0.0625) / 2
     )
@@ -394,7 +394,7 @@ def test_without_probabilities_their_metrics_are_null():
         assert [results["mean"][name] for name in asked] == [None] * 3
         assert results["mean"]["dice"] == 1.0
         assert "reliability" not in results
-        assert len(results["per_case"]) == 1
+        assert results["case_level"] == []
 
 
 def test_probabilities_are_asked_for_only_where_a_metric_needs_them(monkeypatch):
@@ -423,7 +423,8 @@ def test_losses_are_metrics_and_null_without_probabilities():
     results = evaluate(_sure, [case], **options)
     expected = -(2 * math.log(0.75) + math.log(0.25)) / 3
     assert results["mean"]["loss/cross_entropy"] == pytest.approx(expected, rel=1e-6)
-    assert results["per_case"][1]["loss/cross_entropy"] is not None
+    (row,) = results["case_level"]
+    assert row["loss/cross_entropy"] == results["mean"]["loss/cross_entropy"]
     p, y = np.array([0.75, 0.25, 0.25]), np.array([1, 1, 0])
     soft = 1 - 2 * (p * y).sum() / ((p**2).sum() + y.sum())
     assert results["per_class"]["a"]["loss/dice"] == pytest.approx(soft, abs=1e-5)

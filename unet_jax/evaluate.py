@@ -87,9 +87,9 @@ def evaluate(
         ``{metric: value}``, ``ci95`` ``{metric: [low, high]}`` of that mean or None
         with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
         "n_absent": int}}``, ``per_case`` (a row a case and class, with volumes in mL or
-        areas in mm2 where a spacing is known; for metrics that a case has one of, a
-        row with the class None), ``per_slice`` (a row a case and class with a list of
-        values along ``slice_axis``), ``n_cases``, ``n_groups``, ``tolerance``
+        areas in mm2 where a spacing is known), ``case_level`` (a row a case, of metrics
+        that a case has one value of), ``per_slice`` (a row a case and class with a
+        list of values along ``slice_axis``), ``n_cases``, ``n_groups``, ``tolerance``
         ``{"mm": ..., "px": ...}``; with "ece" and probabilities ``reliability``
         ``{"ece", "bins"}`` of all pixels at once. None stands for NaN.
 
@@ -137,6 +137,7 @@ def evaluate(
         "per_case": [
             row for key, case in pairs for row in _case_rows(key, case, names)
         ],
+        "case_level": [row for key, case in pairs for row in _whole_rows(key, case)],
         "per_slice": [
             row
             for (name, _), case in pairs
@@ -276,19 +277,21 @@ def _checked_prediction(
 def _case_rows(
     key: tuple[str, str], case: CaseScores, names: list[str]
 ) -> list[dict[str, Any]]:
-    """One row a class, and one without a class for what the case has one value of."""
-    of_case: dict[str, Any] = dict(zip(("id", "group"), key, strict=True))
+    """One row a class."""
     columns = case.by_class | case.sizes
-    rows = [
-        of_case
-        | {"class": name}
+    return [
+        {"id": key[0], "group": key[1], "class": name}
         | {metric: number(values[i]) for metric, values in columns.items()}
         for i, name in enumerate(names)
     ]
-    if any(value == value for value in case.whole.values()):
-        whole = {metric: number(value) for metric, value in case.whole.items()}
-        rows.append(of_case | {"class": None} | whole)
-    return rows
+
+
+def _whole_rows(key: tuple[str, str], case: CaseScores) -> list[dict[str, Any]]:
+    """One row for what the case has one value of, if it has any."""
+    values = {metric: number(value) for metric, value in case.whole.items()}
+    if all(value is None for value in values.values()):
+        return []
+    return [{"id": key[0], "group": key[1], **values}]
 
 
 def _slice_rows(
