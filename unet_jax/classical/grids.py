@@ -1,0 +1,125 @@
+"""The values that are tried of each free parameter of each method, and their bounds."""
+
+from typing import Any
+
+_CHANNELS = 4
+"""Channels of an image that are tried one by one, beside their mean."""
+
+_NAMING: dict[str, tuple[Any, ...]] = {
+    "texture": (False, True),
+    "scale": ("stored", "image"),
+}
+_CONTOURS: dict[str, tuple[Any, ...]] = {
+    "threshold": (0.1, 0.01, 0.02, 0.05, 0.2, 0.4),
+    "sigma": (0.0, 0.5, 1.0, 2.0),
+    "closing": (0, 1, 2),
+    "fill": (False, True),
+    **_NAMING,
+}
+_BASINS: dict[str, tuple[Any, ...]] = {
+    "threshold": (0.05, 0.01, 0.02, 0.1, 0.2),
+    "sigma": (0.0, 0.5, 1.0, 2.0),
+    "fill": (False, True),
+    **_NAMING,
+}
+_WINDOWS = (51, 11, 25, 101)
+
+GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "manual_threshold": {},
+    "otsu": {"mask": ("all", "nonzero"), "scope": ("image", "training")},
+    "adaptive_gaussian": {"window": _WINDOWS, "mask": ("all", "nonzero")},
+    "adaptive_mean": {"window": _WINDOWS, "mask": ("all", "nonzero")},
+    "niblack": {"window": _WINDOWS, "mask": ("all", "nonzero")},
+    "sauvola": {"window": _WINDOWS, "mask": ("all", "nonzero")},
+    "sobel": _CONTOURS,
+    "prewitt": _CONTOURS,
+    "log": {**_CONTOURS, "sigma": (1.0, 0.7, 1.5, 2.5)},
+    "canny": _CONTOURS,
+    "watershed": _BASINS,
+    "discontinuity": {
+        "feature": ("intensity", "color", "deviation", "structure"),
+        **_BASINS,
+    },
+    "region_growing": {
+        "tolerance": (2.0, 0.5, 1.0, 3.0, 5.0),
+        "share": (0.2, 0.05, 0.5, 0.8),
+        "rest": ("nearest", "background"),
+        "scale": ("stored", "image"),
+    },
+    "split_and_merge": {
+        "split": (0.3, 0.1, 0.6, 1.0),
+        "merge": (0.3, 0.0, 0.1, 0.6, 1.0),
+        "min_size": (1, 2, 4),
+        **_NAMING,
+    },
+    "kmeans": {
+        "scope": ("training", "image"),
+        "scale": ("stored", "image"),
+    },
+    "kmeans_position": {
+        "k": (64, 16, 32, 128),
+        "weight": (1.0, 0.3, 3.0),
+        **_NAMING,
+    },
+}
+"""Values by method and parameter; the search begins with the first of each. What
+depends on the data is added by `grid_of`."""
+
+
+def grid_of(name: str, *, num_classes: int, channels: int) -> dict[str, tuple[Any, ...]]:
+    """Return the values to try of each parameter of a method.
+
+    Args:
+        name: of the method, a key of ``GRIDS``.
+        num_classes: of the data.
+        channels: of its images.
+
+    Returns:
+        The committed grid, with what the data decide: numbers of levels and clusters
+        around that of the classes; each channel and their mean where there are several;
+        colour spaces where there are three channels.
+    """
+    grid = dict(GRIDS[name])
+    if name == "otsu":
+        levels = (num_classes, num_classes - 1, num_classes + 1)
+        grid["levels"] = tuple(count for count in levels if count >= 2)
+    if name == "kmeans":
+        grid["k"] = tuple(num_classes * n // 2 for n in (2, 3, 4, 8))
+    if name in ("manual_threshold", "otsu", "niblack", "sauvola") or name.startswith(
+        "adaptive"
+    ):
+        single = tuple(range(min(channels, _CHANNELS)))
+        grid["channel"] = single if channels == 1 else ("mean", *single)
+    if name.startswith("kmeans"):
+        grid["space"] = ("rgb", "lab", "hsv") if channels == 3 else ("rgb",)
+    if name == "discontinuity" and channels == 1:
+        # One channel has no colour: its changes are those of intensity.
+        grid["feature"] = tuple(f for f in grid["feature"] if f != "color")
+    return grid
+
+
+CUTS = {
+    "manual_threshold": "thresholds",
+    "adaptive_gaussian": "offsets",
+    "adaptive_mean": "offsets",
+    "niblack": "k",
+    "sauvola": "k",
+}
+"""What the cuts of a method are called: they are fitted by themselves, see
+`fit_levels`, or given as a tuple of numbers."""
+
+BOUNDS: dict[str, tuple[float, float, type]] = {
+    "threshold": (0.0, 1.0, float),
+    "sigma": (0.0, 100.0, float),
+    "closing": (0, 20, int),
+    "window": (3, 9999, int),
+    "levels": (2, 32, int),
+    "k": (1, 10_000, int),
+    "weight": (0.0, 1e6, float),
+    "tolerance": (0.0, 1e9, float),
+    "share": (0.0, 1.0, float),
+    "split": (0.0, 1e9, float),
+    "merge": (0.0, 1e9, float),
+    "min_size": (1, 1024, int),
+}
+"""Least and largest value that a config may give, and its type."""
