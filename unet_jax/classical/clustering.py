@@ -11,7 +11,7 @@ from unet_jax.classical.prototypes import Features, fit_prototypes
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model, confusion, name_clusters
 
-_ROWS = 2**15
+_ROWS = 2**14
 """Pixels that centres are found on, drawn by the seed; all pixels are then assigned."""
 
 _STARTS = 4
@@ -21,13 +21,16 @@ _BLOCK = 2**18
 """Pixels that are assigned at once, which bounds the memory."""
 
 
-def find_centers(rows: np.ndarray, *, k: int, seed: int) -> np.ndarray:
+def find_centers(
+    rows: np.ndarray, *, k: int, seed: int, starts: int = _STARTS
+) -> np.ndarray:
     """Centres of k clusters, ordered by their first coordinate.
 
     Args:
         rows: ``(pixels, features)``.
         k: number of clusters.
         seed: of the sub-sample and of the starts.
+        starts: of which the best is kept.
 
     Returns:
         ``(k, features)`` float64; fewer centres where fewer rows differ.
@@ -36,14 +39,18 @@ def find_centers(rows: np.ndarray, *, k: int, seed: int) -> np.ndarray:
         Lloyd: Least squares quantization in PCM (1982); Arthur and Vassilvitskii:
         k-means++ (2007); scikit-learn's ``KMeans``.
     """
-    rows = rows.astype(np.float64)
-    if len(rows) > _ROWS:
-        rng = np.random.default_rng(seed)
-        rows = rows[rng.choice(len(rows), _ROWS, replace=False)]
-    different, counts = np.unique(rows, axis=0, return_counts=True)
+    if rows.shape[1] == 1:  # one channel has few values: all pixels count
+        different, counts = np.unique(rows[:, 0], return_counts=True)
+        different = different[:, None].astype(np.float64)
+    if rows.shape[1] > 1 or len(different) > _ROWS:
+        rows = rows.astype(np.float64)
+        if len(rows) > _ROWS:
+            rng = np.random.default_rng(seed)
+            rows = rows[rng.choice(len(rows), _ROWS, replace=False)]
+        different, counts = np.unique(rows, axis=0, return_counts=True)
     if len(different) <= k:
         return different
-    fitted = KMeans(k, n_init=_STARTS, random_state=seed).fit(
+    fitted = KMeans(k, n_init=starts, random_state=seed).fit(
         different, sample_weight=counts
     )
     centers = fitted.cluster_centers_
@@ -190,7 +197,7 @@ def make_kmeans_position(
         del spacing
         values = plain.features(image, reference) / plain.spread
         rows, shape = _rows(with_position(values, weight))
-        centers = find_centers(rows, k=k, seed=seed)
+        centers = find_centers(rows, k=k, seed=seed, starts=1)
         segments = nearest_center(rows, centers).reshape(shape)
         return prototypes.name(segments, image, reference)
 
@@ -206,7 +213,9 @@ def _rows(values: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def _drawn(pooled: Sequence[np.ndarray], seed: int) -> np.ndarray:
-    """As many rows of each case, so that a large one does not count for more."""
+    """As many rows of each case as suffice; of one channel all."""
+    if pooled[0].shape[1] == 1:
+        return np.concatenate(pooled)
     rng = np.random.default_rng(seed)
     share = max(1, _ROWS // len(pooled))
     return np.concatenate(

@@ -73,7 +73,8 @@ def discontinuity(
         feature_name: "intensity" (the mean channel), "color" (all channels, three of
             them in CIELAB), "deviation" (the local deviation of each channel) or
             "structure" (see `structure_texture`).
-        sigma: pixels of the Gaussian under the gradient, along the finest axis.
+        sigma: pixels of the Gaussian whose derivatives are taken, along the finest
+            axis; above 0.
         spacing: millimetres a pixel on each axis.
 
     Returns:
@@ -90,7 +91,7 @@ def discontinuity(
         case "deviation":
             values = local_deviation(image)
         case "structure":
-            values = structure_texture(image, sigma=max(sigma, 1.0), spacing=spacing)
+            values = structure_texture(image, sigma=sigma + 0.5, spacing=spacing)
         case _:
             raise ValueError(
                 f"Unknown feature {feature_name!r}; expected one of 'intensity', "
@@ -106,12 +107,9 @@ def _largest_change(values: np.ndarray, sigma: float, spacing: Spacing) -> np.nd
     slopes = np.empty((*values.shape, axes), np.float32)
     for index in range(count):
         channel = values[..., index]
-        smooth = ndimage.gaussian_filter(channel, widths) if sigma > 0 else channel
         for axis in range(axes):
-            # A Sobel kernel sums 4 times 2 in 2-D, 16 times 2 in 3-D.
-            slopes[..., index, axis] = ndimage.sobel(smooth, axis=axis) / 2 ** (
-                2 * axes - 1
-            )
+            order = [int(other == axis) for other in range(axes)]
+            slopes[..., index, axis] = ndimage.gaussian_filter(channel, widths, order)
     if count == 1:
         return np.sqrt(np.square(slopes[..., 0, :]).sum(axis=-1))
     # The same eigenvalues but for zeros; of two features it has a closed form.

@@ -10,35 +10,37 @@ _NAMING: dict[str, tuple[Any, ...]] = {
     "scale": ("stored", "image"),
 }
 _CONTOURS: dict[str, tuple[Any, ...]] = {
-    "threshold": (0.1, 0.01, 0.02, 0.05, 0.2, 0.4),
-    "sigma": (0.0, 0.5, 1.0, 2.0),
+    "threshold": (0.05, 0.01, 0.02, 0.1, 0.2, 0.4),
     "closing": (0, 1, 2),
+    "sigma": (0.0, 1.0, 2.0),
     "fill": (False, True),
     **_NAMING,
 }
 _BASINS: dict[str, tuple[Any, ...]] = {
     "threshold": (0.05, 0.01, 0.02, 0.1, 0.2),
-    "sigma": (0.0, 0.5, 1.0, 2.0),
+    "sigma": (0.0, 1.0, 2.0),
     "fill": (False, True),
     **_NAMING,
 }
 _WINDOWS = (51, 11, 25, 101)
+_MASKS = ("all", "nonzero")
 
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "manual_threshold": {},
-    "otsu": {"mask": ("all", "nonzero"), "scope": ("image", "training")},
-    "adaptive_gaussian": {"window": _WINDOWS, "mask": ("all", "nonzero")},
-    "adaptive_mean": {"window": _WINDOWS, "mask": ("all", "nonzero")},
-    "niblack": {"window": _WINDOWS, "mask": ("all", "nonzero")},
-    "sauvola": {"window": _WINDOWS, "mask": ("all", "nonzero")},
+    "otsu": {"mask": _MASKS, "scope": ("image", "training")},
+    "adaptive_gaussian": {"window": _WINDOWS, "mask": _MASKS},
+    "adaptive_mean": {"window": _WINDOWS, "mask": _MASKS},
+    "niblack": {"window": _WINDOWS, "mask": _MASKS},
+    "sauvola": {"window": _WINDOWS, "mask": _MASKS},
     "sobel": _CONTOURS,
     "prewitt": _CONTOURS,
-    "log": {**_CONTOURS, "sigma": (1.0, 0.7, 1.5, 2.5)},
+    "log": {**_CONTOURS, "sigma": (1.0, 0.7, 2.0)},
     "canny": _CONTOURS,
     "watershed": _BASINS,
     "discontinuity": {
         "feature": ("intensity", "color", "deviation", "structure"),
         **_BASINS,
+        "sigma": (0.3, 0.6, 1.0, 2.0),
     },
     "region_growing": {
         "tolerance": (2.0, 0.5, 1.0, 3.0, 5.0),
@@ -47,9 +49,9 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "scale": ("stored", "image"),
     },
     "split_and_merge": {
-        "split": (0.3, 0.1, 0.6, 1.0),
-        "merge": (0.3, 0.0, 0.1, 0.6, 1.0),
-        "min_size": (1, 2, 4),
+        "split": (0.3, 0.1, 0.6),
+        "merge": (0.3, 0.1, 0.6, 1.0),
+        "min_size": (1, 2),
         **_NAMING,
     },
     "kmeans": {
@@ -57,7 +59,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "scale": ("stored", "image"),
     },
     "kmeans_position": {
-        "k": (64, 16, 32, 128),
+        "k": (32, 16, 64),
         "weight": (1.0, 0.3, 3.0),
         **_NAMING,
     },
@@ -66,13 +68,17 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 depends on the data is added by `grid_of`."""
 
 
-def grid_of(name: str, *, num_classes: int, channels: int) -> dict[str, tuple[Any, ...]]:
+def grid_of(
+    name: str, *, num_classes: int, channels: int, one_scale: bool = False
+) -> dict[str, tuple[Any, ...]]:
     """Return the values to try of each parameter of a method.
 
     Args:
         name: of the method, a key of ``GRIDS``.
         num_classes: of the data.
         channels: of its images.
+        one_scale: all images are parts of one scan, so that "stored" and "image" say
+            the same.
 
     Returns:
         The committed grid, with what the data decide: numbers of levels and clusters
@@ -90,6 +96,8 @@ def grid_of(name: str, *, num_classes: int, channels: int) -> dict[str, tuple[An
     ):
         single = tuple(range(min(channels, _CHANNELS)))
         grid["channel"] = single if channels == 1 else ("mean", *single)
+    if one_scale and "scale" in grid:
+        grid["scale"] = grid["scale"][:1]
     if name.startswith("kmeans"):
         grid["space"] = ("rgb", "lab", "hsv") if channels == 3 else ("rgb",)
     if name == "discontinuity" and channels == 1:

@@ -14,7 +14,13 @@ from unet_jax.classical.edges import make_contours, make_watershed
 from unet_jax.classical.grids import BOUNDS, CUTS, GRIDS, grid_of
 from unet_jax.classical.quadtree import make_split_and_merge
 from unet_jax.classical.regions import make_growing
-from unet_jax.classical.samples import Reference, Sample, fitting_pieces, thinned
+from unet_jax.classical.samples import (
+    SPATIAL_PIXELS,
+    Reference,
+    Sample,
+    fitting_pieces,
+    thinned,
+)
 from unet_jax.classical.search import Model, best_model
 from unet_jax.classical.thresholds import (
     adaptive_field,
@@ -28,8 +34,17 @@ from unet_jax.errors import InputError
 METHODS = tuple(GRIDS)
 """Names of the methods, in the order of the table."""
 
+_LOCAL = ("adaptive_gaussian", "adaptive_mean", "niblack", "sauvola")
+"""Thresholds that follow the neighbourhood."""
+
 _BY_PIXEL = ("manual_threshold", "otsu", "kmeans")
 """Methods that see each pixel by itself: they need no connected pieces."""
+
+_PIXELS = {
+    **dict.fromkeys(_LOCAL, 2 * SPATIAL_PIXELS),
+    **dict.fromkeys(("split_and_merge", "kmeans_position"), SPATIAL_PIXELS // 2),
+}
+"""Quick methods are fitted on more, slow ones on fewer pixels than the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +106,13 @@ def fit_method(
     if not samples:
         raise InputError(f"{name}: found no labelled training case, expected one")
     channels = samples[0].image.shape[-1]
-    grid = grid_of(name, num_classes=num_classes, channels=channels)
+    references = {sample.reference for sample in samples}
+    grid = grid_of(
+        name,
+        num_classes=num_classes,
+        channels=channels,
+        one_scale=len(references) == 1 and None not in references,
+    )
     given = dict(parameters or {})
     cuts = _given_cuts(name, given)
     seeds = _given_seeds(name, given, samples[0].label.ndim, num_classes)
@@ -105,7 +126,10 @@ def fit_method(
             )
         _check(name, key, value, grid[key])
         grid[key] = (value,)
-    pieces = thinned(samples) if name in _BY_PIXEL else fitting_pieces(samples)
+    if name in _BY_PIXEL:
+        pieces = thinned(samples)
+    else:
+        pieces = fitting_pieces(samples, pixels=_PIXELS.get(name, SPATIAL_PIXELS))
     make = _maker(
         name, pieces, num_classes=num_classes, seed=seed, cuts=cuts, seeds=seeds
     )
@@ -170,8 +194,9 @@ def _maker(
             raise InputError(f"compare.methods: unknown method {name!r}")
 
 
-def _itself(values: np.ndarray) -> np.ndarray:
+def _itself(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """The field of fixed thresholds."""
+    del inside
     return values
 
 
@@ -198,9 +223,9 @@ def _local(
             # The rule is for values from zero up, as those of a page are.
             chosen["r"] = (high - low) / 2 or 1.0
 
-            def field(values: np.ndarray) -> np.ndarray:
+            def field(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
                 shifted = np.maximum(values - min(low, 0.0), 0)
-                return sauvola_field(shifted, window=window, r=chosen["r"])
+                return sauvola_field(shifted, inside, window=window, r=chosen["r"])
 
     return make_leveled(
         pieces, **base, field=field, channel=channel, mask=mask, name=CUTS[name],

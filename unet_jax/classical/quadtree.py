@@ -11,8 +11,8 @@ from unet_jax.classical.prototypes import Features, fit_prototypes
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
 
-_MAX_ROUNDS = 64
-"""Rounds of merging. Most images need about ten; the bound keeps the time in hand."""
+_MAX_ROUNDS = 24
+"""Rounds of merging: what joins later are single pixels of large regions."""
 
 
 def split_and_merge(
@@ -23,7 +23,7 @@ def split_and_merge(
     A block is homogeneous if no channel deviates more than ``split`` in it; another is
     cut in half along each axis, down to blocks of ``min_size``. Then every region joins
     the neighbour with the nearest mean, if no channel's means differ by more than
-    ``merge``; with the new means again, until none joins. Chains of neighbours join at
+    ``merge``; with the new means again, until none joins (24 times at most). Chains of neighbours join at
     once if all of them lie within ``merge`` of their common mean, else only those of
     them that are each other's nearest.
 
@@ -171,8 +171,11 @@ def _neighbours(blocks: np.ndarray) -> np.ndarray:
 
 def _unique_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
     """Each pair once, the smaller index first, none with itself."""
+    # Indices are 32 bits wide after the first round: their products are not.
+    pairs = pairs.astype(np.int64)
     low, high = pairs.min(axis=-1), pairs.max(axis=-1)
-    codes = np.unique((low * count + high)[low != high])
+    codes = np.sort((low * count + high)[low != high])
+    codes = codes[np.diff(codes, prepend=-1) > 0]
     return np.stack([codes // count, codes % count], axis=-1)
 
 

@@ -15,7 +15,7 @@ SPATIAL_PIXELS = 2**20
 POINT_PIXELS = 2**22
 """The same for a method that looks at each pixel by itself."""
 
-_MIN_PLANES = 8
+_MIN_PLANES = 5
 """Planes that a piece of a volume keeps: fewer would be no volume."""
 
 _PIECES = 4
@@ -106,6 +106,11 @@ def _pieces(
     share = pixels // len(chosen)
     if sample.label.size <= share:
         return [sample]
+    if sample.label.ndim == 3:  # few whole planes rather than parts of many
+        plane = sample.label.size // min(sample.label.shape)
+        parts = int(np.clip(share // (_MIN_PLANES * plane), 1, parts))
+    else:
+        parts = 1
     shape = _piece_shape(sample.label.shape, max(1, share // parts))
     marked = np.nonzero(sample.label > 0)
     pieces = []

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from skimage import filters
 
 from unet_jax.classical.channels import channel_of
@@ -11,8 +12,9 @@ from unet_jax.classical.levels import fit_levels, levels_of
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model, confusion, name_clusters
 
-Field = Callable[[np.ndarray], np.ndarray]
-"""``(*spatial) -> (*spatial)``: what the thresholds are laid on."""
+Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""``(image (*spatial), inside (*spatial) bool) -> (*spatial)``: what the thresholds are
+laid on."""
 
 
 def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndarray:
@@ -92,7 +94,9 @@ def _optimal_cuts(counts: np.ndarray, centers: np.ndarray, levels: int) -> np.nd
     return centers[np.array(ends[::-1]) - 1]
 
 
-def adaptive_field(image: np.ndarray, *, window: int, method: str) -> np.ndarray:
+def adaptive_field(
+    image: np.ndarray, inside: np.ndarray | None = None, *, window: int, method: str
+) -> np.ndarray:
     """Difference from the weighted mean of the neighbourhood.
 
     ``field > -offset`` is ``image > threshold_local(image, window, offset=offset)`` of
@@ -100,6 +104,7 @@ def adaptive_field(image: np.ndarray, *, window: int, method: str) -> np.ndarray
 
     Args:
         image: ``(*spatial)``.
+        inside: pixels that count as neighbours; None for all.
         window: odd number of pixels an axis.
         method: "gaussian" or "mean".
 
@@ -111,17 +116,27 @@ def adaptive_field(image: np.ndarray, *, window: int, method: str) -> np.ndarray
         thresholding.
     """
     image = image.astype(np.float64)
-    local = filters.threshold_local(image, window, method=method, mode="reflect")
-    return (image - local).astype(np.float32)
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return filters.threshold_local(values, window, method=method, mode="reflect")
+
+    if inside is None or inside.all():
+        return (image - smooth(image)).astype(np.float32)
+    weight = smooth(inside.astype(np.float64))
+    local = smooth(image * inside) / np.where(inside, weight, 1)
+    return np.where(inside, image - local, 0).astype(np.float32)
 
 
-def niblack_field(image: np.ndarray, *, window: int) -> np.ndarray:
+def niblack_field(
+    image: np.ndarray, inside: np.ndarray | None = None, *, window: int
+) -> np.ndarray:
     """Distance from the local mean in local deviations.
 
     ``field > -k`` is ``image > mean - k * deviation``, Niblack's threshold.
 
     Args:
         image: ``(*spatial)``.
+        inside: pixels that count as neighbours; None for all.
         window: odd number of pixels an axis.
 
     Returns:
@@ -131,13 +146,15 @@ def niblack_field(image: np.ndarray, *, window: int) -> np.ndarray:
         Niblack: An Introduction to Digital Image Processing (1986), 115-116.
     """
     image = image.astype(np.float64)
-    mean, deviation = _local_moments(image, window)
+    mean, deviation = _local_moments(image, inside, window)
     flat = deviation <= 1e-6 * max(1.0, float(np.abs(image).max()))
     field = (image - mean) / np.where(flat, 1, deviation)
     return np.where(flat, 0, field).astype(np.float32)
 
 
-def sauvola_field(image: np.ndarray, *, window: int, r: float) -> np.ndarray:
+def sauvola_field(
+    image: np.ndarray, inside: np.ndarray | None = None, *, window: int, r: float
+) -> np.ndarray:
     """The k, negated, at which Sauvola's threshold passes through each pixel.
 
     ``field > -k`` is ``image > mean * (1 + k * (deviation / r - 1))`` while the
@@ -145,6 +162,7 @@ def sauvola_field(image: np.ndarray, *, window: int, r: float) -> np.ndarray:
 
     Args:
         image: ``(*spatial)``, not negative.
+        inside: pixels that count as neighbours; None for all.
         window: odd number of pixels an axis.
         r: largest deviation to be expected: half of the range of values.
 
@@ -155,7 +173,7 @@ def sauvola_field(image: np.ndarray, *, window: int, r: float) -> np.ndarray:
         Sauvola and Pietikainen: Adaptive document image binarization (2000), eq. 5.
     """
     image = image.astype(np.float64)
-    mean, deviation = _local_moments(image, window)
+    mean, deviation = _local_moments(image, inside, window)
     # The slope of the threshold against k; it turns its sign where deviation passes r.
     slope = mean * np.maximum(1 - deviation / r, 1e-3)
     flat = slope <= 1e-9 * max(1.0, float(np.abs(image).max()))
@@ -164,13 +182,27 @@ def sauvola_field(image: np.ndarray, *, window: int, r: float) -> np.ndarray:
     )
 
 
-def _local_moments(image: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation in a window, from scikit-image's Niblack thresholds."""
-    # Its sums of squares run over the whole image: small numbers keep their digits.
+def _local_moments(
+    image: np.ndarray, inside: np.ndarray | None, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation in a window, mirrored at the border as scikit-image does.
+
+    Its own integral images give the same, twenty times as slowly in 3-D.
+    """
+    # Squares of differences from the mean keep the digits that a deviation needs.
     middle = float(image.mean())
-    mean = filters.threshold_niblack(image - middle, window, k=0.0)
-    lower = filters.threshold_niblack(image - middle, window, k=1.0)
-    return mean + middle, mean - lower
+    centred = image - middle
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return ndimage.uniform_filter(values, window, mode="mirror")
+
+    if inside is None or inside.all():
+        mean, square = smooth(centred), smooth(centred**2)
+    else:
+        weight = np.where(inside, smooth(inside.astype(np.float64)), 1)
+        mean = np.where(inside, smooth(centred * inside) / weight, centred)
+        square = np.where(inside, smooth(centred**2 * inside) / weight, centred**2)
+    return mean + middle, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 # ---- methods -------------------------------------------------------------------------
@@ -196,7 +228,8 @@ def make_leveled(
         field: of one channel.
         channel: that channel, or "mean".
         mask: "nonzero" makes the pixels that are zero in all channels a level of their
-            own, as the surroundings of a skull-stripped brain are; "all" does not.
+            own and no neighbours of others, as the surroundings of a skull-stripped
+            brain; "all" does not.
         name: of the cuts among the chosen parameters.
         cuts: given cuts, as they are called; None to fit them.
         sign: of a cut as it is called against the field: -1 for offsets and k.
@@ -207,7 +240,8 @@ def make_leveled(
     """
 
     def see(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return field(channel_of(image, channel)), _outside(image, mask)
+        outside = _outside(image, mask)
+        return field(channel_of(image, channel), ~outside), outside
 
     seen = [see(piece.image) for piece in pieces]
     labels = [piece.label for piece in pieces]
@@ -226,7 +260,6 @@ def make_leveled(
         values, outside = see(image)
         return np.where(outside, np.uint8(outer), table[levels_of(values, own)])
 
-    # Largest field first is smallest offset first: in the order of the levels.
     shown = {**chosen, name: [sign * cut for cut in own], "classes": list(names)}
     if mask == "nonzero":
         shown["class_of_zero"] = outer
