@@ -148,9 +148,7 @@ def make_kmeans(
         return nearest_center(rows / unit, centers).reshape(shape)
 
     counts = [
-        confusion(
-            clusters(piece.image, piece.reference), piece.label, (k, num_classes)
-        )
+        confusion(clusters(piece.image, piece.reference), piece.label, (k, num_classes))
         for piece in pieces
     ]
     table = name_clusters(np.stack(counts)).astype(np.uint8)

@@ -54,7 +54,10 @@ def fit_levels(
     places = _candidates(np.concatenate([v.ravel() for v in values]))
     # counts[case, i, class]: pixels with fewer than i candidates below their value.
     below = np.stack(
-        [_counts_below(v, y, places, num_classes) for v, y in zip(values, labels, strict=True)]
+        [
+            _counts_below(v, y, places, num_classes)
+            for v, y in zip(values, labels, strict=True)
+        ]
     )
     total = below[:, -1].sum(axis=0)
     present = [index for index in range(num_classes) if total[index]]

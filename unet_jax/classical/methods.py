@@ -34,15 +34,14 @@ from unet_jax.errors import InputError
 METHODS = tuple(GRIDS)
 """Names of the methods, in the order of the table."""
 
-_LOCAL = ("adaptive_gaussian", "adaptive_mean", "niblack", "sauvola")
-"""Thresholds that follow the neighbourhood."""
-
 _BY_PIXEL = ("manual_threshold", "otsu", "kmeans")
 """Methods that see each pixel by itself: they need no connected pieces."""
 
 _PIXELS = {
-    **dict.fromkeys(_LOCAL, 2 * SPATIAL_PIXELS),
-    **dict.fromkeys(("split_and_merge", "kmeans_position"), SPATIAL_PIXELS // 2),
+    "manual_threshold": 4 * SPATIAL_PIXELS,
+    "otsu": 4 * SPATIAL_PIXELS,
+    "split_and_merge": SPATIAL_PIXELS // 2,
+    "kmeans_position": SPATIAL_PIXELS // 2,
 }
 """Quick methods are fitted on more, slow ones on fewer pixels than the others."""
 
@@ -98,6 +97,57 @@ def fit_method(
         >>> fitted.predict_fn(np.array([[[60], [61]]], np.uint8), None)
         array([[0, 1]], dtype=uint8)
     """
+    grid, cuts, seeds = _plan(name, samples, num_classes, parameters)
+    pixels = _PIXELS.get(name, SPATIAL_PIXELS)
+    if name in _BY_PIXEL:
+        pieces = thinned(samples, pixels=pixels)
+    else:
+        pieces = fitting_pieces(samples, pixels=pixels)
+    make = _maker(
+        name, pieces, num_classes=num_classes, seed=seed, cuts=cuts, seeds=seeds
+    )
+    model = best_model(make, grid, pieces, num_classes)
+
+    def predict_fn(
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        reference: Reference = None,
+    ) -> np.ndarray:
+        labels = model.predict(image, spacing, reference)
+        return labels.astype(np.uint8 if num_classes <= 256 else np.uint16, copy=False)
+
+    return Fitted(predict_fn, model.chosen)
+
+
+def check_parameters(
+    name: str,
+    samples: Sequence[Sample],
+    *,
+    num_classes: int,
+    parameters: Mapping[str, Any] | None,
+) -> None:
+    """Refuse what `fit_method` would refuse, before any work.
+
+    Args:
+        name: one of ``METHODS``.
+        samples: labelled training cases, at least one.
+        num_classes: number of classes.
+        parameters: values that are given.
+
+    Raises:
+        InputError: an unknown method or parameter, or a value out of bounds.
+    """
+    _plan(name, samples, num_classes, parameters)
+
+
+def _plan(
+    name: str,
+    samples: Sequence[Sample],
+    num_classes: int,
+    parameters: Mapping[str, Any] | None,
+) -> tuple[dict[str, tuple[Any, ...]], tuple[float, ...] | None, Any]:
+    """Return the grid that is searched, and cuts and seeds where they are given."""
     if name not in METHODS:
         raise InputError(
             f"compare.methods: unknown method {name!r}; expected one of "
@@ -126,25 +176,7 @@ def fit_method(
             )
         _check(name, key, value, grid[key])
         grid[key] = (value,)
-    if name in _BY_PIXEL:
-        pieces = thinned(samples)
-    else:
-        pieces = fitting_pieces(samples, pixels=_PIXELS.get(name, SPATIAL_PIXELS))
-    make = _maker(
-        name, pieces, num_classes=num_classes, seed=seed, cuts=cuts, seeds=seeds
-    )
-    model = best_model(make, grid, pieces, num_classes)
-
-    def predict_fn(
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        reference: Reference = None,
-    ) -> np.ndarray:
-        labels = model.predict(image, spacing, reference)
-        return labels.astype(np.uint8 if num_classes <= 256 else np.uint16, copy=False)
-
-    return Fitted(predict_fn, model.chosen)
+    return grid, cuts, seeds
 
 
 def _maker(
@@ -179,7 +211,9 @@ def _maker(
         case "discontinuity":
 
             def discontinuous(*, feature: str, **values: Any) -> Model:
-                return make_discontinuity(pieces, **base, feature_name=feature, **values)
+                return make_discontinuity(
+                    pieces, **base, feature_name=feature, **values
+                )
 
             return discontinuous
         case "region_growing":

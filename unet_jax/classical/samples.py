@@ -64,9 +64,7 @@ def fitting_pieces(
     ]
 
 
-def thinned(
-    samples: Sequence[Sample], *, pixels: int = POINT_PIXELS
-) -> list[Sample]:
+def thinned(samples: Sequence[Sample], *, pixels: int = POINT_PIXELS) -> list[Sample]:
     """Keep every n-th pixel along each axis, for methods that see pixels one by one.
 
     Args:
@@ -122,7 +120,9 @@ def _pieces(
             )
         )
         pieces.append(
-            dataclasses.replace(sample, image=sample.image[box], label=sample.label[box])
+            dataclasses.replace(
+                sample, image=sample.image[box], label=sample.label[box]
+            )
         )
     return pieces
 

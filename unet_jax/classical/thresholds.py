@@ -325,8 +325,10 @@ def make_otsu(
     }  # fmt: skip
     if mask == "nonzero":
         shown["class_of_zero"] = int(table[levels])
-    if pooled is not None:
-        shown["thresholds"] = pooled.tolist()
+    # Of single images their mean is shown: each has its own.
+    of_images = [own(piece.image) for piece in pieces] if pooled is None else [pooled]
+    full = [cuts for cuts in of_images if len(cuts) == levels - 1]
+    shown["thresholds"] = np.mean(full, axis=0).round(3).tolist() if full else []
     return Model(predict, shown)
 
 
