@@ -12,8 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.atomic import atomic_path
-from unet_jax.classical.channels import channel_of
-from unet_jax.classical.methods import METHODS, check_parameters, fit_method
+from unet_jax.classical.channels import stored_channel
+from unet_jax.classical.given import plan_search
+from unet_jax.classical.methods import METHODS, fit_method
 from unet_jax.classical.samples import Sample, thinned
 from unet_jax.data.case import Case, Source
 from unet_jax.errors import InputError
@@ -129,7 +130,7 @@ def _check_given(config: ConfigDict, samples: list[Sample]) -> None:
             'values, such as (("manual_threshold", {"thresholds": (60,)}),)'
         ) from None
     for name, values in pairs:
-        check_parameters(
+        plan_search(
             name,
             samples,
             num_classes=len(config.data.class_names),
@@ -291,10 +292,7 @@ def _histogram(
     channel = channels[0] if channels else ("mean" if several else 0)
     shown = thinned(samples, pixels=_HISTOGRAM_PIXELS)
     return histogram_figure(
-        [
-            channel_of(s.image, channel) if channel == "mean" else s.image[..., channel]
-            for s in shown
-        ],
+        [stored_channel(sample.image, channel) for sample in shown],
         [sample.label for sample in shown],
         {
             name: values["thresholds"]

@@ -20,7 +20,22 @@ def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
     """
     if channel == "mean":
         return image.mean(axis=-1, dtype=np.float64).astype(np.float32)
-    return image[..., channel].astype(np.float32)
+    return image[..., int(channel)].astype(np.float32)
+
+
+def stored_channel(image: np.ndarray, channel: int | str) -> np.ndarray:
+    """Reduce an image to one value a pixel in its own dtype, where there is one.
+
+    Args:
+        image: ``(*spatial, channels)``.
+        channel: an index, or "mean" for the mean of all channels.
+
+    Returns:
+        ``(*spatial)`` in the stored dtype; the mean in float32.
+    """
+    if channel == "mean":
+        return channel_of(image, channel)
+    return image[..., int(channel)]
 
 
 def scaled(image: np.ndarray, reference: Reference, scale: str) -> np.ndarray:

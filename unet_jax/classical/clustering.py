@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from sklearn.cluster import KMeans
 
-
 from unet_jax.classical.prototypes import Features, fit_prototypes
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model, confusion, name_clusters

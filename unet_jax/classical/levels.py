@@ -1,5 +1,6 @@
 """One value a pixel, cut into levels: the cuts and what each level is called."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,12 +54,8 @@ def fit_levels(
     """
     places = _candidates(np.concatenate([v.ravel() for v in values]))
     # counts[case, i, class]: pixels with fewer than i candidates below their value.
-    below = np.stack(
-        [
-            _counts_below(v, y, places, num_classes)
-            for v, y in zip(values, labels, strict=True)
-        ]
-    )
+    pairs = zip(values, labels, strict=True)
+    below = np.stack([_counts_below(v, y, places, num_classes) for v, y in pairs])
     total = below[:, -1].sum(axis=0)
     present = [index for index in range(num_classes) if total[index]]
     if len(present) < 2 or not len(places):
@@ -112,10 +109,7 @@ def _counts_below(
 
 def _between_means(order: Sequence[int], mean: dict[int, float]) -> list[int]:
     """Cuts halfway between the means of neighbouring classes."""
-    return [
-        round((mean[a] + mean[b]) / 2) + 1
-        for a, b in zip(order[:-1], order[1:], strict=True)
-    ]
+    return [round((mean[a] + mean[b]) / 2) + 1 for a, b in itertools.pairwise(order)]
 
 
 def _by_shares(order: Sequence[int], total: np.ndarray, mass: np.ndarray) -> list[int]:
@@ -195,7 +189,8 @@ def _joined(
     cuts: Sequence[int], names: Sequence[int], places: np.ndarray
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Drop empty levels, join neighbours of one name, and give cuts as values."""
-    ends, kept = [0], []
+    ends: list[int] = [0]
+    kept: list[int] = []
     for end, name in zip([*cuts, len(places) + 1], names, strict=True):
         if end == ends[-1]:
             continue

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from unet_jax.classical.clustering import make_kmeans, make_kmeans_position
 from unet_jax.classical.discontinuity import make_discontinuity
 from unet_jax.classical.edges import make_contours, make_watershed
-from unet_jax.classical.grids import BOUNDS, CUTS, GRIDS, grid_of
+from unet_jax.classical.given import plan_search
+from unet_jax.classical.grids import CUTS, GRIDS
 from unet_jax.classical.quadtree import make_split_and_merge
 from unet_jax.classical.regions import make_growing
 from unet_jax.classical.samples import (
@@ -23,6 +23,7 @@ from unet_jax.classical.samples import (
 )
 from unet_jax.classical.search import Model, best_model
 from unet_jax.classical.thresholds import (
+    Field,
     adaptive_field,
     make_leveled,
     make_otsu,
@@ -97,7 +98,11 @@ def fit_method(
         >>> fitted.predict_fn(np.array([[[60], [61]]], np.uint8), None)
         array([[0, 1]], dtype=uint8)
     """
-    grid, cuts, seeds = _plan(name, samples, num_classes, parameters)
+    if not samples:
+        raise InputError(f"{name}: found no labelled training case, expected one")
+    grid, cuts, seeds = plan_search(
+        name, samples, num_classes=num_classes, parameters=parameters
+    )
     pixels = _PIXELS.get(name, SPATIAL_PIXELS)
     if name in _BY_PIXEL:
         pieces = thinned(samples, pixels=pixels)
@@ -118,65 +123,6 @@ def fit_method(
         return labels.astype(np.uint8 if num_classes <= 256 else np.uint16, copy=False)
 
     return Fitted(predict_fn, model.chosen)
-
-
-def check_parameters(
-    name: str,
-    samples: Sequence[Sample],
-    *,
-    num_classes: int,
-    parameters: Mapping[str, Any] | None,
-) -> None:
-    """Refuse what `fit_method` would refuse, before any work.
-
-    Args:
-        name: one of ``METHODS``.
-        samples: labelled training cases, at least one.
-        num_classes: number of classes.
-        parameters: values that are given.
-
-    Raises:
-        InputError: an unknown method or parameter, or a value out of bounds.
-    """
-    _plan(name, samples, num_classes, parameters)
-
-
-def _plan(
-    name: str,
-    samples: Sequence[Sample],
-    num_classes: int,
-    parameters: Mapping[str, Any] | None,
-) -> tuple[dict[str, tuple[Any, ...]], tuple[float, ...] | None, Any]:
-    """Return the grid that is searched, and cuts and seeds where they are given."""
-    if name not in METHODS:
-        raise InputError(
-            f"compare.methods: unknown method {name!r}; expected one of "
-            f"{', '.join(METHODS)}"
-        )
-    if not samples:
-        raise InputError(f"{name}: found no labelled training case, expected one")
-    channels = samples[0].image.shape[-1]
-    references = {sample.reference for sample in samples}
-    grid = grid_of(
-        name,
-        num_classes=num_classes,
-        channels=channels,
-        one_scale=len(references) == 1 and None not in references,
-    )
-    given = dict(parameters or {})
-    cuts = _given_cuts(name, given)
-    seeds = _given_seeds(name, given, samples[0].label.ndim, num_classes)
-    for key, value in given.items():
-        if key not in grid:
-            known = [*grid, *([CUTS[name]] if name in CUTS else [])]
-            known += ["seeds"] if name == "region_growing" else []
-            raise InputError(
-                f"compare.parameters: {name} has no parameter {key!r}; expected any "
-                f"of {', '.join(known)}"
-            )
-        _check(name, key, value, grid[key])
-        grid[key] = (value,)
-    return grid, cuts, seeds
 
 
 def _maker(
@@ -247,6 +193,7 @@ def _local(
     """Thresholds that follow the neighbourhood, at one window."""
     chosen: dict[str, Any] = {"window": window, "mask": mask, "channel": channel}
     low, high = _value_range(pieces)
+    field: Field
     match name:
         case "adaptive_gaussian" | "adaptive_mean":
             kind = name.removeprefix("adaptive_")
@@ -254,12 +201,10 @@ def _local(
         case "niblack":
             field = functools.partial(niblack_field, window=window)
         case _:
-            # The rule is for values from zero up, as those of a page are.
             chosen["r"] = (high - low) / 2 or 1.0
-
-            def field(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-                shifted = np.maximum(values - min(low, 0.0), 0)
-                return sauvola_field(shifted, inside, window=window, r=chosen["r"])
+            field = functools.partial(
+                _sauvola, lowest=min(low, 0.0), window=window, r=chosen["r"]
+            )
 
     return make_leveled(
         pieces, **base, field=field, channel=channel, mask=mask, name=CUTS[name],
@@ -267,83 +212,16 @@ def _local(
     )  # fmt: skip
 
 
+def _sauvola(
+    values: np.ndarray, inside: np.ndarray, *, lowest: float, window: int, r: float
+) -> np.ndarray:
+    """Sauvola's field of values from zero up: its rule is for those of a page."""
+    return sauvola_field(np.maximum(values - lowest, 0), inside, window=window, r=r)
+
+
 def _value_range(pieces: Sequence[Sample]) -> tuple[float, float]:
     """Smallest and largest value of training."""
     return (
         min(float(piece.image.min()) for piece in pieces),
         max(float(piece.image.max()) for piece in pieces),
-    )
-
-
-# ---- what a config gives -------------------------------------------------------------
-
-
-def _given_cuts(name: str, given: dict[str, Any]) -> tuple[float, ...] | None:
-    """Take given thresholds, offsets or k out of the parameters."""
-    key = CUTS.get(name)
-    if key is None or key not in given:
-        return None
-    value = given.pop(key)
-    cuts = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not cuts or not all(_is_number(cut) for cut in cuts):
-        raise InputError(
-            f"compare.parameters: {name}: {key}: found {value!r}, expected numbers "
-            "such as (60,)"
-        )
-    return tuple(float(cut) for cut in cuts)
-
-
-def _given_seeds(name: str, given: dict[str, Any], axes: int, num_classes: int) -> Any:
-    """Take given seeds out of the parameters."""
-    if name != "region_growing" or "seeds" not in given:
-        return None
-    value = given.pop("seeds")
-    try:
-        seeds = [(index, tuple(position)) for index, position in value]
-        fits = all(
-            index in range(num_classes)
-            and len(position) == axes
-            and all(isinstance(p, numbers.Integral) and p >= 0 for p in position)
-            for index, position in seeds
-        )
-    except (TypeError, ValueError):
-        seeds, fits = [], False
-    if not seeds or not fits:
-        place = ", ".join(("12", "40", "7")[:axes])
-        raise InputError(
-            f"compare.parameters: region_growing: seeds: found {value!r}, expected "
-            f"pairs of a class below {num_classes} and a pixel, such as "
-            f"((1, ({place})),)"
-        )
-    return seeds
-
-
-def _check(name: str, key: str, value: Any, tried: Sequence[Any]) -> None:
-    """Refuse a value that the method cannot use."""
-    problem = ""
-    if key in BOUNDS:
-        low, high, kind = BOUNDS[key]
-        whole = kind is int
-        if not _is_number(value) or (whole and not isinstance(value, numbers.Integral)):
-            problem = f"a {'whole ' if whole else ''}number from {low} to {high}"
-        elif not low <= value <= high:
-            problem = f"{low} to {high}"
-        elif key == "window" and value % 2 == 0:
-            problem = "an odd number of pixels"
-        elif key == "min_size" and value & (value - 1):
-            problem = "a power of 2"
-    elif isinstance(value, bool) != isinstance(tried[0], bool) or value not in tried:
-        problem = f"one of {', '.join(repr(one) for one in tried)}"
-    if problem:
-        raise InputError(
-            f"compare.parameters: {name}: {key}: found {value!r}, expected {problem}"
-        )
-
-
-def _is_number(value: Any) -> bool:
-    """A finite number that is no truth value."""
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and bool(np.isfinite(value))
     )

@@ -23,9 +23,9 @@ def split_and_merge(
     A block is homogeneous if no channel deviates more than ``split`` in it; another is
     cut in half along each axis, down to blocks of ``min_size``. Then every region joins
     the neighbour with the nearest mean, if no channel's means differ by more than
-    ``merge``; with the new means again, until none joins (24 times at most). Chains of neighbours join at
-    once if all of them lie within ``merge`` of their common mean, else only those of
-    them that are each other's nearest.
+    ``merge``; with the new means again, until none joins (24 times at most). Chains of
+    neighbours join at once if all of them lie within ``merge`` of their common mean,
+    else only those of them that are each other's nearest.
 
     Args:
         image: ``(*spatial, channels)``.
@@ -104,10 +104,9 @@ def _spread(blocks: np.ndarray, side: int, shape: Sequence[int]) -> np.ndarray:
 def _merge(blocks: np.ndarray, values: np.ndarray, merge: float) -> np.ndarray:
     """Join neighbours until none may join."""
     flat = blocks.ravel()
-    size = np.bincount(flat).astype(np.float64)
+    size = np.bincount(flat, np.ones(len(flat)))
     columns = values.reshape(len(flat), -1).T
-    mean = np.stack([np.bincount(flat, column) for column in columns], axis=-1)
-    mean /= size[:, None]
+    mean = np.stack([np.bincount(flat, c) / size for c in columns], axis=-1)
     pairs = _neighbours(blocks)
     name = np.arange(len(size))
     for _ in range(_MAX_ROUNDS):

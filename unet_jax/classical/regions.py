@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from unet_jax.classical.prototypes import Features, Prototypes, fit_prototypes
-from unet_jax.classical.prototypes import local_deviation
+from unet_jax.classical.prototypes import (
+    Features,
+    Prototypes,
+    fit_prototypes,
+    local_deviation,
+)
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
 

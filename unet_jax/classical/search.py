@@ -25,7 +25,9 @@ class Model:
     chosen: dict[str, Any]
 
 
-def confusion(classes: np.ndarray, label: np.ndarray, shape: tuple[int, int]):
+def confusion(
+    classes: np.ndarray, label: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
     """Count the pixels of each cluster and class; ignored ones are left out.
 
     Args:
@@ -97,7 +99,7 @@ def name_clusters(counts: np.ndarray) -> np.ndarray:
         )
         for names in namings
     ]
-    return namings[int(np.argmax(scores))]
+    return namings[int(np.argmax(np.array(scores)))]
 
 
 def training_dice(model: Model, pieces: Sequence[Sample], num_classes: int) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import filters
 
-from unet_jax.classical.channels import channel_of
+from unet_jax.classical.channels import channel_of, stored_channel
 from unet_jax.classical.levels import fit_levels, levels_of
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model, confusion, name_clusters
@@ -292,19 +292,19 @@ def make_otsu(
 
     def own(image: np.ndarray) -> np.ndarray:
         inside = ~_outside(image, mask)
-        return otsu_thresholds(_stored(image, channel)[inside], levels)
+        return otsu_thresholds(stored_channel(image, channel)[inside], levels)
 
     pooled = None
     if scope == "training":
         inside = [
-            _stored(piece.image, channel)[~_outside(piece.image, mask)]
+            stored_channel(piece.image, channel)[~_outside(piece.image, mask)]
             for piece in pieces
         ]
         pooled = otsu_thresholds(np.concatenate(inside), levels)
 
     def cut(image: np.ndarray) -> np.ndarray:
         thresholds = own(image) if pooled is None else pooled
-        values = levels_of(_stored(image, channel), tuple(thresholds))
+        values = levels_of(stored_channel(image, channel), tuple(thresholds))
         return np.where(_outside(image, mask), levels, values)
 
     counts = np.stack(
@@ -330,11 +330,6 @@ def make_otsu(
     full = [cuts for cuts in of_images if len(cuts) == levels - 1]
     shown["thresholds"] = np.mean(full, axis=0).round(3).tolist() if full else []
     return Model(predict, shown)
-
-
-def _stored(image: np.ndarray, channel: int | str) -> np.ndarray:
-    """A channel in its stored dtype: integers have a bin each."""
-    return channel_of(image, channel) if channel == "mean" else image[..., channel]
 
 
 def _outside(image: np.ndarray, mask: str) -> np.ndarray:
