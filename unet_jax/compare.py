@@ -241,11 +241,20 @@ def _summary(row: dict[str, Any]) -> str:
     """One line of progress."""
     if "failed" in row:
         return f"{row['method']} FAILED: {row['failed']}"
-    chosen = ", ".join(f"{key} {value}" for key, value in row["chosen"].items())
+    chosen = ", ".join(f"{k} {_rounded(v)}" for k, v in row["chosen"].items())
     return (
         f"{row['method']}: Dice {row['mean']['dice']:.4f}, "
         f"{row['ms_per_image']:.0f} ms an image; {chosen}"
     )
+
+
+def _rounded(value: Any) -> str:
+    """A value in the digits that a line has room for."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"({', '.join(_rounded(one) for one in value)})"
+    return str(value)
 
 
 def _write(

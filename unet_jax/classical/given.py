@@ -90,7 +90,7 @@ def _given_seeds(
         fits = all(
             index in range(num_classes)
             and len(position) == axes
-            and all(isinstance(p, numbers.Integral) and p >= 0 for p in position)
+            and all(isinstance(p, numbers.Integral) and int(p) >= 0 for p in position)
             for index, position in seeds
         )
     except (TypeError, ValueError):

@@ -65,7 +65,7 @@ def fitting_pieces(
 
 
 def thinned(samples: Sequence[Sample], *, pixels: int = POINT_PIXELS) -> list[Sample]:
-    """Keep every n-th pixel along each axis, for methods that see pixels one by one.
+    """Keep every n-th row along the longest axis, for methods that see single pixels.
 
     Args:
         samples: training cases; at most 64 of them, spread over the split, are kept.
@@ -78,11 +78,10 @@ def thinned(samples: Sequence[Sample], *, pixels: int = POINT_PIXELS) -> list[Sa
     per_case = max(1, pixels // len(chosen))
     kept = []
     for sample in chosen:
-        axes = sample.label.ndim
         # A tenth more than wanted is no reason to drop half of the pixels.
-        excess = sample.label.size / (1.1 * per_case)
-        step = max(1, math.ceil(excess ** (1 / axes)))
-        every = (slice(None, None, step),) * axes
+        step = max(1, math.ceil(sample.label.size / (1.1 * per_case)))
+        axis = int(np.argmax(sample.label.shape))
+        every = (slice(None),) * axis + (slice(None, None, step),)
         kept.append(
             dataclasses.replace(
                 sample, image=sample.image[every], label=sample.label[every]

@@ -20,9 +20,9 @@ laid on."""
 def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndarray:
     """Thresholds between which the values differ least (Otsu; multi-Otsu).
 
-    They maximise the variance between the levels' means. From two to four levels are
-    found by scikit-image; more by dynamic programming over the same histogram, which
-    gives the same optimum in polynomial time.
+    They maximise the variance between the levels' means. Two and three levels are found
+    by scikit-image; more by dynamic programming over the same histogram, which gives
+    the same optimum in a time that does not grow with a power of the bins.
 
     Args:
         values: of any shape.
@@ -56,7 +56,7 @@ def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndar
     if levels == 2:
         return np.array([float(filters.threshold_otsu(values, nbins=bins))])
     counts, centers = _histogram(values, bins)
-    if levels <= 4 and np.count_nonzero(counts) >= levels:
+    if levels == 3:
         found = filters.threshold_multiotsu(classes=levels, hist=(counts, centers))
         return np.asarray(found, np.float64)
     return _optimal_cuts(counts, centers, levels)

@@ -1,5 +1,6 @@
 """How often each intensity occurs, and where the thresholds of methods lie."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,14 +42,14 @@ def histogram_figure(
     edges = _edges(values)
     figure = Figure(figsize=(8, 4), facecolor="white")
     axes = figure.add_subplot()
-    highest = 0.0
+    bars = []
     for index, name in enumerate(class_names):
         own = values[classes == index]
         counts, _ = np.histogram(own, edges)
         color = _readable(class_colors[index])
         axes.stairs(counts, edges, color=color, label=name, fill=True, alpha=0.45)
         axes.stairs(counts, edges, color=color, linewidth=1)
-        highest = max(highest, _typical_top(counts))
+        bars.append(counts)
     for index, (name, cuts) in enumerate(thresholds.items()):
         for order, cut in enumerate(cuts):
             axes.axvline(
@@ -59,7 +60,7 @@ def histogram_figure(
                 label=f"{name}: {_listed(cuts)}" if order == 0 else None,
             )
     # A background of one value would press all other bars flat.
-    axes.set_ylim(0, 1.15 * max(highest, 1))
+    axes.set_ylim(0, 1.15 * _typical_top(np.concatenate(bars)))
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("intensity of the training images")
     axes.set_ylabel("pixels")
@@ -79,10 +80,12 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _typical_top(counts: np.ndarray) -> float:
-    """The highest bar that is no lone spike."""
+    """The highest bar but for a few that tower above all others."""
     ordered = np.sort(counts)[::-1]
-    spike = len(ordered) > 1 and ordered[0] > 4 * ordered[1] > 0
-    return float(ordered[1] if spike else ordered[0])
+    for high, next_high in itertools.pairwise(ordered[:4]):
+        if not high > 3 * next_high > 0:
+            return float(max(high, 1))
+    return float(max(ordered[min(3, len(ordered) - 1)], 1))
 
 
 def _readable(color: Color) -> tuple[float, float, float]:
