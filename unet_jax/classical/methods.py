@@ -39,8 +39,8 @@ _BY_PIXEL = ("manual_threshold", "otsu", "kmeans")
 """Methods that see each pixel by itself: they need no connected pieces."""
 
 _PIXELS = {
-    "manual_threshold": 4 * SPATIAL_PIXELS,
-    "otsu": 4 * SPATIAL_PIXELS,
+    "manual_threshold": 8 * SPATIAL_PIXELS,
+    "otsu": 8 * SPATIAL_PIXELS,
     "split_and_merge": SPATIAL_PIXELS // 2,
     "kmeans_position": SPATIAL_PIXELS // 2,
 }

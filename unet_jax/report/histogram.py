@@ -60,10 +60,12 @@ def histogram_figure(
                 label=f"{name}: {_listed(cuts)}" if order == 0 else None,
             )
     # A background of one value would press all other bars flat.
-    axes.set_ylim(0, 1.15 * _typical_top(np.concatenate(bars)))
+    top = 1.15 * _typical_top(np.concatenate(bars))
+    cut = any((counts > top).any() for counts in bars)
+    axes.set_ylim(0, top)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("intensity of the training images")
-    axes.set_ylabel("pixels")
+    axes.set_ylabel("pixels (higher bars are cut off)" if cut else "pixels")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.set_layout_engine("tight")
