@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from skimage import feature, filters, morphology
+from skimage import feature, filters
 from skimage.segmentation import watershed
 
 from unet_jax.classical.channels import sigmas
@@ -194,10 +194,10 @@ def contour_segments(
         and 10.7, watersheds.
     """
     if closing > 0:
-        ball = morphology.disk if edges.ndim == 2 else morphology.ball
-        # Beyond the border edges go on as at the border, so that none ends there.
+        # Beyond the border edges go on as at the border, so that none ends there. A
+        # cube, since a ball that is laid over a thin line leaves its gap open.
         wide = np.pad(edges, closing, mode="edge")
-        shut = ndimage.binary_closing(wide, ball(closing))
+        shut = ndimage.binary_closing(wide, np.ones((2 * closing + 1,) * edges.ndim))
         inner = (slice(closing, -closing),) * edges.ndim
         edges = edges | shut[inner]
     segments, count = ndimage.label(~edges)
