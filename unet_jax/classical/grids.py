@@ -10,17 +10,17 @@ _NAMING: dict[str, tuple[Any, ...]] = {
     "scale": ("stored", "image"),
 }
 _CONTOURS: dict[str, tuple[Any, ...]] = {
+    **_NAMING,
     "threshold": (0.05, 0.01, 0.02, 0.1, 0.2, 0.4),
     "closing": (0, 1, 2),
     "sigma": (0.0, 1.0, 2.0),
     "fill": (False, True),
-    **_NAMING,
 }
 _BASINS: dict[str, tuple[Any, ...]] = {
+    **_NAMING,
     "threshold": (0.05, 0.01, 0.02, 0.1, 0.2),
     "sigma": (0.0, 1.0, 2.0),
     "fill": (False, True),
-    **_NAMING,
 }
 _WINDOWS = (51, 11, 25, 101)
 _MASKS = ("all", "nonzero")
