@@ -125,6 +125,8 @@ def workdir(tmp_path_factory):
             "train.steps": 4,
             "eval.every_steps": 4,
             "log.every_steps": 2,
+            "eval.mirror": False,
+            "eval.train_images": 2,
             "optimizer.warmup_steps": 1,
             "compare.methods": ("manual_threshold", "otsu", "kmeans", "network"),
             "compare.parameters": (("manual_threshold", {"thresholds": (60,)}),),

@@ -154,7 +154,7 @@ def test_a_change_of_colour_of_equal_brightness_is_a_discontinuity():
 
 def test_a_change_of_texture_alone_is_found_by_texture_alone():
     label = (np.arange(40) >= 20)[None].repeat(40, 0).astype(int)
-    checks = 60 * (np.indices((40, 40)).sum(axis=0) % 2) - 30
+    checks = 60 * ((np.indices((40, 40)) // 2).sum(axis=0) % 2) - 30
     image = (100 + checks * label)[..., None].astype(np.float32)
     sample = Sample(image, label)
     for name in ("deviation", "structure"):
