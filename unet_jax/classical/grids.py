@@ -95,11 +95,13 @@ def grid_of(
         "adaptive"
     ):
         single = tuple(range(min(channels, _CHANNELS)))
-        grid["channel"] = single if channels == 1 else ("mean", *single)
+        # First, since no other value helps on a channel that shows nothing.
+        tried = single if channels == 1 else ("mean", *single)
+        grid = {"channel": tried, **grid}
     if one_scale and "scale" in grid:
         grid["scale"] = grid["scale"][:1]
     if name.startswith("kmeans"):
-        grid["space"] = ("rgb", "lab", "hsv") if channels == 3 else ("rgb",)
+        grid = {"space": ("rgb", "lab", "hsv") if channels == 3 else ("rgb",), **grid}
     if name == "discontinuity" and channels == 1:
         # One channel has no colour: its changes are those of intensity.
         grid["feature"] = tuple(f for f in grid["feature"] if f != "color")
