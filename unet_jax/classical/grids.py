@@ -23,15 +23,16 @@ _BASINS: dict[str, tuple[Any, ...]] = {
     "fill": (False, True),
 }
 _WINDOWS = (51, 11, 25, 101)
+_BOXES = (*_WINDOWS, 201)  # the time of a box does not grow with it
 _MASKS = ("all", "nonzero")
 
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "manual_threshold": {},
     "otsu": {"mask": _MASKS, "scope": ("image", "training")},
     "adaptive_gaussian": {"window": _WINDOWS, "mask": _MASKS},
-    "adaptive_mean": {"window": _WINDOWS, "mask": _MASKS},
-    "niblack": {"window": _WINDOWS, "mask": _MASKS},
-    "sauvola": {"window": _WINDOWS, "mask": _MASKS},
+    "adaptive_mean": {"window": _BOXES, "mask": _MASKS},
+    "niblack": {"window": _BOXES, "mask": _MASKS},
+    "sauvola": {"window": _BOXES, "mask": _MASKS},
     "sobel": _CONTOURS,
     "prewitt": _CONTOURS,
     "log": {**_CONTOURS, "sigma": (1.0, 0.7, 2.0)},
