@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from skimage import feature, filters
+from skimage import feature, filters, morphology
 from skimage.segmentation import watershed
 
 from unet_jax.classical.channels import sigmas
@@ -195,9 +195,12 @@ def contour_segments(
     """
     if closing > 0:
         # Beyond the border edges go on as at the border, so that none ends there. A
-        # cube, since a ball that is laid over a thin line leaves its gap open.
+        # cube first, since a ball that is laid over a thin line leaves its gap open.
         wide = np.pad(edges, closing, mode="edge")
-        shut = ndimage.binary_closing(wide, np.ones((2 * closing + 1,) * edges.ndim))
+        shut = ndimage.binary_closing(wide, np.ones((3,) * edges.ndim))
+        if closing > 1:
+            ball = morphology.disk if edges.ndim == 2 else morphology.ball
+            shut |= ndimage.binary_closing(wide, ball(closing))
         inner = (slice(closing, -closing),) * edges.ndim
         edges = edges | shut[inner]
     segments, count = ndimage.label(~edges)
