@@ -146,7 +146,7 @@ def test_the_reference_of_a_scan_stands_for_that_of_its_slab():
     ("name", "parameters", "message"),
     [
         ("otsoo", {}, "unknown method 'otsoo'; expected one of manual_threshold, otsu"),
-        ("otsu", {"bins": 3}, "otsu has no parameter 'bins'; expected any of mask"),
+        ("otsu", {"bins": 3}, "otsu has no parameter 'bins'; expected any of channel"),
         ("otsu", {"levels": 1}, "otsu: levels: found 1, expected 2 to 32"),
         ("otsu", {"levels": 2.5}, "found 2.5, expected a whole number from 2 to 32"),
         ("otsu", {"mask": "some"}, "found 'some', expected one of 'all', 'nonzero'"),
