@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.init_from = ""  # workdir of another run to take the first weights from
 
     config.data = data = ConfigDict()
-    data.source = "tfds"  # "tfds", or "folder": your own files
+    data.source = "tfds"  # "tfds"; "folder": your own files; "path_or_tfds": by path
     data.name = "mni152_tissue"  # a TFDS data set: one of ours, or a prepared one
     data.data_dir = ""  # may change: where TFDS keeps its files; "" = TFDS's default
     data.train_split = "train"  # TFDS split, slicing such as "train[:90%]" allowed
@@ -33,6 +33,8 @@ def get_config() -> ConfigDict:
     data.images = ""  # its folder of images; "" = found
     data.masks = ""  # its folder of masks; "" = found
     data.mask_suffix = ""  # of masks that lie beside the images, "_mask"; "" = found
+    data.stack = False  # pictures in a patient's folder are slices of one volume
+    data.known_spacing = ()  # mm on each axis of cases whose files say none
     data.tiff_axes = ""  # of TIFF files, such as "CYX"; "" = as the files say
     data.palette = ()  # colours (red, green, blue) of colour masks: their index counts
     data.palette_tolerance = 0.0  # largest difference of a channel that is forgiven

@@ -71,7 +71,7 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
         case _:
             raise InputError(
                 f"data.source: unknown source {config.data.source!r}; expected one of "
-                "'tfds', 'folder'"
+                "'tfds', 'folder', 'path_or_tfds'"
             )
 
 

@@ -156,6 +156,7 @@ def _draw(
         spacing=spacing,
         class_names=tuple(data.class_names),
         class_colors=tuple(data.class_colors),
+        color_background=data.include_background,
         title=stored.path.name,
     )
     write_figure(folder / "overlays" / f"{output_name(stored.path)}.png", figure)

@@ -204,6 +204,7 @@ def _draw(
         spacing=case.spacing,
         class_names=tuple(config.data.class_names),
         class_colors=tuple(config.data.class_colors),
+        color_background=config.data.include_background,
         title=case.id,
     )
     write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)

@@ -74,6 +74,24 @@ def _is_loss(metric: Any) -> bool:
     return isinstance(metric, str) and metric.startswith(LOSS_PREFIX)
 
 
+def resolve_source(config: ConfigDict) -> ConfigDict:
+    """Choose the source of a config that leaves it to ``data.path``.
+
+    Args:
+        config: the config; it is not changed.
+
+    Returns:
+        One whose ``data.source`` is "folder" where a path is named, else "tfds", if it
+        was "path_or_tfds"; any other as it is.
+    """
+    if config.data.source != "path_or_tfds":
+        return config
+    chosen = config.copy_and_resolve_references()
+    with chosen.unlocked():
+        chosen.data.source = "folder" if config.data.path else "tfds"
+    return chosen.lock()
+
+
 FROM_DATA = (
     "data.class_names",
     "data.class_colors",
@@ -275,7 +293,9 @@ def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[st
     names = tuple(data.class_names)
     values = {
         "data.class_names": names,
-        "data.class_colors": class_colors(len(names)),
+        "data.class_colors": class_colors(
+            len(names), colored_background=config.data.include_background
+        ),
         "data.slice_axis": chosen.slice_axis,
         "data.crop_nonzero": chosen.crop_nonzero,
         "data.intensity": chosen.intensity,

@@ -38,7 +38,7 @@ from unet_jax.report.summary import run_summary
 from unet_jax.report.writer import MetricWriter
 from unet_jax.score import score_run
 from unet_jax.segment import stack_axis
-from unet_jax.settings import check_config, complete_config
+from unet_jax.settings import check_config, complete_config, resolve_source
 from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
@@ -90,6 +90,7 @@ def train_and_evaluate(
     """
     # ---- What can be checked before any work ----
     began = time.monotonic()
+    config = resolve_source(config)
     check_config(config)
     optimizer, schedule = create_optimizer_and_schedule(config)
     create_loss_terms(config.loss, head=config.model.head)

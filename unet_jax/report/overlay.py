@@ -46,6 +46,7 @@ def overlay(
     spacing: Sequence[float] | None,
     class_names: Sequence[str],
     class_colors: Sequence[Color],
+    color_background: bool = False,
     title: str = "",
 ) -> "Figure":
     """Draw a case, be it a picture (`overlay_figure`) or a volume (`volume_overlay`).
@@ -58,6 +59,7 @@ def overlay(
         spacing: mm a voxel on each axis of a volume; None for square pixels.
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
+        color_background: lay the colour of class 0 over the image too.
         title: a line above the panels.
 
     Returns:
@@ -66,6 +68,7 @@ def overlay(
     look: dict[str, Any] = {
         "class_names": class_names,
         "class_colors": class_colors,
+        "color_background": color_background,
         "title": title,
     }
     if prediction.ndim == 2:
@@ -82,11 +85,13 @@ def overlay_figure(
     *,
     class_names: Sequence[str],
     class_colors: Sequence[Color],
+    color_background: bool = False,
     title: str = "",
 ) -> "Figure":
     """Draw a picture, its ground truth and its prediction in the same colours.
 
-    Class 0 stays uncoloured; in the prediction, what is wrong is outlined.
+    Class 0 stays uncoloured, unless it is asked for; in the prediction, what is wrong
+    is outlined.
 
     Args:
         image: ``(height, width, channels)``; three channels are shown as red, green and
@@ -95,6 +100,7 @@ def overlay_figure(
         prediction: ``(height, width)`` class indices.
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
+        color_background: lay the colour of class 0 over the image too.
         title: a line above the panels.
 
     Returns:
@@ -104,6 +110,7 @@ def overlay_figure(
         [_Row("", displayable(image), label, prediction)],
         class_names=class_names,
         class_colors=class_colors,
+        color_background=color_background,
         title=title,
     )
 
@@ -118,6 +125,7 @@ def volume_overlay(
     class_names: Sequence[str],
     class_colors: Sequence[Color],
     num_slices: int = 4,
+    color_background: bool = False,
     title: str = "",
 ) -> "Figure":
     """Draw slices of a volume, a row each, upright and in true proportions.
@@ -135,6 +143,7 @@ def volume_overlay(
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
         num_slices: how many at most.
+        color_background: lay the colour of class 0 over the image too.
         title: a line above the panels.
 
     Returns:
@@ -161,6 +170,7 @@ def volume_overlay(
         rows,
         class_names=class_names,
         class_colors=class_colors,
+        color_background=color_background,
         title=title,
         aspect=aspect,
         edges=edges,
@@ -187,6 +197,7 @@ def _figure(
     *,
     class_names: Sequence[str],
     class_colors: Sequence[Color],
+    color_background: bool,
     title: str,
     aspect: float = 1.0,
     edges: tuple[tuple[str, str], tuple[str, str]] | None = None,
@@ -201,7 +212,8 @@ def _figure(
     high, wide = pixels_high * aspect * inch, pixels_wide * inch
     colors = np.asarray(class_colors, np.float64) / 255
     error_color = _farthest_color(colors)
-    handles = _legend_handles(rows, class_names, colors, error_color)
+    first_class = 0 if color_background else 1
+    handles = _legend_handles(rows, class_names, colors, error_color, first_class)
     left = 0.25 if rows[0].name else _GAP
     top = 0.25 + (0.22 if title else 0)
     width = left + len(heads) * (wide + _GAP)
@@ -216,7 +228,8 @@ def _figure(
             below = corner[1] + (len(rows) - 1 - i) * (high + _GAP)
             box = (corner[0] / width, below / height, wide / width, high / height)
             axes = figure.add_axes(box)
-            draw_panel(axes, blend(row.image, classes, colors), aspect)
+            painted = blend(row.image, classes, colors, first_class=first_class)
+            draw_panel(axes, painted, aspect)
             if i == 0:
                 axes.set_title(heads[j], fontsize=9, pad=3)
         if row.label is not None:
@@ -283,14 +296,19 @@ def upright_slice(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
 
 
 def blend(
-    image: np.ndarray, classes: np.ndarray | None, colors: np.ndarray
+    image: np.ndarray,
+    classes: np.ndarray | None,
+    colors: np.ndarray,
+    *,
+    first_class: int = 1,
 ) -> np.ndarray:
-    """Lay the colours of all classes but 0 over an image.
+    """Lay the colours of classes over an image.
 
     Args:
         image: ``(height, width, 3)`` in 0..1.
         classes: ``(height, width)`` class indices or IGNORE; None for the image alone.
         colors: ``(classes, 3)`` in 0..1.
+        first_class: 1 leaves the background as it is, 0 colours it too.
 
     Returns:
         ``(height, width, 3)``.
@@ -300,6 +318,8 @@ def blend(
     palette = np.concatenate([colors, [_rgb(_IGNORED_COLOR)]])
     # IGNORE is -1 and so picks the last colour.
     painted = (1 - _OPACITY) * image + _OPACITY * palette[classes]
+    if not first_class:
+        return painted
     return np.where((classes != 0)[..., None], painted, image)
 
 
@@ -381,13 +401,16 @@ def _legend_handles(
     class_names: Sequence[str],
     colors: np.ndarray,
     error_color: _Rgb,
+    first_class: int,
 ) -> list[Any]:
-    """A swatch for each class but 0, for errors, and for IGNORE where it occurs."""
+    """A swatch a drawn class, one for errors, one for IGNORE where it occurs."""
     from matplotlib.patches import Patch
 
     handles = [
         Patch(color=tuple(color), label=name)
-        for name, color in zip(class_names[1:], colors[1:].tolist(), strict=True)
+        for name, color in zip(
+            class_names[first_class:], colors[first_class:].tolist(), strict=True
+        )
     ]
     labels = [row.label for row in rows if row.label is not None]
     if labels:

@@ -14,14 +14,19 @@ _FIRST = (
     (255, 121, 198),
     (161, 112, 70),
 )
+LIGHT_GREY = (211, 211, 211)
 _GOLDEN = 0.6180339887498949
 
 
-def class_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Choose a colour for each class, black for the background.
+def class_colors(
+    count: int, *, colored_background: bool = False
+) -> tuple[tuple[int, int, int], ...]:
+    """Choose a colour for each class.
 
     Args:
         count: number of classes.
+        colored_background: light grey for the background, which counts as a class;
+            black otherwise.
 
     Returns:
         Red, green and blue of each, 0 to 255, all different.
@@ -31,6 +36,8 @@ def class_colors(count: int) -> tuple[tuple[int, int, int], ...]:
         ((0, 0, 0), (230, 57, 70))
     """
     chosen = list(_FIRST[:count])
+    if colored_background:
+        chosen[0] = LIGHT_GREY
     number = 0
     while len(chosen) < count:
         # Steps of the golden ratio keep hues apart, however many there are.

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from unet_jax.data.case import Case
-from unet_jax.data.sources.folder_layout import Layout, find_pairs
-from unet_jax.data.sources.folder_scan import (
-    CaseTraits,
+from unet_jax.data.sources.case_files import (
     ReadOptions,
     read_case_image,
     read_case_label,
-    scan,
 )
+from unet_jax.data.sources.folder_layout import Layout
+from unet_jax.data.sources.folder_scan import CaseTraits, scan
 from unet_jax.data.sources.label_map import Entry, LabelMap, listed
+from unet_jax.data.sources.layouts import find_layout
 from unet_jax.data.sources.splits import (
     SPLITS,
     Part,
@@ -42,6 +42,8 @@ class FolderOptions:
         images: its folder of images; "" to find it.
         masks: its folder of masks; "" to find it.
         mask_suffix: of masks beside their images; "" to find it.
+        stack: the pictures of a patient's folder are slices of one volume.
+        known_spacing: mm on each axis of cases whose files say none; () for none.
         palette: colours of colour masks; the index of an entry is the stored value.
         palette_tolerance: largest difference of a channel that is forgiven.
         label_map: stored values and their classes; () to find them.
@@ -60,6 +62,8 @@ class FolderOptions:
     images: str = ""
     masks: str = ""
     mask_suffix: str = ""
+    stack: bool = False
+    known_spacing: tuple[float, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     palette_tolerance: float = 0.0
     label_map: tuple[Entry, ...] = ()
@@ -161,8 +165,14 @@ class FolderSource:
             raise IndexError(f"case {index} of {len(self)}")
         traits, part = self._cases[index]
         reading = _read_options(self._options)
-        image, spacing, _ = read_case_image(traits.images, reading)
-        stored, _ = read_case_label(traits.mask, reading)
+        image, spacing, _ = read_case_image(traits.images, reading, kind=traits.kind)
+        stored, _ = read_case_label(
+            traits.masks,
+            reading,
+            kind=traits.kind,
+            painted=traits.painted,
+            shape=traits.shape,
+        )
         if stored.shape != traits.shape or image.shape != (
             *traits.shape,
             traits.channels,
@@ -171,7 +181,7 @@ class FolderSource:
                 f"{traits.images[0]}: changed while the run went on (size "
                 f"{image.shape}, was {(*traits.shape, traits.channels)}); put it back"
             )
-        label = self._classes(stored, where=traits.mask)
+        label = self._classes(stored, where=traits.masks[0])
         group = self._groups[traits.id]
         if (part.start, part.stop) == (0.0, 1.0):
             return Case(traits.id, image, label, spacing, group)
@@ -207,11 +217,17 @@ def open_folder(
     Raises:
         InputError: with one line in ``details`` for each fault of the data.
     """
-    layout = find_pairs(
+    layout = find_layout(
         Path(options.path).expanduser(),
         images=options.images,
         masks=options.masks,
         mask_suffix=options.mask_suffix,
+        stack=options.stack,
+    )
+    options = dataclasses.replace(
+        options,
+        palette=options.palette or layout.palette,
+        class_names=options.class_names or layout.class_names,
     )
     traits, faults = scan(
         layout.pairs, _read_options(options), num_threads=num_threads, cache=scan_cache
@@ -279,6 +295,7 @@ def _read_options(options: FolderOptions) -> ReadOptions:
         palette_tolerance=options.palette_tolerance,
         tiff_axes=options.tiff_axes,
         slice_axis=options.slice_axis,
+        known_spacing=tuple(options.known_spacing),
     )
 
 
@@ -406,7 +423,7 @@ def _classes(
     unknown = set(classes.unknown(found))
     faults = []
     if unknown:
-        files = [case.mask for case in traits if unknown & case.values.keys()]
+        files = [case.masks[0] for case in traits if unknown & case.values.keys()]
         faults.append(classes.refusal(found, _named(files)))
     return tuple(names), pairs, (note,) if note else (), faults
 

@@ -38,14 +38,18 @@ class Pair(NamedTuple):
     Attributes:
         id: path inside the folder of images, without the suffix.
         patient: folder that the case lies in; "" for none.
-        images: the image, or one file a channel.
-        mask: its mask; None where there is none.
+        images: the image, or one file a channel, or one a slice.
+        masks: its mask, or one a slice, or one a class; () where there is none.
+        kind: what several files are, one of ``case_files.KINDS``.
+        painted: for "parts" the value that each mask stands for.
     """
 
     id: str
     patient: str
     images: tuple[Path, ...]
-    mask: Path | None
+    masks: tuple[Path, ...]
+    kind: str = "channels"
+    painted: tuple[int, ...] = ()
 
 
 class Layout(NamedTuple):
@@ -55,11 +59,15 @@ class Layout(NamedTuple):
         pairs: images with their masks, by id.
         orphans: masks without an image.
         note: how images and masks were told apart.
+        class_names: of a published set; None where the layout does not tell.
+        palette: colours of its masks, in the order of the classes; () if none.
     """
 
     pairs: tuple[Pair, ...]
     orphans: tuple[Path, ...]
     note: str
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[tuple[int, int, int], ...] = ()
 
 
 def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layout:
@@ -88,7 +96,7 @@ def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layo
         layout = _pair_folders(*folders, mask_suffix)
     else:
         layout = _pair_side_by_side(path, mask_suffix)
-    if not any(pair.mask for pair in layout.pairs):
+    if not any(pair.masks for pair in layout.pairs):
         known = ", ".join(SUFFIXES)
         raise InputError(
             f"data.path: {path} holds {len(layout.pairs)} images and "
@@ -127,8 +135,15 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
     return None
 
 
-def _files(folder: Path) -> list[Path]:
-    """List the image files of a folder and of those in it, hidden ones left out."""
+def list_files(folder: Path) -> list[Path]:
+    """List the image files of a folder and of those in it, hidden ones left out.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        The files, sorted.
+    """
     found = [
         file
         for file in folder.rglob("*")
@@ -142,16 +157,24 @@ def _files(folder: Path) -> list[Path]:
     return sorted(visible)
 
 
-def _stem(file: Path, folder: Path) -> str:
-    """Return the path of a file inside a folder without its suffix."""
+def stem_in(file: Path, folder: Path) -> str:
+    """Return the path of a file inside a folder without its suffix.
+
+    Args:
+        file: an image file.
+        folder: that it lies in, or in a folder of it.
+
+    Returns:
+        With slashes, on every system.
+    """
     inside = file.relative_to(folder).as_posix()
     return inside[: -len(file_suffix(file))]
 
 
 def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
     """Pair the files of two folders by their names."""
-    pictures = {file: _stem(file, images) for file in _files(images)}
-    labels = {file: _stem(file, masks) for file in _files(masks)}
+    pictures = {file: stem_in(file, images) for file in list_files(images)}
+    labels = {file: stem_in(file, masks) for file in list_files(masks)}
     endings = [mask_suffix] if mask_suffix else ["", *MASK_SUFFIXES]
     best = max(
         ((i, m) for m in endings for i in _IMAGE_SUFFIXES),
@@ -166,7 +189,7 @@ def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
         groups.setdefault(key, []).append(file)
     by_key = _by_key(labels, best[1])
     pairs = _pairs(groups, by_key, channels)
-    used = {pair.mask for pair in pairs}
+    used = {mask for pair in pairs for mask in pair.masks}
     note = f"images in {images.name}/, masks in {masks.name}/"
     if best[1]:
         note += f" with the suffix {best[1]}"
@@ -187,7 +210,8 @@ def _pairs(
                 "image? Remove or rename one"
             )
         patient = key.rpartition("/")[0]
-        pairs.append(Pair(key, patient, tuple(files), masks.get(key)))
+        mask = (masks[key],) if key in masks else ()
+        pairs.append(Pair(key, patient, tuple(files), mask))
     return tuple(pairs)
 
 
@@ -207,7 +231,7 @@ def _by_key(masks: dict[Path, str], ending: str) -> dict[str, Path]:
 
 def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
     """Pair files that lie beside each other, in the folder or in one a patient."""
-    files = {file: _stem(file, path) for file in _files(path)}
+    files = {file: stem_in(file, path) for file in list_files(path)}
     endings = [mask_suffix] if mask_suffix else MASK_SUFFIXES
     stems = set(files.values())
     counts = {
@@ -224,7 +248,7 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
             if file not in masks:
                 groups.setdefault(stem, []).append(file)
         pairs = _pairs(groups, _by_key(masks, best), channels=False)
-        used = {pair.mask for pair in pairs}
+        used = {mask for pair in pairs for mask in pair.masks}
         return Layout(
             pairs,
             tuple(f for f in masks if f not in used),
@@ -265,11 +289,11 @@ def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
         return Layout(renamed, layout.orphans, layout.note)
     masks = [f for f in files if _words(f) & MASK_WORDS]
     images = [f for f in files if f not in masks]
-    name = patient or (_stem(images[0], folder) if images else "")
+    name = patient or (stem_in(images[0], folder) if images else "")
     if len(images) == 1 and len(masks) == 1:
-        return Layout((Pair(name, patient, (images[0],), masks[0]),), (), "")
+        return Layout((Pair(name, patient, (images[0],), (masks[0],)),), (), "")
     alone = tuple(
-        Pair(_stem(file, path), patient, (file,), None) for file in sorted(images)
+        Pair(stem_in(file, path), patient, (file,), ()) for file in sorted(images)
     )
     return Layout(alone, tuple(masks), "")
 

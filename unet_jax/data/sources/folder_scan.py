@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from unet_jax.atomic import atomic_path
-from unet_jax.data.canonical import as_case_image
 from unet_jax.data.colors import ColorsError
 from unet_jax.data.preprocess import nonzero_statistics
-from unet_jax.data.reading import read_image, read_label
+from unet_jax.data.sources.case_files import (
+    ReadOptions,
+    read_case_image,
+    read_case_label,
+)
 from unet_jax.data.sources.folder_layout import Pair
 from unet_jax.data.stored import StoredImage
 from unet_jax.errors import InputError
@@ -29,8 +32,10 @@ class CaseTraits:
     Attributes:
         id: of the case.
         patient: folder that it lies in; "" for none.
-        images: the image, or one file a channel.
-        mask: its mask.
+        images: the image, or one file a channel, or one a slice.
+        masks: its mask, or one a slice, or one a class.
+        kind: what several files are, one of ``case_files.KINDS``.
+        painted: for "parts" the value that each mask stands for.
         shape: spatial shape on the case's axes (RAS for NIfTI).
         channels: of the image.
         dtype: stored dtype of the image.
@@ -46,7 +51,9 @@ class CaseTraits:
     id: str
     patient: str
     images: tuple[str, ...]
-    mask: str
+    masks: tuple[str, ...]
+    kind: str
+    painted: tuple[int, ...]
     shape: tuple[int, ...]
     channels: int
     dtype: str
@@ -57,76 +64,6 @@ class CaseTraits:
     reference: tuple[tuple[float, float], ...]
     digest: str
     label_digest: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadOptions:
-    """How files are read.
-
-    Attributes:
-        palette: colours of colour masks.
-        palette_tolerance: largest difference of a channel that is forgiven.
-        tiff_axes: axes of TIFF images; "" as they say. A mask has no channels that
-            could be taken for slices.
-        slice_axis: axis for the pages of TIFF stacks.
-    """
-
-    palette: tuple[tuple[int, int, int], ...] = ()
-    palette_tolerance: float = 0.0
-    tiff_axes: str = ""
-    slice_axis: int = 2
-
-
-def read_case_image(
-    files: Sequence[str | Path], options: ReadOptions
-) -> tuple[np.ndarray, tuple[float, ...] | None, list[StoredImage]]:
-    """Read the image of a case, one file or one a channel.
-
-    Args:
-        files: in the order of the channels.
-        options: how to read.
-
-    Returns:
-        ``(*spatial, channels)`` on the case's axes, its spacing, and the files as
-        stored.
-
-    Raises:
-        InputError: a file cannot be read, or the channels differ in size.
-    """
-    stored = [read_image(file, tiff_axes=options.tiff_axes or None) for file in files]
-    parts = [as_case_image(one, options.slice_axis) for one in stored]
-    shapes = {part[0].shape[:-1] for part in parts}
-    if len(shapes) > 1:
-        raise InputError(
-            f"{files[0]}: its channels have the sizes {sorted(shapes)}; expected one; "
-            "export them on one grid"
-        )
-    image = parts[0][0]
-    if len(parts) > 1:
-        image = np.concatenate([part[0] for part in parts], axis=-1)
-    return image, parts[0][1], stored
-
-
-def read_case_label(
-    file: str | Path, options: ReadOptions
-) -> tuple[np.ndarray, StoredImage]:
-    """Read the stored label values of a case.
-
-    Args:
-        file: the mask.
-        options: how to read.
-
-    Returns:
-        ``(*spatial)`` integers on the case's axes, and the file as stored.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    stored = read_label(
-        file, palette=options.palette, tolerance=options.palette_tolerance
-    )
-    values, _, _ = as_case_image(stored, options.slice_axis)
-    return values[..., 0], stored
 
 
 def scan(
@@ -196,19 +133,25 @@ def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[InputError
     faults = []
     image = label = None
     try:
-        image, spacing, stored = read_case_image(pair.images, options)
+        image, spacing, stored = read_case_image(pair.images, options, kind=pair.kind)
     except InputError as error:
         faults.append(error)
-    if pair.mask is None:
+    if not pair.masks:
         faults.append(
             InputError(
                 f"{pair.images[0]}: has no mask; expected one of its name; add it or "
                 "move the image away"
             )
         )
-    else:
+    elif image is not None or pair.kind != "parts":
         try:
-            label, stored_label = read_case_label(pair.mask, options)
+            label, stored_label = read_case_label(
+                pair.masks,
+                options,
+                kind=pair.kind,
+                painted=pair.painted,
+                shape=() if image is None else image.shape[:-1],
+            )
         except InputError as error:
             faults.append(error)
     if image is None or label is None:
@@ -216,17 +159,19 @@ def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[InputError
     if label.shape != image.shape[:-1]:
         return [
             InputError(
-                f"{pair.mask}: size {label.shape}; expected {image.shape[:-1]} as "
+                f"{pair.masks[0]}: size {label.shape}; expected {image.shape[:-1]} as "
                 f"{pair.images[0].name}; export both from one grid"
             )
         ]
+    # Slices lie at different places by nature.
+    others = () if pair.kind == "slices" else (*stored[1:], stored_label)
     faults = [
         InputError(
             f"{other.path}: its affine differs from {pair.images[0].name}'s, voxels "
             f"lie up to {away:.3g} mm apart; expected the same place; resample it, or "
             "copy the header if the voxels do match"
         )
-        for other in (*stored[1:], stored_label)
+        for other in others
         if (away := _apart(stored[0], other))
     ]
     if faults:
@@ -236,7 +181,9 @@ def _scan_case(pair: Pair, options: ReadOptions) -> CaseTraits | list[InputError
         id=pair.id,
         patient=pair.patient,
         images=tuple(map(str, pair.images)),
-        mask=str(pair.mask),
+        masks=tuple(map(str, pair.masks)),
+        kind=pair.kind,
+        painted=pair.painted,
         shape=tuple(label.shape),
         channels=image.shape[-1],
         dtype=str(image.dtype),
@@ -281,7 +228,7 @@ def _digest(array: np.ndarray) -> str:
 
 def _stamp(pair: Pair) -> list[list[Any]]:
     """Return what changes when a file does."""
-    files = [*pair.images, *([pair.mask] if pair.mask else [])]
+    files = [*pair.images, *pair.masks]
     stats = [(file, file.stat()) for file in files]
     return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 
@@ -326,7 +273,7 @@ def _write_cache(
 def _from_json(values: dict[str, Any]) -> CaseTraits:
     """Restore traits."""
     parts = dict(values)
-    for name in ("images", "shape"):
+    for name in ("images", "masks", "painted", "shape"):
         parts[name] = tuple(parts[name])
     parts["spacing"] = None if parts["spacing"] is None else tuple(parts["spacing"])
     parts["reference"] = tuple((pair[0], pair[1]) for pair in parts["reference"])

@@ -291,7 +291,7 @@ def named_splits(
     parts = {
         split: tuple(Part(one) for one in named.get(split, ())) for split in SPLITS
     }
-    note = "as the file of splits says"
+    note = "as the file of splits, or the folders, say"
     if not parts["validation"]:
         names = sorted({groups[one] for one in named["train"]})
         if len(names) < 2:

@@ -10,7 +10,7 @@ from typing import Any
 
 from unet_jax.errors import InputError
 
-OWN_SETS = ("mni152_tissue",)
+OWN_SETS = ("mni152_tissue", "mni152_lesion", "vertebra_ct")
 """Sets of this project: built from installed packages, without a network."""
 
 _NAME = re.compile(
@@ -78,6 +78,14 @@ def _builder_class(name: str) -> Any:
             from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder
 
             return mni152_tissue_dataset_builder.Mni152Tissue
+        case "mni152_lesion":
+            from unet_jax.datasets.mni152_lesion import mni152_lesion_dataset_builder
+
+            return mni152_lesion_dataset_builder.Mni152Lesion
+        case "vertebra_ct":
+            from unet_jax.datasets.vertebra_ct import vertebra_ct_dataset_builder
+
+            return vertebra_ct_dataset_builder.VertebraCt
     raise ValueError(f"Unknown data set {name!r}; expected one of {OWN_SETS}")
 
 

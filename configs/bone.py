@@ -1,0 +1,40 @@
+"""Parts of a vertebra in CT, in 3-D. It stands in for a femur.
+
+    pip install --no-deps tptbox  # 9 MB; or the extra: pip install -e '.[bone]'
+    python -m unet_jax.main --config=configs/bone.py
+
+MINUTES
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = base.get_config()
+    config.name = "bone"
+    config.data.name = "vertebra_ct"
+    config.data.class_names = (
+        "background",
+        "posterior parts",
+        "body shell",
+        "body core",
+    )
+    config.data.class_colors = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
+    config.data.intensity = "percentile"
+    config.data.crop_nonzero = False
+    config.data.foreground_oversampling = 0.5
+    # Slabs are thin: few slices a crop, and no coarsening that would use them up.
+    config.train.patch_size = (48, 48, 8)
+    config.train.batch_size = 4
+    config.model.name = "unet_tiny"
+    config.model.norm = "batch"
+    # Up is not down, front is not back: only left and right are alike.
+    config.augment.spatial_axes_flip = (0,)
+    config.train.steps = 600
+    config.optimizer.warmup_steps = 30
+    config.eval.every_steps = 100
+    config.eval.train_images = 2
+    return config

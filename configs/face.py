@@ -1,0 +1,35 @@
+"""Parts of faces in photographs: FASSEG or CelebAMask-HQ, as they are published.
+
+    python -m unet_jax.main --config=configs/face.py --config.data.path=FASSEG/V2
+    python -m unet_jax.main --config=configs/face.py --config.data.path=CelebAMask-HQ
+
+MINUTES
+"""
+
+from ml_collections import ConfigDict
+
+from configs import folder
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = folder.get_config()
+    config.name = "face"
+    # The background is a class like the others: scored, and drawn in light grey.
+    config.data.include_background = True
+    # An editor may round half of 255 up or down; FASSEG's colours are 127 apart.
+    config.data.palette_tolerance = 1.0
+    config.data.size = (128, 128)
+    config.data.crop_nonzero = False
+    config.data.intensity = "full_range"
+    config.train.patch_size = (128, 128)
+    config.train.batch_size = 8
+    config.model.name = "unet_small"
+    config.model.norm = "batch"
+    # The left eye is another class than the right one.
+    config.augment.spatial_axes_flip = ()
+    config.augment.rotation_degrees_2d = (-30.0, 30.0)
+    config.eval.mirror = False
+    config.eval.train_images = 8
+    config.train.steps = 1000
+    return config

@@ -1,0 +1,1 @@
+"""Parts of a vertebra in the CT sample that the tptbox package carries."""
