@@ -143,6 +143,18 @@ def get_config() -> ConfigDict:
     evaluation.mirror = False  # may change: test: mean over mirrored images
     evaluation.postprocess = config_dict.placeholder(object)  # may change: or "auto"
     evaluation.window_batch = 8  # may change: windows in one pass, fewer if large
+    evaluation.metrics = (  # may change: names of docs/metrics.md; Dice, IoU always
+        "dice",
+        "iou",
+        "precision",
+        "recall",
+        "volume_similarity",
+        "hd95",
+        "assd",
+        "nsd",
+        "ece",
+    )
+    evaluation.surface = "area"  # may change: "area" of elements, border "voxel"s
     evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
     evaluation.tolerance_px = 1.0  # may change: the same where no spacing is known
 

@@ -9,9 +9,12 @@ from unet_jax.data.case import Case
 from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate, write_results
 from unet_jax.labels import IGNORE
+from unet_jax.metrics.names import NAMES as ALL
 from unet_jax.metrics.surface import surface_scores
+from unet_jax.training.held_out import create_held_out_losses, held_out_spec
 
 NAMES = ("background", "a", "b")
+FOUR = ("dice", "iou", "hd95", "nsd")
 
 
 def _case(label, *, id="one", group=None, spacing=None, image=None):
@@ -36,7 +39,7 @@ def test_hand_counted_scores_of_two_cases():
         _coded([[1, 1, 0, 2]], [[1, 0, 0, 2]], id="x", spacing=(1.0, 1.0)),
         _coded([[1, 0, 0, 0]], [[1, 1, 1, 0]], id="y", spacing=(1.0, 1.0)),
     ]
-    results = evaluate(_read, cases, class_names=NAMES)
+    results = evaluate(_read, cases, class_names=NAMES, metrics=FOUR)
     rows = {(row["id"], row["class"]): row for row in results["per_case"]}
     assert rows["x", "a"]["dice"] == pytest.approx(2 / 3)
     assert rows["x", "a"]["iou"] == pytest.approx(1 / 2)
@@ -50,6 +53,8 @@ def test_hand_counted_scores_of_two_cases():
         "iou": None,
         "hd95": None,
         "nsd": None,
+        "label_area_mm2": 0.0,
+        "prediction_area_mm2": 0.0,
     }
     a, b = results["per_class"]["a"], results["per_class"]["b"]
     assert a["dice"] == pytest.approx((2 / 3 + 2 / 4) / 2)
@@ -119,7 +124,13 @@ def test_without_spacing_distances_are_in_pixels_and_named_so():
     label = np.zeros((9, 9), int)
     label[2:6, 2:6] = 1
     case = _coded(label, np.roll(label, 2, axis=0))
-    results = evaluate(_read, [case], class_names=("background", "a"), tolerance_px=2.0)
+    results = evaluate(
+        _read,
+        [case],
+        class_names=("background", "a"),
+        metrics=FOUR,
+        tolerance_px=2.0,
+    )
     assert set(results["mean"]) == {
         "dice",
         "iou",
@@ -143,17 +154,19 @@ def test_surfaces_use_the_spacing_and_the_tolerance():
         class_names=("background", "a"),
         tolerance_mm=2.0,
     )
-    distance, share = surface_scores(
+    expected = surface_scores(
         prediction=prediction == 1, label=label == 1, spacing=spacing, tolerance=2.0
     )
-    assert distance == 3.0
-    assert results["mean"]["hd95"] == distance
-    assert results["mean"]["nsd"] == share
+    assert expected.hd95 == 3.0
+    for metric in ("hd95", "assd", "nsd"):
+        assert results["mean"][metric] == getattr(expected, metric)
 
 
 def test_surfaces_can_be_left_out():
     case = _coded([[0, 1]], [[0, 1]], spacing=(1.0, 1.0))
-    results = evaluate(_read, [case], class_names=("background", "a"), surface=False)
+    results = evaluate(
+        _read, [case], class_names=("background", "a"), metrics=FOUR, surface=False
+    )
     assert set(results["mean"]) == {"dice", "iou", "dice_micro", "iou_micro"}
     assert results["tolerance"] == {}
 
@@ -274,7 +287,7 @@ def test_groups_are_drawn_whole():
 
 def test_a_class_that_is_nowhere_stays_out_of_means_and_intervals():
     cases = [_coded([[0, 1]], [[0, 1]], id=str(i)) for i in range(6)]
-    results = evaluate(_read, cases, class_names=NAMES, surface=False)
+    results = evaluate(_read, cases, class_names=NAMES, metrics=("dice",))
     assert results["per_class"]["b"] == {
         "dice": None,
         "iou": None,
@@ -291,6 +304,173 @@ def test_nothing_present_at_all_is_null_not_an_error():
     results = evaluate(_read, cases, class_names=("background", "a"))
     assert results["mean"]["dice"] is None
     assert results["ci95"]["dice"] == [None, None]
+
+
+# ---- metrics by name -----------------------------------------------------------------
+
+
+def _sure(image, spacing, *, probabilities=None):
+    """A method of two classes that is 0.75 sure of what the image says."""
+    labels = _read(image, spacing)
+    if probabilities is not None:
+        probabilities[...] = np.where(np.arange(2) == labels[..., None], 0.75, 0.25)
+    return labels
+
+
+TWO = ("background", "a")
+
+
+def test_what_is_asked_for_is_scored_in_that_order_after_dice_and_iou():
+    asked = ("pixel_accuracy", "lesion_f1", "f2", "hausdorff", "adjusted_rand", "iou")
+    label = np.zeros((4, 9), int)
+    label[1:3, 1:3] = label[1:3, 6:8] = 1
+    prediction = label.copy()
+    prediction[:, 5:] = 0
+    case = _coded(label, prediction, spacing=(2.0, 1.0))
+    results = evaluate(_read, [case], class_names=TWO, metrics=asked)
+    assert [m for m in results["mean"] if "micro" not in m] == [
+        "dice",
+        "iou",
+        "lesion_f1",
+        "f2",
+        "hausdorff",
+        "pixel_accuracy",
+        "adjusted_rand",
+    ]
+    (of_class,), (whole,) = results["per_case"], results["case_level"]
+    assert of_class["lesion_f1"] == pytest.approx(2 / 3)
+    assert of_class["f2"] == pytest.approx(5 * 4 / (5 * 4 + 4 * 4))
+    assert of_class["hausdorff"] == 5.0
+    assert of_class["label_area_mm2"] == 16.0
+    assert of_class["prediction_area_mm2"] == 8.0
+    assert set(whole) == {"id", "group", "pixel_accuracy", "adjusted_rand"}
+    assert whole["pixel_accuracy"] == pytest.approx(32 / 36)
+    assert results["mean"]["pixel_accuracy"] == whole["pixel_accuracy"]
+    assert "pixel_accuracy" not in results["per_class"]["a"]
+
+
+def test_volumes_are_in_millilitres_of_what_is_not_ignored():
+    label = np.zeros((4, 5, 6), int)
+    label[:2] = 1
+    label[0, 0, 0] = IGNORE
+    case = _coded(label, np.ones_like(label), spacing=(2.0, 3.0, 4.0))
+    results = evaluate(_read, [case], class_names=TWO, metrics=())
+    (row,) = results["per_case"]
+    assert row["label_volume_ml"] == pytest.approx(59 * 24 / 1000)
+    assert row["prediction_volume_ml"] == pytest.approx(119 * 24 / 1000)
+    plain = _coded(label, label * 0, spacing=None)
+    (row,) = evaluate(_read, [plain], class_names=TWO, metrics=())["per_case"]
+    assert not [key for key in row if "volume" in key]
+
+
+def test_calibration_of_a_method_with_probabilities():
+    cases = [
+        _coded([[1, 1, 0, 0]], [[1, 1, 1, 0]], id="x"),
+        _coded([[1, 0, 0, IGNORE]], [[1, 0, 0, 1]], id="y"),
+    ]
+    asked = ("ece", "classwise_ece", "brier")
+    results = evaluate(_sure, cases, class_names=TWO, metrics=asked)
+    # x is right 3 of 4 times and says 0.75; y is always right.
+    assert results["case_level"][0]["ece"] == pytest.approx(0.0, abs=1e-7)
+    assert results["case_level"][1]["ece"] == pytest.approx(0.25, abs=1e-7)
+    assert results["mean"]["brier"] == pytest.approx(
+        (2 * (3 * 0.0625 + 0.5625) / 4 + 2 * 0.0625) / 2
+    )
+    assert results["mean"]["classwise_ece"] is not None
+    pooled = results["reliability"]
+    assert pooled["ece"] == pytest.approx(abs(6 / 7 - 0.75), abs=1e-7)
+    assert sum(entry["pixels"] for entry in pooled["bins"]) == 7
+
+
+def test_without_probabilities_their_metrics_are_null():
+    asked = ("ece", "classwise_ece", "brier")
+    case = _coded([[1, 0]], [[1, 0]])
+
+    def forgetful(image, spacing, *, probabilities=None):
+        return _read(image, spacing)
+
+    for method in (_read, forgetful):
+        results = evaluate(method, [case], class_names=TWO, metrics=asked)
+        assert [results["mean"][name] for name in asked] == [None] * 3
+        assert results["mean"]["dice"] == 1.0
+        assert "reliability" not in results
+        assert results["case_level"] == []
+
+
+def test_probabilities_are_asked_for_only_where_a_metric_needs_them(monkeypatch):
+    given = []
+
+    def method(image, spacing, *, probabilities=None):
+        given.append(type(probabilities))
+        return _sure(image, spacing, probabilities=probabilities)
+
+    case = _coded([[1, 0]], [[1, 0]])
+    evaluate(method, [case], class_names=TWO, metrics=FOUR)
+    few = evaluate(method, [case], class_names=TWO, metrics=("brier",))
+    monkeypatch.setattr("unet_jax.evaluate._IN_MEMORY", 8)
+    many = evaluate(method, [case], class_names=TWO, metrics=("brier",))
+    assert given == [type(None), np.ndarray, np.memmap]
+    assert many == few
+    assert few["mean"]["brier"] == 0.125
+
+
+def test_losses_are_metrics_and_null_without_probabilities():
+    losses = create_held_out_losses(
+        held_out_spec(("loss/cross_entropy", "loss/dice"), ()), head="softmax"
+    )
+    case = _coded([[1, 1, 0, IGNORE]], [[1, 0, 0, 1]])
+    options = {"class_names": TWO, "metrics": tuple(losses), "losses": losses}
+    results = evaluate(_sure, [case], **options)
+    expected = -(2 * math.log(0.75) + math.log(0.25)) / 3
+    assert results["mean"]["loss/cross_entropy"] == pytest.approx(expected, rel=1e-6)
+    (row,) = results["case_level"]
+    assert row["loss/cross_entropy"] == results["mean"]["loss/cross_entropy"]
+    p, y = np.array([0.75, 0.25, 0.25]), np.array([1, 1, 0])
+    soft = 1 - 2 * (p * y).sum() / ((p**2).sum() + y.sum())
+    assert results["per_class"]["a"]["loss/dice"] == pytest.approx(soft, abs=1e-5)
+    without = evaluate(_read, [case], **options)
+    assert without["mean"]["loss/dice"] is None
+    assert without["mean"]["loss/cross_entropy"] is None
+    # A class that is nowhere has no loss, as it has no score.
+    nowhere = evaluate(_sure, [_coded([[0, 0]], [[0, 0]])], **options)
+    assert nowhere["per_class"]["a"]["loss/dice"] is None
+
+
+def test_unknown_metrics_are_refused_with_what_is_known():
+    case = _coded([[1, 0]], [[1, 0]])
+    for name in ("dize", "f", "f0", "loss/focal"):
+        with pytest.raises(InputError, match=r"unknown metric .* any of dice, iou, "):
+            evaluate(_read, [case], class_names=TWO, metrics=(name,))
+    with pytest.raises(InputError, match="'iou' twice"):
+        evaluate(_read, [case], class_names=TWO, metrics=("iou", "dice", "iou"))
+
+
+def test_border_voxels_are_another_surface():
+    label = np.zeros((5, 5), int)
+    prediction = label.copy()
+    label[2, 2] = prediction[1:4, 1:4] = 1
+    case = _coded(label, prediction, spacing=(1.0, 1.0))
+    areas, voxels = (
+        evaluate(_read, [case], class_names=TWO, metrics=("assd",), surface=surface)
+        for surface in ("area", "voxel")
+    )
+    # One border pixel is 1 away from 8, of which 4 are 1 and 4 the diagonal away.
+    expected = (1 + 4 + 4 * math.sqrt(2)) / 9
+    assert voxels["mean"]["assd"] == pytest.approx(expected, rel=1e-12)
+    assert areas["mean"]["assd"] < voxels["mean"]["assd"]
+
+
+def test_every_metric_at_once_in_2d_and_3d_gives_equal_bytes():
+    for shape, spacing in (((9, 8), None), ((6, 7, 5), (0.5, 2.0, 1.0))):
+        label, prediction = np.random.default_rng(0).integers(0, 2, (2, *shape))
+        case = _coded(label, prediction, spacing=spacing)
+        first, second = (
+            evaluate(_sure, [case] * 6, class_names=TWO, metrics=ALL) for _ in range(2)
+        )
+        assert json.dumps(first) == json.dumps(second)
+        assert None not in first["mean"].values()
+        plain = {name.removesuffix("_px") for name in first["mean"]}
+        assert plain == {*ALL, "dice_micro", "iou_micro"}
 
 
 # ---- contract ------------------------------------------------------------------------

@@ -1,6 +1,13 @@
 """Runs on a user's own files, from the folder to the scores."""
 
+import functools
+import itertools
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -14,6 +21,7 @@ from unet_jax.errors import InputError
 from unet_jax.predict import predict_files
 from unet_jax.score import evaluate_ensemble, evaluate_run
 from unet_jax.train import train_and_evaluate
+from unet_jax.training.pace import ClockPace
 
 pytestmark = pytest.mark.slow
 
@@ -193,8 +201,14 @@ def test_folds_have_one_test_split_and_their_mean_is_scored(rgb_set, tmp_path):
         evaluate_ensemble([workdirs[0], other], output=tmp_path / "wrong")
 
 
-def test_a_run_by_the_clock_ends_and_is_complete(rgb_set, tmp_path, capsys):
-    config = _config(rgb_set, **{"data.palette": PALETTE, "train.max_minutes": 0.35})
+def test_a_run_by_the_clock_ends_and_is_complete(
+    rgb_set, tmp_path, capsys, monkeypatch
+):
+    # A clock that goes on when it is looked at: a busy machine changes nothing.
+    ticks = itertools.count(time.monotonic(), 0.02)
+    pace = functools.partial(ClockPace, clock=lambda: next(ticks))
+    monkeypatch.setattr("unet_jax.train.ClockPace", pace)
+    config = _config(rgb_set, **{"data.palette": PALETTE, "train.max_minutes": 0.1})
     results = train_and_evaluate(config, tmp_path)
     assert "cannot be reproduced bit by bit" in capsys.readouterr().out
     lines = [
@@ -204,6 +218,52 @@ def test_a_run_by_the_clock_ends_and_is_complete(rgb_set, tmp_path, capsys):
     assert rates[-1] < 0.1 * max(rates)
     assert train_and_evaluate(config, tmp_path) == results
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_run_by_the_clock_that_is_killed_has_the_time_that_was_left(
+    rgb_set, tmp_path
+):
+    changes = {**SMALL, "data.path": rgb_set, "data.palette": PALETTE}
+    command = [sys.executable, "-m", "unet_jax.main", "--config=configs/folder.py"]
+    command += [f"--config.{key}={value}" for key, value in changes.items()]
+    command += [f"--workdir={tmp_path}", "--config.augment.enabled=False"]
+    root = Path(__file__).parents[1]
+    first = [*command, "--config.train.max_minutes=1"]
+    process = subprocess.Popen(first, cwd=root, stdout=subprocess.DEVNULL)
+    limit = time.monotonic() + 400
+    while not (saved := _saved_seconds(tmp_path)):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    began = time.monotonic()
+    # Little more than was used: it is over soon only if that time still counts.
+    minutes = (saved[0] + 5) / 60
+    answer = subprocess.run(
+        [*command, f"--config.train.max_minutes={minutes}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    elapsed = time.monotonic() - began
+    assert answer.returncode == 0, answer.stderr
+    assert "resumed at step" in answer.stdout
+    assert (tmp_path / "test_metrics.json").exists()
+    assert saved[0] < max(_saved_seconds(tmp_path)) < saved[0] + elapsed
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(steps)
+
+
+def _saved_seconds(workdir):
+    """Return the seconds that each whole checkpoint of a run has on record."""
+    return [
+        json.loads((sums.parent / "run" / "run.json").read_text())["record"]["seconds"]
+        for sums in workdir.glob("checkpoints/*/sha256.json")
+        if sums.parent.name.isdigit()  # not one that is being written
+    ]
 
 
 def test_a_network_without_padding_trains_on_the_centres_of_labels(rgb_set, tmp_path):

@@ -45,6 +45,12 @@ BRAIN = "--config=configs/brain.py"
         ([BRAIN, "brain.nii"], "found the argument 'brain.nii', expected flags only"),
         ([BRAIN, "--profile=7"], "--profile: found '7', expected START:STOP"),
         ([BRAIN, "--profile=7:3"], "--profile: found '7:3', expected START:STOP"),
+        (["--mode=compare"], "--mode=compare needs --workdir=FOLDER"),
+        (["--mode=compare", "--runs=a"], "--runs: found one folder, expected at least"),
+        (
+            [BRAIN, "--mode=compare", "--config.compare.methods=('otsoo',)"],
+            "compare.methods: unknown method 'otsoo'; expected any of manual_threshold",
+        ),
         (["--mode=evaluate"], "--mode=evaluate needs --workdir=FOLDER"),
         (["--mode=predict"], "--mode=predict needs --workdir=FOLDER"),
         (["--mode=predict", "--workdir=x"], "--mode=predict needs --input=PATH"),

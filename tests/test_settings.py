@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from configs import brain, folder
+from unet_jax.errors import InputError
 from unet_jax.settings import check_config, complete_config
 
 
@@ -88,3 +89,25 @@ def test_no_deep_supervision_without_padding():
 def test_other_sources_are_left_alone():
     config = brain.get_config()
     assert complete_config(config, None) is config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("eval.metrics", ("dice", "dize"), "eval.metrics: unknown metric 'dize'; exp"),
+        ("eval.metrics", ("dice", 3), "eval.metrics: found 3, expected names"),
+        ("eval.metrics", ("hd95", "hd95"), "eval.metrics: found 'hd95' twice"),
+        ("eval.surface", "skin", "eval.surface: found 'skin', expected 'area' or"),
+    ],
+)
+def test_metrics_and_surfaces_that_there_are_not(key, value, message):
+    config = brain.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=message):
+        check_config(config)
+
+
+def test_losses_and_other_betas_are_metrics():
+    config = brain.get_config()
+    config.eval.metrics = ("f0.5", "loss/focal", "brier")
+    check_config(config)

@@ -125,7 +125,9 @@ def test_a_run_leaves_what_the_readme_says(finished):
     for split in ("train", "val"):
         steps = [x["step"] for x in lines if x["split"] == split and "dice" in x]
         assert steps == [2, 4, 6]
-    assert len(list((finished / "figures").glob("*.png"))) == 2
+    figures = {path.name for path in (finished / "figures").glob("*.png")}
+    assert figures >= {"curves.png", "reliability.png"}
+    assert len(figures) == 3
     timing = (finished / "timing.jsonl").read_text()
     assert "images_per_second" in timing
     results = json.loads((finished / "test_metrics.json").read_text())

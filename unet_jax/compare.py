@@ -5,23 +5,29 @@ import inspect
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.atomic import atomic_path
+from unet_jax.classical.channels import stored_channel
+from unet_jax.classical.given import plan_search
 from unet_jax.classical.methods import METHODS, fit_method
-from unet_jax.classical.samples import Sample
+from unet_jax.classical.samples import Sample, thinned
 from unet_jax.data.case import Case, Source
 from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate
 from unet_jax.experiment import TrainedRun, load_run, open_dataset
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
+from unet_jax.report.histogram import histogram_figure
 from unet_jax.report.overlay import write_figure
 from unet_jax.segment import Reference
 from unet_jax.workdir import check_same_data, read_finished_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NETWORK = "network"
 """The name of the trained network among ``compare.methods``."""
@@ -53,11 +59,12 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
         workdir: folder of a finished run, whose config names the methods.
 
     Returns:
-        The content of comparison.json; comparison.md and figures/comparison.png are
-        written beside it.
+        The content of comparison.json; comparison.md, figures/comparison.png and
+        figures/histogram.png are written beside it.
 
     Raises:
-        InputError: there is no run, its data is gone, or a method is unknown.
+        InputError: there is no run, its data is gone, or a method or a parameter of
+            one is unknown.
     """
     run = load_run(workdir)
     names = method_names(run.config.compare.methods)
@@ -65,6 +72,7 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
     check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
     train, test = dataset.source("train"), dataset.source("test")
     samples = _samples(train)
+    _check_given(run.config, samples)
     rows: list[dict[str, Any]] = []
     pictures: list[np.ndarray | None] = []
     for number, name in enumerate(names, start=1):
@@ -83,6 +91,9 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
         pictures.append(picture)
     results = {"class_names": list(run.config.data.class_names), "methods": rows}
     _write(workdir, results, test[0], pictures, run.config)
+    figure = _histogram(results, samples, run.config)
+    write_figure(workdir / "figures" / "histogram.png", figure)
+    print(f"table: {workdir / 'comparison.md'}, figures: {workdir / 'figures'}")
     return results
 
 
@@ -106,6 +117,25 @@ def method_names(wanted: Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(known)}"
         )
     return tuple(wanted) or known
+
+
+def _check_given(config: ConfigDict, samples: list[Sample]) -> None:
+    """Refuse given parameters that a method does not have, before any work."""
+    given = config.compare.parameters
+    try:
+        pairs = [(name, dict(values)) for name, values in given]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"compare.parameters: found {given!r}, expected pairs of a method and its "
+            'values, such as (("manual_threshold", {"thresholds": (60,)}),)'
+        ) from None
+    for name, values in pairs:
+        plan_search(
+            name,
+            samples,
+            num_classes=len(config.data.class_names),
+            parameters=values,
+        )
 
 
 _SAMPLE_BYTES = 2**30
@@ -149,12 +179,6 @@ def _score(
     """Score a fitted method; return its row and its labels of the first case."""
     kept: list[np.ndarray] = []
     seconds: list[float] = []
-    current: list[Case] = []
-
-    def cases() -> Iterator[Case]:
-        for index in range(len(source)):
-            current[:] = [source[index]]
-            yield current[0]
 
     def timed(
         image: np.ndarray,
@@ -176,7 +200,7 @@ def _score(
     data = config.data
     results = evaluate(
         timed,
-        cases(),
+        (source[index] for index in range(len(source))),
         class_names=tuple(data.class_names),
         include_background=data.include_background,
         tolerance_mm=config.eval.tolerance_mm,
@@ -217,11 +241,20 @@ def _summary(row: dict[str, Any]) -> str:
     """One line of progress."""
     if "failed" in row:
         return f"{row['method']} FAILED: {row['failed']}"
-    chosen = ", ".join(f"{key} {value}" for key, value in row["chosen"].items())
+    chosen = ", ".join(f"{k} {_rounded(v)}" for k, v in row["chosen"].items())
     return (
         f"{row['method']}: Dice {row['mean']['dice']:.4f}, "
         f"{row['ms_per_image']:.0f} ms an image; {chosen}"
     )
+
+
+def _rounded(value: Any) -> str:
+    """A value in the digits that a line has room for."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"({', '.join(_rounded(one) for one in value)})"
+    return str(value)
 
 
 def _write(
@@ -249,4 +282,32 @@ def _write(
     )
     write_figure(workdir / "figures" / "comparison.png", figure)
     print(text)
-    print(f"table: {workdir / 'comparison.md'}, figure: {workdir / 'figures'}")
+
+
+_HISTOGRAM_PIXELS = 2**22
+
+
+def _histogram(
+    results: dict[str, Any], samples: list[Sample], config: ConfigDict
+) -> "Figure":
+    """Draw the intensities of training with the global thresholds of the methods."""
+    chosen = {
+        row["method"]: row["chosen"]
+        for row in results["methods"]
+        if row.get("chosen", {}).get("thresholds")
+    }
+    several = samples[0].image.shape[-1] > 1
+    channels = [values["channel"] for values in chosen.values()]
+    channel = channels[0] if channels else ("mean" if several else 0)
+    shown = thinned(samples, pixels=_HISTOGRAM_PIXELS)
+    return histogram_figure(
+        [stored_channel(sample.image, channel) for sample in shown],
+        [sample.label for sample in shown],
+        {
+            name: values["thresholds"]
+            for name, values in chosen.items()
+            if values["channel"] == channel
+        },
+        class_names=tuple(config.data.class_names),
+        class_colors=tuple(config.data.class_colors),
+    )

@@ -1,11 +1,10 @@
 """The one scorer: a threshold and a U-Net are a ``predict_fn``, and both come here."""
 
-import dataclasses
 import inspect
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,35 +13,31 @@ from unet_jax.atomic import atomic_path
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
-from unet_jax.metrics.overlap import (
-    ConfusionCounts,
-    confusion_counts,
-    dice_from_counts,
-    iou_from_counts,
+from unet_jax.metrics.calibration import (
+    Reliability,
+    expected_calibration_error,
+    reliability_curve,
 )
-from unet_jax.metrics.surface import surface_scores
+from unet_jax.metrics.case_scores import CaseScores, HeldOutLoss, Rules, case_scores
+from unet_jax.metrics.names import (
+    DEFAULT_METRICS,
+    SURFACE,
+    check_metric_names,
+    needs_probabilities,
+)
+from unet_jax.metrics.summary import MIN_GROUPS, number, summarise
+from unet_jax.metrics.surface_elements import Surface
+
+__all__ = ["MIN_GROUPS", "PredictFn", "evaluate", "write_results"]
 
 PredictFn = Callable[..., Any]
 """``predict_fn(image, spacing) -> labels (*spatial)``; it never sees a label. One with
-a keyword ``reference`` is also given the ``Case.reference`` of a slab."""
+a keyword ``reference`` is also given the ``Case.reference`` of a slab; one with a
+keyword ``probabilities`` an array ``(*spatial, classes)`` to fill, where a metric needs
+it."""
 
-MIN_GROUPS = 5
-"""Fewer groups than this say nothing about the spread between groups."""
-
-_ROWS, _PIXELS = 16, 2**14
-"""Shape of one call of the counter: any image is cut and padded to it, so that it is
-compiled once and its memory is bounded."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _CaseScores:
-    """What one case adds to the results: values of each evaluated class."""
-
-    id: str
-    group: str
-    scores: dict[str, np.ndarray]  # metric -> (classes), NaN where absent from both
-    counts: ConfusionCounts  # (1, classes) int64
-    slices: dict[str, np.ndarray] | None  # metric -> (slices, classes)
+_IN_MEMORY = 2**30
+"""Bytes of probabilities that are kept in memory; more lie in a temporary file."""
 
 
 def evaluate(
@@ -51,21 +46,23 @@ def evaluate(
     *,
     class_names: Sequence[str],
     include_background: bool = False,
-    surface: bool = True,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    surface: Surface | bool = "area",
     tolerance_mm: float = 1.0,
     tolerance_px: float = 1.0,
     slice_axis: int | None = None,
+    losses: Mapping[str, HeldOutLoss] | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score a method on cases, on their original grid.
 
-    Each value is of one case and class, then averaged over cases, then over classes.
-    A class absent from both label and prediction of a case is left out and counted as
-    ``n_absent``; one present in only one of them scores Dice, IoU and NSD 0 and the
-    image diagonal as its distance. ``dice_micro`` and ``iou_micro`` divide counts that
-    were added over all cases. IGNORE pixels count for nothing, and are background to
-    the surfaces.
+    Each value is of one case and class, then averaged over cases, then over classes. A
+    class absent from both label and prediction of a case is left out and counted as
+    ``n_absent``; one present in only one of them scores worst: Dice, IoU, NSD and the
+    like 0, and the image diagonal as its distance. ``dice_micro`` and ``iou_micro``
+    divide counts that were added over all cases. IGNORE pixels count for nothing, and
+    are background to surfaces and lesions. docs/metrics.md has every metric.
 
     Args:
         predict_fn: gets an image ``(*spatial, channels)`` and its spacing, and gives
@@ -73,11 +70,15 @@ def evaluate(
         cases: labelled cases; each is read when its turn comes.
         class_names: name of each class index, background first.
         include_background: score class 0 too.
-        surface: compute HD95 and NSD.
+        metrics: names; ``dice`` and ``iou`` are always there.
+        surface: what surfaces are made of, "area" or "voxel"; False leaves their
+            metrics out, True is "area".
         tolerance_mm: distance within which surfaces agree, for cases with a spacing.
         tolerance_px: the same in pixels, for cases without one; their values are named
-            ``hd95_px`` and ``nsd_px``.
-        slice_axis: spatial axis along which volumes also get scores for each slice.
+            ``hd95_px``, ``nsd_px`` and so on.
+        slice_axis: spatial axis along which volumes also get Dice and IoU of each
+            slice.
+        losses: those that ``metrics`` may name, by name ("loss/focal").
         bootstrap_samples: how often the groups are drawn anew for the intervals.
         seed: of the bootstrap.
 
@@ -85,43 +86,74 @@ def evaluate(
         A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``
         ``{metric: value}``, ``ci95`` ``{metric: [low, high]}`` of that mean or None
         with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
-        "n_absent": int}}``, ``per_case`` (a row a case and class), ``per_slice`` (a row
-        a case and class with a list of values along ``slice_axis``), ``n_cases``,
-        ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``. None stands for NaN.
+        "n_absent": int}}``, ``per_case`` (a row a case and class, with volumes in mL or
+        areas in mm2 where a spacing is known), ``case_level`` (a row a case, of metrics
+        that a case has one value of), ``per_slice`` (a row a case and class with a
+        list of values along ``slice_axis``), ``n_cases``, ``n_groups``, ``tolerance``
+        ``{"mm": ..., "px": ...}``; with "ece" and probabilities ``reliability``
+        ``{"ece", "bins"}`` of all pixels at once. None stands for NaN.
 
     Raises:
-        InputError: no cases, a case without a label, or a label that does not fit its
-            image or the classes.
+        InputError: no cases, an unknown metric, a case without a label, or a label that
+            does not fit its image or the classes.
         ValueError: a prediction that does not fit its image or the classes.
     """
     first = 0 if include_background else 1
     names = list(class_names[first:])
-    tolerances = (tolerance_mm, tolerance_px) if surface else None
-    scored = [
-        _score_case(predict_fn, case, class_names, first, tolerances, slice_axis)
-        for case in cases
-    ]
+    rules = Rules(
+        metrics=_complete(metrics, surface=surface is not False, losses=losses or {}),
+        num_classes=len(class_names),
+        first=first,
+        tolerance_mm=tolerance_mm,
+        tolerance_px=tolerance_px,
+        surface="area" if isinstance(surface, bool) else surface,
+        slice_axis=slice_axis,
+        losses=losses or {},
+    )
+    scored: list[CaseScores] = []
+    ids: list[tuple[str, str]] = []
+    for case in cases:
+        scored.append(_score_case(predict_fn, case, class_names, rules))
+        ids.append((case.id, case.group))
     if not scored:
         raise InputError(
             "evaluation: found 0 cases, expected at least 1; check the split's name "
             "and that its files are there"
         )
-    per_class, mean, ci95, note = _summarise(scored, names, bootstrap_samples, seed)
-    units = {"mm": tolerance_mm} if "hd95" in mean else {}
-    if "hd95_px" in mean:
-        units["px"] = tolerance_px
+    groups = [group for _, group in ids]
+    summary = summarise(
+        scored,
+        groups=groups,
+        names=names,
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+    )
+    pairs = list(zip(ids, scored, strict=True))
     return {
-        "mean": mean,
-        "ci95": ci95,
-        "ci95_note": note,
-        "per_class": per_class,
-        "per_case": [row for case in scored for row in _case_rows(case, names)],
+        "mean": summary.mean,
+        "ci95": summary.ci95,
+        "ci95_note": summary.ci95_note,
+        "per_class": summary.per_class,
+        "per_case": [
+            row for key, case in pairs for row in _case_rows(key, case, names)
+        ],
+        "case_level": [row for key, case in pairs for row in _whole_rows(key, case)],
         "per_slice": [
-            row for case in scored for row in _slice_rows(case, names, slice_axis)
+            row
+            for (name, _), case in pairs
+            for row in _slice_rows(name, case, names, slice_axis)
         ],
         "n_cases": len(scored),
-        "n_groups": len({case.group for case in scored}),
-        "tolerance": units,
+        "n_groups": len(set(groups)),
+        "tolerance": {
+            unit: value
+            for unit, key, value in (
+                ("mm", "nsd", tolerance_mm),
+                ("px", "nsd_px", tolerance_px),
+            )
+            if key in summary.mean
+        },
+        **_pooled_reliability(scored),
     }
 
 
@@ -137,38 +169,56 @@ def write_results(path: str | os.PathLike[str], results: dict[str, Any]) -> None
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def _complete(
+    metrics: Sequence[str], *, surface: bool, losses: Mapping[str, HeldOutLoss]
+) -> tuple[str, ...]:
+    """The metrics that were asked for, with those that others rely on."""
+    check_metric_names(metrics, losses=losses)
+    asked = [m for m in metrics if surface or m not in SURFACE]
+    return tuple(dict.fromkeys(["dice", "iou", *asked]))
+
+
 # ---- one case ------------------------------------------------------------------------
 
 
 def _score_case(
-    predict_fn: PredictFn,
-    case: Case,
-    class_names: Sequence[str],
-    first: int,
-    tolerances: tuple[float, float] | None,
-    slice_axis: int | None,
-) -> _CaseScores:
+    predict_fn: PredictFn, case: Case, class_names: Sequence[str], rules: Rules
+) -> CaseScores:
     """Predict one case and score every evaluated class of it."""
     label = _checked_label(case, class_names)
-    prediction = predict_fn(case.image, case.spacing, **_context(predict_fn, case))
-    prediction = _checked_prediction(prediction, case, class_names)
-    axis = slice_axis if label.ndim == 3 else None
-    by_slice = _slice_counts(prediction, label, axis, len(class_names), first)
-    counts = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in by_slice))
-    scores = {metric: values[0] for metric, values in _overlap_scores(counts).items()}
-    if tolerances is not None:
-        classes = range(first, len(class_names))
-        scores |= _surface_scores(prediction, label, case, classes, tolerances)
-    slices = None if axis is None else _overlap_scores(by_slice)
-    return _CaseScores(case.id, case.group, scores, counts, slices)
+    options = _options(predict_fn, case, rules)
+    prediction = predict_fn(case.image, case.spacing, **options)
+    probabilities = options.get("probabilities")
+    if probabilities is not None and not probabilities[(0,) * label.ndim].any():
+        # A method may have the keyword, and nothing to fill the array with.
+        probabilities = None
+    return case_scores(
+        rules,
+        prediction=_checked_prediction(prediction, case, class_names),
+        label=label,
+        probabilities=probabilities,
+        spacing=case.spacing,
+    )
 
 
-def _context(predict_fn: PredictFn, case: Case) -> dict[str, Any]:
-    """Give the intensities of the whole scan to a method that asks for them."""
-    if case.reference is None:
-        return {}
-    asks = "reference" in inspect.signature(predict_fn).parameters
-    return {"reference": case.reference} if asks else {}
+def _options(predict_fn: PredictFn, case: Case, rules: Rules) -> dict[str, Any]:
+    """Give a method what it has a keyword for, and what there is."""
+    known = inspect.signature(predict_fn).parameters
+    options: dict[str, Any] = {}
+    if case.reference is not None and "reference" in known:
+        options["reference"] = case.reference
+    if "probabilities" in known and needs_probabilities(rules.metrics):
+        shape = (*case.image.shape[:-1], rules.num_classes)
+        options["probabilities"] = _empty_probabilities(shape)
+    return options
+
+
+def _empty_probabilities(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in memory, or in a file without a name where they are many."""
+    if 4 * np.prod(shape, dtype=np.int64) <= _IN_MEMORY:
+        return np.zeros(shape, np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def _checked_label(case: Case, class_names: Sequence[str]) -> np.ndarray:
@@ -221,194 +271,51 @@ def _checked_prediction(
     return prediction
 
 
-def _slice_counts(
-    prediction: np.ndarray,
-    label: np.ndarray,
-    axis: int | None,
-    num_classes: int,
-    first: int,
-) -> ConfusionCounts:
-    """Counts ``(slices, classes)`` along an axis; the whole is one slice for None."""
-    if axis is None:
-        prediction, label = prediction[None], label[None]
-    else:
-        prediction, label = (
-            np.moveaxis(prediction, axis, 0),
-            np.moveaxis(label, axis, 0),
-        )
-    slices = label.shape[0]
-    predicted = _blocks(prediction.reshape(slices, -1), 0)
-    labelled = _blocks(label.reshape(slices, -1), IGNORE)
-    calls = [
-        np.stack(
-            confusion_counts(predictions=p, labels=y, num_classes=num_classes)
-        ).astype(np.int64)
-        for p, y in zip(predicted, labelled, strict=True)
-    ]
-    # (4, calls * rows, classes), of which the last rows are padding.
-    rows = np.concatenate(calls, axis=1)
-    per_slice = -(-label[0].size // _PIXELS)
-    rows = rows[:, : slices * per_slice].reshape(4, slices, per_slice, num_classes)
-    return ConfusionCounts(*rows.sum(axis=2)[..., first:])
-
-
-def _overlap_scores(counts: ConfusionCounts) -> dict[str, np.ndarray]:
-    """Dice and IoU in float64, shaped as the counts."""
-    return {
-        "dice": np.asarray(dice_from_counts(counts)),
-        "iou": np.asarray(iou_from_counts(counts)),
-    }
-
-
-def _blocks(pixels: np.ndarray, fill: int) -> np.ndarray:
-    """Cut ``(slices, pixels)`` into int32 ``(calls, _ROWS, _PIXELS)``, padded."""
-    slices, size = pixels.shape
-    width = -(-size // _PIXELS) * _PIXELS
-    height = -(-(slices * width // _PIXELS) // _ROWS) * _ROWS
-    padded = np.full((slices, width), fill, np.int32)
-    padded[:, :size] = pixels
-    blocks = np.full((height, _PIXELS), fill, np.int32)
-    blocks[: padded.size // _PIXELS] = padded.reshape(-1, _PIXELS)
-    return blocks.reshape(-1, _ROWS, _PIXELS)
-
-
-def _surface_scores(
-    prediction: np.ndarray,
-    label: np.ndarray,
-    case: Case,
-    classes: range,
-    tolerances: tuple[float, float],
-) -> dict[str, np.ndarray]:
-    """HD95 and NSD of every class, named for the unit of the case."""
-    millimetres = case.spacing is not None
-    pairs = [
-        surface_scores(
-            prediction=(prediction == index) & (label != IGNORE),
-            label=label == index,
-            spacing=case.spacing or (1.0,) * label.ndim,
-            tolerance=tolerances[0 if millimetres else 1],
-        )
-        for index in classes
-    ]
-    distances, shares = np.array(pairs, np.float64).reshape(-1, 2).T
-    suffix = "" if millimetres else "_px"
-    return {f"hd95{suffix}": distances, f"nsd{suffix}": shares}
-
-
 # ---- all cases -----------------------------------------------------------------------
 
 
-def _summarise(
-    scored: list[_CaseScores], names: list[str], samples: int, seed: int
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, str]:
-    """Values of each class, their mean, its interval, and a note on the interval."""
-    groups = list(dict.fromkeys(case.group for case in scored))
-    sums = _group_sums(scored, groups)
-    once = np.ones((1, len(groups)))
-    of_class = {metric: _class_values(once, *pair)[0] for metric, pair in sums.items()}
-    absent = sum(np.isnan(case.scores["dice"]).astype(int) for case in scored)
-    per_class = {
-        name: {metric: _number(values[i]) for metric, values in of_class.items()}
-        | {"n_absent": int(absent[i])}
-        for i, name in enumerate(names)
-    }
-    mean = {metric: _number(_nanmean(v[None])[0]) for metric, v in of_class.items()}
-    if len(groups) < MIN_GROUPS:
-        note = f"an interval needs at least {MIN_GROUPS} groups; found {len(groups)}"
-        return per_class, mean, None, note
-    rng = np.random.default_rng(seed)
-    share = np.full(len(groups), 1 / len(groups))
-    draws = rng.multinomial(len(groups), share, size=samples).astype(np.float64)
-    ci95 = {
-        metric: _interval(_nanmean(_class_values(draws, *pair)))
-        for metric, pair in sums.items()
-    }
-    note = (
-        f"percentile bootstrap over {len(groups)} groups, {samples} samples, "
-        f"seed {seed}"
-    )
-    return per_class, mean, ci95, note
-
-
-def _group_sums(
-    scored: list[_CaseScores], groups: list[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numerator and denominator ``(groups, classes)`` of each metric's class value.
-
-    Every metric is a ratio of sums over cases: of values and their number, or of
-    counts. So the mean and each bootstrap sample are one weighted sum over groups.
-    """
-    rows = {group: i for i, group in enumerate(groups)}
-    metrics = list(dict.fromkeys(m for case in scored for m in case.scores))
-    shape = (len(groups), scored[0].counts.tp.shape[1])
-    sums = {
-        metric: (np.zeros(shape), np.zeros(shape))
-        for metric in [*metrics, "dice_micro", "iou_micro"]
-    }
-
-    def add(metric, row, numerator, denominator):
-        sums[metric][0][row] += numerator
-        sums[metric][1][row] += denominator
-
-    for case in scored:
-        row = rows[case.group]
-        for metric, values in case.scores.items():
-            present = ~np.isnan(values)
-            add(metric, row, np.where(present, values, 0), present)
-        tp, fp, fn, _ = (count[0] for count in case.counts)
-        add("dice_micro", row, 2 * tp, 2 * tp + fp + fn)
-        add("iou_micro", row, tp, tp + fp + fn)
-    return sums
-
-
-def _class_values(
-    weights: np.ndarray, numerators: np.ndarray, denominators: np.ndarray
-) -> np.ndarray:
-    """Value ``(samples, classes)`` for weights ``(samples, groups)``; 0/0 is NaN."""
-    # einsum, not a BLAS product: its order of summation does not change with threads.
-    above = np.einsum("sg,gc->sc", weights, numerators)
-    below = np.einsum("sg,gc->sc", weights, denominators)
-    with np.errstate(invalid="ignore"):
-        return above / below
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN, and no warning, if all is."""
-    present = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(present, values, 0).sum(-1) / present.sum(-1)
-
-
-def _interval(means: np.ndarray) -> list[float | None]:
-    """2.5th and 97.5th percentile of the samples in which any class was present."""
-    means = means[~np.isnan(means)]
-    if not len(means):
-        return [None, None]
-    return [_number(value) for value in np.percentile(means, (2.5, 97.5))]
-
-
-def _case_rows(case: _CaseScores, names: list[str]) -> list[dict[str, Any]]:
+def _case_rows(
+    key: tuple[str, str], case: CaseScores, names: list[str]
+) -> list[dict[str, Any]]:
     """One row a class."""
+    columns = case.by_class | case.sizes
     return [
-        {"id": case.id, "group": case.group, "class": name}
-        | {metric: _number(values[i]) for metric, values in case.scores.items()}
+        {"id": key[0], "group": key[1], "class": name}
+        | {metric: number(values[i]) for metric, values in columns.items()}
         for i, name in enumerate(names)
     ]
 
 
+def _whole_rows(key: tuple[str, str], case: CaseScores) -> list[dict[str, Any]]:
+    """One row for what the case has one value of, if it has any."""
+    values = {metric: number(value) for metric, value in case.whole.items()}
+    if all(value is None for value in values.values()):
+        return []
+    return [{"id": key[0], "group": key[1], **values}]
+
+
 def _slice_rows(
-    case: _CaseScores, names: list[str], axis: int | None
+    case_id: str, case: CaseScores, names: list[str], axis: int | None
 ) -> list[dict[str, Any]]:
     """One row a class of a volume, with a list of values along the slice axis."""
     if case.slices is None:
         return []
     return [
-        {"id": case.id, "class": name, "slice_axis": axis}
-        | {m: [_number(v) for v in values[:, i]] for m, values in case.slices.items()}
+        {"id": case_id, "class": name, "slice_axis": axis}
+        | {m: [number(v) for v in values[:, i]] for m, values in case.slices.items()}
         for i, name in enumerate(names)
     ]
 
 
-def _number(value: float) -> float | None:
-    """A JSON number; None for NaN."""
-    return None if math.isnan(value) else float(value)
+def _pooled_reliability(scored: list[CaseScores]) -> dict[str, Any]:
+    """The reliability curve of all pixels of all cases, where there is one."""
+    found = [case.reliability for case in scored if case.reliability is not None]
+    if not found:
+        return {}
+    sums = Reliability(*(np.sum(parts, axis=0) for parts in zip(*found, strict=True)))
+    return {
+        "reliability": {
+            "ece": number(float(expected_calibration_error(sums))),
+            "bins": reliability_curve(sums),
+        }
+    }

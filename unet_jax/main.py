@@ -102,12 +102,13 @@ def run() -> None:
                 compare_runs(runs, output=_folder_of(FLAGS.runs, "comparison"))
                 return
             workdir = _workdir()
+            from unet_jax.compare import compare_methods, method_names
+
             if FLAGS.config is not None:
+                method_names(FLAGS.config.compare.methods)  # before hours of training
                 from unet_jax.train import train_and_evaluate
 
                 train_and_evaluate(FLAGS.config, workdir)
-            from unet_jax.compare import compare_methods
-
             compare_methods(workdir)
 
 

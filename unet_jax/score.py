@@ -12,15 +12,20 @@ from ml_collections import ConfigDict
 
 from unet_jax.atomic import atomic_path
 from unet_jax.data.case import Case, Source
+from unet_jax.data.shares import class_shares
 from unet_jax.data.stored import StoredImage
 from unet_jax.data.writing import write_label_map
 from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate, write_results
-from unet_jax.experiment import TrainedRun, load_run, open_dataset
+from unet_jax.experiment import SPLITS, TrainedRun, load_run, open_dataset
 from unet_jax.inference.postprocess import choose_steps
+from unet_jax.metrics.case_scores import HeldOutLoss
 from unet_jax.report.overlay import overlay, write_figure
+from unet_jax.report.reliability import reliability_figure
 from unet_jax.report.table import results_table
 from unet_jax.segment import PredictFn, Segmenter
+from unet_jax.training.held_out import create_held_out_losses, held_out_spec
+from unet_jax.training.loss_terms import needs_shares
 from unet_jax.workdir import check_same_data, read_finished_record
 
 
@@ -61,7 +66,7 @@ def score_run(
     if run.config.eval.postprocess == "auto":
         predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
     print(f"test split with the checkpoint of step {run.step}:")
-    results = _score(predict_fn, run.config, sources["test"], workdir)
+    results = _score(predict_fn, run.config, sources, workdir)
     results["checkpoint_step"] = run.step
     write_results(workdir / "test_metrics.json", results)
     return results
@@ -95,11 +100,11 @@ def evaluate_ensemble(
                     f"--workdirs: {what} of {workdir} differs from that of "
                     f"{workdirs[0]}; expected runs of one data set and test split"
                 )
-    source = _sources(runs[0], workdirs[0])["test"]
+    sources = _sources(runs[0], workdirs[0])
     members = tuple(one for run in runs for one in run.predict_fn.members)
     ensemble = Segmenter(members, runs[0].predict_fn.steps)
     print(f"test split with the mean of {len(runs)} runs:")
-    results = _score(ensemble, runs[0].config, source, output)
+    results = _score(ensemble, runs[0].config, sources, output)
     results["members"] = [str(workdir) for workdir in workdirs]
     write_results(output / "test_metrics.json", results)
     return results
@@ -109,13 +114,29 @@ def _sources(run: TrainedRun, workdir: pathlib.Path) -> Mapping[str, Source]:
     """Open the data of a run, if they are still those that it was trained on."""
     dataset = open_dataset(run.config, workdir)
     check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
-    return {split: dataset.source(split) for split in ("validation", "test")}
+    return {split: dataset.source(split) for split in SPLITS}
+
+
+def _held_out_losses(
+    config: ConfigDict, sources: Mapping[str, Source]
+) -> dict[str, HeldOutLoss]:
+    """Make the losses that are metrics; those weighted by class count the training."""
+    spec = held_out_spec(config.eval.metrics, config.loss)
+    shares = None
+    if needs_shares(spec):
+        counted = class_shares(sources["train"], tuple(config.data.class_names))
+        shares = tuple(counted.shares.values())
+    return create_held_out_losses(spec, head=config.model.head, shares=shares)
 
 
 def _score(
-    predict_fn: PredictFn, config: ConfigDict, source: Source, folder: pathlib.Path
+    predict_fn: PredictFn,
+    config: ConfigDict,
+    sources: Mapping[str, Source],
+    folder: pathlib.Path,
 ) -> dict[str, Any]:
     """Score the test split, write its label maps and pictures, print the table."""
+    source, losses = sources["test"], _held_out_losses(config, sources)
     class_names = tuple(config.data.class_names)
     current: list[Case] = []
 
@@ -131,10 +152,17 @@ def _score(
         spacing: tuple[float, ...] | None,
         *,
         reference: tuple[tuple[float, float], ...] | None = None,
+        probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
         nonlocal drawn
         case = current[0]
-        labels = predict_fn(image, spacing, name=f"case {case.id}", reference=reference)
+        labels = predict_fn(
+            image,
+            spacing,
+            name=f"case {case.id}",
+            reference=reference,
+            probabilities=probabilities,
+        )
         colors = tuple(config.data.class_colors)
         write_label_map(folder / "predictions", _as_stored(case), labels, colors)
         if drawn < config.log.overlays:
@@ -147,11 +175,19 @@ def _score(
         cases(),
         class_names=class_names,
         include_background=config.data.include_background,
+        metrics=tuple(config.eval.metrics),
+        surface=config.eval.surface,
+        losses=losses,
         tolerance_mm=config.eval.tolerance_mm,
         tolerance_px=config.eval.tolerance_px,
         slice_axis=config.data.slice_axis,
     )
     print(results_table(results, class_names))
+    if "reliability" in results:
+        figure = reliability_figure(
+            results["reliability"], title=f"{config.name}: test split"
+        )
+        write_figure(folder / "figures" / "reliability.png", figure)
     print(f"scores: {folder / 'test_metrics.json'}, pictures: {folder / 'figures'}")
     return results
 

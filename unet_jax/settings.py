@@ -14,6 +14,7 @@ from unet_jax.data.fingerprint import (
     suggest,
 )
 from unet_jax.errors import InputError
+from unet_jax.metrics.names import LOSS_PREFIX, check_metric_names
 from unet_jax.report.palette import class_colors
 
 
@@ -47,6 +48,13 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         raise InputError(
             f"model.head: found {config.model.head!r}, expected 'softmax' or 'sigmoid'"
         )
+    metrics = tuple(config.eval.metrics)
+    # Which losses there are, and with what parameters, the losses say.
+    check_metric_names(metrics, losses=[m for m in metrics if _is_loss(m)])
+    if config.eval.surface not in ("area", "voxel"):
+        raise InputError(
+            f"eval.surface: found {config.eval.surface!r}, expected 'area' or 'voxel'"
+        )
     if data.size is not None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):
@@ -59,6 +67,11 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         "strides",
     ):
         _check_counts(f"model.{name}", config.model[name])
+
+
+def _is_loss(metric: Any) -> bool:
+    """Whether a metric is named after a loss."""
+    return isinstance(metric, str) and metric.startswith(LOSS_PREFIX)
 
 
 def resolve_source(config: ConfigDict) -> ConfigDict:

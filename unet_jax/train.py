@@ -41,6 +41,7 @@ from unet_jax.segment import stack_axis
 from unet_jax.settings import check_config, complete_config, resolve_source
 from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
+from unet_jax.training.held_out import create_held_out_losses, held_out_spec
 from unet_jax.training.loss_terms import (
     LossTerm,
     create_loss_terms,
@@ -93,6 +94,9 @@ def train_and_evaluate(
     check_config(config)
     optimizer, schedule = create_optimizer_and_schedule(config)
     create_loss_terms(config.loss, head=config.model.head)
+    create_held_out_losses(
+        held_out_spec(config.eval.metrics, config.loss), head=config.model.head
+    )
     create_augmentation(config)
     read_steps(workdir, config.eval.postprocess)
     record = read_record(workdir)
@@ -403,7 +407,7 @@ def _validate(
         (cases[index] for index in range(len(cases))),
         class_names=tuple(config.data.class_names),
         include_background=config.data.include_background,
-        surface=False,
+        metrics=("dice",),  # surfaces take their time
     )
     values = {"dice": results["mean"]["dice"]}
     for name, scores in results["per_class"].items():

@@ -26,6 +26,8 @@ MAY_CHANGE = frozenset(
         "eval.validation_overlap",
         "eval.postprocess",
         "eval.window_batch",
+        "eval.metrics",
+        "eval.surface",
         "eval.tolerance_mm",
         "eval.tolerance_px",
         "log.every_steps",

@@ -4,12 +4,13 @@ import numpy as np
 
 from unet_jax.data.case import Case
 from unet_jax.evaluate import evaluate
+from unet_jax.metrics.names import DEFAULT_METRICS
 from unet_jax.report.table import results_table
 
 NAMES = ("background", "grey matter", "white")
 
 
-def _results(count, *, spacing=(1.0, 2.0)):
+def _results(count, *, spacing=(1.0, 2.0), **options):
     label = np.zeros((9, 9), int)
     label[2:6, 2:6] = 1
     cases = [
@@ -17,12 +18,17 @@ def _results(count, *, spacing=(1.0, 2.0)):
         for i in range(count)
     ]
     return evaluate(
-        lambda image, spacing: image[..., 0], cases, class_names=NAMES, tolerance_mm=1.5
+        lambda image, spacing: image[..., 0],
+        cases,
+        class_names=NAMES,
+        tolerance_mm=1.5,
+        **options,
     )
 
 
 def test_the_table_as_a_whole():
-    text = results_table(_results(2), NAMES)
+    asked = ("hd95", "nsd")
+    text = results_table(_results(2, metrics=asked), NAMES)
     assert text == "\n".join(
         [
             "class          Dice     IoU  HD95 mm  NSD 1.5 mm  absent",
@@ -42,8 +48,8 @@ def test_the_table_as_a_whole():
 
 def test_intervals_are_given_for_each_column():
     text = results_table(_results(6), NAMES)
-    line = next(row for row in text.splitlines() if row.startswith("95 % interval"))
-    for title in ("Dice", "IoU", "HD95 mm", "NSD 1.5 mm"):
+    line = text[text.index("95 % interval") :].replace("\n", " ")
+    for title in ("Dice", "IoU", "Vol.sim", "HD95 mm", "ASSD mm", "NSD 1.5 mm"):
         assert f" {title} " in line
     assert "bootstrap over 6 groups, 1000 samples, seed 0" in text
 
@@ -60,3 +66,48 @@ def test_results_read_back_from_json_give_the_same_table():
     results = _results(2)
     read = json.loads(json.dumps(results, sort_keys=True))
     assert results_table(read, NAMES) == results_table(results, NAMES)
+
+
+def test_what_was_asked_for_is_shown_in_lines_that_are_not_too_long():
+    asked = ("lesion_dice", "pixel_accuracy", "hausdorff", "f2", "specificity", "mcc")
+    results = _results(6, metrics=(*DEFAULT_METRICS, *asked))
+    text = results_table(results, NAMES)
+    assert max(map(len, text.splitlines())) <= 100
+    first, second = (row.split() for row in text.splitlines() if row[:5] == "class")
+    titles = [*first[1:], *second[1:]]
+    # The order is that of the kinds of metrics, whatever the order asked for.
+    assert titles == [
+        *("Dice", "IoU", "Accuracy", "Prec.", "Recall", "Specif.", "MCC", "Vol.sim"),
+        *("HD", "mm", "HD95", "mm", "ASSD", "mm", "NSD", "1.5", "mm"),
+        *("Lesion", "Dice", "F2", "absent"),
+    ]
+    # A metric of whole cases has no value of a class.
+    lines = text.splitlines()
+    column = lines[0].index("Accuracy")
+    assert lines[2][column : column + 8].strip() == ""
+    assert lines[5][column : column + 8].strip() != ""
+
+
+def test_a_method_without_probabilities_has_no_column_for_them():
+    text = results_table(_results(1, metrics=("ece", "brier", "dice")), NAMES)
+    assert text.splitlines()[0].split() == ["class", "Dice", "IoU", "absent"]
+    assert "Without probabilities there is no Brier, ECE." in text
+
+
+def test_the_default_table_fits_a_line():
+    names = ("background", "CSF and other", "white matter")
+    scores = dict.fromkeys(["dice", "iou", "precision", "recall"], 0.5)
+    scores |= dict.fromkeys(["volume_similarity", "nsd"], 0.5)
+    scores |= dict.fromkeys(["hd95", "assd"], 12.5)
+    results = {
+        "mean": scores | dict.fromkeys(["ece", "dice_micro", "iou_micro"], 0.5),
+        "ci95": None,
+        "ci95_note": "",
+        "per_class": {name: scores | {"n_absent": 0} for name in names[1:]},
+        "n_cases": 1,
+        "n_groups": 1,
+        "tolerance": {"mm": 1.0},
+    }
+    lines = results_table(results, names).splitlines()
+    assert lines[0].split()[0] == "class"
+    assert lines[0].split()[-2:] == ["ECE", "absent"]

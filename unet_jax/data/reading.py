@@ -255,8 +255,6 @@ def _decoding(path: Path, form: str) -> Iterator[None]:
     except Exception as error:
         found = " ".join(str(error).split())[:120] or type(error).__name__
         mend = "export or copy it again"
-        if "imagecodecs" in found:
-            mend = "save it without compression, or pip install imagecodecs"
         if isinstance(error, Image.DecompressionBombError):
             mend = "save so large an image as TIFF"
         raise InputError(

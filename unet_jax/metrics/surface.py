@@ -1,83 +1,81 @@
 """Scores of the distance between two surfaces, on the host in float64."""
 
-import dataclasses
-import functools
 import math
 from collections.abc import Sequence
-from typing import SupportsFloat
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
-# The package's tables, not its functions: those call names that SciPy deprecates and
-# NumPy 2 no longer has.
-from surface_distance import lookup_tables
+from unet_jax.metrics.surface_elements import (
+    Surface,
+    SurfaceDistances,
+    checked_spacing,
+    surface_distances,
+)
 
 _SLACK = 1e-6
 """Relative slack of a tolerance: 3 * 0.1 mm is within 0.3 mm, 1.2 of a header too."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SurfaceDistances:
-    """Surface elements of two masks, each with its distance to the other surface.
+class SurfaceScores(NamedTuple):
+    """What `surface_scores` gives.
 
     Attributes:
-        from_label: distances of the label's elements to the prediction's surface.
-        from_prediction: distances of the prediction's elements to the label's surface.
-        label_areas: areas of the label's elements (lengths in 2-D).
-        prediction_areas: areas of the prediction's elements (lengths in 2-D).
+        hausdorff: the largest distance.
+        hd95: the distance within which 95 % of each surface lie.
+        assd: the mean distance of both surfaces.
+        nsd: the share of both surfaces within the tolerance.
     """
 
-    from_label: Float[np.ndarray, " label_elements"]
-    from_prediction: Float[np.ndarray, " prediction_elements"]
-    label_areas: Float[np.ndarray, " label_elements"]
-    prediction_areas: Float[np.ndarray, " prediction_elements"]
+    hausdorff: float
+    hd95: float
+    assd: float
+    nsd: float
 
 
-def surface_distances(
+def hausdorff(
     *,
     prediction: Bool[np.ndarray, "*spatial"],
     label: Bool[np.ndarray, "*spatial"],
     spacing: Sequence[SupportsFloat],
-) -> SurfaceDistances:
-    """Distances between the surfaces of two masks that are both not empty.
+    surface: Surface = "area",
+) -> float:
+    """Hausdorff distance.
 
-    A surface element lies at each corner of the pixel grid whose 2x2 (2x2x2)
-    neighbourhood is mixed; its length (area) is that of the marching-squares (-cubes)
-    piece there, scaled by the spacing. Outside the image is background.
+    ``max(max d(L, P), max d(P, L))``: d(L, P) are the distances of the label's surface
+    elements to the prediction's surface, d(P, L) those the other way.
 
     Args:
         prediction: the predicted mask, 2-D or 3-D.
         label: the true mask.
         spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
+        surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
-        Distances in the unit of the spacing, areas in its power.
+        The distance in the unit of the spacing; the image diagonal where one mask is
+        empty, NaN where both are.
 
     Raises:
-        ValueError: a mask is empty or not 2-D or 3-D, or the spacing does not fit.
+        ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
 
-    Source: Nikolov et al. 2021, "Clinically applicable segmentation of head and neck
-    anatomy for radiotherapy", and its code ``surface-distance``.
+    Source: Huttenlocher et al. 1993, "Comparing images using the Hausdorff distance".
+
+    Example:
+        >>> label = np.zeros((9, 9), bool)
+        >>> label[2:6, 2:6] = True
+        >>> prediction = label.copy()
+        >>> prediction[6:8, 4] = True
+        >>> hausdorff(prediction=prediction, label=label, spacing=(0.5, 1.0))
+        1.0
     """
-    sizes = _checked_spacing(label.ndim, spacing)
-    if not (prediction.any() and label.any()):
-        raise ValueError("Surface distances need two masks that are not empty.")
-    table, kernel = _element_areas(sizes)
-    crop = _bounding_box(prediction | label)
-    codes = [_neighbour_codes(mask[crop], kernel) for mask in (label, prediction)]
-    on_label, on_prediction = ((c != 0) & (c != len(table) - 1) for c in codes)
-    to_label, to_prediction = (
-        ndimage.distance_transform_edt(~border, sampling=sizes)
-        for border in (on_label, on_prediction)
-    )
-    return SurfaceDistances(
-        from_label=to_prediction[on_label],
-        from_prediction=to_label[on_prediction],
-        label_areas=table[codes[0][on_label]],
-        prediction_areas=table[codes[1][on_prediction]],
-    )
+    return surface_scores(
+        prediction=prediction,
+        label=label,
+        spacing=spacing,
+        tolerance=0.0,
+        surface=surface,
+    ).hausdorff
 
 
 def hausdorff_95(
@@ -85,17 +83,21 @@ def hausdorff_95(
     prediction: Bool[np.ndarray, "*spatial"],
     label: Bool[np.ndarray, "*spatial"],
     spacing: Sequence[SupportsFloat],
+    surface: Surface = "area",
 ) -> float:
     """95th percentile Hausdorff distance, weighted by surface area.
 
     ``max(q(d(L, P)), q(d(P, L)))``: d(L, P) are the distances of the label's surface
     elements to the prediction's surface, and q the least distance within which 95 %
-    of the surface area lies.
+    of the surface area lies. Of border pixels q is the percentile that interpolates
+    between two of them.
 
     Args:
         prediction: the predicted mask, 2-D or 3-D.
         label: the true mask.
         spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
+        surface: "area" for surface elements between pixels (as DeepMind's
+            surface-distance), "voxel" for border pixels (as MONAI).
 
     Returns:
         The distance in the unit of the spacing; the image diagonal where one mask is
@@ -115,8 +117,57 @@ def hausdorff_95(
     """
     # The tolerance has no part in the distance.
     return surface_scores(
-        prediction=prediction, label=label, spacing=spacing, tolerance=0.0
-    )[0]
+        prediction=prediction,
+        label=label,
+        spacing=spacing,
+        tolerance=0.0,
+        surface=surface,
+    ).hd95
+
+
+def average_symmetric_surface_distance(
+    *,
+    prediction: Bool[np.ndarray, "*spatial"],
+    label: Bool[np.ndarray, "*spatial"],
+    spacing: Sequence[SupportsFloat],
+    surface: Surface = "area",
+) -> float:
+    """Mean distance of both surfaces to each other (ASSD).
+
+    ``(sum a_L d(L, P) + sum a_P d(P, L)) / (A_L + A_P)`` with a the area of an element
+    (1 for border pixels), A their sum, and d its distance to the other surface.
+
+    Args:
+        prediction: the predicted mask, 2-D or 3-D.
+        label: the true mask.
+        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
+        surface: "area" for surface elements between pixels, "voxel" for border pixels.
+
+    Returns:
+        The distance in the unit of the spacing; the image diagonal where one mask is
+        empty, NaN where both are.
+
+    Raises:
+        ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
+
+    Source: Heimann et al. 2009, "Comparison and evaluation of methods for liver
+    segmentation from CT datasets".
+
+    Example:
+        >>> label = np.zeros((9, 9), bool)
+        >>> label[2:6, 2:6] = True
+        >>> average_symmetric_surface_distance(
+        ...     prediction=label, label=label, spacing=(0.5, 1.0)
+        ... )
+        0.0
+    """
+    return surface_scores(
+        prediction=prediction,
+        label=label,
+        spacing=spacing,
+        tolerance=0.0,
+        surface=surface,
+    ).assd
 
 
 def normalized_surface_dice(
@@ -125,6 +176,7 @@ def normalized_surface_dice(
     label: Bool[np.ndarray, "*spatial"],
     spacing: Sequence[SupportsFloat],
     tolerance: SupportsFloat,
+    surface: Surface = "area",
 ) -> float:
     """Share of both surfaces that lies within a tolerance of the other.
 
@@ -137,6 +189,7 @@ def normalized_surface_dice(
         label: the true mask.
         spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
         tolerance: distance that counts as agreement, in the unit of the spacing.
+        surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
         A value in [0, 1]; 0 where one mask is empty, NaN where both are.
@@ -157,8 +210,12 @@ def normalized_surface_dice(
         1.0
     """
     return surface_scores(
-        prediction=prediction, label=label, spacing=spacing, tolerance=tolerance
-    )[1]
+        prediction=prediction,
+        label=label,
+        spacing=spacing,
+        tolerance=tolerance,
+        surface=surface,
+    ).nsd
 
 
 def surface_scores(
@@ -167,86 +224,68 @@ def surface_scores(
     label: Bool[np.ndarray, "*spatial"],
     spacing: Sequence[SupportsFloat],
     tolerance: SupportsFloat,
-) -> tuple[float, float]:
-    """`hausdorff_95` and `normalized_surface_dice` from one pass over the masks.
+    surface: Surface = "area",
+) -> SurfaceScores:
+    """Compute every score of two surfaces from one pass over the masks.
 
     Args:
         prediction: the predicted mask, 2-D or 3-D.
         label: the true mask.
         spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
         tolerance: distance that counts as agreement, in the unit of the spacing.
+        surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
-        The distance and the share, as the two functions define them.
+        What `hausdorff`, `hausdorff_95`, `average_symmetric_surface_distance` and
+        `normalized_surface_dice` define.
 
     Raises:
-        ValueError: a mask is not 2-D or 3-D, the spacing does not fit, or the
-            tolerance is negative.
+        ValueError: a mask is not 2-D or 3-D, the spacing does not fit, the surface is
+            unknown, or the tolerance is negative.
     """
-    sizes = _checked_spacing(label.ndim, spacing)
+    sizes = checked_spacing(label.ndim, spacing)
     reach = float(tolerance) * (1 + _SLACK)
     if reach < 0:
         raise ValueError(f"Negative tolerance {tolerance}; expected 0 or more.")
     present = int(prediction.any()) + int(label.any())
     if present == 0:
-        return math.nan, math.nan
+        return SurfaceScores(math.nan, math.nan, math.nan, math.nan)
     if present == 1:
-        return math.hypot(*np.multiply(label.shape, sizes)), 0.0
-    found = surface_distances(prediction=prediction, label=label, spacing=spacing)
-    distance = max(
-        _percentile(found.from_label, found.label_areas, 0.95),
-        _percentile(found.from_prediction, found.prediction_areas, 0.95),
+        diagonal = math.hypot(*np.multiply(label.shape, sizes))
+        return SurfaceScores(diagonal, diagonal, diagonal, 0.0)
+    found = surface_distances(
+        prediction=prediction, label=label, spacing=spacing, surface=surface
     )
+    area = found.label_areas.sum() + found.prediction_areas.sum()
     within = (
         found.label_areas[found.from_label <= reach].sum()
         + found.prediction_areas[found.from_prediction <= reach].sum()
     )
-    area = found.label_areas.sum() + found.prediction_areas.sum()
-    # The two sums add in different orders and may differ in the last bit.
-    return distance, min(float(within / area), 1.0)
+    total = np.sum(found.from_label * found.label_areas) + np.sum(
+        found.from_prediction * found.prediction_areas
+    )
+    return SurfaceScores(
+        hausdorff=float(max(found.from_label.max(), found.from_prediction.max())),
+        hd95=_hd95(found, surface),
+        assd=float(total / area),
+        # The two sums add in different orders and may differ in the last bit.
+        nsd=min(float(within / area), 1.0),
+    )
 
 
-def _checked_spacing(ndim: int, spacing: Sequence[SupportsFloat]) -> tuple[float, ...]:
-    """The spacing as floats, if it fits a mask of 2 or 3 axes."""
-    if ndim not in (2, 3):
-        raise ValueError(f"Surfaces need 2-D or 3-D masks; found {ndim} axes.")
-    values = tuple(float(value) for value in spacing)
-    if len(values) != ndim or not all(0 < v < math.inf for v in values):
-        raise ValueError(
-            f"Spacing {values} does not fit a {ndim}-D mask; "
-            f"expected {ndim} positive numbers."
+def _hd95(found: SurfaceDistances, surface: Surface) -> float:
+    """The larger of the two directions' percentiles."""
+    if surface == "voxel":
+        return float(
+            max(
+                np.percentile(found.from_label, 95),
+                np.percentile(found.from_prediction, 95),
+            )
         )
-    return values
-
-
-@functools.lru_cache(maxsize=32)
-def _element_areas(
-    spacing: tuple[float, ...],
-) -> tuple[Float[np.ndarray, " codes"], np.ndarray]:
-    """Area of the surface element of every neighbourhood code, and the code's bits."""
-    if len(spacing) == 2:
-        table = lookup_tables.create_table_neighbour_code_to_contour_length(spacing)
-        return table, lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL
-    table = lookup_tables.create_table_neighbour_code_to_surface_area(spacing)
-    return table, lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
-
-
-def _bounding_box(mask: Bool[np.ndarray, "*spatial"]) -> tuple[slice, ...]:
-    """The smallest box around a mask: the rest has no surface and costs time."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        found = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(found[0]), int(found[-1]) + 1))
-    return tuple(box)
-
-
-def _neighbour_codes(
-    mask: Bool[np.ndarray, "*spatial"], kernel: np.ndarray
-) -> np.ndarray:
-    """Code of the 2x2(x2) neighbourhood of every grid corner, one more an axis."""
-    padded = np.pad(mask.astype(np.uint8), [(0, 1)] * mask.ndim)
-    return ndimage.correlate(padded, kernel, mode="constant", cval=0)
+    return max(
+        _percentile(found.from_label, found.label_areas, 0.95),
+        _percentile(found.from_prediction, found.prediction_areas, 0.95),
+    )
 
 
 def _percentile(
@@ -255,7 +294,7 @@ def _percentile(
     share: float,
 ) -> float:
     """The least distance within which a share of the area lies."""
-    order = np.lexsort((areas, distances))
+    order = np.argsort(distances, kind="stable")
     cumulative = np.cumsum(areas[order])
     index = int(np.searchsorted(cumulative / cumulative[-1], share))
     return float(distances[order][index])

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RIGHT, _WRONG, _UNSCORED = (0.93, 0.93, 0.93), (0.85, 0.1, 0.2), (0.6, 0.6, 0.6)
-_WIDE, _HIGH = 1.7, 1.7
-"""Inches of a panel's room."""
+_METRICS = ("dice", "iou")
+_SIDE, _GAP, _NAME, _HEAD, _LINE = 1.7, 0.06, 1.5, 0.3, 0.15
+"""Inches: a panel's longer side, the space between two, the column of names, the
+titles, a line of text."""
+_COLUMNS = {"Dice": 1.2, "IoU": 1.2, "ms an image": 1.0}
+"""Columns of numbers, and their inches."""
 
 
 def comparison_markdown(results: Mapping[str, Any]) -> str:
@@ -111,8 +115,6 @@ def comparison_figure(
     Returns:
         A figure for `write_figure`: grey in an error map is right, red is wrong.
     """
-    from matplotlib.figure import Figure
-
     rows = [
         (row, prediction)
         for row, prediction in zip(results["methods"], predictions, strict=True)
@@ -127,25 +129,50 @@ def comparison_figure(
         if spacing is not None:
             across, up = (s for axis, s in enumerate(spacing) if axis != slice_axis)
             aspect = up / across
-    picture = displayable(image)
+    return _draw(displayable(image), label, rows, aspect, class_colors)
+
+
+def _draw(
+    picture: np.ndarray,
+    label: np.ndarray,
+    rows: Sequence[tuple[Mapping[str, Any], np.ndarray]],
+    aspect: float,
+    class_colors: Sequence[Color],
+) -> "Figure":
+    """Lay out the rows; all sizes are in inches."""
+    from matplotlib.figure import Figure
+
     colors = np.asarray(class_colors, np.float64) / 255
-    height = _HIGH * (len(rows) + 1) + 0.3
-    figure = Figure(figsize=(5 * _WIDE, height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(rows) + 1, 4, wspace=0.03, hspace=0.06, left=0.01, right=0.99,
-        bottom=0.005, top=1 - 0.25 / height, width_ratios=(1, 1, 1, 1.6),
-    )  # fmt: skip
+    pixels_high, pixels_wide = label.shape
+    inch = _SIDE / max(pixels_high * aspect, pixels_wide)
+    high, wide = pixels_high * aspect * inch, pixels_wide * inch
+    high_row = max(high, 4 * _LINE)
+    width = _NAME + 3 * (wide + _GAP) + sum(_COLUMNS.values())
+    height = _HEAD + (len(rows) + 1) * (high_row + _GAP)
+    figure = Figure(figsize=(width, height), facecolor="white")
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, y / height, text, va="center", fontsize=9, **style)
+
+    lefts = [_NAME + column * (wide + _GAP) for column in range(3)]
+    for left, title in zip(lefts, ("image", "prediction", "error map"), strict=True):
+        write(left + wide / 2, height - _HEAD / 2, title, ha="center")
+    ends = _NAME + 3 * (wide + _GAP) + np.cumsum(list(_COLUMNS.values()))
+    for end, title in zip(ends, _COLUMNS, strict=True):
+        write(end - 0.1, height - _HEAD / 2, title, ha="right")
     truth: list[tuple[Any, np.ndarray]] = [(None, label)]
-    for i, (row, classes) in enumerate([*truth, *rows]):
+    for index, (row, classes) in enumerate([*truth, *rows]):
+        bottom = height - _HEAD - (index + 1) * (high_row + _GAP) + _GAP
         error = _error_map(classes, label)
-        for j, shown in enumerate((picture, blend(picture, classes, colors), error)):
-            axes = figure.add_subplot(grid[i, j])
-            draw_panel(axes, shown, aspect)
-            if i == 0:
-                axes.set_title(("image", "labels", "error")[j], fontsize=9, pad=3)
-        words = figure.add_subplot(grid[i, 3])
-        words.set_axis_off()
-        words.text(0.04, 0.5, _words(row), va="center", fontsize=9)
+        panels = (picture, blend(picture, classes, colors), error)
+        for left, shown in zip(lefts, panels, strict=True):
+            below = bottom + (high_row - high) / 2
+            box = (left / width, below / height, wide / width, high / height)
+            draw_panel(figure.add_axes(box), shown, aspect)
+        middle = bottom + high_row / 2
+        write(0.1, middle, "ground truth" if row is None else row["method"])
+        for end, text in zip(ends, _row_words(row), strict=True):
+            write(end - 0.1, middle, text, ha="right")
     return figure
 
 
@@ -161,14 +188,9 @@ def _error_map(classes: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.where((label == IGNORE)[..., None], _UNSCORED, colors)
 
 
-def _words(row: Mapping[str, Any] | None) -> str:
-    """What stands beside the pictures of a method."""
+def _row_words(row: Mapping[str, Any] | None) -> list[str]:
+    """What stands beside the pictures of a method; an interval on a line of its own."""
     if row is None:
-        return "ground truth"
-    lines = [
-        row["method"],
-        f"Dice {_score_text(row, 'dice')}",
-        f"IoU {_score_text(row, 'iou')}",
-        f"{row['ms_per_image']:.0f} ms an image",
-    ]
-    return "\n".join(lines)
+        return [""] * len(_COLUMNS)
+    scores = [_score_text(row, metric).replace(" (", "\n(") for metric in _METRICS]
+    return [*scores, f"{row['ms_per_image']:.0f}"]

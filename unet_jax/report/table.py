@@ -1,9 +1,41 @@
 """Results as a table that a terminal and a mail can show."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_TITLES = {"dice": "Dice", "iou": "IoU"}
+WIDTH = 100
+"""Columns of text that no line exceeds; a table that is wider is cut into several."""
+
+_TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "mean_iou": "Mean IoU",
+    "frequency_weighted_iou": "FW IoU",
+    "pixel_accuracy": "Accuracy",
+    "precision": "Prec.",
+    "recall": "Recall",
+    "specificity": "Specif.",
+    "mcc": "MCC",
+    "volume_similarity": "Vol.sim",
+    "relative_volume_difference": "Vol.diff",
+    "hausdorff": "HD",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "nsd": "NSD",
+    "lesion_f1": "Lesion F1",
+    "lesion_dice": "Lesion Dice",
+    "ece": "ECE",
+    "classwise_ece": "Class ECE",
+    "brier": "Brier",
+    "adjusted_rand": "ARI",
+    "variation_of_information": "VI nats",
+    "hungarian_iou": "Hung.IoU",
+}
+"""Titles, in the order of the columns; others have their own name, and come last."""
+
+_DISTANCES = ("hausdorff", "hd95", "assd")
+_OF_PROBABILITIES = ("ece", "classwise_ece", "brier")
 
 
 def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str:
@@ -15,43 +47,86 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
 
     Returns:
         Lines of aligned plain text: a header, a row a scored class, the mean, and
-        notes on the dataset-level values and the interval.
+        notes on the dataset-level values and the interval. Metrics that a case has one
+        value of stand in the row of the means alone.
     """
-    mean = results["mean"]
-    columns = _columns(results)
-    rows = [["class", *columns.values(), "absent"]]
-    for name in class_names:
-        if name in results["per_class"]:
-            values = results["per_class"][name]
-            cells = [_cell(metric, values.get(metric)) for metric in columns]
-            rows.append([name, *cells, str(values["n_absent"])])
-    means = [_cell(metric, mean.get(metric)) for metric in columns]
-    rows.append(["mean", *means, ""])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [_line(row, widths) for row in rows]
+    titles = _titles(results)
+    names = [name for name in class_names if name in results["per_class"]]
+    columns = [["class", *names, "mean"]]
+    for metric, title in titles.items():
+        values = [results["per_class"][name].get(metric, "") for name in names]
+        cells = [_cell(metric, value) for value in (*values, results["mean"][metric])]
+        columns.append([title, *cells])
+    absent = [str(results["per_class"][name]["n_absent"]) for name in names]
+    columns.append(["absent", *absent, ""])
+    blocks = [_block(block) for block in _cut(columns)]
+    return "\n".join([*"\n\n".join(blocks).split("\n"), "", *_notes(results, titles)])
+
+
+def _cut(columns: list[list[str]]) -> list[list[list[str]]]:
+    """Share columns out among tables that are narrow enough; each names the classes."""
+    first, *others = columns
+    blocks: list[list[list[str]]] = []
+    room = 0
+    for column in others:
+        width = 2 + max(map(len, column))
+        if not blocks or width > room:
+            blocks.append([first])
+            room = WIDTH - max(map(len, first))
+        blocks[-1].append(column)
+        room -= width
+    return blocks
+
+
+def _block(columns: list[list[str]]) -> str:
+    """One table: a header, a rule, the classes, a rule, the mean."""
+    widths = [max(map(len, column)) for column in columns]
+    lines = [_line(row, widths) for row in zip(*columns, strict=True)]
     rule = "-" * len(lines[0])
     lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-    return "\n".join(line.rstrip() for line in [*lines, "", *_notes(results)])
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _columns(results: Mapping[str, Any]) -> dict[str, str]:
+def _titles(results: Mapping[str, Any]) -> dict[str, str]:
     """Title of each metric that has a column, with its unit or tolerance."""
-    titles = dict(_TITLES)
-    for suffix, unit in (("", "mm"), ("_px", "px")):
-        if f"hd95{suffix}" in results["mean"]:
-            titles[f"hd95{suffix}"] = f"HD95 {unit}"
-            titles[f"nsd{suffix}"] = f"NSD {results['tolerance'][unit]:g} {unit}"
+    found = [name for name in results["mean"] if not name.endswith("_micro")]
+    order = list(_TITLES)
+
+    def place(name: str) -> tuple[int, str]:
+        plain = name.removesuffix("_px")
+        return (order.index(plain) if plain in order else len(order), name)
+
+    titles = {}
+    for name in sorted(found, key=place):
+        if results["mean"][name] is None and _of_probabilities(name):
+            continue  # the method has none; a note says so
+        plain = name.removesuffix("_px")
+        title = _TITLES.get(plain, plain.upper() if plain[1:2].isdigit() else plain)
+        unit = "px" if name.endswith("_px") else "mm"
+        if plain in _DISTANCES:
+            title = f"{title} {unit}"
+        if plain == "nsd":
+            title = f"{title} {results['tolerance'][unit]:g} {unit}"
+        titles[name] = title
     return titles
 
 
-def _cell(metric: str, value: float | None) -> str:
-    """A value with the digits that its metric deserves."""
+def _of_probabilities(name: str) -> bool:
+    """Whether a method without probabilities has no such value."""
+    return name in _OF_PROBABILITIES or name.startswith("loss/")
+
+
+def _cell(metric: str, value: float | str | None) -> str:
+    """A value with the digits that its metric deserves; text as it is."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if metric.startswith("hd95") else f"{value:.4f}"
+    if isinstance(value, str):
+        return value
+    digits = 2 if metric.removesuffix("_px") in _DISTANCES else 4
+    return f"{value:.{digits}f}"
 
 
-def _line(row: list[str], widths: list[int]) -> str:
+def _line(row: Sequence[str], widths: list[int]) -> str:
     """First cell to the left, numbers to the right."""
     first, *others = (
         f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
@@ -60,7 +135,7 @@ def _line(row: list[str], widths: list[int]) -> str:
     return "  ".join([first, *others])
 
 
-def _notes(results: Mapping[str, Any]) -> list[str]:
+def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     """What the means are over, the dataset-level values, and the interval."""
     mean, ci95 = results["mean"], results["ci95"]
     notes = [
@@ -70,17 +145,24 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         f"Over all pixels at once (micro): Dice {_cell('dice', mean['dice_micro'])}, "
         f"IoU {_cell('iou', mean['iou_micro'])}.",
     ]
+    lacking = [
+        _TITLES.get(name, name)
+        for name in sorted(mean)
+        if _of_probabilities(name) and name not in titles
+    ]
+    if lacking:
+        notes.append(f"Without probabilities there is no {', '.join(lacking)}.")
     if ci95 is None:
-        return [*notes, f"No 95 % interval: {results['ci95_note']}."]
-    spans = [
-        f"{title} {_cell(metric, ci95[metric][0])} to {_cell(metric, ci95[metric][1])}"
-        for metric, title in _columns(results).items()
-    ]
-    return [
-        *notes,
-        f"95 % interval of the mean: {', '.join(spans)}.",
-        f"({results['ci95_note']})",
-    ]
+        notes.append(f"No 95 % interval: {results['ci95_note']}.")
+    else:
+        spans = [
+            f"{title} {_cell(metric, ci95[metric][0])} to "
+            f"{_cell(metric, ci95[metric][1])}"
+            for metric, title in titles.items()
+        ]
+        notes.append(f"95 % interval of the mean: {', '.join(spans)}.")
+        notes.append(f"({results['ci95_note']})")
+    return [line for note in notes for line in textwrap.wrap(note, WIDTH)]
 
 
 def _plural(count: int, noun: str) -> str:

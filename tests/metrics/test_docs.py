@@ -1,0 +1,17 @@
+import pathlib
+import re
+
+from configs import base
+from unet_jax.metrics.names import DEFAULT_METRICS, NAMES
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def test_the_page_has_every_metric_and_no_other():
+    rows = re.findall(r"^\| `([\w/<>]+)` \|", PAGE.read_text(), flags=re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == {*NAMES, "f2", "loss/<name>"}
+
+
+def test_the_default_of_the_config_is_that_of_the_scorer():
+    assert base.get_config().eval.metrics == DEFAULT_METRICS

@@ -1,0 +1,1 @@
+"""Segmentation without a network: thresholds, edges, regions, clusters."""

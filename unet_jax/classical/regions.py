@@ -1,0 +1,162 @@
+"""Regions that grow from seeds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from unet_jax.classical.prototypes import (
+    Features,
+    Prototypes,
+    fit_prototypes,
+    local_deviation,
+)
+from unet_jax.classical.samples import Reference, Sample
+from unet_jax.classical.search import Model
+
+NONE = -1
+"""Of a pixel that is no seed, or that no region has reached."""
+
+
+def grow_regions(
+    image: np.ndarray, seeds: np.ndarray, *, tolerance: float
+) -> np.ndarray:
+    """Grow regions from seeds to all connected pixels that are like them.
+
+    A pixel belongs to the region whose seeds' mean it is nearest to, if it is within
+    the tolerance of it and connected with one of its seeds (also diagonally) through
+    such pixels. One seed gives what scikit-image's ``flood`` does.
+
+    Args:
+        image: ``(*spatial, channels)``; distances are Euclidean over the channels.
+        seeds: ``(*spatial)`` index of a region from 0, or NONE.
+        tolerance: largest distance from the mean of the region's seeds.
+
+    Returns:
+        ``(*spatial)`` index of a region, or NONE where none has come.
+
+    Source:
+        Adams and Bischof: Seeded Region Growing (1994), with the mean of the seeds for
+        that of the growing region, so that no order of growing matters.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.array([[0, 1, 9, 1, 9]])[..., None]
+        >>> grow_regions(image, np.array([[0, -1, 1, -1, -1]]), tolerance=2.0)
+        array([[ 0,  0,  1, -1, -1]])
+    """
+    values = image.astype(np.float32)
+    regions = np.full(seeds.shape, NONE)
+    nearest = np.full(seeds.shape, np.inf, np.float32)
+    owner = np.full(seeds.shape, NONE)
+    present = [int(index) for index in np.unique(seeds) if index != NONE]
+    for index in present:
+        mean = values[seeds == index].mean(axis=0, dtype=np.float64)
+        distance = np.sqrt(np.square(values - mean.astype(np.float32)).sum(axis=-1))
+        closer = (distance <= tolerance) & (distance < nearest)
+        nearest[closer], owner[closer] = distance[closer], index
+    all_neighbours = np.ones((3,) * seeds.ndim)
+    for index in present:
+        parts, count = ndimage.label(owner == index, all_neighbours)
+        reached = np.zeros(count + 1, bool)
+        reached[parts[seeds == index]] = True
+        reached[0] = False
+        regions[reached[parts]] = index
+    # A seed is of its region, also where it differs from the mean of the others.
+    return np.where(seeds != NONE, seeds, regions)
+
+
+def automatic_seeds(
+    values: np.ndarray, prototypes: Prototypes, *, share: float
+) -> np.ndarray:
+    """Find seeds: of what looks like each class the calmest part.
+
+    Args:
+        values: ``(*spatial, features)`` of the prototypes.
+        prototypes: of the classes.
+        share: of the pixels nearest to a prototype that become its seeds; those where
+            the least changes around are taken.
+
+    Returns:
+        ``(*spatial)`` class index, or NONE.
+
+    Source:
+        Shih and Cheng: Automatic seeded region growing for color image segmentation
+        (2005), where seeds are alike to their neighbours.
+    """
+    classes = prototypes.distances(values).argmin(axis=-1)
+    change = (local_deviation(values, 3) / prototypes.spread).max(axis=-1)
+    seeds = np.full(classes.shape, NONE)
+    for index in range(len(prototypes.means)):
+        own = classes == index
+        if own.any():
+            calm = change <= np.quantile(change[own], share)
+            seeds[own & calm] = index
+    return seeds
+
+
+def make_growing(
+    pieces: Sequence[Sample],
+    *,
+    num_classes: int,
+    share: float,
+    tolerance: float,
+    rest: str,
+    scale: str,
+    seeds: Sequence[tuple[int, Sequence[int]]] | None = None,
+) -> Model:
+    """Region growing from seeds, given or found in each image.
+
+    Args:
+        pieces: training cases.
+        num_classes: number of classes.
+        share: see `automatic_seeds`.
+        tolerance: in units of the deviation within the classes of training.
+        rest: what no region reaches is "background", or of the "nearest" region.
+        scale: see `scaled`.
+        seeds: ``((class, position), ...)`` for every image; None to find them.
+
+    Returns:
+        The model.
+    """
+    prototypes = fit_prototypes(pieces, Features(scale), num_classes)
+
+    def predict(image: np.ndarray, spacing: Any, reference: Reference) -> np.ndarray:
+        del spacing
+        values = prototypes.features(image, reference)
+        if seeds is None:
+            found = automatic_seeds(values, prototypes, share=share)
+        else:
+            found = _given_seeds(seeds, image.shape[:-1])
+        grown = grow_regions(values / prototypes.spread, found, tolerance=tolerance)
+        return _complete(grown, rest)
+
+    chosen: dict[str, Any] = {"tolerance": tolerance, "rest": rest, "scale": scale}
+    if seeds is None:
+        chosen["share"] = share
+    else:
+        chosen["seeds"] = [[index, list(position)] for index, position in seeds]
+    return Model(predict, chosen)
+
+
+def _given_seeds(
+    seeds: Sequence[tuple[int, Sequence[int]]], shape: Sequence[int]
+) -> np.ndarray:
+    """Put seeds on an image; those beyond a smaller one are left out."""
+    found = np.full(shape, NONE)
+    for index, position in seeds:
+        if all(0 <= p < size for p, size in zip(position, shape, strict=True)):
+            found[tuple(position)] = index
+    return found
+
+
+def _complete(grown: np.ndarray, rest: str) -> np.ndarray:
+    """Name what no region has reached."""
+    bare = grown == NONE
+    if rest == "nearest" and bare.any() and not bare.all():
+        nearest = ndimage.distance_transform_edt(
+            bare, return_distances=False, return_indices=True
+        )
+        grown = grown[tuple(nearest)]
+    return np.where(grown == NONE, 0, grown).astype(np.uint8)

@@ -1,0 +1,220 @@
+"""Are probabilities what they say: calibration error, Brier score, reliability curve.
+
+On the host in float64, a piece at a time: a float32 sum over a volume is not exact to
+the digits that are reported, and copies of all of its probabilities may not fit.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from unet_jax.labels import IGNORE
+
+NUM_BINS = 15
+"""Bins of a reliability curve, as in Guo et al. 2017."""
+
+_PIECE = 2**18
+"""Pixels in memory at once."""
+
+
+class Reliability(NamedTuple):
+    """Sums over the pixels of each bin of confidence, ``(*leading, bins)`` float64.
+
+    Those of several cases are added before they are divided.
+
+    Attributes:
+        pixels: number of pixels.
+        confidence: sum of their confidences.
+        correct: number of those that are right.
+    """
+
+    pixels: Float[np.ndarray, "*leading bins"]
+    confidence: Float[np.ndarray, "*leading bins"]
+    correct: Float[np.ndarray, "*leading bins"]
+
+
+def reliability(
+    *,
+    probabilities: Float[np.ndarray, "*spatial classes"],
+    labels: Integer[np.ndarray, "*spatial"],
+    num_bins: int = NUM_BINS,
+) -> Reliability:
+    """Sort the pixels of a case by the confidence in their likeliest class.
+
+    Bin m of M holds confidences in ``((m - 1) / M, m / M]``, the first 0 too.
+
+    Args:
+        probabilities: of each class, in [0, 1].
+        labels: class index of every pixel; IGNORE pixels count for nothing.
+        num_bins: the number M of bins.
+
+    Returns:
+        Sums ``(bins)`` of the pixels, confidences and right answers.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", section 2.
+
+    Example:
+        >>> sums = reliability(
+        ...     probabilities=np.array([[0.9, 0.1], [0.4, 0.6]]),
+        ...     labels=np.array([0, 0]),
+        ...     num_bins=2,
+        ... )
+        >>> sums.pixels.tolist(), sums.confidence.tolist(), sums.correct.tolist()
+        ([0.0, 2.0], [0.0, 1.5], [0.0, 1.0])
+    """
+    total = np.zeros((3, num_bins))
+    for p, y in _pieces(probabilities, labels):
+        best = p.argmax(axis=-1)
+        confidence = np.take_along_axis(p, best[:, None], axis=-1)[:, 0]
+        total += _binned(confidence, best == y, num_bins)
+    return Reliability(*total)
+
+
+def class_reliability(
+    *,
+    probabilities: Float[np.ndarray, "*spatial classes"],
+    labels: Integer[np.ndarray, "*spatial"],
+    num_bins: int = NUM_BINS,
+) -> Reliability:
+    """Sort the pixels of a case by the probability of each class, one against the rest.
+
+    Args:
+        probabilities: of each class, in [0, 1].
+        labels: class index of every pixel; IGNORE pixels count for nothing.
+        num_bins: the number of bins, as in `reliability`.
+
+    Returns:
+        Sums ``(classes, bins)``; a pixel is right where it is labelled as the class.
+
+    Source: Nixon et al. 2019, "Measuring calibration in deep learning", static
+    calibration error.
+
+    Example:
+        >>> sums = class_reliability(
+        ...     probabilities=np.array([[0.9, 0.1]]), labels=np.array([0]), num_bins=2
+        ... )
+        >>> sums.correct.tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+    """
+    classes = probabilities.shape[-1]
+    total = np.zeros((3, classes, num_bins))
+    for p, y in _pieces(probabilities, labels):
+        for index in range(classes):
+            total[:, index] += _binned(p[:, index], y == index, num_bins)
+    return Reliability(*total)
+
+
+def expected_calibration_error(
+    sums: Reliability,
+) -> Float[np.ndarray, "*leading"]:
+    """Mean distance of confidence and accuracy over the bins (ECE).
+
+    ``sum_m n_m / n |correct_m / n_m - confidence_m / n_m|`` with n_m pixels in bin m.
+
+    Args:
+        sums: from `reliability`, or `class_reliability` for a value a class.
+
+    Returns:
+        Values in [0, 1], 0 where every confidence is what it says; NaN without pixels.
+
+    Source: Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian
+    binning"; Guo et al. 2017, eq. 3.
+
+    Example:
+        >>> sums = Reliability(np.array([2.0]), np.array([1.5]), np.array([1.0]))
+        >>> expected_calibration_error(sums).item()
+        0.25
+    """
+    gaps = np.abs(sums.correct - sums.confidence).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(gaps / sums.pixels.sum(axis=-1))
+
+
+def reliability_curve(sums: Reliability) -> list[dict[str, float | int | None]]:
+    """Mean confidence and accuracy of each bin: the points of a reliability diagram.
+
+    Args:
+        sums: from `reliability`, or added over cases.
+
+    Returns:
+        For each bin its limits ``low`` and ``high``, the number of ``pixels``, and
+        ``confidence`` and ``accuracy``, None for a bin without pixels.
+
+    Source: DeGroot and Fienberg 1983, "The comparison and evaluation of forecasters".
+
+    Example:
+        >>> sums = Reliability(np.array([2.0]), np.array([1.5]), np.array([1.0]))
+        >>> reliability_curve(sums)
+        [{'low': 0.0, 'high': 1.0, 'pixels': 2, 'confidence': 0.75, 'accuracy': 0.5}]
+    """
+    count = len(sums.pixels)
+    return [
+        {
+            "low": index / count,
+            "high": (index + 1) / count,
+            "pixels": int(pixels),
+            "confidence": float(confidence / pixels) if pixels else None,
+            "accuracy": float(correct / pixels) if pixels else None,
+        }
+        for index, (pixels, confidence, correct) in enumerate(zip(*sums, strict=True))
+    ]
+
+
+def brier_score(
+    *,
+    probabilities: Float[np.ndarray, "*spatial classes"],
+    labels: Integer[np.ndarray, "*spatial"],
+) -> float:
+    """Mean squared error of the probabilities of all classes.
+
+    ``1/n sum_i sum_c (p_ic - y_ic)^2`` with y 1 for the labelled class.
+
+    Args:
+        probabilities: of each class, in [0, 1].
+        labels: class index of every pixel; IGNORE pixels count for nothing.
+
+    Returns:
+        0 for certain and right, 2 for certain and wrong; NaN without pixels.
+
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
+
+    Example:
+        >>> brier_score(
+        ...     probabilities=np.array([[0.75, 0.25]]), labels=np.array([0])
+        ... )
+        0.125
+    """
+    total, pixels = 0.0, 0
+    for p, y in _pieces(probabilities, labels):
+        wrong = p.copy()
+        wrong[np.arange(len(y)), y] -= 1
+        total += float(np.sum(wrong**2))
+        pixels += len(y)
+    return total / pixels if pixels else float("nan")
+
+
+def _pieces(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Float64 probabilities and labels of the pixels that count, piece by piece."""
+    flat = labels.reshape(-1)
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    for start in range(0, len(flat), _PIECE):
+        y = flat[start : start + _PIECE]
+        valid = y != IGNORE
+        p = rows[start : start + _PIECE][valid].astype(np.float64)
+        yield p, y[valid].astype(np.int64)
+
+
+def _binned(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> np.ndarray:
+    """Pixels, confidences and right answers of each bin, ``(3, bins)``."""
+    places = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, None)
+    places = np.minimum(places, num_bins - 1)
+    return np.stack(
+        [
+            np.bincount(places, weights, num_bins).astype(np.float64)
+            for weights in (None, confidence, correct)
+        ]
+    )

@@ -1,0 +1,63 @@
+"""Confusion counts of images of any size, through one compiled call of fixed shape."""
+
+import numpy as np
+
+from unet_jax.labels import IGNORE
+from unet_jax.metrics.overlap import ConfusionCounts, confusion_counts
+
+_ROWS, _PIXELS = 16, 2**14
+"""Shape of one call of the counter: any image is cut and padded to it, so that it is
+compiled once and its memory is bounded."""
+
+
+def slice_counts(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    *,
+    axis: int | None,
+    num_classes: int,
+) -> ConfusionCounts:
+    """Count along an axis of an image.
+
+    Args:
+        prediction: class index of every pixel.
+        label: class index of every pixel, or IGNORE.
+        axis: of the slices; None for the whole as one slice.
+        num_classes: the number of classes, background included.
+
+    Returns:
+        int64 counts ``(slices, classes)``.
+    """
+    if axis is None:
+        prediction, label = prediction[None], label[None]
+    else:
+        prediction, label = (
+            np.moveaxis(prediction, axis, 0),
+            np.moveaxis(label, axis, 0),
+        )
+    slices = label.shape[0]
+    predicted = _blocks(prediction.reshape(slices, -1), 0)
+    labelled = _blocks(label.reshape(slices, -1), IGNORE)
+    calls = [
+        np.stack(
+            confusion_counts(predictions=p, labels=y, num_classes=num_classes)
+        ).astype(np.int64)
+        for p, y in zip(predicted, labelled, strict=True)
+    ]
+    # (4, calls * rows, classes), of which the last rows are padding.
+    rows = np.concatenate(calls, axis=1)
+    per_slice = -(-label[0].size // _PIXELS)
+    rows = rows[:, : slices * per_slice].reshape(4, slices, per_slice, num_classes)
+    return ConfusionCounts(*rows.sum(axis=2))
+
+
+def _blocks(pixels: np.ndarray, fill: int) -> np.ndarray:
+    """Cut ``(slices, pixels)`` into int32 ``(calls, _ROWS, _PIXELS)``, padded."""
+    slices, size = pixels.shape
+    width = -(-size // _PIXELS) * _PIXELS
+    height = -(-(slices * width // _PIXELS) // _ROWS) * _ROWS
+    padded = np.full((slices, width), fill, np.int32)
+    padded[:, :size] = pixels
+    blocks = np.full((height, _PIXELS), fill, np.int32)
+    blocks[: padded.size // _PIXELS] = padded.reshape(-1, _PIXELS)
+    return blocks.reshape(-1, _ROWS, _PIXELS)

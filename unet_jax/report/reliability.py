@@ -1,0 +1,56 @@
+"""Are probabilities what they say: the reliability curve as a figure."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure":
+    """Draw accuracy over confidence, and how many pixels each bin has.
+
+    Args:
+        reliability: ``{"ece", "bins"}`` of the results of ``evaluate``.
+        title: what was scored.
+
+    Returns:
+        A figure: above, a point a bin with pixels and the diagonal that a calibrated
+        method lies on; below, the share of the pixels of each bin.
+    """
+    from matplotlib.figure import Figure
+
+    bins = [entry for entry in reliability["bins"] if entry["pixels"]]
+    total = sum(entry["pixels"] for entry in bins)
+    figure = Figure(figsize=(4.6, 5.4), layout="constrained", facecolor="white")
+    above, below = figure.subplots(
+        2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1)}
+    )
+    above.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
+    above.plot(
+        [entry["confidence"] for entry in bins],
+        [entry["accuracy"] for entry in bins],
+        color="#1f6fb2",
+        marker="o",
+        markersize=4,
+        linewidth=1.4,
+        clip_on=False,
+        label=f"ECE {reliability['ece']:.4f}",
+    )
+    above.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    above.legend(fontsize=8, frameon=False, loc="upper left")
+    below.bar(
+        [entry["low"] for entry in bins],
+        [entry["pixels"] / total for entry in bins],
+        width=[entry["high"] - entry["low"] for entry in bins],
+        align="edge",
+        color="#1f6fb2",
+        edgecolor="white",
+        linewidth=0.5,
+    )
+    # Nearly all pixels are sure: a linear axis would show one bar.
+    below.set(xlabel="confidence", ylabel="share of pixels", yscale="log")
+    for axes in (above, below):
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
