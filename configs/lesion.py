@@ -30,5 +30,15 @@ def get_config() -> ConfigDict:
     config.augment.gamma_inverted_probability = 0.0
     config.train.steps = 800
     config.eval.every_steps = 200
+    config.eval.metrics = (
+        "dice",
+        "iou",
+        "lesion_f1",
+        "lesion_dice",
+        "precision",
+        "recall",
+        "hd95",
+        "nsd",
+    )
     config.eval.train_images = 16
     return config

@@ -137,7 +137,7 @@ def _painted(
 ) -> tuple[np.ndarray, StoredImage]:
     """Paint binary masks over each other."""
     first = read_label(files[0])
-    label = np.zeros(first.image.shape[:-1], np.uint8)
+    label: np.ndarray = np.zeros(first.image.shape[:-1], np.uint8)
     for number, (file, value) in enumerate(zip(files, values, strict=True)):
         mask = (read_label(file) if number else first).image[..., 0]
         _check_sizes([label.shape, mask.shape], [file], "image's masks")
