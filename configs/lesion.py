@@ -3,7 +3,15 @@
     python -m unet_jax.main --config=configs/lesion.py
     python -m unet_jax.main --config=configs/lesion.py --config.data.path=kaggle_3m
 
-MINUTES
+5 minutes on two CPU cores. On eight synthetic heads that training has not seen, seed 0:
+Dice 0.80 (95 % interval 0.65 to 0.91), lesion F1 0.71, lesion Dice 0.52; validation
+Dice is 0.53: single heads with small lesions decide. All heads are one template, and
+nothing here is a disease: no claim about patients.
+
+With a path: a folder a patient, as in the LGG set on Kaggle (``*_mask.tif`` beside the
+image). Splits are by patient; the slices of a patient are stacked and scored as one
+volume. Those files have no spacing: --config.data.known_spacing="(1.0,1.0,5.0)", in mm,
+gives distances in mm and volumes in mL.
 """
 
 from ml_collections import ConfigDict
@@ -30,6 +38,9 @@ def get_config() -> ConfigDict:
     config.augment.gamma_inverted_probability = 0.0
     config.train.steps = 800
     config.eval.every_steps = 200
+    # Specks that the network adds cost lesion-wise scores most: validation Dice chooses
+    # the size below which they go.
+    config.eval.postprocess = "auto"
     config.eval.metrics = (
         "dice",
         "iou",

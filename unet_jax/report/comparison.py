@@ -1,5 +1,6 @@
 """Methods beside each other, as a table and as pictures."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +124,11 @@ def comparison_figure(
     aspect = 1.0
     if label.ndim == 3:
         index = _fullest_slice(label, slice_axis)
-        image = upright_slice(image, index, slice_axis)
-        rows = [(row, upright_slice(p, index, slice_axis)) for row, p in rows]
-        label = upright_slice(label, index, slice_axis)
+        shown = functools.partial(
+            upright_slice, index=index, axis=slice_axis, oriented=spacing is not None
+        )
+        image, label = shown(image), shown(label)
+        rows = [(row, shown(prediction)) for row, prediction in rows]
         if spacing is not None:
             across, up = (s for axis, s in enumerate(spacing) if axis != slice_axis)
             aspect = up / across

@@ -130,6 +130,8 @@ def volume_overlay(
 ) -> "Figure":
     """Draw slices of a volume, a row each, upright and in true proportions.
 
+    Without a spacing nothing is known of the body: slices are shown as stored.
+
     The slices are spread evenly over the part that has foreground. Axial slices have
     anterior up, the others superior; letters name the directions where the spacing is
     known.
@@ -151,14 +153,17 @@ def volume_overlay(
     """
     marked = prediction > 0 if label is None else (prediction > 0) | (label > 0)
     chosen = _spread_slices(marked, slice_axis, num_slices)
+    oriented = spacing is not None
     # One window for all: the same tissue has the same grey in each row.
     shown = displayable(np.take(image, chosen, axis=slice_axis))
     rows = [
         _Row(
             f"slice {index}",
-            upright_slice(shown, row, slice_axis),
-            None if label is None else upright_slice(label, index, slice_axis),
-            upright_slice(prediction, index, slice_axis),
+            upright_slice(shown, row, slice_axis, oriented=oriented),
+            None
+            if label is None
+            else upright_slice(label, index, slice_axis, oriented=oriented),
+            upright_slice(prediction, index, slice_axis, oriented=oriented),
         )
         for row, index in enumerate(chosen)
     ]
@@ -281,18 +286,23 @@ def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:
     return list(dict.fromkeys(nearest))
 
 
-def upright_slice(volume: np.ndarray, index: int, axis: int) -> np.ndarray:
+def upright_slice(
+    volume: np.ndarray, index: int, axis: int, *, oriented: bool
+) -> np.ndarray:
     """Take a slice with its first remaining axis to the right and its second one up.
 
     Args:
         volume: ``(x, y, z)``, more axes may follow.
         index: of the slice.
         axis: that it is taken along.
+        oriented: the axes are those of a body; files that say nothing of one, such as
+            a stack of pictures, are shown as they are stored: rows downwards.
 
     Returns:
         ``(height, width)`` and what follows.
     """
-    return np.rot90(np.take(volume, index, axis=axis))
+    plane = np.take(volume, index, axis=axis)
+    return np.rot90(plane) if oriented else plane
 
 
 def blend(

@@ -1,0 +1,33 @@
+"""The pictures of docs/gallery.md are there and small, and its commands can be given."""
+
+import pathlib
+import re
+
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "gallery.md").read_text()
+
+
+def test_every_picture_is_there_small_and_described():
+    pictures = re.findall(r"!\[(.+?)\]\((.+?)\)", PAGE)
+    assert {path for _, path in pictures} == {
+        f"gallery/{file.name}" for file in (ROOT / "docs" / "gallery").iterdir()
+    }
+    for _, path in pictures:
+        file = ROOT / "docs" / path
+        assert file.stat().st_size < 300_000, path
+        with Image.open(file) as picture:
+            assert picture.format == "PNG"
+
+
+def test_every_command_names_a_config_that_is_there():
+    configs = re.findall(r"--config=(\S+)", PAGE)
+    assert {"configs/bone.py", "configs/lesion.py"} <= set(configs)
+    assert all((ROOT / config).is_file() for config in configs)
+
+
+def test_it_says_what_the_pictures_are():
+    text = " ".join(PAGE.split())
+    for said in ("stands in for a femur", "lesions are synthetic", "no claim about"):
+        assert said in text
