@@ -45,6 +45,27 @@ def test_classes_are_painted_in_their_colours_in_both_panels():
     np.testing.assert_allclose(_shown(guess)[1, 2], grey)
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 2)])
+def test_a_background_that_counts_is_coloured_too(shape):
+    label = np.zeros(shape, int)
+    label[1, 2] = 1
+    look = {**LOOK, "class_colors": ((211, 211, 211), *COLORS[1:])}
+    figure = overlay(
+        np.full((*shape, 3), 100, np.uint8),
+        label,
+        label,
+        slice_axis=2,
+        spacing=None,
+        color_background=True,
+        **look,
+    )
+    mixed = 0.45 * 100 / 255 + 0.55 * 211 / 255
+    for axes in figure.axes[1:3]:
+        np.testing.assert_allclose(_shown(axes)[0, 0], mixed)
+        assert _shown(axes)[1, 2, 0] > 0.7
+    assert _texts(figure) == [*NAMES, "wrong (outlined)"]
+
+
 def test_errors_are_outlined_along_pixel_edges_and_ignored_ones_are_not():
     label = np.array([[0, 1, 0, IGNORE], [0, 0, 0, 0]])
     prediction = np.array([[0, 0, 0, 2], [0, 0, 0, 0]])
@@ -151,6 +172,13 @@ def test_slices_stand_upright(axis, voxel, row_and_column):
     assert image_axes.get_ylabel() == f"slice {voxel[axis]}"
     painted = np.argwhere(_shown(truth)[..., 0] > 0.5)
     assert painted.tolist() == [list(row_and_column)]
+
+
+def test_slices_of_an_unknown_body_are_shown_as_stored():
+    image, label = _volume((5, 7, 9), (1, 6, 4))
+    figure = volume_overlay(image, label, label, slice_axis=2, spacing=None, **LOOK)
+    painted = np.argwhere(_shown(figure.axes[1])[..., 0] > 0.5)
+    assert painted.tolist() == [[1, 6]]
 
 
 def test_letters_name_the_directions_of_a_known_grid_alone():

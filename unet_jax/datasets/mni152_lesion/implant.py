@@ -155,7 +155,7 @@ def smooth_noise(
         *(1 + np.arange(size) / step for size, step in zip(shape, steps, strict=True)),
         indexing="ij",
     )
-    field = ndimage.map_coordinates(field, places, order=1)
+    field = ndimage.map_coordinates(field, places, order=3)
     field -= field.mean()
     return (field / max(field.std(), 1e-6)).astype(np.float32)
 
