@@ -349,7 +349,7 @@ def _run(path, workdir, *, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("published", "steps"), [("FASSEG", 110), ("CelebAMask-HQ", 160)]
+    ("published", "steps"), [("FASSEG", 70), ("CelebAMask-HQ", 190)]
 )
 def test_a_short_run_finds_every_part_of_unseen_drawings(tmp_path, published, steps):
     if published == "FASSEG":

@@ -56,8 +56,8 @@ def test_the_kaggle_layout_is_split_by_patient_and_scored_by_volume(tmp_path):
     config.model.name = "unet_tiny"
     config.augment.enabled = False
     config.train.patch_size = (48, 48)
-    config.train.steps = 60
-    config.eval.every_steps = 60
+    config.train.steps = 40
+    config.eval.every_steps = 40
     config.eval.train_images = 1
     config.log.overlays = 1
     config.optimizer.warmup_steps = 5
