@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unet_jax.labels import IGNORE
-from unet_jax.report.overlay import Color, blend, displayable, draw_panel, upright_slice
+from unet_jax.report.overlay import Color
+from unet_jax.report.panels import blend, displayable, draw_panel, upright_slice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

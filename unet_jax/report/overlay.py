@@ -8,6 +8,13 @@ import numpy as np
 
 from unet_jax.atomic import atomic_path
 from unet_jax.labels import IGNORE
+from unet_jax.report.panels import (
+    IGNORED_COLOR,
+    blend,
+    displayable,
+    draw_panel,
+    upright_slice,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,9 +24,7 @@ Color = Sequence[int]
 """Red, green and blue, 0 to 255."""
 _Rgb = tuple[float, float, float]
 
-_OPACITY = 0.55
 _ERROR_COLORS = ((255, 0, 200), (0, 255, 255), (255, 255, 0), (255, 30, 30))
-_IGNORED_COLOR = (150, 150, 150)
 _DPI = 150
 _SIDE, _GAP = 3.6, 0.05
 """Inches: the longer side of a panel, and the space between two."""
@@ -252,27 +257,6 @@ def _figure(
     return figure
 
 
-def displayable(image: np.ndarray) -> np.ndarray:
-    """Bring any channels and range to what can be shown, outliers clipped.
-
-    Args:
-        image: ``(..., channels)``; of any number but three the first is shown as grey.
-
-    Returns:
-        ``(..., 3)`` in 0..1.
-    """
-    if image.shape[-1] != 3:
-        image = image[..., :1]
-    if image.dtype == np.uint8:
-        low, high = 0.0, 255.0
-    else:
-        low, high = np.percentile(image, (0.5, 99.5))
-    if high == low:
-        low, high = image.min(), max(image.max(), image.min() + 1)
-    scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
-    return np.broadcast_to(scaled, (*image.shape[:-1], 3))
-
-
 def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:
     """Of each equal part of the foreground's extent, the slice nearest its middle."""
     others = tuple(a for a in range(marked.ndim) if a != axis)
@@ -284,66 +268,6 @@ def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:
     # Few slices: two targets may share one.
     nearest = (int(found[np.abs(found - target).argmin()]) for target in targets)
     return list(dict.fromkeys(nearest))
-
-
-def upright_slice(
-    volume: np.ndarray, index: int, axis: int, *, oriented: bool
-) -> np.ndarray:
-    """Take a slice with its first remaining axis to the right and its second one up.
-
-    Args:
-        volume: ``(x, y, z)``, more axes may follow.
-        index: of the slice.
-        axis: that it is taken along.
-        oriented: the axes are those of a body; files that say nothing of one, such as
-            a stack of pictures, are shown as they are stored: rows downwards.
-
-    Returns:
-        ``(height, width)`` and what follows.
-    """
-    plane = np.take(volume, index, axis=axis)
-    return np.rot90(plane) if oriented else plane
-
-
-def blend(
-    image: np.ndarray,
-    classes: np.ndarray | None,
-    colors: np.ndarray,
-    *,
-    first_class: int = 1,
-) -> np.ndarray:
-    """Lay the colours of classes over an image.
-
-    Args:
-        image: ``(height, width, 3)`` in 0..1.
-        classes: ``(height, width)`` class indices or IGNORE; None for the image alone.
-        colors: ``(classes, 3)`` in 0..1.
-        first_class: 1 leaves the background as it is, 0 colours it too.
-
-    Returns:
-        ``(height, width, 3)``.
-    """
-    if classes is None:
-        return image
-    palette = np.concatenate([colors, [_rgb(_IGNORED_COLOR)]])
-    # IGNORE is -1 and so picks the last colour.
-    painted = (1 - _OPACITY) * image + _OPACITY * palette[classes]
-    if not first_class:
-        return painted
-    return np.where((classes != 0)[..., None], painted, image)
-
-
-def draw_panel(axes: "Axes", picture: np.ndarray, aspect: float) -> None:
-    """Show a picture without ticks or frame.
-
-    Args:
-        axes: to draw in.
-        picture: ``(height, width, 3)`` in 0..1.
-        aspect: height of a pixel divided by its width.
-    """
-    axes.imshow(picture, interpolation="nearest", aspect=aspect)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
 
 
 def _draw_outline(axes: "Axes", mask: np.ndarray, color: _Rgb) -> None:
@@ -428,5 +352,5 @@ def _legend_handles(
             Patch(facecolor="none", edgecolor=error_color, label="wrong (outlined)")
         )
     if any((label == IGNORE).any() for label in labels):
-        handles.append(Patch(color=_rgb(_IGNORED_COLOR), label="ignored"))
+        handles.append(Patch(color=_rgb(IGNORED_COLOR), label="ignored"))
     return handles
