@@ -23,9 +23,11 @@ from unet_jax.errors import InputError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.presets import create_model
 from unet_jax.models.unet import UNet, margin, total_stride
+from unet_jax.models.wnet import WNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.compilation import use_compilation_cache
+from unet_jax.training.loss_terms import reads_labels
 from unet_jax.training.optimizer import create_optimizer, create_schedule
 from unet_jax.workdir import as_tuples, read_finished_record
 
@@ -171,14 +173,16 @@ def create_prepared_cases(
     axis = stack_axis(preprocessing, source[0].image.ndim - 1)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
-        assert case.label is not None, "PreparedCases refuses cases without one"
         image, inverse = preprocessing.apply(
             case.image,
             case.spacing,
             name=f"case {case.id}",
             reference=case.reference,
         )
-        label = apply_label(case.label, inverse)
+        if case.label is None:  # of images alone: nothing reads what stands here
+            label = np.zeros(image.shape[:-1], np.int8)
+        else:
+            label = apply_label(case.label, inverse)
         if axis is not None:
             image, label = np.moveaxis(image, axis, 0), np.moveaxis(label, axis, 0)
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
@@ -192,11 +196,12 @@ def create_prepared_cases(
         cache_bytes=int(config.data.cache_gib * 2**30),
         seed=config.seed,
         store=store,
+        labelled=reads_labels(config.loss),
         num_threads=config.data.num_threads,
     )
 
 
-def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet:
+def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
     """Build the network of a config.
 
     Args:
@@ -398,7 +403,24 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
     predict_fn = dataclasses.replace(predict_fn, steps=steps)
+    predict_fn = predict_fn.ordered(read_cluster_order(workdir))
     return TrainedRun(config, preprocessing, step, predict_fn)
+
+
+def read_cluster_order(workdir: pathlib.Path) -> tuple[int, ...] | None:
+    """Return which cluster is which class, for a run that learnt from images alone.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        For each class its cluster, as matched on the training split; None where
+        nothing was matched: a run with labels, or one that is not finished.
+    """
+    path = workdir / "clusters.json"
+    if not path.exists():
+        return None
+    return tuple(json.loads(path.read_text())["cluster_of_class"])
 
 
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:

@@ -21,6 +21,8 @@ from unet_jax.inference.postprocess import choose_steps
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.table import results_table
 from unet_jax.segment import PredictFn, Segmenter
+from unet_jax.training.loss_terms import reads_labels
+from unet_jax.unsupervised.matching import match_over
 from unet_jax.workdir import check_same_data, read_finished_record
 
 
@@ -58,6 +60,9 @@ def score_run(
     if sources is None:
         sources = _sources(run, workdir)
     predict_fn = run.predict_fn
+    if not reads_labels(run.config.loss):
+        train = sources["train"]
+        predict_fn = _with_named_clusters(workdir, predict_fn, run.step, train)
     if run.config.eval.postprocess == "auto":
         predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
     print(f"test split with the checkpoint of step {run.step}:")
@@ -109,7 +114,7 @@ def _sources(run: TrainedRun, workdir: pathlib.Path) -> Mapping[str, Source]:
     """Open the data of a run, if they are still those that it was trained on."""
     dataset = open_dataset(run.config, workdir)
     check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
-    return {split: dataset.source(split) for split in ("validation", "test")}
+    return {split: dataset.source(split) for split in ("train", "validation", "test")}
 
 
 def _score(
@@ -171,6 +176,26 @@ def _draw(
         title=case.id,
     )
     write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
+
+
+def _with_named_clusters(
+    workdir: pathlib.Path, predict_fn: Segmenter, step: int | None, train: Source
+) -> Segmenter:
+    """Match the clusters of a network that saw no label with the training labels."""
+    plain = dataclasses.replace(predict_fn.ordered(None), steps=())
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index in range(len(train)):
+            case = train[index]
+            assert case.label is not None, "training cases have labels"
+            yield plain(case.image, case.spacing, reference=case.reference), case.label
+
+    order = match_over(pairs(), num_classes=predict_fn.num_classes)
+    with atomic_path(workdir / "clusters.json") as temporary:
+        found = {"checkpoint_step": step, "cluster_of_class": order}
+        temporary.write_text(json.dumps(found) + "\n")
+    print(f"cluster of each class, matched on the training split: {order}")
+    return predict_fn.ordered(order)
 
 
 def _with_chosen_steps(

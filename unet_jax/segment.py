@@ -134,6 +134,8 @@ class Member:
         multiple: number that windows start at multiples of, an axis.
         overlap: share of a window that its neighbour covers too.
         window_batch: windows in one pass of the network.
+        order: the channel of each class, where these are clusters that were named;
+            None where channel i is class i.
     """
 
     forward: Callable[[dict[str, Any], np.ndarray], jax.Array]
@@ -145,6 +147,7 @@ class Member:
     multiple: tuple[int, ...]
     overlap: float
     window_batch: int
+    order: tuple[int, ...] | None = None
 
     def band_axis(self, shape: Sequence[int]) -> int:
         """Choose the axis along which the scores of a band take the least memory.
@@ -209,7 +212,11 @@ class Member:
             margin=first(margin),
             multiple=first(multiple),
         )
-        return inverse.planes(bands, axis=axis, num_classes=self.num_classes)
+        planes = inverse.planes(bands, axis=axis, num_classes=self.num_classes)
+        if self.order is None:
+            return planes
+        order = list(self.order)
+        return (plane[..., order] for plane in planes)
 
     def _windows(
         self, axes: int
@@ -248,6 +255,12 @@ class Segmenter:
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return self.members[0].num_classes
+
+    def ordered(self, order: Sequence[int] | None) -> "Segmenter":
+        """Return one whose channels are classes in this order; None for their own."""
+        chosen = None if order is None else tuple(order)
+        members = (dataclasses.replace(one, order=chosen) for one in self.members)
+        return dataclasses.replace(self, members=tuple(members))
 
     def __call__(
         self,
