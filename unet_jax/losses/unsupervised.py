@@ -161,7 +161,7 @@ _associations.defvjp(_associations_forward, _associations_backward)
 def _affinity_product(
     p: Array, images: Array, weights: tuple[float, float, float]
 ) -> tuple[Array, Array]:
-    """Wp and W1, a shift at a time, as (batch, clusters, *spatial) and with 1 cluster."""
+    """Wp and W1 (one cluster), a shift at a time; (batch, clusters, *spatial)."""
     intensity_sigma, spatial_sigma, radius = weights
     axes = images.ndim - 2
     shifts = _half_disc(axes, radius)
