@@ -15,7 +15,7 @@ from unet_jax.losses.targets import at_least_float32
 def soft_ncut_loss(
     *,
     logits: Float[ArrayLike, "batch *spatial classes"],
-    images: Float[ArrayLike, "batch *spatial channels"],
+    images: Float[ArrayLike, "batch *image"],
     intensity_sigma: float = 0.2,
     spatial_sigma: float = 4.0,
     radius: float = 5.0,
@@ -91,7 +91,7 @@ def soft_ncut_loss(
 def reconstruction_loss(
     *,
     reconstruction: Float[ArrayLike, "batch *spatial channels"],
-    images: Float[ArrayLike, "batch *spatial channels"],
+    images: Float[ArrayLike, "batch *image"],
 ) -> Float[Array, " batch"]:
     r"""Mean squared error of each sample between an image and what was made of it.
 

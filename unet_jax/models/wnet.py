@@ -45,11 +45,6 @@ class WNet(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
-    @property
-    def padding(self) -> str:
-        """That of its U-Nets; an image can only be made again where none is lost."""
-        return "SAME"
-
     @nn.compact
     def __call__(
         self,
@@ -83,6 +78,7 @@ class WNet(nn.Module):
                 f"{encoder.padding!r} and {encoder.deep_supervision}"
             )
         logits = encoder(x, train=train, keys=keys)
+        assert not isinstance(logits, tuple), "that is deep supervision"
         if not (train or reconstruct or self.is_initializing()):
             return logits
         decoder = self._half("decoder", x.shape[-1])
@@ -90,6 +86,7 @@ class WNet(nn.Module):
             # Dropout of the decoder must not repeat that of the encoder.
             keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
         made = decoder(jax.nn.softmax(logits, axis=-1), train=train, keys=keys)
+        assert not isinstance(made, tuple), "that is deep supervision"
         return Autoencoded(logits, made) if train or reconstruct else logits
 
     def _half(self, name: str, channels: int) -> UNet:

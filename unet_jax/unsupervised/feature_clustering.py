@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from unet_jax.data.grids import shrunk_or_grown
 from unet_jax.data.preprocess import nonzero_statistics
 from unet_jax.models.blocks import he_normal
+from unet_jax.models.ops import convolve
 
 Reference = tuple[tuple[float, float], ...] | None
 """Mean and deviation of each channel of a whole scan, see ``Case``."""
@@ -223,10 +223,12 @@ def _first_params(key, channels, features, layers) -> Params:
 
 
 def _response(params: Params, x: Array, statistics: Any = None) -> Any:
-    """The normalised response, and the moments that were taken or found."""
+    """The normalised response, and the moments that were found, or given."""
     found = []
     for index, layer in enumerate(params):
-        x = _convolve(x, layer["kernel"])
+        # Training is a loop, where XLA's own convolution is slow.
+        convolution = _convolve if statistics is None else convolve
+        x = convolution(x, layer["kernel"])
         if index < len(params) - 1:
             x = jax.nn.relu(x)
         if statistics is None:

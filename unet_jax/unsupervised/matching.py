@@ -33,6 +33,24 @@ def overlap_counts(
     return counts.reshape(num_clusters, num_classes)
 
 
+def iou_of_pairs(counts: np.ndarray) -> np.ndarray:
+    """Divide the common pixels of each cluster and class by those of either.
+
+    Args:
+        counts: ``(clusters, classes)`` from `overlap_counts`.
+
+    Returns:
+        ``(clusters, classes)`` in [0, 1]; 0 where both are empty.
+
+    Example:
+        >>> iou_of_pairs(np.array([[2, 0], [1, 1]])).round(3).tolist()
+        [[0.667, 0.0], [0.25, 0.5]]
+    """
+    counts = counts.astype(np.float64)
+    union = counts.sum(0, keepdims=True) + counts.sum(1, keepdims=True) - counts
+    return counts / np.maximum(union, 1)
+
+
 def match_clusters(counts: np.ndarray) -> tuple[int, ...]:
     """Give each class a cluster of its own, so that their IoU adds up to the most.
 
@@ -60,10 +78,7 @@ def match_clusters(counts: np.ndarray) -> tuple[int, ...]:
     clusters, classes = counts.shape
     if clusters < classes:
         raise ValueError(f"{clusters} clusters for {classes} classes; expected as many")
-    counts = counts.astype(np.float64)
-    union = counts.sum(0, keepdims=True) + counts.sum(1, keepdims=True) - counts
-    iou = counts / np.maximum(union, 1)
-    rows, columns = linear_sum_assignment(-iou)
+    rows, columns = linear_sum_assignment(-iou_of_pairs(counts))
     chosen = dict(zip(columns.tolist(), rows.tolist(), strict=True))
     return tuple(chosen[index] for index in range(classes))
 
