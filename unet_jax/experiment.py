@@ -314,8 +314,10 @@ def create_predict_fn_maker(
     )
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
     axes = len(config.train.patch_size)
+    lost, multiple = None, None
     # A W-Net makes the whole image again, so it has no U-Net without padding.
-    valid = isinstance(network, UNet) and network.padding == "VALID"
+    if isinstance(network, UNet) and network.padding == "VALID":
+        lost, multiple = margin(network, axes), total_stride(network, axes)
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
         return make_predict_fn(
@@ -326,8 +328,8 @@ def create_predict_fn_maker(
             patch_size=tuple(config.train.patch_size),
             overlap=overlap,
             window_batch=_window_batch(config),
-            margin=margin(network, axes) if valid else None,
-            multiple=total_stride(network, axes) if valid else None,
+            margin=lost,
+            multiple=multiple,
         )
 
     return with_variables

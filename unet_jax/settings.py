@@ -151,6 +151,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "eval.window_batch": (1, _MANY),
     "eval.tolerance_mm": (0, _MANY),
     "eval.tolerance_px": (0, _MANY),
+    "compare.w_net_steps": (1, _MANY),
     "log.every_steps": (1, _MANY),
     "log.overlays": (0, _MANY),
 }

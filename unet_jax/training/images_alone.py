@@ -48,8 +48,8 @@ def check_losses_of_images(
     if not reads_labels(spec) and foreground_oversampling:
         raise InputError(
             f"data.foreground_oversampling: found {foreground_oversampling:g}, "
-            "expected 0: no loss reads a label, and to centre crops on classes would; use "
-            "--config.data.foreground_oversampling=0"
+            "expected 0: no loss reads a label, and to centre crops on classes would; "
+            "use --config.data.foreground_oversampling=0"
         )
 
 
