@@ -201,6 +201,30 @@ def create_prepared_cases(
     )
 
 
+_NOT_THE_NETWORKS = (
+    "name",
+    "head",
+    "dtype",
+    "base_features",
+    "max_features",
+    "clusters",
+)
+"""Keys of ``model`` that are no attributes of a network."""
+
+
+def _channels(config: ConfigDict) -> int:
+    """Channels of the scores: classes, or the clusters of a W-Net."""
+    classes, clusters = len(config.data.class_names), config.model.get("clusters")
+    if clusters is None:
+        return classes
+    if config.model.name != "wnet" or clusters < classes:
+        raise InputError(
+            f"model.clusters: found {clusters} with model.name={config.model.name!r}; "
+            f"expected None, or with 'wnet' at least {classes}, the number of classes"
+        )
+    return int(clusters)
+
+
 def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
     """Build the network of a config.
 
@@ -217,14 +241,14 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
     options = {
         key: value
         for key, value in config.model.items()
-        if key not in ("name", "head", "dtype", "base_features", "max_features")
+        if key not in _NOT_THE_NETWORKS
     }
     size = tuple(config.train.patch_size)
     patch = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
     try:
         network = create_model(
             name=config.model.name,
-            num_classes=len(config.data.class_names),
+            num_classes=_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
             **options,
@@ -324,7 +348,7 @@ def create_predict_fn_maker(
             forward,
             variables,
             preprocessing,
-            num_classes=len(config.data.class_names),
+            num_classes=_channels(config),
             patch_size=tuple(config.train.patch_size),
             overlap=overlap,
             window_batch=_window_batch(config),
@@ -346,7 +370,7 @@ def _window_batch(config: ConfigDict) -> int:
         # There a 3-D convolution first copies 27 neighbours of each voxel and channel,
         # and several windows at once are no faster.
         return 1
-    fitting = _BATCH_BYTES // (4 * math.prod(patch) * len(config.data.class_names))
+    fitting = _BATCH_BYTES // (4 * math.prod(patch) * _channels(config))
     return max(1, min(config.eval.window_batch, fitting))
 
 
@@ -405,24 +429,27 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
     predict_fn = dataclasses.replace(predict_fn, steps=steps)
-    predict_fn = predict_fn.ordered(read_cluster_order(workdir))
+    predict_fn = predict_fn.named(read_clusters_of_classes(workdir))
     return TrainedRun(config, preprocessing, step, predict_fn)
 
 
-def read_cluster_order(workdir: pathlib.Path) -> tuple[int, ...] | None:
-    """Return which cluster is which class, for a run that learnt from images alone.
+def read_clusters_of_classes(
+    workdir: pathlib.Path,
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return which clusters are which class, for a run that learnt from images alone.
 
     Args:
         workdir: folder of the run.
 
     Returns:
-        For each class its cluster, as matched on the training split; None where
+        For each class its clusters, as matched on the training split; None where
         nothing was matched: a run with labels, or one that is not finished.
     """
     path = workdir / "clusters.json"
     if not path.exists():
         return None
-    return tuple(json.loads(path.read_text())["cluster_of_class"])
+    groups = json.loads(path.read_text())["clusters_of_class"]
+    return tuple(tuple(group) for group in groups)
 
 
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:

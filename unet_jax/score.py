@@ -22,7 +22,7 @@ from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.table import results_table
 from unet_jax.segment import PredictFn, Segmenter
 from unet_jax.training.loss_terms import reads_labels
-from unet_jax.unsupervised.matching import match_over
+from unet_jax.unsupervised.naming import name_clusters
 from unet_jax.workdir import check_same_data, read_finished_record
 
 
@@ -61,8 +61,7 @@ def score_run(
         sources = _sources(run, workdir)
     predict_fn = run.predict_fn
     if not reads_labels(run.config.loss):
-        train = sources["train"]
-        predict_fn = _with_named_clusters(workdir, predict_fn, run.step, train)
+        predict_fn = _with_named_clusters(workdir, run, sources["train"])
     if run.config.eval.postprocess == "auto":
         predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
     print(f"test split with the checkpoint of step {run.step}:")
@@ -179,23 +178,29 @@ def _draw(
 
 
 def _with_named_clusters(
-    workdir: pathlib.Path, predict_fn: Segmenter, step: int | None, train: Source
+    workdir: pathlib.Path, run: TrainedRun, train: Source
 ) -> Segmenter:
     """Match the clusters of a network that saw no label with the training labels."""
-    plain = dataclasses.replace(predict_fn.ordered(None), steps=())
+    class_names, predict_fn = tuple(run.config.data.class_names), run.predict_fn
+    plain = predict_fn.of_clusters()
 
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def segmented() -> Iterator[tuple[np.ndarray, Case]]:
         for index in range(len(train)):
             case = train[index]
-            assert case.label is not None, "training cases have labels"
-            yield plain(case.image, case.spacing, reference=case.reference), case.label
+            yield plain(case.image, case.spacing, reference=case.reference), case
 
-    order = match_over(pairs(), num_classes=predict_fn.num_classes)
+    groups = name_clusters(
+        segmented(), num_clusters=plain.num_classes, num_classes=len(class_names)
+    )
     with atomic_path(workdir / "clusters.json") as temporary:
-        found = {"checkpoint_step": step, "cluster_of_class": order}
+        found = {"checkpoint_step": run.step, "clusters_of_class": groups}
         temporary.write_text(json.dumps(found) + "\n")
-    print(f"cluster of each class, matched on the training split: {order}")
-    return predict_fn.ordered(order)
+    named = ", ".join(
+        f"{name} {' '.join(map(str, group))}"
+        for name, group in zip(class_names, groups, strict=True)
+    )
+    print(f"clusters of each class, matched on the training split: {named}")
+    return predict_fn.named(groups)
 
 
 def _with_chosen_steps(

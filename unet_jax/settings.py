@@ -144,6 +144,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "eval.train_images": (1, _MANY),
     "model.deep_supervision": (0, 9),
     "model.base_features": (1, _MANY),
+    "model.clusters": (2, 65536),
     "model.max_features": (1, _MANY),
     "train.max_patch": (8, _MANY),
     "eval.overlap": (0, 0.99),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from unet_jax.experiment import load_run, read_cluster_order
+from unet_jax.experiment import load_run, read_clusters_of_classes
 from unet_jax.train import train_and_evaluate
 
 FEATURES = (8, 16)
@@ -57,7 +57,7 @@ def train_w_net(
     run = load_run(folder)
     chosen = {
         "checkpoint_step": run.step,
-        "cluster_of_class": read_cluster_order(folder),
+        "clusters_of_class": read_clusters_of_classes(folder),
     }
     return run.predict_fn, chosen
 

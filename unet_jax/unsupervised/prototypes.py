@@ -84,10 +84,7 @@ def named_by_prototype(
 
 
 def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray:
-    """Merge segments until so many are left, the pair that costs least first.
-
-    The cost of a pair is what the squared error of the image by its segments' means
-    grows by: n m / (n + m) times the squared distance of the means.
+    """Merge segments until so many are left, see `merged_groups`.
 
     Args:
         segments: ``(*spatial)`` segment index of every pixel, from 0 on.
@@ -97,32 +94,54 @@ def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray
     Returns:
         ``(*spatial)`` int32 with values below ``count``.
 
-    Source:
-        Ward: Hierarchical grouping to optimize an objective function (1963).
-
     Example:
         >>> image = np.array([[0.0], [1.0], [9.0]])
         >>> merged(np.array([0, 1, 2]), image, count=2).tolist()
         [0, 0, 1]
     """
     means, sizes = segment_means(segments, image)
-    names = np.arange(len(sizes))
-    means, weights = means.copy(), sizes.astype(np.float64)
-    alive = [int(index) for index in np.flatnonzero(sizes)]
-    while len(alive) > count:
-        n, at = weights[alive], means[alive]
-        costs = np.square(at[:, None] - at).sum(axis=-1)
-        costs *= n[:, None] * n / (n[:, None] + n)
+    names = np.zeros(len(sizes), np.int32)
+    for index, group in enumerate(merged_groups(means, sizes, count=count)):
+        names[list(group)] = index
+    return names[segments]
+
+
+def merged_groups(
+    means: np.ndarray, sizes: np.ndarray, *, count: int
+) -> list[tuple[int, ...]]:
+    """Merge segments by their means until so many are left, the cheapest pair first.
+
+    The cost of a pair is what the squared error of the image by its segments' means
+    grows by: n m / (n + m) times the squared distance of the means.
+
+    Args:
+        means: ``(segments, channels)`` from `segment_means`.
+        sizes: pixels of each.
+        count: groups to keep.
+
+    Returns:
+        The segments of each group, that of the smallest index first; none of those
+        without pixels.
+
+    Source:
+        Ward: Hierarchical grouping to optimize an objective function (1963).
+
+    Example:
+        >>> merged_groups(np.array([[0.0], [9.0], [1.0]]), np.array([5, 5, 5]), count=2)
+        [(0, 2), (1,)]
+    """
+    groups: list[tuple[int, ...]] = [(int(i),) for i in np.flatnonzero(sizes)]
+    means = np.array([means[index] for index, *_ in groups], np.float64)
+    weights = np.array([sizes[index] for index, *_ in groups], np.float64)
+    while len(groups) > count:
+        costs = np.square(means[:, None] - means).sum(axis=-1)
+        costs *= weights[:, None] * weights / (weights[:, None] + weights)
         np.fill_diagonal(costs, np.inf)
-        row, column = np.unravel_index(int(costs.argmin()), costs.shape)
-        kept, gone = sorted((alive[row], alive[column]))
+        kept, gone = sorted(np.unravel_index(int(costs.argmin()), costs.shape))
         total = weights[kept] + weights[gone]
-        means[kept] = (
-            means[kept] * weights[kept] + means[gone] * weights[gone]
-        ) / total
+        shares = weights[[kept, gone]] / total
+        means[kept] = shares @ means[[kept, gone]]
         weights[kept] = total
-        names[names == gone] = kept
-        alive.remove(gone)
-    places = np.zeros(len(names), np.int32)
-    places[alive] = np.arange(len(alive))
-    return places[names][segments]
+        means, weights = np.delete(means, gone, 0), np.delete(weights, gone)
+        groups[kept] += groups.pop(gone)
+    return sorted(tuple(sorted(group)) for group in groups)
