@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -185,11 +186,11 @@ def test_validation_is_the_weighted_sum_of_the_terms():
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(2, 16, 16, 1)).astype(np.float32) for _ in range(2)]
     model = create_model(name="wnet", num_classes=3, features=(4, 6), norm="batch")
-    variables = model.init(jax.random.key(0), batches[0])
+    variables = model.init(jax.random.key(0), jnp.asarray(batches[0]))
     got = make_validation(model, create_loss_terms(LOSS), batches)(variables)
     cuts, errors = [], []
     for images in batches:
-        made = model.apply(variables, images, reconstruct=True)
+        made = model.apply(variables, jnp.asarray(images), reconstruct=True)
         cuts.append(soft_ncut_loss(logits=made.logits, images=images, radius=2.0))
         errors.append(
             reconstruction_loss(reconstruction=made.reconstruction, images=images)
@@ -230,5 +231,5 @@ def test_what_does_not_go_together_is_refused(changes, message):
 
 
 def test_clusters_that_do_not_fit_are_refused(shared):
-    with pytest.raises(InputError, match="found 3 with model.name='wnet'; expected"):
+    with pytest.raises(InputError, match=r"found 3 with model\.name='wnet'; expected"):
         train.create_network(_config(shared, **{"model.clusters": 3}), axis_name=None)

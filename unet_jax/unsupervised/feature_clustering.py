@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from unet_jax.data.grids import shrunk_or_grown
 from unet_jax.data.preprocess import nonzero_statistics
@@ -59,8 +59,8 @@ class FeatureClustering:
 
     min_labels: int
     continuity: float = 5.0
-    iterations: int = 100
-    features: int = 32
+    iterations: int = 60
+    features: int = 16
     layers: int = 2
     learning_rate: float = 0.1
     slice_axis: int = 2
@@ -118,9 +118,7 @@ def scaled_image(image: np.ndarray, reference: Reference) -> np.ndarray:
     return ((image - means) / deviations).astype(np.float32)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("features", "layers", "iterations", "min_labels")
-)
+@functools.partial(jax.jit, static_argnames=("features", "layers"))
 def train_on_tiles(
     key: PRNGKeyArray,
     tiles: Float[Array, "tiles height width channels"],
@@ -129,8 +127,8 @@ def train_on_tiles(
     learning_rate: float,
     features: int,
     layers: int,
-    iterations: int,
-    min_labels: int,
+    iterations: int | Integer[Array, ""],
+    min_labels: int | Integer[Array, ""],
 ) -> tuple[Params, tuple[tuple[Array, Array], ...]]:
     """Train a network on an image until few enough of its channels win anywhere.
 

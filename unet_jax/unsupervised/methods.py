@@ -26,7 +26,7 @@ CONTINUITY = (1.0, 5.0)
 LABELS_A_CLASS = (1, 3)
 """Segments that the method may stop at, a class, likewise."""
 
-FITTED_ON = 4
+FITTED_ON = 2
 """Training images that they are tried on: pictures, or slices of one volume each."""
 
 
