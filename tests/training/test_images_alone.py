@@ -7,6 +7,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import smoke
@@ -18,6 +19,8 @@ from unet_jax.models.presets import create_model
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.images_alone import check_losses_of_images, make_validation
 from unet_jax.training.loss_terms import create_loss_terms, reads_labels
+from unet_jax.training.state import AXIS, create_train_state, replicate
+from unet_jax.training.step import make_train_step, pmap_train_step, shard_batch
 
 LOSS = (("soft_ncut", 1.0, {"radius": 2.0}), ("reconstruction", 2.0, {}))
 SMALL = {
@@ -200,6 +203,71 @@ def test_validation_is_the_weighted_sum_of_the_terms():
     np.testing.assert_allclose(
         got["loss"], np.mean(cuts) + 2 * np.mean(errors), rtol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_the_pmapped_step_is_the_same_on_four_devices_and_labels_leave_it_alone():
+    optimizer = optax.sgd(0.1)
+    options = {
+        "loss_terms": create_loss_terms(LOSS),
+        "include_background": False,
+        "augmentation": None,
+        "seed": 0,
+        "accumulation": 2,
+        "ema_decay": 0.0,
+    }
+
+    def network(axis_name):
+        return create_model(
+            name="wnet",
+            num_classes=3,
+            features=(4, 6),
+            norm="instance",
+            axis_name=axis_name,
+        )
+
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(8, 16, 16, 1)).astype(np.float32),
+        "label": rng.integers(-1, 3, (8, 16, 16)).astype(np.int32),
+        "example_index": np.arange(8, dtype=np.int32),
+    }
+    state = create_train_state(
+        network(None), optimizer, seed=0, input_shape=(16, 16, 1), ema=False
+    )
+    step = make_train_step(network(None), optimizer, **options)
+    one = jax.jit(step, static_argnames="axis_name")
+    many = pmap_train_step(make_train_step(network(AXIS), optimizer, **options))
+    after, metrics = one(state, batch, axis_name=None)
+    other, same = one(state, {**batch, "label": 0 * batch["label"]}, axis_name=None)
+    jax.tree.map(np.testing.assert_array_equal, after, other)
+    jax.tree.map(np.testing.assert_array_equal, metrics, same)
+    spread, shared = many(replicate(state), shard_batch(batch, 4))
+    assert set(metrics) == {
+        "loss",
+        "soft_ncut_loss",
+        "reconstruction_loss",
+        "gradient_norm",
+    }
+    for name, value in metrics.items():
+        np.testing.assert_allclose(shared[name], value, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.device_get(spread.params),
+        jax.device_get(after.params),
+    )
+    # One update moves both halves.
+    for half in ("encoder", "decoder"):
+        moved = jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max()),
+            jax.device_get(after.params[half]),
+            jax.device_get(
+                create_train_state(
+                    network(None), optimizer, seed=0, input_shape=(16, 16, 1), ema=False
+                ).params[half]
+            ),
+        )
+        assert max(jax.tree.leaves(moved)) > 0
 
 
 def test_a_run_is_on_images_alone_only_if_no_loss_reads_a_label():

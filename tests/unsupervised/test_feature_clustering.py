@@ -111,7 +111,7 @@ def test_clusters_are_as_many_as_classes_and_match_an_oracle(fitted):
     predict_fn, chosen = feature_clusters(num_classes=3, seed=0)
     image, label = _drawing(seed=3)
     clusters = predict_fn(image, None)
-    assert chosen["clusters"] == 3
+    assert chosen["min_labels"] == 3
     assert set(np.unique(clusters)) <= {0, 1, 2}
     named = named_by_label(clusters, label, num_classes=3)
     assert min(_iou(named, label)) > 0.85

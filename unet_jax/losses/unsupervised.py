@@ -83,9 +83,9 @@ def soft_ncut_loss(
     places = tuple(range(2, p.ndim))
     inside, degree = _associations(p, jnp.moveaxis(images, -1, 1), weights)
     to_all = jnp.sum(p * degree, axis=places)
-    # The least number that can be divided by: an empty cluster is 0 / 0.
-    tiny = jnp.finfo(to_all.dtype).tiny
-    return p.shape[1] - jnp.sum(inside / jnp.maximum(to_all, tiny**0.5), axis=1)
+    # An empty cluster is 0 / 0; what it is divided by must not underflow when squared.
+    least = jnp.finfo(to_all.dtype).tiny ** 0.5
+    return p.shape[1] - jnp.sum(inside / jnp.maximum(to_all, least), axis=1)
 
 
 def reconstruction_loss(

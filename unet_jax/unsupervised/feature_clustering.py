@@ -37,7 +37,7 @@ _EPSILON = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class FeatureClustering:
-    """What a run of the method is determined by.
+    """All that decides the segments of an image.
 
     The paper's network has 100 channels and sees the whole image in 1000 updates. To be
     done in seconds on a CPU, this one has fewer channels and sees eight tiles that are
@@ -60,7 +60,7 @@ class FeatureClustering:
     min_labels: int
     continuity: float = 5.0
     iterations: int = 60
-    features: int = 16
+    features: int = 32
     layers: int = 2
     learning_rate: float = 0.1
     slice_axis: int = 2

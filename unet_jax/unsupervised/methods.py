@@ -101,7 +101,8 @@ def feature_clusters(
 ) -> tuple[Callable[..., np.ndarray], dict[str, Any]]:
     """Feature clustering of each image by itself, with nothing fitted.
 
-    Segments that are left above the number of classes are merged by their means. The
+    The loop ends at as many segments as classes; where there are more after the last
+    update, they are merged by their means. The
     clusters of an image have no names: whoever scores them matches them with the
     image's own label, and says so.
 
@@ -113,10 +114,8 @@ def feature_clusters(
     Returns:
         ``predict_fn(image, spacing, *, reference=None) -> clusters``, and its settings.
     """
-    labels = LABELS_A_CLASS[-1] * num_classes
-    method = FeatureClustering(min_labels=labels, slice_axis=slice_axis, seed=seed)
-    chosen = {"continuity": method.continuity, "min_labels": labels}
-    chosen["clusters"] = num_classes
+    method = FeatureClustering(min_labels=num_classes, slice_axis=slice_axis, seed=seed)
+    chosen = {"continuity": method.continuity, "min_labels": num_classes}
     return _Merged(method, num_classes), chosen
 
 
