@@ -60,7 +60,7 @@ class FeatureClustering:
     min_labels: int
     continuity: float = 5.0
     iterations: int = 60
-    features: int = 32
+    features: int = 16
     layers: int = 2
     learning_rate: float = 0.1
     slice_axis: int = 2
