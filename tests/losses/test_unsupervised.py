@@ -180,8 +180,8 @@ def test_wrong_shapes_and_weights_are_refused():
     logits, images = _example((6, 5))
     with pytest.raises(ValueError, match=r"expected \(2, 6, 5\) and channels"):
         soft_ncut_loss(logits=logits, images=images[:, 1:])
-    with pytest.raises(ValueError, match=r"above 0; found 0\.2, 4\.0 and 0"):
-        soft_ncut_loss(logits=logits, images=images, radius=0)
+    with pytest.raises(ValueError, match=r"above 0; found 0\.2, 4\.0 and 0\.0"):
+        soft_ncut_loss(logits=logits, images=images, radius=0.0)
     with pytest.raises(ValueError, match="expected the same"):
         reconstruction_loss(reconstruction=images[..., :1], images=images)
 
