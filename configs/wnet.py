@@ -16,19 +16,19 @@ def get_config() -> ConfigDict:
     config.model.name = "wnet"
     # Two stages see some nine pixels around. With more, clusters are told by their
     # place, such as one half of the air from the other.
-    config.model.features = (16, 32)
+    config.model.features = (8, 16)
     # Four a class, merged by their mean intensity at the end.
     config.model.clusters = 16
     config.loss = (
         ("soft_ncut", 0.3, {"intensity_sigma": 0.3}),
-        ("reconstruction", 10.0, {}),
+        ("reconstruction", 5.0, {}),
     )
     # No label is read before the end, so no crop is centred on a class either.
     config.data.foreground_oversampling = 0.0
     config.augment.enabled = False
     config.train.patch_size = (64, 64)
-    config.train.steps = 600
+    config.train.steps = 1000
     config.optimizer.learning_rate = 1e-2
-    config.eval.every_steps = 150
+    config.eval.every_steps = 250
     config.eval.train_images = 32
     return config

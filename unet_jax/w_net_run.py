@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from unet_jax.experiment import load_run, read_clusters_of_classes
 from unet_jax.train import train_and_evaluate
 
-FEATURES = (16, 32)
+FEATURES = (8, 16)
 """Channels of each stage of its U-Nets. Two stages see some nine pixels around: with
 more, clusters are told by their place, such as one half of the air from the other."""
 
@@ -22,7 +22,7 @@ parts of the air in most trials."""
 
 LOSS: tuple[tuple[str, float, dict[str, float]], ...] = (
     ("soft_ncut", 0.3, {"intensity_sigma": 0.3}),
-    ("reconstruction", 10.0, {}),
+    ("reconstruction", 5.0, {}),
 )
 """The sum that it is trained with."""
 
