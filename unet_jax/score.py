@@ -22,7 +22,7 @@ from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.table import results_table
 from unet_jax.segment import PredictFn, Segmenter
 from unet_jax.training.loss_terms import reads_labels
-from unet_jax.unsupervised.naming import name_clusters
+from unet_jax.unsupervised.naming import Naming, Segmented
 from unet_jax.workdir import check_same_data, read_finished_record
 
 
@@ -177,6 +177,10 @@ def _draw(
     write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
 
 
+CUT = "soft_ncut"
+"""The loss whose weights clusters are merged with."""
+
+
 def _with_named_clusters(
     workdir: pathlib.Path, run: TrainedRun, train: Source
 ) -> Segmenter:
@@ -184,14 +188,26 @@ def _with_named_clusters(
     class_names, predict_fn = tuple(run.config.data.class_names), run.predict_fn
     plain = predict_fn.of_clusters()
 
-    def segmented() -> Iterator[tuple[np.ndarray, Case]]:
+    # Intensities as the network saw them, on the grid of the labels.
+    scaling = dataclasses.replace(
+        run.preprocessing, crop_nonzero=False, spacing=None, size=None
+    )
+
+    def segmented() -> Iterator[Segmented]:
         for index in range(len(train)):
             case = train[index]
-            yield plain(case.image, case.spacing, reference=case.reference), case
+            clusters = plain(case.image, case.spacing, reference=case.reference)
+            image, _ = scaling.apply(case.image, None, reference=case.reference)
+            assert case.label is not None, "training cases have labels"
+            yield Segmented(clusters, image, case.label)
 
-    groups = name_clusters(
-        segmented(), num_clusters=plain.num_classes, num_classes=len(class_names)
+    naming = Naming(
+        num_clusters=plain.num_classes,
+        num_classes=len(class_names),
+        slice_axis=run.config.data.slice_axis,
+        weights=next((how for name, _, how in run.config.loss if name == CUT), {}),
     )
+    groups = naming.groups(segmented())
     with atomic_path(workdir / "clusters.json") as temporary:
         found = {"checkpoint_step": run.step, "clusters_of_class": groups}
         temporary.write_text(json.dumps(found) + "\n")

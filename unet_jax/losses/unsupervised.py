@@ -88,6 +88,53 @@ def soft_ncut_loss(
     return p.shape[1] - jnp.sum(inside / jnp.maximum(to_all, least), axis=1)
 
 
+@functools.partial(
+    jax.jit, static_argnames=("intensity_sigma", "spatial_sigma", "radius")
+)
+def cluster_affinities(
+    *,
+    probabilities: Float[ArrayLike, "batch *spatial classes"],
+    images: Float[ArrayLike, "batch *image"],
+    intensity_sigma: float = 0.2,
+    spatial_sigma: float = 4.0,
+    radius: float = 5.0,
+) -> Float[Array, "classes classes"]:
+    r"""Affinity between each two clusters, added over a batch.
+
+    .. math:: A_{kl} = \sum_u p_{uk} \sum_v w_{uv} p_{vl}
+
+    with w as in `soft_ncut_loss`. The normalised cut of any groups of clusters follows
+    from A alone, so that clusters can be merged by the loss that they were learnt with.
+
+    Args:
+        probabilities: of each cluster, or 0 and 1; a pixel of zeros counts for nothing.
+        images: what the network saw.
+        intensity_sigma: in units of the images.
+        spatial_sigma: pixels.
+        radius: pixels.
+
+    Returns:
+        A symmetric matrix.
+
+    Source:
+        Shi and Malik: Normalized Cuts and Image Segmentation (TPAMI 2000), eq. 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> images = jnp.array([[[0.0], [0.0], [9.0]]])
+        >>> clusters = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+        >>> cluster_affinities(probabilities=clusters, images=images).round(2)
+        Array([[3.88, 0.  ],
+               [0.  , 1.  ]], dtype=float32)
+    """
+    p = jnp.moveaxis(at_least_float32(probabilities), -1, 1)
+    weights = (float(intensity_sigma), float(spatial_sigma), float(radius))
+    near, _ = _affinity_product(
+        p, jnp.moveaxis(at_least_float32(images), -1, 1), weights
+    )
+    return jnp.einsum("bk...,bl...->kl", p, near)
+
+
 def reconstruction_loss(
     *,
     reconstruction: Float[ArrayLike, "batch *spatial channels"],
