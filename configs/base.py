@@ -147,9 +147,7 @@ def get_config() -> ConfigDict:
 
     config.compare = compare = ConfigDict()
     compare.methods = ()  # may change: names of docs/classical.md; () = every one
-    compare.w_net_steps = (
-        1000  # may change: updates of the W-Net that is trained for it
-    )
+    compare.w_net_steps = 1000  # may change: updates of the W-Net trained for it
     compare.parameters = ()  # may change: ((method, {name: value}), ...), not fitted
 
     config.log = log = ConfigDict()

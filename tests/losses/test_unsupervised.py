@@ -135,6 +135,7 @@ def test_every_weight_changes_the_value(option):
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_images_get_no_gradient_and_extremes_a_finite_one():
     logits, images = _example((6, 5))
 

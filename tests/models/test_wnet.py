@@ -20,6 +20,7 @@ def _count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 13, 10, 1), (1, 6, 7, 5, 2)])
 def test_clusters_for_every_pixel_and_the_image_again(shape):
     network = _wnet()

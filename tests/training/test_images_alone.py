@@ -185,6 +185,7 @@ def test_what_a_crop_leaves_out_is_background_whatever_cluster_0_is(finished):
     assert not labels[:, 50:].any()
 
 
+@pytest.mark.slow
 def test_validation_is_the_weighted_sum_of_the_terms():
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(2, 16, 16, 1)).astype(np.float32) for _ in range(2)]

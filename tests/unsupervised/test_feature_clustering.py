@@ -155,6 +155,7 @@ def test_sizes_share_one_program_and_large_images_are_shrunk():
     assert train_on_tiles._cache_size() == before
 
 
+@pytest.mark.slow
 def test_tiles_leave_no_seams():
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(100, 150, 1)).astype(np.float32)

@@ -78,9 +78,7 @@ def test_as_many_clusters_as_classes_are_permuted():
 
 @pytest.mark.parametrize("shape", [(8, 90), (8, 90, 3)])
 def test_more_clusters_are_merged_without_labels_and_then_matched(shape):
-    columns = np.broadcast_to(
-        np.arange(90).reshape(1, 90, *[1] * (len(shape) - 2)), shape
-    )
+    columns = np.indices(shape)[1]
     clusters = (columns // 15) % 4  # 0 1 2 3 0 1
     # 1 and 2 look alike; the labels would have 2 and 3 together.
     values = [-3.0, 0.0, 0.1, 3.0]

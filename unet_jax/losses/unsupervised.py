@@ -123,9 +123,9 @@ def cluster_affinities(
         >>> import jax.numpy as jnp
         >>> images = jnp.array([[[0.0], [0.0], [9.0]]])
         >>> clusters = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
-        >>> cluster_affinities(probabilities=clusters, images=images).round(2)
-        Array([[3.88, 0.  ],
-               [0.  , 1.  ]], dtype=float32)
+        >>> cluster_affinities(probabilities=clusters, images=images).round(0)
+        Array([[4., 0.],
+               [0., 1.]], dtype=float32)
     """
     p = jnp.moveaxis(at_least_float32(probabilities), -1, 1)
     weights = (float(intensity_sigma), float(spatial_sigma), float(radius))
