@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
     model.convolutions_per_stage = config_dict.placeholder(object)  # int, or one each
     model.kernel_sizes = config_dict.placeholder(tuple)  # one a stage; None = 3
     model.strides = config_dict.placeholder(tuple)  # one between stages; None = 2
+    model.clusters = config_dict.placeholder(int)  # of "wnet"; None = one a class
     model.base_features = 16  # of "unet": channels of its finest stage
     model.max_features = 256  # of "unet": channels that no stage exceeds
     model.block = config_dict.placeholder(str)  # "plain", "residual"
@@ -160,6 +161,7 @@ def get_config() -> ConfigDict:
 
     config.compare = compare = ConfigDict()
     compare.methods = ()  # may change: names of docs/classical.md; () = every one
+    compare.w_net_steps = 1000  # may change: updates of the W-Net trained for it
     compare.parameters = ()  # may change: ((method, {name: value}), ...), not fitted
 
     config.log = log = ConfigDict()

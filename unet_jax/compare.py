@@ -1,11 +1,11 @@
 """Every method on the same test cases, in one table."""
 
 import dataclasses
-import inspect
+import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,10 @@ from unet_jax.experiment import TrainedRun, load_run, open_dataset
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
 from unet_jax.report.histogram import histogram_figure
 from unet_jax.report.overlay import write_figure
-from unet_jax.segment import Reference
+from unet_jax.score import held_out_losses
+from unet_jax.unsupervised.matching import named_by_label
+from unet_jax.unsupervised.methods import feature_clusters, fit_feature_clustering
+from unet_jax.w_net_run import train_w_net
 from unet_jax.workdir import check_same_data, read_finished_record
 
 if TYPE_CHECKING:
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 NETWORK = "network"
 """The name of the trained network among ``compare.methods``."""
+
+W_NET = "w_net"
+CLUSTERING, CLUSTERING_MATCHED = "feature_clustering", "feature_clustering_matched"
+UNSUPERVISED = (W_NET, CLUSTERING, CLUSTERING_MATCHED)
+"""Networks that learn from images alone."""
 
 FITTED, MATCHED = "fitted on training", "oracle-matched"
 """Blocks of the table. The segments of an oracle-matched method are named with the
@@ -70,8 +78,8 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
     names = method_names(run.config.compare.methods)
     dataset = open_dataset(run.config, workdir)
     check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
-    train, test = dataset.source("train"), dataset.source("test")
-    samples = _samples(train)
+    sources = {split: dataset.source(split) for split in ("train", "test")}
+    samples = _samples(sources["train"])
     _check_given(run.config, samples)
     rows: list[dict[str, Any]] = []
     pictures: list[np.ndarray | None] = []
@@ -79,9 +87,9 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
         print(f"[{number}/{len(names)}] {name} ...", flush=True)
         began = time.perf_counter()
         try:
-            ready = _make(name, run, samples)
+            ready = _make(name, run, samples, workdir)
             fitted = time.perf_counter() - began
-            row, picture = _score(ready, run.config, test)
+            row, picture = _score(ready, run.config, sources)
             row = {"method": name, "fit_seconds": round(fitted, 3), **row}
         except Exception as error:  # one method's fault is not that of the others
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -90,7 +98,7 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
         rows.append(row)
         pictures.append(picture)
     results = {"class_names": list(run.config.data.class_names), "methods": rows}
-    _write(workdir, results, test[0], pictures, run.config)
+    _write(workdir, results, sources["test"][0], pictures, run.config)
     figure = _histogram(results, samples, run.config)
     write_figure(workdir / "figures" / "histogram.png", figure)
     print(f"table: {workdir / 'comparison.md'}, figures: {workdir / 'figures'}")
@@ -109,7 +117,7 @@ def method_names(wanted: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: an unknown name.
     """
-    known = (*METHODS, NETWORK)
+    known = (*METHODS, *UNSUPERVISED, NETWORK)
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise InputError(
@@ -158,51 +166,68 @@ def _samples(source: Source) -> list[Sample]:
     ]
 
 
-def _make(name: str, run: TrainedRun, samples: list[Sample]) -> Ready:
+def _make(
+    name: str, run: TrainedRun, samples: list[Sample], workdir: pathlib.Path
+) -> Ready:
     """Fit one method on the training split."""
     config = run.config
+    shared = {"num_classes": len(config.data.class_names), "seed": config.seed}
     if name == NETWORK:
         return Ready(run.predict_fn, {"checkpoint_step": run.step})
-    fitted = fit_method(
-        name,
-        samples,
-        num_classes=len(config.data.class_names),
-        seed=config.seed,
-        parameters=dict(config.compare.parameters).get(name),
-    )
+    if name == W_NET:
+        return Ready(*train_w_net(config, workdir))
+    axis = config.data.slice_axis
+    if name == CLUSTERING:
+        return Ready(*fit_feature_clustering(samples, slice_axis=axis, **shared))
+    if name == CLUSTERING_MATCHED:
+        return Ready(*feature_clusters(slice_axis=axis, **shared), block=MATCHED)
+    parameters = dict(config.compare.parameters).get(name)
+    fitted = fit_method(name, samples, parameters=parameters, **shared)
     return Ready(fitted.predict_fn, fitted.chosen)
 
 
 def _score(
-    ready: Ready, config: ConfigDict, source: Source
+    ready: Ready, config: ConfigDict, sources: dict[str, Source]
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Score a fitted method; return its row and its labels of the first case."""
     kept: list[np.ndarray] = []
     seconds: list[float] = []
+    current: list[Case] = []
+    num_classes = len(config.data.class_names)
 
+    def cases() -> Iterator[Case]:
+        for index in range(len(sources["test"])):
+            current[:] = [sources["test"][index]]
+            yield current[0]
+
+    # It takes what the method takes: the scorer looks for its keywords.
+    @functools.wraps(ready.predict_fn, updated=())
     def timed(
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        reference: Reference = None,
+        image: np.ndarray, spacing: tuple[float, ...] | None, **options: Any
     ) -> np.ndarray:
-        options = _options(ready.predict_fn, reference)
         if not seconds:
             # Whatever is compiled is compiled here, on a small piece.
-            ready.predict_fn(_corner(image), spacing, **options)
+            whole = {k: v for k, v in options.items() if k != "probabilities"}
+            ready.predict_fn(_corner(image), spacing, **whole)
         began = time.perf_counter()
         labels = ready.predict_fn(image, spacing, **options)
         seconds.append(time.perf_counter() - began)
+        if ready.block == MATCHED:
+            truth = current[0].label
+            assert truth is not None, "test cases have labels"
+            labels = named_by_label(labels, truth, num_classes=num_classes)
         if not kept:
             kept.append(labels)
         return labels
 
-    data = config.data
     results = evaluate(
         timed,
-        (source[index] for index in range(len(source))),
-        class_names=tuple(data.class_names),
-        include_background=data.include_background,
+        cases(),
+        class_names=tuple(config.data.class_names),
+        include_background=config.data.include_background,
+        metrics=tuple(config.eval.metrics),
+        surface=config.eval.surface,
+        losses=held_out_losses(config, sources),
         tolerance_mm=config.eval.tolerance_mm,
         tolerance_px=config.eval.tolerance_px,
     )
@@ -220,12 +245,6 @@ _PIECE = 64
 
 _SHOWN = ("mean", "ci95", "ci95_note", "per_class", "per_case", "n_cases", "n_groups")
 """What a row keeps of its results."""
-
-
-def _options(predict_fn: Callable[..., np.ndarray], reference: Reference) -> Any:
-    """Give the intensities of the whole scan to a method that asks for them."""
-    asks = "reference" in inspect.signature(predict_fn).parameters
-    return {"reference": reference} if asks and reference is not None else {}
 
 
 def _corner(image: np.ndarray) -> np.ndarray:

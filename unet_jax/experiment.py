@@ -23,9 +23,11 @@ from unet_jax.errors import InputError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.presets import create_model
 from unet_jax.models.unet import UNet, margin, total_stride
+from unet_jax.models.wnet import WNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.compilation import use_compilation_cache
+from unet_jax.training.loss_terms import reads_labels
 from unet_jax.training.optimizer import create_optimizer, create_schedule
 from unet_jax.workdir import as_tuples, read_finished_record
 
@@ -171,14 +173,16 @@ def create_prepared_cases(
     axis = stack_axis(preprocessing, source[0].image.ndim - 1)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
-        assert case.label is not None, "PreparedCases refuses cases without one"
         image, inverse = preprocessing.apply(
             case.image,
             case.spacing,
             name=f"case {case.id}",
             reference=case.reference,
         )
-        label = apply_label(case.label, inverse)
+        if case.label is None:  # of images alone: nothing reads what stands here
+            label = np.zeros(image.shape[:-1], np.int8)
+        else:
+            label = apply_label(case.label, inverse)
         if axis is not None:
             image, label = np.moveaxis(image, axis, 0), np.moveaxis(label, axis, 0)
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
@@ -192,11 +196,36 @@ def create_prepared_cases(
         cache_bytes=int(config.data.cache_gib * 2**30),
         seed=config.seed,
         store=store,
+        labelled=reads_labels(config.loss),
         num_threads=config.data.num_threads,
     )
 
 
-def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet:
+_NOT_THE_NETWORKS = (
+    "name",
+    "head",
+    "dtype",
+    "base_features",
+    "max_features",
+    "clusters",
+)
+"""Keys of ``model`` that are no attributes of a network."""
+
+
+def _channels(config: ConfigDict) -> int:
+    """Channels of the scores: classes, or the clusters of a W-Net."""
+    classes, clusters = len(config.data.class_names), config.model.get("clusters")
+    if clusters is None:
+        return classes
+    if config.model.name != "wnet" or clusters < classes:
+        raise InputError(
+            f"model.clusters: found {clusters} with model.name={config.model.name!r}; "
+            f"expected None, or with 'wnet' at least {classes}, the number of classes"
+        )
+    return int(clusters)
+
+
+def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
     """Build the network of a config.
 
     Args:
@@ -212,14 +241,14 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet:
     options = {
         key: value
         for key, value in config.model.items()
-        if key not in ("name", "head", "dtype", "base_features", "max_features")
+        if key not in _NOT_THE_NETWORKS
     }
     size = tuple(config.train.patch_size)
     patch = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
     try:
         network = create_model(
             name=config.model.name,
-            num_classes=len(config.data.class_names),
+            num_classes=_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
             **options,
@@ -309,20 +338,22 @@ def create_predict_fn_maker(
     )
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
     axes = len(config.train.patch_size)
+    lost, multiple = None, None
+    # A W-Net makes the whole image again, so it has no U-Net without padding.
+    if isinstance(network, UNet) and network.padding == "VALID":
+        lost, multiple = margin(network, axes), total_stride(network, axes)
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
         return make_predict_fn(
             forward,
             variables,
             preprocessing,
-            num_classes=len(config.data.class_names),
+            num_classes=_channels(config),
             patch_size=tuple(config.train.patch_size),
             overlap=overlap,
             window_batch=_window_batch(config),
-            margin=margin(network, axes),
-            multiple=total_stride(network, axes)
-            if network.padding == "VALID"
-            else None,
+            margin=lost,
+            multiple=multiple,
         )
 
     return with_variables
@@ -339,7 +370,7 @@ def _window_batch(config: ConfigDict) -> int:
         # There a 3-D convolution first copies 27 neighbours of each voxel and channel,
         # and several windows at once are no faster.
         return 1
-    fitting = _BATCH_BYTES // (4 * math.prod(patch) * len(config.data.class_names))
+    fitting = _BATCH_BYTES // (4 * math.prod(patch) * _channels(config))
     return max(1, min(config.eval.window_batch, fitting))
 
 
@@ -398,7 +429,27 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
     predict_fn = dataclasses.replace(predict_fn, steps=steps)
+    predict_fn = predict_fn.named(read_clusters_of_classes(workdir))
     return TrainedRun(config, preprocessing, step, predict_fn)
+
+
+def read_clusters_of_classes(
+    workdir: pathlib.Path,
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return which clusters are which class, for a run that learnt from images alone.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        For each class its clusters, as matched on the training split; None where
+        nothing was matched: a run with labels, or one that is not finished.
+    """
+    path = workdir / "clusters.json"
+    if not path.exists():
+        return None
+    groups = json.loads(path.read_text())["clusters_of_class"]
+    return tuple(tuple(group) for group in groups)
 
 
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:

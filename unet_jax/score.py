@@ -25,7 +25,8 @@ from unet_jax.report.reliability import reliability_figure
 from unet_jax.report.table import results_table
 from unet_jax.segment import PredictFn, Segmenter
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
-from unet_jax.training.loss_terms import needs_shares
+from unet_jax.training.loss_terms import needs_shares, reads_labels
+from unet_jax.unsupervised.naming import Naming, Segmented
 from unet_jax.workdir import check_same_data, read_finished_record
 
 
@@ -63,6 +64,8 @@ def score_run(
     if sources is None:
         sources = _sources(run, workdir)
     predict_fn = run.predict_fn
+    if not reads_labels(run.config.loss):
+        predict_fn = _with_named_clusters(workdir, run, sources["train"])
     if run.config.eval.postprocess == "auto":
         predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
     print(f"test split with the checkpoint of step {run.step}:")
@@ -117,10 +120,18 @@ def _sources(run: TrainedRun, workdir: pathlib.Path) -> Mapping[str, Source]:
     return {split: dataset.source(split) for split in SPLITS}
 
 
-def _held_out_losses(
+def held_out_losses(
     config: ConfigDict, sources: Mapping[str, Source]
 ) -> dict[str, HeldOutLoss]:
-    """Make the losses that are metrics; those weighted by class count the training."""
+    """Make the losses that are metrics; those weighted by class count the training.
+
+    Args:
+        config: the resolved config.
+        sources: the cases of each split; only "train" is read, where shares count.
+
+    Returns:
+        A loss for each ``loss/<name>`` among ``eval.metrics``.
+    """
     spec = held_out_spec(config.eval.metrics, config.loss)
     shares = None
     if needs_shares(spec):
@@ -136,7 +147,7 @@ def _score(
     folder: pathlib.Path,
 ) -> dict[str, Any]:
     """Score the test split, write its label maps and pictures, print the table."""
-    source, losses = sources["test"], _held_out_losses(config, sources)
+    source, losses = sources["test"], held_out_losses(config, sources)
     class_names = tuple(config.data.class_names)
     current: list[Case] = []
 
@@ -208,6 +219,48 @@ def _draw(
         title=case.id,
     )
     write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
+
+
+CUT = "soft_ncut"
+"""The loss whose weights clusters are merged with."""
+
+
+def _with_named_clusters(
+    workdir: pathlib.Path, run: TrainedRun, train: Source
+) -> Segmenter:
+    """Match the clusters of a network that saw no label with the training labels."""
+    class_names, predict_fn = tuple(run.config.data.class_names), run.predict_fn
+    plain = predict_fn.of_clusters()
+
+    # Intensities as the network saw them, on the grid of the labels.
+    scaling = dataclasses.replace(
+        run.preprocessing, crop_nonzero=False, spacing=None, size=None
+    )
+
+    def segmented() -> Iterator[Segmented]:
+        for index in range(len(train)):
+            case = train[index]
+            clusters = plain(case.image, case.spacing, reference=case.reference)
+            image, _ = scaling.apply(case.image, None, reference=case.reference)
+            assert case.label is not None, "training cases have labels"
+            yield Segmented(clusters, image, case.label)
+
+    naming = Naming(
+        num_clusters=plain.num_classes,
+        num_classes=len(class_names),
+        slice_axis=run.config.data.slice_axis,
+        weights=next((how for name, _, how in run.config.loss if name == CUT), {}),
+    )
+    groups = naming.groups(segmented())
+    with atomic_path(workdir / "clusters.json") as temporary:
+        found = {"checkpoint_step": run.step, "clusters_of_class": groups}
+        temporary.write_text(json.dumps(found) + "\n")
+    named = ", ".join(
+        f"{name} {' '.join(map(str, group))}"
+        for name, group in zip(class_names, groups, strict=True)
+    )
+    print(f"clusters of each class, matched on the training split: {named}")
+    return predict_fn.named(groups)
 
 
 def _with_chosen_steps(

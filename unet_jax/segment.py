@@ -134,6 +134,8 @@ class Member:
         multiple: number that windows start at multiples of, an axis.
         overlap: share of a window that its neighbour covers too.
         window_batch: windows in one pass of the network.
+        groups: the channels of each class, where these are clusters that were named;
+            None where channel i is class i.
     """
 
     forward: Callable[[dict[str, Any], np.ndarray], jax.Array]
@@ -145,6 +147,12 @@ class Member:
     multiple: tuple[int, ...]
     overlap: float
     window_batch: int
+    groups: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the probabilities."""
+        return self.num_classes if self.groups is None else len(self.groups)
 
     def band_axis(self, shape: Sequence[int]) -> int:
         """Choose the axis along which the scores of a band take the least memory.
@@ -197,19 +205,22 @@ class Member:
             scores = np.asarray(self.forward(self.variables, windows))
             if squeezed is not None:
                 scores = np.expand_dims(scores, 1 + squeezed)
+            if self.groups is not None:
+                sums = [scores[..., list(group)].sum(-1) for group in self.groups]
+                scores = np.stack(sums, axis=-1)
             return np.moveaxis(scores, 1 + axis, 1)
 
         bands = stream_bands(
             forward,
             prepared.transpose(first(range(prepared.ndim))),
             window=first(window),
-            num_classes=self.num_classes,
+            num_classes=self.classes,
             overlap=self.overlap,
             batch_size=self.window_batch,
             margin=first(margin),
             multiple=first(multiple),
         )
-        return inverse.planes(bands, axis=axis, num_classes=self.num_classes)
+        return inverse.planes(bands, axis=axis, num_classes=self.classes)
 
     def _windows(
         self, axes: int
@@ -247,7 +258,29 @@ class Segmenter:
     @property
     def num_classes(self) -> int:
         """Number of classes, background included."""
-        return self.members[0].num_classes
+        return self.members[0].classes
+
+    def named(self, groups: tuple[tuple[int, ...], ...] | None) -> "Segmenter":
+        """Return one whose classes are these groups of channels; None for channels."""
+        members = (dataclasses.replace(one, groups=groups) for one in self.members)
+        return dataclasses.replace(self, members=tuple(members))
+
+    def of_clusters(self) -> "Segmenter":
+        """Return one that gives the channels themselves, of every pixel.
+
+        Else what a crop leaves out would be channel 0, whatever that has learnt.
+        """
+        members = (
+            dataclasses.replace(
+                one,
+                groups=None,
+                preprocessing=dataclasses.replace(
+                    one.preprocessing, crop_nonzero=False
+                ),
+            )
+            for one in self.members
+        )
+        return Segmenter(tuple(members))
 
     def __call__(
         self,

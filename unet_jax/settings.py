@@ -175,6 +175,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "eval.train_images": (1, _MANY),
     "model.deep_supervision": (0, 9),
     "model.base_features": (1, _MANY),
+    "model.clusters": (2, 65536),
     "model.max_features": (1, _MANY),
     "train.max_patch": (8, _MANY),
     "eval.overlap": (0, 0.99),
@@ -182,6 +183,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "eval.window_batch": (1, _MANY),
     "eval.tolerance_mm": (0, _MANY),
     "eval.tolerance_px": (0, _MANY),
+    "compare.w_net_steps": (1, _MANY),
     "log.every_steps": (1, _MANY),
     "log.overlays": (0, _MANY),
 }

@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case, Source
+from unet_jax.data.images_alone import ImagesAlone
 from unet_jax.data.pipeline import TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.shares import class_shares
@@ -42,10 +44,12 @@ from unet_jax.settings import check_config, complete_config, resolve_source
 from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
+from unet_jax.training.images_alone import check_losses_of_images, make_validation
 from unet_jax.training.loss_terms import (
     LossTerm,
     create_loss_terms,
     needs_shares,
+    reads_labels,
 )
 from unet_jax.training.pace import ClockPace, Pace, StepPace
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
@@ -97,6 +101,13 @@ def train_and_evaluate(
     create_held_out_losses(
         held_out_spec(config.eval.metrics, config.loss), head=config.model.head
     )
+    check_losses_of_images(
+        config.loss,
+        model=config.model.name,
+        padding=config.model.padding,
+        deep_supervision=config.model.deep_supervision,
+        foreground_oversampling=config.data.foreground_oversampling,
+    )
     create_augmentation(config)
     read_steps(workdir, config.eval.postprocess)
     record = read_record(workdir)
@@ -118,13 +129,17 @@ def train_and_evaluate(
         dataset = open_dataset(config, workdir)
     _check_profile(profile, config.train.steps)
     sources = {split: dataset.source(split) for split in SPLITS}
-    loss_terms = _create_loss_terms(config, sources["train"])
+    seen = dict(sources)
+    if not reads_labels(config.loss):
+        # Up to the last checkpoint nothing has a label to read.
+        seen = {split: ImagesAlone(source) for split, source in sources.items()}
+    loss_terms = _create_loss_terms(config, seen["train"])
     step_function = _create_step(config, optimizer, loss_terms)
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
     else:
-        preprocessing = fit_preprocessing(config, sources["train"])
+        preprocessing = fit_preprocessing(config, seen["train"])
     write_record(
         workdir,
         make_record(
@@ -133,14 +148,13 @@ def train_and_evaluate(
             dataset=dataset.fingerprint,
         ),
     )
-    batches = _create_batches(config, sources["train"], preprocessing, workdir)
-    train_sample = _sample(sources["train"], config.eval.train_images, preprocessing)
+    batches = _create_batches(config, seen["train"], preprocessing, workdir)
 
     # ---- State: from the last checkpoint, from another run, or new ----
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = _create_state(config, optimizer, preprocessing)
     first_step = checkpoints.latest_step() or 0
-    best = {"dice": None, "step": None, "evaluations_since": 0, "stopped": False}
+    best = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
     if first_step:
         state, place, best = checkpoints.restore(None, state)
         batches.set_state(place)
@@ -164,11 +178,11 @@ def train_and_evaluate(
             step_cost=step_cost(compiled),
             splits={
                 name: class_shares(source, tuple(config.data.class_names))
-                for name, source in sources.items()
+                for name, source in seen.items()
             },
         )
     )
-    make_predict_fn = create_predict_fn_maker(config, preprocessing, validation=True)
+    validate = _create_validation(config, preprocessing, seen, loss_terms, workdir)
 
     # ---- The loop ----
     with (
@@ -179,6 +193,7 @@ def train_and_evaluate(
             pace.total_steps,
             images_per_step=config.train.batch_size,
             initial=first_step,
+            score_name="val Dice" if reads_labels(config.loss) else "minus val loss",
         ) as progress,
     ):
         window = MetricWindow(config.train.batch_size)
@@ -197,24 +212,25 @@ def train_and_evaluate(
             if not evaluates:
                 continue
             paused = time.monotonic()
-            predict_fn = make_predict_fn(state.eval_variables)
-            train_scores = _validate(config, predict_fn, train_sample)
-            scores = _validate(config, predict_fn, sources["validation"])
-            writer.write(step, "train", train_scores)
-            writer.write(step, "val", scores)
+            rows = validate(state.eval_variables)
+            for split, scores in rows.items():
+                writer.write(step, split, scores)
             writer.flush()
-            best = _updated(best, step, scores["dice"], config)
+            # Without labels it is the loss that chooses, and never Dice.
+            values = rows["val"]
+            score = values["dice"] if "dice" in values else -values["loss"]
+            best = _updated(best, step, score, config)
             checkpoints.save(
                 step,
                 state,
                 iterator_state=batches.get_state(),
                 record={**best, **pace.record()},
-                score=scores["dice"],
+                score=score,
             )
             pace.validated(time.monotonic() - paused)
             progress.paused(time.monotonic() - paused)
-            progress.update(step, score=scores["dice"])
-            progress.write(_validation_line(step, train_scores, scores, best))
+            progress.update(step, score=score)
+            progress.write(_validation_line(step, rows, best))
             window.restart_clock()
             if last or best["stopped"]:
                 break
@@ -288,8 +304,10 @@ def _create_batches(
     source: Source,
     preprocessing: Preprocessing,
     workdir: pathlib.Path,
+    *,
+    whole: bool = False,
 ) -> TrainIterator:
-    """Start the input pipeline of this process."""
+    """Start the input pipeline of this process, of its part or the whole batches."""
     store = workdir / "prepared" / str(jax.process_index())
     return make_train_iterator(
         create_prepared_cases(config, source, preprocessing, store),
@@ -297,8 +315,8 @@ def _create_batches(
         global_batch_size=config.train.batch_size,
         patch_size=tuple(config.train.patch_size),
         foreground_oversampling=config.data.foreground_oversampling,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=0 if whole else jax.process_index(),
+        process_count=1 if whole else jax.process_count(),
         num_threads=config.data.num_threads,
         prefetch_batches=config.data.prefetch_batches,
     )
@@ -398,6 +416,34 @@ def _trace(profile: tuple[int, int] | None, step: int, workdir: pathlib.Path) ->
         print(f"profile of steps {profile[0]} to {profile[1]}: {workdir / 'profile'}")
 
 
+def _create_validation(
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    sources: dict[str, Source],
+    loss_terms: tuple[LossTerm, ...],
+    workdir: pathlib.Path,
+) -> Callable[[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Build ``variables -> {split: scores}``: Dice, or of images alone the loss."""
+    if reads_labels(config.loss):
+        maker = create_predict_fn_maker(config, preprocessing, validation=True)
+        sample = _sample(sources["train"], config.eval.train_images, preprocessing)
+        return lambda variables: {
+            "train": _validate(config, maker(variables), sample),
+            "val": _validate(config, maker(variables), sources["validation"]),
+        }
+    count = -(-config.eval.train_images // config.train.batch_size)
+    folder = workdir / "validation"
+    # The same crops in every process: they have to agree on the best step.
+    crops = _create_batches(
+        config, sources["validation"], preprocessing, folder, whole=True
+    )
+    with contextlib.closing(crops):
+        images = [batch["image"] for batch in itertools.islice(crops, count)]
+    network = create_network(config, axis_name=None)
+    validate = make_validation(network, loss_terms, images)
+    return lambda variables: {"val": validate(variables)}
+
+
 def _validate(
     config: ConfigDict, predict_fn: PredictFn, cases: Source | list[Case]
 ) -> dict[str, float]:
@@ -416,11 +462,11 @@ def _validate(
 
 
 def _updated(
-    best: dict[str, Any], step: int, dice: float, config: ConfigDict
+    best: dict[str, Any], step: int, score: float, config: ConfigDict
 ) -> dict[str, Any]:
     """Return the best-score record after a validation; a NaN is never better."""
-    if math.isfinite(dice) and (best["dice"] is None or dice > best["dice"]):
-        return {"dice": dice, "step": step, "evaluations_since": 0, "stopped": False}
+    if math.isfinite(score) and (best["score"] is None or score > best["score"]):
+        return {"score": score, "step": step, "evaluations_since": 0, "stopped": False}
     since = best["evaluations_since"] + 1
     patience = config.train.early_stopping_patience
     stopped = patience > 0 and since >= patience
@@ -428,23 +474,23 @@ def _updated(
 
 
 def _validation_line(
-    step: int,
-    train: dict[str, float],
-    validation: dict[str, float],
-    best: dict[str, Any],
+    step: int, rows: dict[str, dict[str, float]], best: dict[str, Any]
 ) -> str:
     """Write one line for the log."""
-    classes = ", ".join(
-        f"{key.removeprefix('dice/')} {value:.3f}"
+    validation = rows["val"]
+    parts = ", ".join(
+        f"{key.removeprefix('dice/').removesuffix('_loss')} {value:.3f}"
         for key, value in validation.items()
-        if key != "dice"
+        if key not in ("dice", "loss")
     )
     note = " (best)" if best["step"] == step else ""
     if best["stopped"]:
         note = f"; no better for {best['evaluations_since']} validations: stopping"
+    if "dice" not in validation:
+        return f"step {step}: validation loss {validation['loss']:.4f}{note} [{parts}]"
     return (
-        f"step {step}: Dice train {train['dice']:.4f}, validation "
-        f"{validation['dice']:.4f}{note} [{classes}]"
+        f"step {step}: Dice train {rows['train']['dice']:.4f}, validation "
+        f"{validation['dice']:.4f}{note} [{parts}]"
     )
 
 

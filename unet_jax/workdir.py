@@ -34,6 +34,7 @@ MAY_CHANGE = frozenset(
         "log.overlays",
         "compare.methods",
         "compare.parameters",
+        "compare.w_net_steps",
         "compilation_cache_dir",
     }
 )

@@ -460,6 +460,18 @@ def test_the_sample_is_bounded_fair_and_repeatable():
     np.testing.assert_allclose(shares, np.array([40] + [400] * 5) / 2040, atol=0.05)
 
 
+def test_percentiles_without_labels_are_those_of_what_is_not_air():
+    values = np.zeros((4, 5, 6, 1))
+    values[1:] = np.random.default_rng(0).normal(100, 20, (3, 5, 6, 1))
+    marked = (values[..., 0] != 0).astype(int)
+    with_labels, without = (
+        _fit([Case("a", values, label, None, "a")], intensity="percentile")
+        for label in (marked, None)
+    )
+    assert with_labels.statistics == without.statistics
+    assert with_labels.statistics[0].lower > 20
+
+
 def test_fit_refuses_what_does_not_go_together():
     text = r"channels: 1 in case case0, 2 in case case1; expected the same"
     with pytest.raises(InputError, match=text):

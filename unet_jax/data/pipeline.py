@@ -62,6 +62,8 @@ class PreparedCases:
         store: folder for the cases that do not fit; made when it is needed, emptied
             first. None prepares such cases anew each time.
         seed: chooses the stored coordinates.
+        labelled: refuse a case without a label. Of images alone the label that
+            ``prepare`` gives stands for nothing, and no crop is centred on it.
         num_threads: threads that count the slices.
         coordinates_limit: the most stored pixels a class and example.
 
@@ -80,6 +82,7 @@ class PreparedCases:
         cache_bytes: int,
         seed: int,
         store: pathlib.Path | None = None,
+        labelled: bool = True,
         num_threads: int = 1,
         coordinates_limit: int = 1000,
     ):
@@ -95,6 +98,7 @@ class PreparedCases:
         self._seed = seed
         self._coordinates_limit = coordinates_limit
         self._store = store
+        self._labelled = labelled
         self._stored: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if store is not None and store.exists():
             shutil.rmtree(store)  # of a run that was killed
@@ -201,7 +205,7 @@ class PreparedCases:
     def _load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Read and prepare one case, and refuse what no example can be drawn from."""
         case = self._source[number]
-        if case.label is None:
+        if self._labelled and case.label is None:
             raise InputError(f"Case {case.id!r} has no label; training needs one")
         image, label = self._prepare(case)
         if label.ndim != self._ndim:

@@ -293,9 +293,10 @@ def fit(
         size: (height, width) for pictures; then the spacing counts for nothing.
         crop_nonzero: crop to what is not zero.
         intensity: one of ``INTENSITIES``. "percentile" takes the 0.5 and 99.5
-            percentiles of the labelled foreground (classes above 0), then its mean
-            and deviation when clipped to these; at most a million pixels are kept,
-            drawn from all cases alike and the same ones every time.
+            percentiles of the labelled foreground (classes above 0; of a case without
+            a label, of what is not 0), then its mean and deviation when clipped to
+            these; at most a million pixels are kept, drawn from all cases alike and the
+            same ones every time.
 
     Returns:
         What every image goes through from now on.
@@ -382,10 +383,9 @@ class _Sample:
         self.values: np.ndarray | None = None
 
     def add(self, case: Case) -> None:
-        """Draw from one case; one without a label gives nothing."""
-        if case.label is None:
-            return
-        values = case.image[case.label > 0]
+        """Draw from one case; all that is not air where there is no label."""
+        foreground = (case.image != 0).any(-1) if case.label is None else case.label > 0
+        values = case.image[foreground]
         draws = self.random.random(len(values))
         if self.values is not None:
             draws = np.concatenate([self.draws, draws])

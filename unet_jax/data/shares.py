@@ -15,7 +15,8 @@ class ClassShares:
     Attributes:
         cases: number of cases.
         counted: cases that were read for the shares, spread evenly over the split.
-        shares: share of the pixels that are not ignored, by class name.
+        shares: share of the pixels that are not ignored, by class name; empty where no
+            case that was read has a label.
     """
 
     cases: int
@@ -37,14 +38,18 @@ def class_shares(
         The shares; 0 for a class that no case read has.
     """
     counts = np.zeros(len(class_names), np.int64)
+    labelled_cases = 0
     chosen = np.unique(
         np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
     )
     for index in chosen:
         label = source[int(index)].label
         if label is not None:
+            labelled_cases += 1
             labelled = label[label != IGNORE]
             counts += np.bincount(labelled, minlength=len(class_names))
+    if not labelled_cases:
+        return ClassShares(len(source), len(chosen), {})
     total = max(int(counts.sum()), 1)
     shares = {
         name: float(n / total) for name, n in zip(class_names, counts, strict=True)

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from unet_jax.models.unet import UNet
+from unet_jax.models.wnet import WNet
 
 UNetTiny = functools.partial(UNet, features=(8, 16, 32))
 UNetSmall = functools.partial(UNet, features=(16, 32, 64, 128))
@@ -34,6 +35,9 @@ ResidualEncoder = functools.partial(
 """Residual blocks on the way down as in nnU-Net's ResEnc (Isensee et al. 2024,
 arXiv:2404.09556), and one on the way up."""
 
+WNET_FEATURES = (16, 32, 64)
+"""Channels of each stage of either U-Net of a W-Net, where none are given."""
+
 NAMES = (
     "unet",
     "unet_tiny",
@@ -41,6 +45,7 @@ NAMES = (
     "unet_base",
     "unet_2015",
     "residual_encoder",
+    "wnet",
 )
 """What `create_model` knows; "unet" itself has no features of its own."""
 
@@ -52,7 +57,7 @@ def create_model(
     dtype: str = "float32",
     axis_name: str | None = None,
     **options: Any,
-) -> UNet:
+) -> UNet | WNet:
     """Make the named network.
 
     Args:
@@ -61,7 +66,7 @@ def create_model(
         dtype: compute dtype, ``"float32"`` or ``"bfloat16"``.
         axis_name: mapped axis over which batch norm is synchronised.
         **options: other attributes of ``UNet``, which override the preset's; None
-            leaves the preset's.
+            leaves the preset's. Both U-Nets of a W-Net have them.
 
     Returns:
         The module; ``init`` and ``apply`` are its own.
@@ -86,6 +91,13 @@ def create_model(
             preset = UNet2015
         case "residual_encoder":
             preset = ResidualEncoder
+        case "wnet":
+            return WNet(
+                num_classes=num_classes,
+                unet=functools.partial(UNet, **{"features": WNET_FEATURES, **given}),
+                dtype=jnp.dtype(dtype),
+                axis_name=axis_name,
+            )
         case _:
             raise ValueError(f"Unknown model {name!r}; expected one of {NAMES}")
     return preset(

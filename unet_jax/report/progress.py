@@ -21,6 +21,7 @@ class Progress:
         *,
         images_per_step: int,
         initial: int = 0,
+        score_name: str = "val Dice",
         interval: float = 30.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -31,10 +32,12 @@ class Progress:
             total: steps of the whole run.
             images_per_step: images that one step consumes.
             initial: steps done before, when a run is resumed.
+            score_name: what the validation score is.
             interval: longest time between plain lines, in seconds.
             stream: where to write; standard error by default.
             clock: gives seconds.
         """
+        self._score_name = score_name
         self._total, self._images, self._interval = total, images_per_step, interval
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
@@ -83,7 +86,7 @@ class Progress:
         if loss is not None:
             self._shown["loss"] = f"{loss:.4g}"
         if score is not None:
-            self._shown["val Dice"] = f"{score:.4f}"
+            self._shown[self._score_name] = f"{score:.4f}"
         if self._bar is not None:
             self._bar.total = self._total
             self._bar.set_postfix_str(self._state(now), refresh=False)

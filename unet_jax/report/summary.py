@@ -45,6 +45,8 @@ def run_summary(
 def _split(split: Any) -> str:
     """Write the cases and the share of each class of one split."""
     noun = "case" if split.cases == 1 else "cases"
+    if not split.shares:
+        return f"{split.cases} {noun}: images alone, no label is read"
     shares = ", ".join(f"{name} {100 * s:.1f} %" for name, s in split.shares.items())
     part = "" if split.counted == split.cases else f" (in {split.counted} of them)"
     return f"{split.cases} {noun}: {shares}{part}"

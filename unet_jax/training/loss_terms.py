@@ -17,6 +17,7 @@ from unet_jax.losses import (
     cross_entropy,
     lovasz,
     overlap,
+    unsupervised,
 )
 from unet_jax.losses.targets import Head
 
@@ -50,9 +51,13 @@ NAMES = (
     "cl_dice",
     "unet_weighted_cross_entropy",
 )
-"""Every loss that a config can name."""
+"""Every loss of labels that a config can name."""
 
-_GIVEN = {"logits", "labels", "head", "axis_name", "include_background"}
+WITHOUT_LABELS = ("soft_ncut", "reconstruction")
+"""Every loss of images alone that a config can name."""
+
+_READ = ("logits", "labels", "images", "reconstruction")
+_GIVEN = {*_READ, "head", "axis_name", "include_background"}
 """Arguments that are not the config's to give."""
 
 _SIGMOID_ONLY = {
@@ -67,6 +72,7 @@ _SOFTMAX_ONLY = {
     "cross_entropy": "bce",
     "top_k_cross_entropy": "focal",
     "unet_weighted_cross_entropy": "bce",
+    "soft_ncut": "nothing in its place: clusters exclude each other",
 }
 """Losses of one head, and what to take with the other."""
 
@@ -78,9 +84,11 @@ class LossTerm:
     Attributes:
         name: the name in the config, and in metrics.jsonl.
         weight: its factor in the sum.
-        function: called with ``logits`` and ``labels``.
+        function: called with what it reads.
         kind: what it has a value for.
         pooled: True if the function pools over the batch and needs the axis name.
+        reads: names of its arguments: "logits" and "labels", or "images" instead of
+            labels, and of a W-Net the "reconstruction".
     """
 
     name: str
@@ -88,6 +96,7 @@ class LossTerm:
     function: Callable[..., Array]
     kind: Kind
     pooled: bool
+    reads: tuple[str, ...] = ("logits", "labels")
 
 
 def create_loss_terms(
@@ -129,11 +138,23 @@ def needs_shares(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
     return any(INVERSE_FREQUENCY in parameters.values() for _, _, parameters in spec)
 
 
+def reads_labels(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
+    """Say whether any loss of the config reads a label.
+
+    Args:
+        spec: name, weight and parameters of each summand.
+
+    Returns:
+        False for a run on images alone.
+    """
+    return any(name not in WITHOUT_LABELS for name, _, _ in spec)
+
+
 def loss_function(name: str) -> tuple[Callable[..., Array], Kind]:
     """Return the function of a name, and what it has a value for.
 
     Args:
-        name: one of ``NAMES``.
+        name: one of ``NAMES`` or ``WITHOUT_LABELS``.
 
     Returns:
         Both; "focal" has a value a pixel, and with the sigmoid head a pixel and class.
@@ -184,9 +205,13 @@ def loss_function(name: str) -> tuple[Callable[..., Array], Kind]:
             return cl_dice.cl_dice_loss, "class"
         case "unet_weighted_cross_entropy":
             return boundary.unet_weighted_cross_entropy, "pixel"
+        case "soft_ncut":
+            return unsupervised.soft_ncut_loss, "sample"
+        case "reconstruction":
+            return unsupervised.reconstruction_loss, "sample"
     raise InputError(
         f"loss: unknown loss {name!r}; expected one of "
-        f"{', '.join(repr(known) for known in NAMES)}"
+        f"{', '.join(repr(known) for known in (*NAMES, *WITHOUT_LABELS))}"
     )
 
 
@@ -217,6 +242,7 @@ def _create_term(entry: Any, head: Head, shares: Sequence[float] | None) -> Loss
         function=functools.partial(function, **_resolved(name, parameters, shares)),
         kind=kind,
         pooled=bool(pools),
+        reads=tuple(argument for argument in _READ if argument in known),
     )
 
 

@@ -1,11 +1,12 @@
 """The configured sum of losses, reduced over the global batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
@@ -67,6 +68,8 @@ def supervised_objective(
     totals: Sequence[dict[str, Array]],
     include_background: bool,
     axis_name: str | None,
+    images: Array | None = None,
+    reconstruction: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
@@ -77,6 +80,8 @@ def supervised_objective(
         totals: of each target, from `global_totals`.
         include_background: whether overlap losses count class 0.
         axis_name: the mapped axis; None for one device.
+        images: of the size of the one output, for terms that read them.
+        reconstruction: of the images, for a term that reads it.
 
     Returns:
         As `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are divided by
@@ -95,6 +100,8 @@ def supervised_objective(
             totals=counts,
             include_background=include_background,
             axis_name=axis_name,
+            images=images,
+            reconstruction=reconstruction,
         )
         share = weight / sum(weights)
         total = total + share * loss
@@ -106,10 +113,12 @@ def objective(
     terms: Sequence[LossTerm],
     *,
     logits: Array,
-    labels: Array,
-    totals: dict[str, Array],
+    labels: Array | None,
+    totals: Mapping[str, ArrayLike],
     include_background: bool,
     axis_name: str | None,
+    images: Array | None = None,
+    reconstruction: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Compute this device's share of the loss of the global batch.
 
@@ -119,21 +128,30 @@ def objective(
     Args:
         terms: from ``create_loss_terms``.
         logits: ``(batch, *spatial, classes)``.
-        labels: ``(batch, *spatial)``.
+        labels: ``(batch, *spatial)``; None where no term reads them.
         totals: from `global_totals`.
         include_background: whether overlap losses count class 0.
         axis_name: the mapped axis; None for one device.
+        images: what the network saw, for terms that read them.
+        reconstruction: what a W-Net made of them, likewise.
 
     Returns:
         The share of the weighted sum, and of each term by name (unweighted).
     """
+    arguments = {
+        "logits": logits,
+        "labels": labels,
+        "images": images,
+        "reconstruction": reconstruction,
+    }
     shares: dict[str, Array] = {}
     total = jnp.float32(0)
     for term in terms:
         options: dict[str, Any] = {"axis_name": axis_name} if term.pooled else {}
         if term.name == "generalized_dice":
             options["include_background"] = include_background
-        values = term.function(logits=logits, labels=labels, **options)
+        options |= {name: arguments[name] for name in term.reads}
+        values = term.function(**options)
         if term.kind in ("class", "pixel_class"):
             counted = values if include_background else values[..., 1:]
             values = jnp.mean(counted, axis=-1)

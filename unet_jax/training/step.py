@@ -13,6 +13,7 @@ import optax
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
+from unet_jax.models.wnet import Autoencoded
 from unet_jax.training.loss_terms import LossTerm
 from unet_jax.training.objective import (
     global_totals,
@@ -44,6 +45,9 @@ def make_train_step(
         model: the network. One with deep supervision gives coarser logits too in
             training: each has the same losses on a coarser label, half as heavy as the
             one before. One without padding sees labels cropped about their centre.
+            A W-Net gives a reconstruction too, for the loss of that name: all its
+            losses are one sum, and one update moves both of its halves (the paper
+            alternates two).
         optimizer: the gradient transformation; its updates are multiplied by the
             state's learning rate.
         loss_terms: the summands of the loss.
@@ -71,23 +75,23 @@ def make_train_step(
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT)
 
         def forward(params, batch_stats, images, keys):
-            logits, updated = model.apply(
+            output, updated = model.apply(
                 {"params": params, "batch_stats": batch_stats},
                 images,
                 train=True,
                 keys=keys,
                 mutable=["batch_stats"],
             )
-            return (logits if isinstance(logits, tuple) else (logits,)), updated
+            return *_outputs(output), updated
 
-        shapes, _ = jax.eval_shape(
+        shapes, *_ = jax.eval_shape(
             forward, state.params, state.batch_stats, images, keys
         )
         targets = targets_of(labels, [logits.shape[1:-1] for logits in shapes])
         totals = [global_totals(target, axis_name=axis_name) for target in targets]
 
         def loss_share(params, batch_stats, images, targets, keys):
-            logits, updated = forward(params, batch_stats, images, keys)
+            logits, made, updated = forward(params, batch_stats, images, keys)
             loss, terms = supervised_objective(
                 loss_terms,
                 logits=logits,
@@ -95,6 +99,8 @@ def make_train_step(
                 totals=totals,
                 include_background=include_background,
                 axis_name=axis_name,
+                images=images,
+                reconstruction=made,
             )
             metrics = {f"{name}_loss": share for name, share in terms.items()}
             return loss, ({"loss": loss, **metrics}, updated.get("batch_stats", {}))
@@ -114,6 +120,13 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _outputs(output: Any) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+    """The logits of each output of a network, finest first, and its reconstruction."""
+    if isinstance(output, Autoencoded):
+        return (output.logits,), output.reconstruction
+    return (output if isinstance(output, tuple) else (output,)), None
 
 
 def _accumulate(gradient_function, state, parts_of_batch, parts):

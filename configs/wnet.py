@@ -1,0 +1,39 @@
+"""A W-Net: the tissue of the embedded brain MRI from its images alone.
+
+    python -m unet_jax.main --config=configs/wnet.py
+
+1.5 minutes on two CPU cores. Mean IoU on the test slab 0.83, 0.80 and 0.76 for seeds 0,
+1 and 2 (Dice 0.90 for seed 0), once its sixteen clusters are merged to four and matched
+with the classes on the training split; k-means on intensity, named the same way,
+reaches 0.73. No label is read before the last checkpoint, which the loss on the
+validation images chooses.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import brain
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = brain.get_config()
+    config.name = "wnet"
+    config.model.name = "wnet"
+    # Two stages see some nine pixels around. With more, clusters are told by their
+    # place, such as one half of the air from the other.
+    config.model.features = (8, 16)
+    # Four a class, merged by the cut between them at the end.
+    config.model.clusters = 16
+    config.loss = (
+        ("soft_ncut", 0.3, {"intensity_sigma": 0.3}),
+        ("reconstruction", 5.0, {}),
+    )
+    # No label is read before the end, so no crop is centred on a class either.
+    config.data.foreground_oversampling = 0.0
+    config.augment.enabled = False
+    config.train.patch_size = (64, 64)
+    config.train.steps = 1000
+    config.optimizer.learning_rate = 1e-2
+    config.eval.every_steps = 250
+    config.eval.train_images = 32
+    return config

@@ -1,0 +1,305 @@
+"""A run on images alone: nothing reads a label before the last checkpoint."""
+
+import contextlib
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import smoke
+from unet_jax import train
+from unet_jax.errors import InputError
+from unet_jax.experiment import load_run, open_dataset
+from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
+from unet_jax.models.presets import create_model
+from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.images_alone import check_losses_of_images, make_validation
+from unet_jax.training.loss_terms import create_loss_terms, reads_labels
+from unet_jax.training.state import AXIS, create_train_state, replicate
+from unet_jax.training.step import make_train_step, pmap_train_step, shard_batch
+
+LOSS = (("soft_ncut", 1.0, {"radius": 2.0}), ("reconstruction", 2.0, {}))
+SMALL = {
+    "model.name": "wnet",
+    "model.features": (4, 6),
+    "model.clusters": 5,
+    "train.steps": 4,
+    "train.patch_size": (32, 32),
+    "train.batch_size": 4,
+    "eval.every_steps": 2,
+    "eval.train_images": 2,
+    "eval.overlap": 0.0,
+    "eval.window_batch": 16,
+    "log.every_steps": 2,
+    "log.overlays": 1,
+    "optimizer.warmup_steps": 1,
+    "data.foreground_oversampling": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared")
+
+
+def _config(shared, **changes):
+    config = smoke.get_config()
+    config.augment.enabled = False
+    config.compilation_cache_dir = ""
+    config.data.data_dir = str(shared / "data")
+    config.loss = LOSS
+    config.update_from_flattened_dict({**SMALL, **changes})
+    return config.lock()
+
+
+class LabelWasReadError(Exception):
+    pass
+
+
+class _Unreadable:
+    """A case whose label raises when it is read."""
+
+    def __init__(self, case):
+        self._case = case
+
+    def __getattr__(self, name):
+        if name == "label":
+            raise LabelWasReadError
+        return getattr(self._case, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Changed:
+    """A data set whose cases went through a function."""
+
+    dataset: object
+    change: object
+
+    @property
+    def fingerprint(self):
+        return self.dataset.fingerprint
+
+    def source(self, split):
+        source = self.dataset.source(split)
+        return [self.change(source[index]) for index in range(len(source))]
+
+
+@contextlib.contextmanager
+def _data(monkeypatch, change):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train, "open_dataset", lambda *a: _Changed(open_dataset(*a), change)
+        )
+        yield
+
+
+def _shuffled(case):
+    rng = np.random.default_rng(0)
+    return dataclasses.replace(case, label=rng.permutation(case.label))
+
+
+def _state(workdir):
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore_raw(None)
+
+
+@pytest.fixture(scope="module")
+def finished(shared):
+    workdir = shared / "finished"
+    train.train_and_evaluate(_config(shared), workdir)
+    return workdir
+
+
+@pytest.mark.slow
+def test_no_label_is_read_before_the_last_checkpoint(
+    shared, finished, tmp_path, monkeypatch
+):
+    config = _config(shared)
+    with (
+        _data(monkeypatch, _Unreadable),
+        pytest.raises(LabelWasReadError) as error,
+    ):
+        train.train_and_evaluate(config, tmp_path)
+    # It is the clusters' names that want one, and by then the training is over.
+    assert "_with_named_clusters" in [entry.name for entry in error.traceback]
+    jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(finished))
+    assert int(_state(tmp_path)["step"]) == 4
+    metrics = [(path / "metrics.jsonl").read_bytes() for path in (tmp_path, finished)]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_other_labels_change_names_and_scores_alone(
+    shared, finished, tmp_path, monkeypatch
+):
+    with _data(monkeypatch, _shuffled):
+        scores = train.train_and_evaluate(_config(shared), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(finished))
+    before = json.loads((finished / "test_metrics.json").read_text())
+    assert scores["mean"] != before["mean"]
+    assert scores["checkpoint_step"] == before["checkpoint_step"]
+
+
+@pytest.mark.slow
+def test_validation_is_by_the_loss_and_chooses_the_checkpoint(finished):
+    rows = [
+        json.loads(x) for x in (finished / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    validated = {row["step"]: row["loss"] for row in rows if row["split"] == "val"}
+    assert set(validated) == {2, 4}
+    assert not any(key.startswith("dice") for row in rows for key in row)
+    results = json.loads((finished / "test_metrics.json").read_text())
+    assert results["checkpoint_step"] == min(validated, key=validated.get)
+
+
+@pytest.mark.slow
+def test_its_clusters_are_classes_when_it_is_loaded_again(finished):
+    record = json.loads((finished / "clusters.json").read_text())
+    groups = record["clusters_of_class"]
+    assert len(groups) == 4
+    assert sorted(index for group in groups for index in group) == list(range(5))
+    predict_fn = load_run(finished).predict_fn
+    image = np.random.default_rng(0).integers(1, 255, (40, 36, 1)).astype(np.uint8)
+    probabilities = np.zeros((40, 36, 4), np.float32)
+    labels = predict_fn(image, None, probabilities=probabilities)
+    channels = np.zeros((40, 36, 5), np.float32)
+    predict_fn.of_clusters()(image, None, probabilities=channels)
+    for index, group in enumerate(groups):
+        np.testing.assert_allclose(
+            probabilities[..., index], channels[..., group].sum(-1), atol=1e-5
+        )
+    np.testing.assert_array_equal(labels, probabilities.argmax(-1))
+
+
+@pytest.mark.slow
+def test_what_a_crop_leaves_out_is_background_whatever_cluster_0_is(finished):
+    predict_fn = load_run(finished).predict_fn
+    image = np.zeros((60, 64, 1), np.uint8)
+    image[10:40, 12:50] = 150
+    labels = predict_fn(image, None, reference=((150.0, 30.0),))
+    assert not labels[:10].any()
+    assert not labels[:, 50:].any()
+
+
+@pytest.mark.slow
+def test_validation_is_the_weighted_sum_of_the_terms():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(2, 16, 16, 1)).astype(np.float32) for _ in range(2)]
+    model = create_model(name="wnet", num_classes=3, features=(3,), norm="batch")
+    variables = model.init(jax.random.key(0), jnp.asarray(batches[0]))
+    got = make_validation(model, create_loss_terms(LOSS), batches)(variables)
+    cuts, errors = [], []
+    for images in batches:
+        made = model.apply(variables, jnp.asarray(images), reconstruct=True)
+        cuts.append(soft_ncut_loss(logits=made.logits, images=images, radius=2.0))
+        errors.append(
+            reconstruction_loss(reconstruction=made.reconstruction, images=images)
+        )
+    np.testing.assert_allclose(got["soft_ncut_loss"], np.mean(cuts), rtol=1e-5)
+    np.testing.assert_allclose(got["reconstruction_loss"], np.mean(errors), rtol=1e-5)
+    np.testing.assert_allclose(
+        got["loss"], np.mean(cuts) + 2 * np.mean(errors), rtol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_the_pmapped_step_is_the_same_on_four_devices_and_labels_leave_it_alone():
+    optimizer = optax.sgd(0.1)
+    options = {
+        "loss_terms": create_loss_terms(LOSS),
+        "include_background": False,
+        "augmentation": None,
+        "seed": 0,
+        "accumulation": 1,
+        "ema_decay": 0.0,
+    }
+
+    def network(axis_name):
+        return create_model(
+            name="wnet",
+            num_classes=3,
+            features=(3, 4),
+            convolutions_per_stage=1,
+            norm="instance",
+            axis_name=axis_name,
+        )
+
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(8, 16, 16, 1)).astype(np.float32),
+        "label": rng.integers(-1, 3, (8, 16, 16)).astype(np.int32),
+        "example_index": np.arange(8, dtype=np.int32),
+    }
+    state = create_train_state(
+        network(None), optimizer, seed=0, input_shape=(16, 16, 1), ema=False
+    )
+    before = jax.device_get(state.params)
+    step = make_train_step(network(None), optimizer, **options)
+    one = jax.jit(step, static_argnames="axis_name")
+    many = pmap_train_step(make_train_step(network(AXIS), optimizer, **options))
+    after, metrics = one(state, batch, axis_name=None)
+    other, same = one(state, {**batch, "label": 0 * batch["label"]}, axis_name=None)
+    jax.tree.map(np.testing.assert_array_equal, after, other)
+    jax.tree.map(np.testing.assert_array_equal, metrics, same)
+    spread, shared = many(replicate(state), shard_batch(batch, 4))
+    assert set(metrics) == {
+        "loss",
+        "soft_ncut_loss",
+        "reconstruction_loss",
+        "gradient_norm",
+    }
+    for name, value in metrics.items():
+        np.testing.assert_allclose(shared[name], value, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.device_get(spread.params),
+        jax.device_get(after.params),
+    )
+    # One update moves both halves.
+    for half in ("encoder", "decoder"):
+        moved = [
+            np.abs(np.asarray(new) - old).max()
+            for new, old in zip(
+                jax.tree.leaves(after.params[half]),
+                jax.tree.leaves(before[half]),
+                strict=True,
+            )
+        ]
+        assert max(moved) > 0
+
+
+def test_a_run_is_on_images_alone_only_if_no_loss_reads_a_label():
+    assert not reads_labels(LOSS)
+    assert reads_labels((*LOSS, ("dice", 1.0, {})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spec": LOSS[:1]}, "'reconstruction' and the model 'wnet' go together"),
+        ({"model": "unet_tiny"}, "'reconstruction' and the model 'wnet' go together"),
+        ({"padding": "VALID"}, "'soft_ncut' compares pixels with the whole image"),
+        ({"deep_supervision": 1}, "set model.padding='SAME' and model.deep_superv"),
+        ({"foreground_oversampling": 0.5}, "found 0.5, expected 0: no loss reads"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    fitting = {
+        "spec": LOSS,
+        "model": "wnet",
+        "padding": None,
+        "deep_supervision": None,
+        "foreground_oversampling": 0.0,
+    }
+    check_losses_of_images(**fitting)
+    with pytest.raises(InputError, match=message):
+        check_losses_of_images(**{**fitting, **changes})
+
+
+def test_clusters_that_do_not_fit_are_refused(shared):
+    with pytest.raises(InputError, match=r"found 3 with model\.name='wnet'; expected"):
+        train.create_network(_config(shared, **{"model.clusters": 3}), axis_name=None)

@@ -1,0 +1,1 @@
+"""Segments found without labels, and what names them afterwards."""

@@ -1,0 +1,330 @@
+"""Segments of one image by differentiable feature clustering (Kim et al. 2020).
+
+A small network is trained on the very image and forgotten afterwards: its own likeliest
+channels are its labels, so that alike pixels gather in fewer and fewer of them.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
+
+from unet_jax.data.grids import shrunk_or_grown
+from unet_jax.data.preprocess import nonzero_statistics
+from unet_jax.models.blocks import he_normal
+from unet_jax.models.ops import convolve
+
+Reference = tuple[tuple[float, float], ...] | None
+"""Mean and deviation of each channel of a whole scan, see ``Case``."""
+
+Params = tuple[dict[str, Array], ...]
+"""Kernel, and scale and bias after the norm, of each layer."""
+
+TILE, TILES, HALO = 64, 8, 4
+"""Pixels of a side of a tile, tiles in one pass, and the pixels at the rim of a tile
+whose features its surroundings would change. One shape for images of all sizes, so that
+both programs are compiled once."""
+
+_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureClustering:
+    """All that decides the segments of an image.
+
+    The paper's network has 100 channels and sees the whole image in 1000 updates. To be
+    done in seconds on a CPU, this one has fewer channels and sees eight tiles that are
+    drawn once from the image, or from the slices of a volume; then it is applied to all
+    of it. An image whose longer side exceeds ``longest`` is worked on at that size.
+
+    Attributes:
+        min_labels: the loop ends when no more channels than these are the likeliest
+            anywhere.
+        continuity: mu, the weight of the loss between neighbours.
+        iterations: updates at most.
+        features: channels of each layer, and of the response: labels to begin with.
+        layers: 3x3 convolutions; the last one is followed by one of 1x1.
+        learning_rate: of gradient descent with momentum 0.9.
+        slice_axis: of volumes, whose slices are worked on.
+        longest: pixels of the longer side of a plane.
+        seed: of the first weights and of the tiles.
+    """
+
+    min_labels: int
+    continuity: float = 5.0
+    iterations: int = 60
+    features: int = 16
+    layers: int = 2
+    learning_rate: float = 0.1
+    slice_axis: int = 2
+    longest: int = 256
+    seed: int = 0
+
+    def segments(self, image: np.ndarray, *, reference: Reference = None) -> np.ndarray:
+        """Segment one image; no label is read.
+
+        Args:
+            image: ``(*spatial, channels)``, a picture or a volume.
+            reference: see ``Case``; for the image's own mean and deviation.
+
+        Returns:
+            ``(*spatial)`` int32: segments from 0 on, the largest first.
+        """
+        scaled = scaled_image(image, reference)
+        axis = self.slice_axis
+        planes = scaled[None] if image.ndim == 3 else np.moveaxis(scaled, axis, 0)
+        size = planes.shape[1:3]
+        planes = np.stack([_at_most(plane, self.longest) for plane in planes])
+        params, statistics = train_on_tiles(
+            jax.random.key(self.seed),
+            _drawn_tiles(planes, self.seed),
+            continuity=self.continuity,
+            learning_rate=self.learning_rate,
+            features=self.features,
+            layers=self.layers,
+            iterations=self.iterations,
+            min_labels=self.min_labels,
+        )
+        labels = np.stack([_labels(params, statistics, plane) for plane in planes])
+        rows, columns = (
+            (2 * np.arange(new) + 1) * old // (2 * new)
+            for new, old in zip(size, labels.shape[1:], strict=True)
+        )
+        labels = labels[:, rows[:, None], columns]
+        labels = labels[0] if image.ndim == 3 else np.moveaxis(labels, 0, axis)
+        return _by_size(labels)
+
+
+def scaled_image(image: np.ndarray, reference: Reference) -> np.ndarray:
+    """Bring each channel to mean 0 and deviation 1 over its non-zero pixels.
+
+    Args:
+        image: ``(*spatial, channels)`` in its stored dtype.
+        reference: mean and deviation of each channel to take instead; or None.
+
+    Returns:
+        float32 of the same shape.
+    """
+    channels = range(image.shape[-1])
+    pairs = reference or [nonzero_statistics(image[..., index]) for index in channels]
+    means, deviations = np.asarray(pairs, np.float64).T
+    return ((image - means) / deviations).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("features", "layers"))
+def train_on_tiles(
+    key: PRNGKeyArray,
+    tiles: Float[Array, "tiles height width channels"],
+    *,
+    continuity: float,
+    learning_rate: float,
+    features: int,
+    layers: int,
+    iterations: int | Integer[Array, ""],
+    min_labels: int | Integer[Array, ""],
+) -> tuple[Params, tuple[tuple[Array, Array], ...]]:
+    """Train a network on an image until few enough of its channels win anywhere.
+
+    Args:
+        key: of the first weights.
+        tiles: parts of one image.
+        continuity: weight of the loss between neighbours.
+        learning_rate: of gradient descent with momentum 0.9.
+        features: channels of each layer and of the response.
+        layers: 3x3 convolutions.
+        iterations: updates at most.
+        min_labels: labels at which the loop ends.
+
+    Returns:
+        The parameters, and mean and variance that the norm of each layer has with them.
+
+    Source:
+        Kim, Kanezaki and Tanaka: Unsupervised Learning of Image Segmentation Based on
+        Differentiable Feature Clustering (IEEE TIP 2020, arXiv 2007.09990),
+        algorithm 1.
+    """
+    params = _first_params(key, tiles.shape[-1], features, layers)
+    optimizer = optax.sgd(learning_rate, momentum=0.9)
+
+    def loss(params):
+        response, _ = _response(params, tiles)
+        labels = jnp.argmax(response, axis=-1)
+        used = jnp.zeros(features, bool).at[labels.ravel()].set(True)
+        return clustering_loss(response, continuity=continuity), jnp.sum(used)
+
+    def update(carry):
+        params, momentum, count, _ = carry
+        gradients, labels = jax.grad(loss, has_aux=True)(params)
+        updates, momentum = optimizer.update(gradients, momentum)
+        return optax.apply_updates(params, updates), momentum, count + 1, labels
+
+    def goes_on(carry):
+        *_, count, labels = carry
+        return (count < iterations) & (labels > min_labels)
+
+    start = (params, optimizer.init(params), jnp.int32(0), jnp.int32(features + 1))
+    params, *_ = jax.lax.while_loop(goes_on, update, start)
+    return params, _response(params, tiles)[1]
+
+
+def clustering_loss(
+    response: Float[Array, "batch height width features"], *, continuity: float
+) -> Float[Array, ""]:
+    r"""Similarity of features and continuity in space, of a response to an image.
+
+    .. math::
+        L = \frac1N \sum_u -\log \mathrm{softmax}(r_u)_{c_u}
+            + \mu \, (\overline{|r_{y+1} - r_y|} + \overline{|r_{x+1} - r_x|})
+
+    with :math:`c_u = \arg\max_i r_{ui}` the label that a pixel has by itself, and means
+    over pixels and channels.
+
+    Args:
+        response: normalised scores r of each pixel.
+        continuity: mu.
+
+    Returns:
+        A scalar; both parts are at least 0.
+
+    Source:
+        Kim, Kanezaki and Tanaka (arXiv 2007.09990), eq. 1 to 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> alike = jnp.tile(jnp.array([9.0, 0.0]), (1, 2, 2, 1))
+        >>> clustering_loss(alike, continuity=5.0).round(4)
+        Array(0.0001, dtype=float32)
+    """
+    labels = jnp.argmax(response, axis=-1)
+    similarity = optax.softmax_cross_entropy_with_integer_labels(response, labels)
+    steps = [jnp.mean(jnp.abs(jnp.diff(response, axis=axis))) for axis in (1, 2)]
+    return jnp.mean(similarity) + continuity * sum(steps)
+
+
+def _first_params(key, channels, features, layers) -> Params:
+    """Random kernels, and norms that change nothing."""
+    params = []
+    for index, layer_key in enumerate(jax.random.split(key, layers + 1)):
+        window = (3, 3) if index < layers else (1, 1)
+        shape = (*window, channels if index == 0 else features, features)
+        norm = {"scale": jnp.ones(features), "bias": jnp.zeros(features)}
+        kernel = he_normal(layer_key, shape, math.prod(shape[:-1]))
+        params.append({"kernel": kernel, **norm})
+    return tuple(params)
+
+
+def _response(params: Params, x: Array, statistics: Any = None) -> Any:
+    """The normalised response, and the moments that were found, or given."""
+    found = []
+    for index, layer in enumerate(params):
+        # Training is a loop, where XLA's own convolution is slow.
+        convolution = _convolve if statistics is None else convolve
+        x = convolution(x, layer["kernel"])
+        if index < len(params) - 1:
+            x = jax.nn.relu(x)
+        if statistics is None:
+            moments = (jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2)))
+        else:
+            moments = statistics[index]
+        mean, variance = moments
+        factor = layer["scale"] * jax.lax.rsqrt(variance + _EPSILON)
+        x = x * factor + (layer["bias"] - mean * factor)
+        found.append(moments)
+    return x, tuple(found)
+
+
+def _convolve(x: Array, kernel: Array) -> Array:
+    """Convolve as one product with the neighbourhoods of the pixels.
+
+    Inside a loop XLA's own convolution takes seven times as long on a CPU.
+    """
+    side = kernel.shape[0]
+    height, width = x.shape[1:3]
+    reach = side // 2
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    shifts = itertools.product(range(side), repeat=2)
+    parts = [padded[:, i : i + height, j : j + width] for i, j in shifts]
+    around = jnp.concatenate(parts, axis=-1)
+    return around @ kernel.reshape(-1, kernel.shape[-1])
+
+
+@jax.jit
+def _tile_labels(params, statistics, tiles):
+    """The likeliest channel of each pixel."""
+    return jnp.argmax(_response(params, tiles, statistics)[0], axis=-1)
+
+
+def _drawn_tiles(planes: np.ndarray, seed: int) -> np.ndarray:
+    """Draw the tiles to train on; a plane smaller than a tile repeats its border."""
+    planes = _padded(planes)
+    rng = np.random.default_rng(seed)
+    # Spread over the slices, each at a random place.
+    chosen = np.linspace(0, len(planes) - 1, TILES).round().astype(int)
+    tiles = []
+    for index in chosen:
+        row, column = (rng.integers(size - TILE + 1) for size in planes.shape[1:3])
+        tiles.append(planes[index, row : row + TILE, column : column + TILE])
+    return np.stack(tiles)
+
+
+def _labels(params: Params, statistics: Any, plane: np.ndarray) -> np.ndarray:
+    """Label one plane, tile by tile; what lies at the rim of a tile is left out."""
+    size = plane.shape[:2]
+    plane = _padded(plane[None])[0]
+    labels = np.empty(plane.shape[:2], np.int32)
+    places = list(itertools.product(*(_starts(length) for length in plane.shape[:2])))
+    for first in range(0, len(places), TILES):
+        part = places[first : first + TILES]
+        tiles = np.zeros((TILES, TILE, TILE, plane.shape[-1]), np.float32)
+        for tile, (row, column) in zip(tiles, part, strict=False):
+            tile[...] = plane[row : row + TILE, column : column + TILE]
+        found = np.asarray(_tile_labels(params, statistics, tiles))
+        for tile, place in zip(found, part, strict=False):
+            # The image's own border is as it was in training.
+            cuts = [HALO if start else 0 for start in place]
+            target = tuple(
+                slice(start + cut, start + TILE)
+                for start, cut in zip(place, cuts, strict=True)
+            )
+            labels[target] = tile[cuts[0] :, cuts[1] :]
+    return labels[: size[0], : size[1]]
+
+
+def _starts(length: int) -> list[int]:
+    """First pixels of tiles that cover a side; each goes over the rim of the last."""
+    step = TILE - 2 * HALO
+    return [*range(0, length - TILE, step), length - TILE]
+
+
+def _padded(planes: np.ndarray) -> np.ndarray:
+    """Repeat the border of planes that are smaller than a tile."""
+    pads = [(0, max(0, TILE - size)) for size in planes.shape[1:3]]
+    return np.pad(planes, ((0, 0), *pads, (0, 0)), mode="edge")
+
+
+def _at_most(plane: np.ndarray, longest: int) -> np.ndarray:
+    """Shrink a plane whose longer side exceeds a length."""
+    size = plane.shape[:2]
+    share = longest / max(size)
+    if share >= 1:
+        return plane
+    shape = tuple(max(1, round(length * share)) for length in size)
+    channels = range(plane.shape[-1])
+    return np.stack([shrunk_or_grown(plane[..., i], shape) for i in channels], axis=-1)
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    """Number the labels that there are from 0 on, the largest first."""
+    present, inverse, counts = np.unique(
+        labels, return_inverse=True, return_counts=True
+    )
+    ranks = np.empty(len(present), np.int32)
+    ranks[np.argsort(-counts, kind="stable")] = np.arange(len(present))
+    return ranks[inverse].reshape(labels.shape)

@@ -1,0 +1,147 @@
+"""Segments of an image by their mean colour: named like a class, or merged."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from unet_jax.labels import IGNORE
+
+
+def segment_means(
+    segments: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measure each segment.
+
+    Args:
+        segments: ``(*spatial)`` segment index of every pixel, from 0 on.
+        image: ``(*spatial, channels)``.
+
+    Returns:
+        The mean of each channel ``(segments, channels)``, 0 for a segment without
+        pixels, and the pixels of each ``(segments)``.
+
+    Example:
+        >>> means, sizes = segment_means(np.array([0, 0, 1]), np.array([[1], [3], [9]]))
+        >>> means.tolist(), sizes.tolist()
+        ([[2.0], [9.0]], [2, 1])
+    """
+    flat = segments.ravel()
+    sizes = np.bincount(flat)
+    channels = range(image.shape[-1])
+    sums = [np.bincount(flat, weights=image[..., i].ravel()) for i in channels]
+    return np.stack(sums, axis=-1) / np.maximum(sizes, 1)[:, None], sizes
+
+
+def class_prototypes(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, num_classes: int
+) -> np.ndarray:
+    """Average each class over labelled images, those of training.
+
+    Args:
+        pairs: image ``(*spatial, channels)`` and label ``(*spatial)`` of each.
+        num_classes: classes, background included.
+
+    Returns:
+        ``(classes, channels)``; infinity for a class that no image has, so that
+        nothing is near to it.
+
+    Example:
+        >>> image, label = np.array([[1.0], [3.0], [9.0]]), np.array([0, 0, 1])
+        >>> class_prototypes([(image, label)], num_classes=2).tolist()
+        [[2.0], [9.0]]
+    """
+    sums: np.ndarray | float = 0.0
+    counts: np.ndarray | float = 0.0
+    for image, label in pairs:
+        labelled = label != IGNORE
+        means, sizes = segment_means(
+            # One pixel more of each class, so that every image has them all.
+            np.concatenate([label[labelled], np.arange(num_classes)]),
+            np.concatenate([image[labelled], np.zeros((num_classes, image.shape[-1]))]),
+        )
+        sums = sums + means * sizes[:, None]
+        counts = counts + sizes - 1
+    counts = np.asarray(counts)[:, None]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+
+
+def named_by_prototype(
+    segments: np.ndarray, image: np.ndarray, prototypes: np.ndarray
+) -> np.ndarray:
+    """Give each segment the class whose prototype its own mean is nearest to.
+
+    Args:
+        segments: ``(*spatial)`` segment index of every pixel, from 0 on.
+        image: ``(*spatial, channels)``, on the scale of the prototypes.
+        prototypes: ``(classes, channels)`` from `class_prototypes`.
+
+    Returns:
+        ``(*spatial)`` uint8 class index of every pixel.
+    """
+    means, _ = segment_means(segments, image)
+    squares = np.square(means[:, None] - prototypes).sum(axis=-1)
+    return squares.argmin(axis=1).astype(np.uint8)[segments]
+
+
+def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray:
+    """Merge segments until so many are left, see `merged_groups`.
+
+    Args:
+        segments: ``(*spatial)`` segment index of every pixel, from 0 on.
+        image: ``(*spatial, channels)``.
+        count: segments to keep; fewer stay as they are.
+
+    Returns:
+        ``(*spatial)`` int32 with values below ``count``.
+
+    Example:
+        >>> image = np.array([[0.0], [1.0], [9.0]])
+        >>> merged(np.array([0, 1, 2]), image, count=2).tolist()
+        [0, 0, 1]
+    """
+    means, sizes = segment_means(segments, image)
+    names = np.zeros(len(sizes), np.int32)
+    for index, group in enumerate(merged_groups(means, sizes, count=count)):
+        names[list(group)] = index
+    return names[segments]
+
+
+def merged_groups(
+    means: np.ndarray, sizes: np.ndarray, *, count: int
+) -> list[tuple[int, ...]]:
+    """Merge segments by their means until so many are left, the cheapest pair first.
+
+    The cost of a pair is what the squared error of the image by its segments' means
+    grows by: n m / (n + m) times the squared distance of the means.
+
+    Args:
+        means: ``(segments, channels)`` from `segment_means`.
+        sizes: pixels of each.
+        count: groups to keep.
+
+    Returns:
+        The segments of each group, that of the smallest index first; none of those
+        without pixels.
+
+    Source:
+        Ward: Hierarchical grouping to optimize an objective function (1963).
+
+    Example:
+        >>> merged_groups(np.array([[0.0], [9.0], [1.0]]), np.array([5, 5, 5]), count=2)
+        [(0, 2), (1,)]
+    """
+    groups: list[tuple[int, ...]] = [(int(i),) for i in np.flatnonzero(sizes)]
+    means = np.array([means[index] for index, *_ in groups], np.float64)
+    weights = np.array([sizes[index] for index, *_ in groups], np.float64)
+    while len(groups) > count:
+        costs = np.square(means[:, None] - means).sum(axis=-1)
+        costs *= weights[:, None] * weights / (weights[:, None] + weights)
+        np.fill_diagonal(costs, np.inf)
+        kept, gone = sorted(np.unravel_index(int(costs.argmin()), costs.shape))
+        total = weights[kept] + weights[gone]
+        shares = weights[[kept, gone]] / total
+        means[kept] = shares @ means[[kept, gone]]
+        weights[kept] = total
+        means, weights = np.delete(means, gone, 0), np.delete(weights, gone)
+        groups[kept] += groups.pop(gone)
+    return sorted(tuple(sorted(group)) for group in groups)
