@@ -59,7 +59,7 @@ def test_no_method_reads_a_test_label(name):
     train, test = _case(0), [_Guarded(_case(1)), _Guarded(_case(2, "two"))]
     fitted = fit_method(name, [Sample(train.image, train.label)], num_classes=2)
     ready = compare.Ready(fitted.predict_fn, fitted.chosen)
-    row, picture = compare._score(ready, _config(), test)
+    row, picture = compare._score(ready, _config(), {"test": test})
     assert row["mean"]["dice"] > 0.9
     assert picture.shape == (24, 28)
     assert (row["n_cases"], row["block"]) == (2, compare.FITTED)
@@ -74,12 +74,13 @@ def test_a_method_that_asks_for_the_reference_is_given_it():
         return np.zeros(image.shape[:-1], np.uint8)
 
     case = dataclasses.replace(_case(0), reference=((1.0, 2.0),))
-    compare._score(compare.Ready(predict_fn, {}), _config(), [case])
+    compare._score(compare.Ready(predict_fn, {}), _config(), {"test": [case]})
     assert set(seen) == {((1.0, 2.0),)}
 
 
 def test_names_are_checked_and_all_are_taken_where_none_is_given():
-    assert compare.method_names(()) == (*METHODS, compare.NETWORK)
+    everything = (*METHODS, *compare.UNSUPERVISED, compare.NETWORK)
+    assert compare.method_names(()) == everything
     assert compare.method_names(("otsu", "network")) == ("otsu", "network")
     with pytest.raises(InputError, match="unknown method 'otsoo'; expected any of"):
         compare.method_names(("otsu", "otsoo"))
@@ -128,6 +129,7 @@ def workdir(tmp_path_factory):
             "eval.mirror": False,
             "eval.train_images": 2,
             "optimizer.warmup_steps": 1,
+            "compare.w_net_steps": 4,
             "compare.methods": ("manual_threshold", "otsu", "kmeans", "network"),
             "compare.parameters": (("manual_threshold", {"thresholds": (60,)}),),
         }
@@ -175,3 +177,19 @@ def test_the_network_of_the_table_is_the_one_that_was_scored(workdir):
     (network,) = [row for row in results["methods"] if row["method"] == "network"]
     assert network["mean"] == scored["mean"]
     assert network["per_case"] == scored["per_case"]
+
+
+@pytest.mark.slow
+def test_networks_without_labels_are_rows_and_the_matched_ones_stand_apart(
+    workdir, monkeypatch
+):
+    monkeypatch.setattr(compare, "method_names", lambda wanted: compare.UNSUPERVISED)
+    results = compare.compare_methods(workdir)
+    rows = {row["method"]: row for row in results["methods"]}
+    assert not [row for row in rows.values() if "failed" in row]
+    assert 1 <= rows["w_net"]["chosen"]["checkpoint_step"] <= 4
+    assert (workdir / "compare" / "w_net" / "clusters.json").exists()
+    assert rows["feature_clustering"]["block"] == compare.FITTED
+    assert rows["feature_clustering_matched"]["block"] == compare.MATCHED
+    assert rows["feature_clustering_matched"]["mean"]["dice"] > 0.8
+    assert "### Oracle-matched" in (workdir / "comparison.md").read_text()
