@@ -65,7 +65,9 @@ OF_CASES = (*_CASE_COUNTS, "ece", "brier", *CLUSTERING)
 """Metrics that have a value for a case, not for each class of it."""
 
 
-def check_metric_names(names: Sequence[str], *, losses: Collection[str] = ()) -> None:
+def check_metric_names(
+    names: Sequence[object], *, losses: Collection[str] = ()
+) -> None:
     """Refuse what is no metric.
 
     Args:
