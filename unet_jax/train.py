@@ -177,6 +177,7 @@ def train_and_evaluate(
         ) as progress,
     ):
         window = MetricWindow(config.train.batch_size)
+        pace.ready()
         for step in itertools.count(first_step + 1):
             _trace(profile, step, workdir)
             batch = shard_batch(next(batches), jax.local_device_count())
@@ -191,6 +192,7 @@ def train_and_evaluate(
             progress.update(step, loss=window.last_loss, total=pace.total_steps)
             if not evaluates:
                 continue
+            jax.block_until_ready(metrics)  # Steps under way are no validation.
             paused = time.monotonic()
             predict_fn = make_predict_fn(state.eval_variables)
             train_scores = _validate(config, predict_fn, train_sample)
