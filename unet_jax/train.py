@@ -197,6 +197,7 @@ def train_and_evaluate(
         ) as progress,
     ):
         window = MetricWindow(config.train.batch_size)
+        pace.ready()
         for step in itertools.count(first_step + 1):
             _trace(profile, step, workdir)
             batch = shard_batch(next(batches), jax.local_device_count())
@@ -211,6 +212,7 @@ def train_and_evaluate(
             progress.update(step, loss=window.last_loss, total=pace.total_steps)
             if not evaluates:
                 continue
+            jax.block_until_ready(metrics)  # Steps under way are no validation.
             paused = time.monotonic()
             rows = validate(state.eval_variables)
             for split, scores in rows.items():

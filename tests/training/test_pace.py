@@ -54,6 +54,7 @@ def test_the_clock_ends_the_run_with_the_schedule_at_its_end(validation):
     clock = _Clock()
     began, pace = clock.now, _pace(clock=clock)
     clock.now += 30  # data and compilation
+    pace.ready()
     validated, last, place = _train(pace, clock, seconds=1.0, validation=validation)
     used = clock.now - began
     assert 570 <= used <= 601
@@ -62,6 +63,25 @@ def test_the_clock_ends_the_run_with_the_schedule_at_its_end(validation):
     share = len(validated) * validation / used
     assert share < 0.2
     assert 3 <= len(validated) <= 10
+
+
+def test_a_slow_start_costs_neither_warm_up_nor_a_validation():
+    clock = _Clock()
+    pace = _pace(minutes=5.0, clock=clock)
+    clock.now += 100.0  # more than the warm-up, and than the first validation waits
+    pace.ready()
+    assert pace.place(1) == 0
+    clock.now += 2.0
+    assert pace.after(1) == (False, False)
+    clock.now += 98.0  # half of what was left
+    assert pace.place(2) == pytest.approx(99 / 2)
+    clock.now += 2.0
+    pace.after(2)
+    record = pace.record()
+    resumed = _pace(minutes=5.0, clock=clock, record=record, first_step=2)
+    clock.now += 20.0  # a later start takes its time, but the schedule does not restart
+    resumed.ready()
+    assert resumed.place(3) == pytest.approx(99 * (222 - 100) / 200)
 
 
 def test_a_run_goes_on_with_the_time_that_is_left():

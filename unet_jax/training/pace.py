@@ -22,6 +22,10 @@ class Pace(Protocol):
         """Whether there is nothing left to do."""
         ...
 
+    def ready(self) -> None:
+        """Note that data and program are there: the next thing is a step."""
+        ...
+
     def place(self, step: int) -> float:
         """Return where the schedule stands before the update of this step."""
         ...
@@ -54,6 +58,9 @@ class StepPace:
         self._every = every_steps
         self.is_over = first_step >= steps
 
+    def ready(self) -> None:
+        """Need not know: time does not count."""
+
     def place(self, step: int) -> float:
         """Return the number of updates done."""
         return step - 1
@@ -74,9 +81,11 @@ class StepPace:
 class ClockPace:
     """A run that ends by the clock, with the schedule stretched to fit.
 
-    The schedule stands where the elapsed share of the time says. Validations are as
-    far apart as ``share`` of the time, or farther where they are slow: they take a
-    tenth of it at most. The time that the last one will take is set aside.
+    The schedule stands where the elapsed share of the time says, counted from the first
+    step: on a slow machine data and compilation take longer than the whole warm-up, and
+    a run that began behind it would take its first steps at the full rate. Validations
+    are as far apart as ``share`` of the time, or farther where they are slow: they take
+    a tenth of it at most. The time that the last one will take is set aside.
 
     Such a run is not reproducible bit by bit: how many steps fit is the machine's
     affair.
@@ -110,11 +119,11 @@ class ClockPace:
         self._used = float(record.get("seconds", 0.0))
         self._reserve = float(record.get("reserve_seconds", 0.0))
         self._began = began
+        self._ready_at: float | None = record.get("ready_seconds")
         self.is_over = self._used > 0 and self._used + self._reserve >= self._budget
-        self._validate_at = self._seconds() + self._FIRST * self._budget
         self._step, self._first_step = first_step, first_step
-        self._training_began = clock()
         self._paused = 0.0
+        self._start_training()
 
     @property
     def total_steps(self) -> int:
@@ -126,9 +135,17 @@ class ClockPace:
             return max(self._step + 1, self._schedule_steps)
         return self._step + max(1, int(left * done / training))
 
+    def ready(self) -> None:
+        """Start the schedule, unless an earlier start did, and the clock of steps."""
+        if self._ready_at is None:
+            self._ready_at = self._seconds()
+        self._start_training()
+
     def place(self, step: int) -> float:
         """Return the step of the schedule at the elapsed share of the time."""
-        share = self._seconds() / max(self._budget - self._reserve, 1e-9)
+        first = self._ready_at or 0.0
+        left = self._budget - self._reserve - first
+        share = (self._seconds() - first) / max(left, 1e-9)
         return min(share, 1.0) * (self._schedule_steps - 1)
 
     def after(self, step: int) -> tuple[bool, bool]:
@@ -147,8 +164,17 @@ class ClockPace:
         self._validate_at = self._seconds() + apart
 
     def record(self) -> dict[str, Any]:
-        """Return the time used, and what was set aside."""
-        return {"seconds": self._seconds(), "reserve_seconds": self._reserve}
+        """Return the time used, what was set aside, and when the first step began."""
+        return {
+            "seconds": self._seconds(),
+            "reserve_seconds": self._reserve,
+            "ready_seconds": self._ready_at,
+        }
+
+    def _start_training(self) -> None:
+        """Count steps, and the time to the first validation, from now."""
+        self._training_began = self._clock()
+        self._validate_at = self._seconds() + self._FIRST * self._budget
 
     def _seconds(self) -> float:
         """Time used, over all starts."""
