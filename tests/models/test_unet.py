@@ -52,6 +52,7 @@ def test_parameter_counts_of_the_presets():
         "unet_base": 7762084,
         "unet_2015": 31030658,
         "residual_encoder": 36697284,
+        "wnet": 234533,
     }
 
 
