@@ -274,7 +274,7 @@ def test_a_config_that_saved_nothing_may_be_another(shared, tmp_path):
             "eval.every_steps": 6,
         },
     )
-    with pytest.raises(RunError, match="last good checkpoint is none yet"):
+    with pytest.raises(RunError, match="no checkpoint was saved yet"):
         train_and_evaluate(broken, tmp_path)
     assert (tmp_path / "config.json").exists()
     train_and_evaluate(_config(shared, **{"train.steps": 2}), tmp_path)

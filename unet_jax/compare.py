@@ -17,9 +17,10 @@ from unet_jax.classical.given import plan_search
 from unet_jax.classical.methods import METHODS, fit_method
 from unet_jax.classical.samples import Sample, thinned
 from unet_jax.data.case import Case, Source
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluate import evaluate
 from unet_jax.experiment import TrainedRun, load_run, open_dataset
+from unet_jax.guard.stop import Stop
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
 from unet_jax.report.histogram import histogram_figure
 from unet_jax.report.overlay import write_figure
@@ -60,11 +61,14 @@ class Ready:
     block: str = FITTED
 
 
-def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
+def compare_methods(
+    workdir: pathlib.Path, *, stop: Stop | None = None
+) -> dict[str, Any]:
     """Score every method and a run's network on the run's test split.
 
     Args:
         workdir: folder of a finished run, whose config names the methods.
+        stop: tells when the W-Net's training is asked to stop; None for never.
 
     Returns:
         The content of comparison.json; comparison.md, figures/comparison.png and
@@ -87,10 +91,12 @@ def compare_methods(workdir: pathlib.Path) -> dict[str, Any]:
         print(f"[{number}/{len(names)}] {name} ...", flush=True)
         began = time.perf_counter()
         try:
-            ready = _make(name, run, samples, workdir)
+            ready = _make(name, run, samples, workdir, stop)
             fitted = time.perf_counter() - began
             row, picture = _score(ready, run.config, sources)
             row = {"method": name, "fit_seconds": round(fitted, 3), **row}
+        except Stopped:
+            raise
         except Exception as error:  # one method's fault is not that of the others
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             row, picture = {"method": name, "failed": reason}, None
@@ -167,7 +173,11 @@ def _samples(source: Source) -> list[Sample]:
 
 
 def _make(
-    name: str, run: TrainedRun, samples: list[Sample], workdir: pathlib.Path
+    name: str,
+    run: TrainedRun,
+    samples: list[Sample],
+    workdir: pathlib.Path,
+    stop: Stop | None,
 ) -> Ready:
     """Fit one method on the training split."""
     config = run.config
@@ -175,7 +185,7 @@ def _make(
     if name == NETWORK:
         return Ready(run.predict_fn, {"checkpoint_step": run.step})
     if name == W_NET:
-        return Ready(*train_w_net(config, workdir))
+        return Ready(*train_w_net(config, workdir, stop=stop))
     axis = config.data.slice_axis
     if name == CLUSTERING:
         return Ready(*fit_feature_clustering(samples, slice_axis=axis, **shared))

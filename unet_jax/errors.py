@@ -1,4 +1,4 @@
-"""The two exceptions that ``main`` prints as one line, without a traceback."""
+"""The exceptions that ``main`` prints as one line, without a traceback."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ class InputError(ValueError):
     """What a user gave cannot be used; the process exits with code 2.
 
     The message is one line with the file or key, the value found, the value expected
-    and the mend. Every exception that is not one of these two is a bug of ours and
+    and the mend. Every exception that is none of these is a bug of ours and
     keeps its traceback.
 
     Args:
@@ -26,3 +26,19 @@ class RunError(RuntimeError):
 
     The message is one line that says what happened, at which step, and what is safe.
     """
+
+
+class Stopped(Exception):
+    """A run was asked to stop, by a signal, and has saved what it could.
+
+    Args:
+        reason: the signal's name.
+        code: that the process exits with.
+        saved: what was saved, in words; "" for nothing.
+    """
+
+    def __init__(self, reason: str, *, code: int, saved: str = "") -> None:
+        """Make the message."""
+        super().__init__(f"stopped by {reason}" + (f": {saved}" if saved else ""))
+        self.reason = reason
+        self.code = code

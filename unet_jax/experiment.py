@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from unet_jax.augment.options import resolve_options
 from unet_jax.data.case import Case, Source
 from unet_jax.data.grids import apply_label
-from unet_jax.data.pipeline import PreparedCases
+from unet_jax.data.pipeline import PreparedCases, TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.data.sources.folder import FolderOptions, open_folder
 from unet_jax.data.sources.tfds import TfdsSource
@@ -198,6 +198,40 @@ def create_prepared_cases(
         store=store,
         labelled=reads_labels(config.loss),
         num_threads=config.data.num_threads,
+    )
+
+
+def create_batches(
+    config: ConfigDict,
+    source: Source,
+    preprocessing: Preprocessing,
+    workdir: pathlib.Path,
+    *,
+    whole: bool = False,
+) -> TrainIterator:
+    """Start the input pipeline of this process, of its part or the whole batches.
+
+    Args:
+        config: the resolved config.
+        source: the cases to draw from.
+        preprocessing: learnt from the training split.
+        workdir: folder for what does not fit into memory.
+        whole: give every process the whole batches.
+
+    Returns:
+        Endless batches.
+    """
+    store = workdir / "prepared" / str(jax.process_index())
+    return make_train_iterator(
+        create_prepared_cases(config, source, preprocessing, store),
+        seed=config.seed,
+        global_batch_size=config.train.batch_size,
+        patch_size=tuple(config.train.patch_size),
+        foreground_oversampling=config.data.foreground_oversampling,
+        process_index=0 if whole else jax.process_index(),
+        process_count=1 if whole else jax.process_count(),
+        num_threads=config.data.num_threads,
+        prefetch_batches=config.data.prefetch_batches,
     )
 
 

@@ -19,7 +19,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from unet_jax.errors import InputError, RunError
+from unet_jax.errors import InputError, RunError, Stopped
+from unet_jax.guard.stop import Stop, StopSignals
 
 FLAGS = flags.FLAGS
 _MODES = ["train", "evaluate", "predict", "compare"]
@@ -52,12 +53,18 @@ def main(argv: list[str]) -> None:
         if FLAGS.debug:
             raise
         _exit(error, code=2 if isinstance(error, InputError) else 1)
+    except Stopped as stopped:
+        print(f"\nunet_jax: {stopped}\n{_hint()}", file=sys.stderr)
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
         print("\nunet_jax: stopped", file=sys.stderr)
-        if FLAGS.mode in ("train", "compare"):
-            command = f"python -m unet_jax.main {shlex.join(sys.argv[1:])}"
-            print(f"go on from the last checkpoint:\n  {command}", file=sys.stderr)
         sys.exit(130)
+
+
+def _hint() -> str:
+    """Say how to go on."""
+    command = f"python -m unet_jax.main {shlex.join(sys.argv[1:])}"
+    return f"go on from the last checkpoint:\n  {command}"
 
 
 def run() -> None:
@@ -65,9 +72,10 @@ def run() -> None:
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
-            from unet_jax.train import train_and_evaluate
+            with StopSignals(hint=_hint()) as stop:
+                from unet_jax.train import train_and_evaluate
 
-            train_and_evaluate(config, _workdir(), profile=profile)
+                train_and_evaluate(config, _workdir(), profile=profile, stop=stop)
         case "evaluate":
             if FLAGS.workdirs:
                 from unet_jax.score import evaluate_ensemble
@@ -101,15 +109,20 @@ def run() -> None:
                 runs = [pathlib.Path(folder) for folder in FLAGS.runs]
                 compare_runs(runs, output=_folder_of(FLAGS.runs, "comparison"))
                 return
-            workdir = _workdir()
-            from unet_jax.compare import compare_methods, method_names
+            with StopSignals(hint=_hint()) as stop:
+                _train_and_compare(_workdir(), stop)
 
-            if FLAGS.config is not None:
-                method_names(FLAGS.config.compare.methods)  # before hours of training
-                from unet_jax.train import train_and_evaluate
 
-                train_and_evaluate(FLAGS.config, workdir)
-            compare_methods(workdir)
+def _train_and_compare(workdir: pathlib.Path, stop: Stop) -> None:
+    """Train the network if there is a config, then run every method beside it."""
+    from unet_jax.compare import compare_methods, method_names
+
+    if FLAGS.config is not None:
+        method_names(FLAGS.config.compare.methods)  # before hours of training
+        from unet_jax.train import train_and_evaluate
+
+        train_and_evaluate(FLAGS.config, workdir, stop=stop)
+    compare_methods(workdir, stop=stop)
 
 
 def _config() -> ConfigDict:

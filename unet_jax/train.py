@@ -2,49 +2,46 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
-import math
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Source
 from unet_jax.data.images_alone import ImagesAlone
-from unet_jax.data.pipeline import TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.shares import class_shares
 from unet_jax.errors import InputError
-from unet_jax.evaluate import PredictFn, evaluate
 from unet_jax.experiment import (
     SPLITS,
     create_augmentation,
+    create_batches,
     create_network,
     create_optimizer_and_schedule,
-    create_predict_fn_maker,
-    create_prepared_cases,
     fit_preprocessing,
     open_dataset,
     read_steps,
 )
+from unet_jax.guard.disk import disk_faults
+from unet_jax.guard.lease import Lease
+from unet_jax.guard.stop import Stop
+from unet_jax.guard.watchdog import Watchdog
+from unet_jax.loop import Loop
 from unet_jax.report.curves import write_curves
 from unet_jax.report.progress import Progress
 from unet_jax.report.summary import run_summary
 from unet_jax.report.writer import MetricWriter
 from unet_jax.score import score_run
-from unet_jax.segment import stack_axis
 from unet_jax.settings import check_config, complete_config, resolve_source
-from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
+from unet_jax.training.checkpoint import Checkpoints, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
-from unet_jax.training.images_alone import check_losses_of_images, make_validation
+from unet_jax.training.images_alone import check_losses_of_images
 from unet_jax.training.loss_terms import (
     LossTerm,
     create_loss_terms,
@@ -52,14 +49,14 @@ from unet_jax.training.loss_terms import (
     reads_labels,
 )
 from unet_jax.training.pace import ClockPace, Pace, StepPace
+from unet_jax.training.resume import RunCheckpoints, has_checkpoint, last_good
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
 from unet_jax.training.step import (
     check_batch_size,
     make_train_step,
     pmap_train_step,
-    shard_batch,
 )
-from unet_jax.training.window import MetricWindow
+from unet_jax.validation import create_validation
 from unet_jax.workdir import (
     as_tuples,
     check_same_run,
@@ -75,6 +72,7 @@ def train_and_evaluate(
     workdir: pathlib.Path,
     *,
     profile: tuple[int, int] | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Train a network, choose its best checkpoint and score the test split.
 
@@ -84,19 +82,33 @@ def train_and_evaluate(
         config: the resolved config.
         workdir: folder of the run.
         profile: first and last step of a jax profiler trace, or None.
+        stop: tells when the run is asked to stop; None where nobody asks.
 
     Returns:
         The content of test_metrics.json.
 
     Raises:
         InputError: the config, the data or the workdir cannot be used.
-        RunError: the loss became NaN or infinite.
+        RunError: the loss became NaN or infinite, or a disk failed.
+        Stopped: the run was asked to stop, and has saved where it stands.
     """
-    # ---- What can be checked before any work ----
     began = time.monotonic()
+    stop = stop or Stop()
     config = resolve_source(config)
+    _check(config, workdir)
+    read_record(workdir)  # a folder that is no run's stays as it is
+    with Lease(workdir) as lease:
+        stop.on_exit(lease.release)
+        run = _prepare(config, workdir, profile)
+        with disk_faults(workdir, last_good=lambda: last_good(workdir)):
+            best_step = _train(run, began=began, lease=lease, stop=stop)
+            return _finish(run.config, workdir, run.sources, best_step)
+
+
+def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuse what can be refused before any work."""
     check_config(config)
-    optimizer, schedule = create_optimizer_and_schedule(config)
+    create_optimizer_and_schedule(config)
     create_loss_terms(config.loss, head=config.model.head)
     create_held_out_losses(
         held_out_spec(config.eval.metrics, config.loss), head=config.model.head
@@ -110,12 +122,43 @@ def train_and_evaluate(
     )
     create_augmentation(config)
     read_steps(workdir, config.eval.postprocess)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a run is made of, once the data have been seen.
+
+    Attributes:
+        config: complete.
+        workdir: folder of the run.
+        profile: steps to trace, or None.
+        sources: the cases of each split.
+        seen: the same as training may see them: without labels if no loss reads one.
+        preprocessing: learnt from the training split.
+        optimizer: the gradient transformation.
+        schedule: the learning rate of each step.
+        loss_terms: the summands of the loss.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    profile: tuple[int, int] | None
+    sources: dict[str, Source]
+    seen: dict[str, Source]
+    preprocessing: Preprocessing
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    loss_terms: tuple[LossTerm, ...]
+
+
+def _prepare(
+    config: ConfigDict, workdir: pathlib.Path, profile: tuple[int, int] | None
+) -> _Run:
+    """Open the data, fill in what is left to them, and write the record of the run."""
     record = read_record(workdir)
-    if not has_checkpoint(workdir / "checkpoints"):
+    if not has_checkpoint(workdir):
         record = None  # it saved nothing: this config may be another
     use_compilation_cache(config.compilation_cache_dir)
-
-    # ---- Data, and the settings that are left to it ----
     given_axis = config.data.slice_axis
     dataset = open_dataset(config, workdir)
     config = complete_config(
@@ -133,13 +176,24 @@ def train_and_evaluate(
     if not reads_labels(config.loss):
         # Up to the last checkpoint nothing has a label to read.
         seen = {split: ImagesAlone(source) for split, source in sources.items()}
-    loss_terms = _create_loss_terms(config, seen["train"])
-    step_function = _create_step(config, optimizer, loss_terms)
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
     else:
         preprocessing = fit_preprocessing(config, seen["train"])
+    optimizer, schedule = create_optimizer_and_schedule(config)
+    run = _Run(
+        config=config,
+        workdir=workdir,
+        profile=profile,
+        sources=sources,
+        seen=seen,
+        preprocessing=preprocessing,
+        optimizer=optimizer,
+        schedule=schedule,
+        loss_terms=_create_loss_terms(config, seen["train"]),
+    )
+    create_step(config, optimizer, run.loss_terms)  # refuses before anything is written
     write_record(
         workdir,
         make_record(
@@ -148,95 +202,99 @@ def train_and_evaluate(
             dataset=dataset.fingerprint,
         ),
     )
-    batches = _create_batches(config, seen["train"], preprocessing, workdir)
+    return run
 
-    # ---- State: from the last checkpoint, from another run, or new ----
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    state = _create_state(config, optimizer, preprocessing)
-    first_step = checkpoints.latest_step() or 0
-    best = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
-    if first_step:
-        state, place, best = checkpoints.restore(None, state)
-        batches.set_state(place)
-    elif config.init_from:
-        state = _init_from(state, pathlib.Path(config.init_from))
-    pace = _create_pace(config, best, first_step, began)
-    if first_step:
-        print(f"resumed at step {first_step} of {pace.total_steps}")
-    if pace.is_over or best["stopped"]:
-        batches.close()
-        return _finish(config, workdir, sources, checkpoints.best_step())
 
-    # ---- Compile, and say what will run ----
-    state = replicate(state)
-    shapes = _batch_shapes(config, preprocessing)
-    compiled = step_function.lower(state, shapes).compile()
+_NEW_RECORD = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
+
+
+def _train(run: _Run, *, began: float, lease: Lease, stop: Stop) -> int | None:
+    """Take up the last checkpoint, train to the end, and return the best step."""
+    config, workdir = run.config, run.workdir
+    batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
+    with contextlib.closing(batches), RunCheckpoints(workdir) as checkpoints:
+        # ---- State: from the last checkpoint, from another run, or new ----
+        state = _create_state(config, run.optimizer, run.preprocessing)
+        first_step, record = checkpoints.latest_step(), dict(_NEW_RECORD)
+        if first_step:
+            _, state, place, record = checkpoints.restore(state)
+            batches.set_state(place)
+        elif config.init_from:
+            state = _init_from(state, pathlib.Path(config.init_from))
+        pace = _create_pace(config, record, first_step, began)
+        if first_step:
+            print(f"resumed at step {first_step} of {pace.total_steps}")
+        due = bool(record.get("evaluation_due"))
+        if (pace.is_over or record["stopped"]) and not due:
+            return checkpoints.best_step()
+
+        # ---- Compile, and say what will run ----
+        state = replicate(state)
+        step_function = create_step(config, run.optimizer, run.loss_terms)
+        shapes = _batch_shapes(config, run.preprocessing)
+        compiled = step_function.lower(state, shapes).compile()
+        _print_summary(run, state, compiled)
+        with (
+            contextlib.closing(
+                MetricWriter(
+                    workdir,
+                    resume_step=first_step,
+                    resume_size=record.get("metrics_bytes"),
+                )
+            ) as writer,
+            Progress(
+                pace.total_steps,
+                images_per_step=config.train.batch_size,
+                initial=first_step,
+                score_name=_score_name(config),
+            ) as progress,
+            Watchdog(
+                config.train.step_timeout, last_good=lambda: last_good(workdir)
+            ) as watchdog,
+        ):
+            loop = Loop(
+                config=config,
+                step_function=compiled,
+                schedule=run.schedule,
+                batches=batches,
+                validate=create_validation(
+                    config,
+                    run.preprocessing,
+                    run.seen,
+                    run.loss_terms,
+                    workdir,
+                    check=stop.check,
+                ),
+                checkpoints=checkpoints,
+                pace=pace,
+                writer=writer,
+                progress=progress,
+                watchdog=watchdog,
+                lease=lease,
+                stop=stop,
+                trace=lambda step: _trace(run.profile, step, workdir),
+            )
+            return loop.run(state, step=first_step, record=record)
+
+
+def _print_summary(run: _Run, state: TrainState, compiled: Any) -> None:
+    """Say what will run."""
+    names = tuple(run.config.data.class_names)
     print(
         run_summary(
-            model=config.model.name,
+            model=run.config.model.name,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             step_cost=step_cost(compiled),
             splits={
-                name: class_shares(source, tuple(config.data.class_names))
-                for name, source in seen.items()
+                name: class_shares(source, names) for name, source in run.seen.items()
             },
         )
     )
-    validate = _create_validation(config, preprocessing, seen, loss_terms, workdir)
 
-    # ---- The loop ----
-    with (
-        checkpoints,
-        contextlib.closing(batches),
-        contextlib.closing(MetricWriter(workdir, resume_step=first_step)) as writer,
-        Progress(
-            pace.total_steps,
-            images_per_step=config.train.batch_size,
-            initial=first_step,
-            score_name="val Dice" if reads_labels(config.loss) else "minus val loss",
-        ) as progress,
-    ):
-        window = MetricWindow(config.train.batch_size)
-        pace.ready()
-        for step in itertools.count(first_step + 1):
-            _trace(profile, step, workdir)
-            batch = shard_batch(next(batches), jax.local_device_count())
-            rate = float(schedule(pace.place(step)))
-            state, metrics = compiled(
-                dataclasses.replace(state, learning_rate=jnp.float32(rate)), batch
-            )
-            window.add(metrics, learning_rate=rate)
-            evaluates, last = pace.after(step)
-            if evaluates or step % config.log.every_steps == 0:
-                window.write(step, writer, last_good=checkpoints.latest_step())
-            progress.update(step, loss=window.last_loss, total=pace.total_steps)
-            if not evaluates:
-                continue
-            jax.block_until_ready(metrics)  # Steps under way are no validation.
-            paused = time.monotonic()
-            rows = validate(state.eval_variables)
-            for split, scores in rows.items():
-                writer.write(step, split, scores)
-            writer.flush()
-            # Without labels it is the loss that chooses, and never Dice.
-            values = rows["val"]
-            score = values["dice"] if "dice" in values else -values["loss"]
-            best = _updated(best, step, score, config)
-            checkpoints.save(
-                step,
-                state,
-                iterator_state=batches.get_state(),
-                record={**best, **pace.record()},
-                score=score,
-            )
-            pace.validated(time.monotonic() - paused)
-            progress.paused(time.monotonic() - paused)
-            progress.update(step, score=score)
-            progress.write(_validation_line(step, rows, best))
-            window.restart_clock()
-            if last or best["stopped"]:
-                break
-    return _finish(config, workdir, sources, best["step"])
+
+def _score_name(config: ConfigDict) -> str:
+    """The name of the number that chooses, for the progress line."""
+    return "val Dice" if reads_labels(config.loss) else "minus val loss"
 
 
 def _create_pace(
@@ -275,12 +333,24 @@ def _create_loss_terms(config: ConfigDict, source: Source) -> tuple[LossTerm, ..
     return create_loss_terms(config.loss, head=config.model.head, shares=shares)
 
 
-def _create_step(
+def create_step(
     config: ConfigDict,
     optimizer: optax.GradientTransformation,
     loss_terms: tuple[LossTerm, ...],
 ) -> Any:
-    """Build the pmap-ed step, for a batch that the devices can share."""
+    """Build the pmap-ed step, for a batch that the devices can share.
+
+    Args:
+        config: the resolved config.
+        optimizer: the gradient transformation.
+        loss_terms: the summands of the loss.
+
+    Returns:
+        The mapped step, not compiled yet.
+
+    Raises:
+        InputError: the batch does not divide by the devices.
+    """
     check_batch_size(
         config.train.batch_size,
         devices=jax.device_count(),
@@ -298,29 +368,6 @@ def _create_step(
             accumulation=config.train.accumulation,
             ema_decay=config.train.ema_decay,
         )
-    )
-
-
-def _create_batches(
-    config: ConfigDict,
-    source: Source,
-    preprocessing: Preprocessing,
-    workdir: pathlib.Path,
-    *,
-    whole: bool = False,
-) -> TrainIterator:
-    """Start the input pipeline of this process, of its part or the whole batches."""
-    store = workdir / "prepared" / str(jax.process_index())
-    return make_train_iterator(
-        create_prepared_cases(config, source, preprocessing, store),
-        seed=config.seed,
-        global_batch_size=config.train.batch_size,
-        patch_size=tuple(config.train.patch_size),
-        foreground_oversampling=config.data.foreground_oversampling,
-        process_index=0 if whole else jax.process_index(),
-        process_count=1 if whole else jax.process_count(),
-        num_threads=config.data.num_threads,
-        prefetch_batches=config.data.prefetch_batches,
     )
 
 
@@ -360,30 +407,6 @@ def _init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
     )
 
 
-def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
-    """Choose training images to score on the same footing as the validation split.
-
-    They are ``count`` pictures, or as many slices of the first volume, spread evenly.
-    """
-    first = source[0]
-    axis = stack_axis(preprocessing, first.image.ndim - 1)
-    if axis is None:
-        chosen = np.linspace(0, len(source) - 1, min(count, len(source)), dtype=int)
-        return [source[int(index)] for index in chosen]
-    size = first.image.shape[axis]
-    chosen = np.linspace(0, size - 1, min(count, size), dtype=int)
-    return [
-        Case(
-            id=f"{first.id}:sample",
-            image=np.take(first.image, chosen, axis),
-            label=None if first.label is None else np.take(first.label, chosen, axis),
-            spacing=first.spacing,
-            group=first.group,
-            reference=first.reference,
-        )
-    ]
-
-
 def _batch_shapes(
     config: ConfigDict, preprocessing: Preprocessing
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -416,84 +439,6 @@ def _trace(profile: tuple[int, int] | None, step: int, workdir: pathlib.Path) ->
     if profile is not None and step == profile[1]:
         jax.profiler.stop_trace()
         print(f"profile of steps {profile[0]} to {profile[1]}: {workdir / 'profile'}")
-
-
-def _create_validation(
-    config: ConfigDict,
-    preprocessing: Preprocessing,
-    sources: dict[str, Source],
-    loss_terms: tuple[LossTerm, ...],
-    workdir: pathlib.Path,
-) -> Callable[[dict[str, Any]], dict[str, dict[str, float]]]:
-    """Build ``variables -> {split: scores}``: Dice, or of images alone the loss."""
-    if reads_labels(config.loss):
-        maker = create_predict_fn_maker(config, preprocessing, validation=True)
-        sample = _sample(sources["train"], config.eval.train_images, preprocessing)
-        return lambda variables: {
-            "train": _validate(config, maker(variables), sample),
-            "val": _validate(config, maker(variables), sources["validation"]),
-        }
-    count = -(-config.eval.train_images // config.train.batch_size)
-    folder = workdir / "validation"
-    # The same crops in every process: they have to agree on the best step.
-    crops = _create_batches(
-        config, sources["validation"], preprocessing, folder, whole=True
-    )
-    with contextlib.closing(crops):
-        images = [batch["image"] for batch in itertools.islice(crops, count)]
-    network = create_network(config, axis_name=None)
-    validate = make_validation(network, loss_terms, images)
-    return lambda variables: {"val": validate(variables)}
-
-
-def _validate(
-    config: ConfigDict, predict_fn: PredictFn, cases: Source | list[Case]
-) -> dict[str, float]:
-    """Score Dice of each class and of the foreground; NaN where there is none."""
-    results = evaluate(
-        predict_fn,
-        (cases[index] for index in range(len(cases))),
-        class_names=tuple(config.data.class_names),
-        include_background=config.data.include_background,
-        metrics=("dice",),  # surfaces take their time
-    )
-    values = {"dice": results["mean"]["dice"]}
-    for name, scores in results["per_class"].items():
-        values[f"dice/{name}"] = scores["dice"]
-    return {key: math.nan if v is None else v for key, v in values.items()}
-
-
-def _updated(
-    best: dict[str, Any], step: int, score: float, config: ConfigDict
-) -> dict[str, Any]:
-    """Return the best-score record after a validation; a NaN is never better."""
-    if math.isfinite(score) and (best["score"] is None or score > best["score"]):
-        return {"score": score, "step": step, "evaluations_since": 0, "stopped": False}
-    since = best["evaluations_since"] + 1
-    patience = config.train.early_stopping_patience
-    stopped = patience > 0 and since >= patience
-    return {**best, "evaluations_since": since, "stopped": stopped}
-
-
-def _validation_line(
-    step: int, rows: dict[str, dict[str, float]], best: dict[str, Any]
-) -> str:
-    """Write one line for the log."""
-    validation = rows["val"]
-    parts = ", ".join(
-        f"{key.removeprefix('dice/').removesuffix('_loss')} {value:.3f}"
-        for key, value in validation.items()
-        if key not in ("dice", "loss")
-    )
-    note = " (best)" if best["step"] == step else ""
-    if best["stopped"]:
-        note = f"; no better for {best['evaluations_since']} validations: stopping"
-    if "dice" not in validation:
-        return f"step {step}: validation loss {validation['loss']:.4f}{note} [{parts}]"
-    return (
-        f"step {step}: Dice train {rows['train']['dice']:.4f}, validation "
-        f"{validation['dice']:.4f}{note} [{parts}]"
-    )
 
 
 def _finish(

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.experiment import load_run, read_clusters_of_classes
+from unet_jax.guard.stop import Stop
 from unet_jax.train import train_and_evaluate
 
 FEATURES = (8, 16)
@@ -37,7 +38,7 @@ BATCH = 8
 
 
 def train_w_net(
-    config: ConfigDict, workdir: pathlib.Path
+    config: ConfigDict, workdir: pathlib.Path, *, stop: Stop | None = None
 ) -> tuple[Callable[..., np.ndarray], dict[str, Any]]:
     """Train a W-Net on the images of a run, and name its clusters.
 
@@ -49,6 +50,7 @@ def train_w_net(
     Args:
         config: of the run, complete; ``compare.w_net_steps`` says for how long.
         workdir: of the run; the W-Net's is ``compare/w_net`` in it.
+        stop: tells when the training is asked to stop; None for never.
 
     Returns:
         ``predict_fn(image, spacing, *, reference=None) -> labels``, and what was
@@ -58,7 +60,7 @@ def train_w_net(
         InputError: the data, or what is in that folder, cannot be used.
     """
     folder = workdir / "compare" / "w_net"
-    train_and_evaluate(make_w_net_config(config), folder)
+    train_and_evaluate(make_w_net_config(config), folder, stop=stop)
     run = load_run(folder)
     chosen = {
         "checkpoint_step": run.step,

@@ -26,7 +26,11 @@ class MetricWriter:
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], *, resume_step: int | None = None
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        resume_step: int | None = None,
+        resume_size: int | None = None,
     ) -> None:
         """Open the files of a workdir.
 
@@ -34,6 +38,8 @@ class MetricWriter:
             workdir: folder of the run; made where missing.
             resume_step: the step that training resumes from (0 if no checkpoint was
                 made); what was written after it is cut. None for a new run.
+            resume_size: bytes of metrics.jsonl that belong to that step, from `size`;
+                None where they are not known.
         """
         from tensorboardX import SummaryWriter
 
@@ -41,7 +47,7 @@ class MetricWriter:
         self._workdir.mkdir(parents=True, exist_ok=True)
         purge_step = None
         if resume_step is not None:
-            trim(self._workdir, resume_step)
+            trim(self._workdir, resume_step, size=resume_size)
             purge_step = resume_step + 1
         # Line buffering: a killed run has lost at most the line it was writing.
         self._files = {
@@ -91,6 +97,12 @@ class MetricWriter:
             os.fsync(file.fileno())
         self._events.flush()
 
+    def size(self) -> int:
+        """Return the bytes of metrics.jsonl that are written."""
+        file = self._files[METRICS_FILE]
+        file.flush()
+        return os.fstat(file.fileno()).st_size
+
     def close(self) -> None:
         """Flush and close; the writer cannot be used after."""
         self.flush()
@@ -110,24 +122,29 @@ class MetricWriter:
                 self._events.add_scalar(f"{prefix}/{name}", value, head["step"])
 
 
-def trim(workdir: str | os.PathLike[str], step: int) -> None:
+def trim(
+    workdir: str | os.PathLike[str], step: int, *, size: int | None = None
+) -> None:
     """Cut what a run wrote after a step, and lines that a kill left half written.
 
     Args:
         workdir: folder of the run.
         step: the last step to keep; lines of later steps go from metrics.jsonl and
             timing.jsonl. Each file is replaced in one move, or left alone.
+        size: bytes of metrics.jsonl to keep at most; None for no such limit.
     """
     for name in (METRICS_FILE, TIMING_FILE):
         path = Path(workdir) / name
         if not path.exists():
             continue
         # Bytes: a kill may leave half a UTF-8 character.
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _belongs(line, step)]
-        if kept != lines:
+        content = path.read_bytes()
+        kept = content[:size] if name == METRICS_FILE else content
+        lines = kept.splitlines(keepends=True)
+        kept = b"".join(line for line in lines if _belongs(line, step))
+        if kept != content:
             with atomic_path(path) as temporary:
-                temporary.write_bytes(b"".join(kept))
+                temporary.write_bytes(kept)
 
 
 def _belongs(line: bytes, step: int) -> bool:

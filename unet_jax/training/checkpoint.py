@@ -1,13 +1,11 @@
 """What a run needs to go on: state, place in the data and record, in one checkpoint.
 
 Orbax writes in the background and makes a checkpoint appear under its name only when
-it is whole. The scores are kept here and not as Orbax's metrics, for which a NaN may be
-the best, and a checkpoint without a score is never deleted. Nor has Orbax a checksum of
-the arrays, and gives back a flipped bit as it is: a list of SHA-256 sums is written
-last and checked first.
+it is whole. The scores are kept here
+and not as Orbax's metrics, for which a NaN may be the best, and a checkpoint without a
+score is never deleted. A list of SHA-256 sums is written last and checked first.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -20,12 +18,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
+from unet_jax.training.manifest import (
+    RUN_FILE,
+    check_sums,
+    damaged,
+    shortened,
+    steps_in,
+    write_sums,
+)
 
-_LATEST_TO_KEEP = 3
-_RUN_FILE = "run.json"
-_SUMS_FILE = "sha256.json"
-_MEND = "remove the folder of this step to go on from another checkpoint"
+LATEST_TO_KEEP = 3
 
 
 class Checkpoints:
@@ -62,7 +65,7 @@ class Checkpoints:
             ),
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(filename=_RUN_FILE),
+                "run": ocp.JsonCheckpointHandler(filename=RUN_FILE),
             },
         )
         for step in self._manager.all_steps():
@@ -105,13 +108,16 @@ class Checkpoints:
         }
         # Orbax makes the text later, in another thread: by then a dict may be changed.
         run = json.loads(json.dumps(run))
-        return self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
-            ),
-            force=True,
-        )
+        try:
+            return self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
+                ),
+                force=True,
+            )
+        except Exception as error:
+            raise self._unwritten(error) from error
 
     def restore(
         self, step: int | None, template: Any
@@ -166,9 +172,20 @@ class Checkpoints:
         """Return the first step with the highest score; None without a score."""
         return _best_step(self._manager.all_steps(), self._scores)
 
+    def score(self, step: int | None) -> float | None:
+        """Return the score of a step; None where it has none."""
+        return None if step is None else self._scores.get(step)
+
     def wait(self) -> None:
-        """Wait until the last save is on disk, and raise what went wrong in it."""
-        self._manager.wait_until_finished()
+        """Wait until the last save is on disk.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritten(error) from error
 
     def close(self) -> None:
         """Wait for the last save and end the threads."""
@@ -178,9 +195,29 @@ class Checkpoints:
         """Return itself."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Close it."""
-        self.close()
+    def __exit__(self, kind: object, *exception: object) -> None:
+        """Close it; what a failed save gives then must not hide why it ends."""
+        try:
+            self.close()
+        except Exception as error:
+            if kind is None:
+                raise self._unwritten(error) from error
+
+    def last_good(self) -> str:
+        """Say in words which checkpoint a run would go on from."""
+        steps = steps_in(self._directory)
+        if not steps:
+            return "no checkpoint was saved yet"
+        return f"the last good checkpoint is step {steps[-1]}"
+
+    def _unwritten(self, error: Exception) -> RunError:
+        """Say in one line that a checkpoint could not be written."""
+        reason = shortened(error)
+        return RunError(
+            f"{self._directory / str(self._saving)}: the checkpoint cannot be written "
+            f"({reason}); {self.last_good()}; mend the disk, "
+            "then start the same command again"
+        )
 
     def _path(self, step: int) -> pathlib.Path:
         """Return the folder of one checkpoint."""
@@ -199,40 +236,40 @@ class Checkpoints:
                 f"{self._directory}: {wanted}; found {steps or 'none'}; train first or "
                 "name the workdir of a run that has one"
             )
-        _check_sums(self._path(found))
+        check_sums(self._path(found))
         return found
 
     def _seal(self) -> None:
         """Write the sums, in Orbax's thread, just before it names the checkpoint."""
         # Until then it is written as <step>.<some suffix>.
         path = next(self._directory.glob(f"{self._saving}.*"))
-        (path / _SUMS_FILE).write_text(json.dumps(_sums(path), indent=1))
+        write_sums(path)
 
     def _read_score(self, step: int) -> float | None:
         """Read the score of one checkpoint."""
-        path = self._path(step) / "run" / _RUN_FILE
+        path = self._path(step) / "run" / RUN_FILE
         try:
             return json.loads(path.read_text())["score"]
         except FileNotFoundError:
             # A run killed while it removed this checkpoint leaves part of it. It was
-            # neither among the latest nor the best, and the next save removes it.
+            # neither among the latest nor the best.
             return None
         except Exception as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
     def _shapes(self, step: int) -> Any:
         """Return the saved tree with shapes and dtypes in the place of arrays."""
         try:
             return self._manager.item_metadata(step)["state"].tree
         except Exception as error:
-            raise _damaged(self._path(step), error) from error
+            raise damaged(self._path(step), error) from error
 
     def _read(self, step: int, **args: Any) -> Any:
         """Read some items of one checkpoint."""
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            raise _damaged(self._path(step), error) from error
+            raise damaged(self._path(step), error) from error
 
 
 class _KeepLatestAndBest:
@@ -251,17 +288,8 @@ class _KeepLatestAndBest:
         """Say of each checkpoint whether it stays."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        keep = {*sorted(steps)[-_LATEST_TO_KEEP:], _best_step(steps, self._scores)}
+        keep = {*sorted(steps)[-LATEST_TO_KEEP:], _best_step(steps, self._scores)}
         return [step in keep for step in steps]
-
-
-def has_checkpoint(directory: pathlib.Path) -> bool:
-    """Say whether a run has saved anything yet, without touching it.
-
-    Args:
-        directory: the folder of all checkpoints; it may be missing.
-    """
-    return directory.is_dir() and any(p.name.isdigit() for p in directory.iterdir())
 
 
 def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
@@ -292,8 +320,13 @@ def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Drop what Orbax tells of its work: hundreds of lines a save under absl."""
-    return record.levelno >= logging.WARNING or "/orbax/" not in record.pathname
+    """Drop what Orbax tells of its work: hundreds of lines a save under absl.
+
+    So are its tracebacks: what they are of is raised, and said in one line.
+    """
+    if "/orbax/" not in record.pathname:
+        return True
+    return record.levelno >= logging.WARNING and not record.exc_info
 
 
 def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
@@ -329,31 +362,6 @@ def _check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
         )
 
 
-def _sums(path: pathlib.Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a checkpoint's items."""
-    sums = {}
-    # What stands beside the items is Orbax's, which still changes it.
-    for file in sorted(path.glob("*/**/*")):
-        if file.is_file():
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            sums[file.relative_to(path).as_posix()] = digest
-    return sums
-
-
-def _check_sums(path: pathlib.Path) -> None:
-    """Refuse a checkpoint of which a file is not as it was written."""
-    try:
-        expected = json.loads((path / _SUMS_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise _damaged(path / _SUMS_FILE, error) from error
-    found = _sums(path)
-    for name, digest in expected.items():
-        if found.get(name) != digest:
-            state = "changed since it was written" if name in found else "missing"
-            raise InputError(f"{path / name}: the file is {state}; {_MEND}")
-
-
 def _by_name(tree: Any) -> dict[str, Any]:
     """Return the leaves by name, such as ``params/stage_0/kernel``."""
     return {
@@ -376,12 +384,3 @@ def _kind(leaves: dict[str, Any], name: str) -> str:
     if name not in leaves:
         return "missing"
     return f"{_shape(leaves, name)} {np.dtype(leaves[name].dtype)}"
-
-
-def _damaged(path: pathlib.Path, error: Exception) -> InputError:
-    """Say in one line that a checkpoint cannot be read."""
-    reason = " ".join(str(error).split())[:200]
-    return InputError(
-        f"{path}: the checkpoint cannot be read ({type(error).__name__}: {reason}); "
-        f"{_MEND}"
-    )

@@ -1,6 +1,9 @@
 """XLA's compiled programs: where they are kept, and what they cost."""
 
+import contextlib
 import pathlib
+import re
+import warnings
 from typing import Any
 
 import jax
@@ -9,16 +12,48 @@ import jax
 def use_compilation_cache(directory: str) -> None:
     """Keep compiled programs between processes.
 
-    A directory that the user has set for jax (``JAX_COMPILATION_CACHE_DIR``) stays.
+    A directory that the user has set for jax (``JAX_COMPILATION_CACHE_DIR``) stays. An
+    entry that does not load (a kill may leave half of one) is deleted and made anew.
 
     Args:
         directory: where to; "" for nowhere.
     """
-    if not directory or getattr(jax.config, "jax_compilation_cache_dir", None):
-        return
-    path = str(pathlib.Path(directory).expanduser())
-    jax.config.update("jax_compilation_cache_dir", path)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if directory and not _cache_folder():
+        path = str(pathlib.Path(directory).expanduser())
+        jax.config.update("jax_compilation_cache_dir", path)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if _cache_folder() and not isinstance(warnings.showwarning, _DeleteBadEntries):
+        warnings.showwarning = _DeleteBadEntries(warnings.showwarning)
+
+
+class _DeleteBadEntries:
+    """Deletes what jax says it cannot load, in the place of its warning.
+
+    jax itself leaves the entry and would warn and compile at every start. It names the
+    program and not the file: all entries of that name go.
+    """
+
+    def __init__(self, show: Any) -> None:
+        """Keep the way other warnings are shown."""
+        self._show = show
+
+    def __call__(self, message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        """Delete, or show."""
+        named = re.match(
+            r"Error reading persistent compilation cache entry for '([^']+)'",
+            str(message),
+        )
+        if named is None:
+            self._show(message, *args, **kwargs)
+            return
+        for path in pathlib.Path(_cache_folder()).glob(f"{named[1]}-*-cache"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _cache_folder() -> str:
+    """The folder that jax keeps compiled programs in; "" for none."""
+    return getattr(jax.config, "jax_compilation_cache_dir", None) or ""
 
 
 def step_cost(compiled: Any) -> dict[str, float]:

@@ -3,6 +3,8 @@
 import math
 import resource
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,14 +20,17 @@ class MetricWindow:
     from working ahead.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        """Begin an empty window.
+    def __init__(
+        self, batch_size: int, *, rows: Sequence[Mapping[str, float]] | None = None
+    ) -> None:
+        """Begin a window.
 
         Args:
             batch_size: images of a step.
+            rows: of the steps that an interrupted run had in it; None for none.
         """
         self._batch_size = batch_size
-        self._metrics: list[dict[str, jax.Array]] = []
+        self._metrics: list[Mapping[str, Any]] = list(rows or ())
         self._began = time.monotonic()
         self._rate = 0.0
         self.last_loss: float | None = None
@@ -40,28 +45,20 @@ class MetricWindow:
         if len(self._metrics) > 2:
             jax.block_until_ready(self._metrics[-3])
 
-    def write(self, step: int, writer: MetricWriter, *, last_good: int | None) -> None:
+    def write(
+        self, step: int, writer: MetricWriter, *, last_good: Callable[[], str]
+    ) -> None:
         """Write the means up to ``step`` and empty the window.
 
         Args:
             step: the last step added.
             writer: of the run.
-            last_good: step of the last checkpoint, for the message; None for none.
+            last_good: says in words which checkpoint is whole, for the message.
 
         Raises:
             RunError: a value of some step is NaN or infinite.
         """
-        rows = jax.device_get(self._metrics)
-        first = step - len(rows) + 1
-        for offset, row in enumerate(rows):
-            wrong = [name for name, value in row.items() if not math.isfinite(value)]
-            if wrong:
-                good = "none yet" if last_good is None else f"step {last_good}"
-                raise RunError(
-                    f"step {first + offset}: {wrong[0]} is {row[wrong[0]]}; the last "
-                    f"good checkpoint is {good}; lower optimizer.learning_rate or set "
-                    "optimizer.gradient_clip, and check the data"
-                )
+        rows = self.rows(step, last_good=last_good)
         means = {
             name: float(np.mean([row[name] for row in rows], dtype=np.float64))
             for name in rows[0]
@@ -79,6 +76,36 @@ class MetricWindow:
         self.last_loss = means["loss"]
         self._metrics = []
         self.restart_clock()
+
+    def rows(
+        self, step: int, *, last_good: Callable[[], str]
+    ) -> list[dict[str, float]]:
+        """Wait for the steps in the window, and give the metrics of each.
+
+        Args:
+            step: the last step added.
+            last_good: says in words which checkpoint is whole, for the message.
+
+        Returns:
+            A JSON-able row a step.
+
+        Raises:
+            RunError: a value of some step is NaN or infinite.
+        """
+        rows = [
+            {name: float(value) for name, value in row.items()}
+            for row in jax.device_get(self._metrics)
+        ]
+        first = step - len(rows) + 1
+        for offset, row in enumerate(rows):
+            wrong = [name for name, value in row.items() if not math.isfinite(value)]
+            if wrong:
+                raise RunError(
+                    f"step {first + offset}: {wrong[0]} is {row[wrong[0]]}; "
+                    f"{last_good()}; lower optimizer.learning_rate or set "
+                    "optimizer.gradient_clip, and check the data"
+                )
+        return rows
 
     def restart_clock(self) -> None:
         """Leave out the time that validation took."""

@@ -1,0 +1,140 @@
+"""Disks that fill up or vanish under a run: one line, and nothing lost."""
+
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unet_jax.training.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--config=configs/smoke.py",
+    "--config.model.features=(4,8)",
+    "--config.train.patch_size=(32,32)",
+    "--config.eval.every_steps=10",
+    "--config.eval.train_images=2",
+    "--config.eval.overlap=0.0",
+    "--config.eval.window_batch=16",
+    "--config.log.every_steps=5",
+    "--config.log.overlays=1",
+)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> pathlib.Path:
+    """Folder of the prepared data and of compiled programs."""
+    return tmp_path_factory.mktemp("disks")
+
+
+def _start(shared, workdir, *extra, file_bytes=None) -> subprocess.Popen[str]:
+    """Start a run, allowed to write files of so many bytes at most."""
+
+    def limit():
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "unet_jax.main",
+            *FLAGS,
+            f"--workdir={workdir}",
+            f"--config.data.data_dir={shared / 'data'}",
+            f"--config.compilation_cache_dir={shared / 'compiled'}",
+            *extra,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=limit,
+    )
+
+
+def _ended(process) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def _last_message(output: str) -> str:
+    assert "Traceback" not in output, output
+    return output[output.rindex("unet_jax: error:") :].strip()
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_is_whole(shared):
+    workdir = shared / "full"
+    code, output = _ended(_start(shared, workdir, "--config.train.steps=20"))
+    assert code == 0, output
+    # No file may grow beyond what is there: the next checkpoint cannot be written.
+    more = "--config.train.steps=60"
+    code, output = _ended(_start(shared, workdir, more, file_bytes=9000))
+    message = _last_message(output)
+    assert code == 1
+    assert "\n" not in message
+    assert "step 20; mend the disk, then start the same command again" in message
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 20
+        checkpoints.restore_raw(20)
+    code, output = _ended(_start(shared, workdir, more))
+    assert code == 0, output
+    assert "resumed at step 20 of 60" in output
+
+
+def test_a_deleted_workdir_ends_the_run_in_one_line(shared):
+    workdir = shared / "deleted"
+    process = _start(shared, workdir, "--config.train.steps=100000")
+    end = time.monotonic() + 200
+    while not (workdir / "checkpoints" / "10").exists():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    shutil.rmtree(workdir, ignore_errors=True)
+    code, output = _ended(process)
+    assert code == 1, output
+    assert "\n" not in _last_message(output)
+    assert str(workdir) in _last_message(output)
+
+
+def test_a_second_run_on_the_workdir_is_refused(shared):
+    workdir = shared / "twice"
+    process = _start(shared, workdir, "--config.train.steps=100000")
+    end = time.monotonic() + 200
+    while not (workdir / "lease.json").exists():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    code, output = _ended(_start(shared, workdir, "--config.train.steps=100000"))
+    assert code == 2
+    assert f"another run is at work there (host {os.uname().nodename}" in output
+    process.send_signal(signal.SIGTERM)
+    code, output = _ended(process)
+    assert code == 42, output
+
+
+def test_a_compiled_program_that_does_not_load_is_replaced(shared):
+    command = ("--config.train.steps=10",)
+    compiled = shared / "compiled"
+    code, output = _ended(_start(shared, shared / "first", *command))
+    assert code == 0, output
+    entries = sorted(compiled.glob("*-cache"))
+    assert entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for name in ("second", "third"):
+        code, output = _ended(_start(shared, shared / name, *command))
+        assert code == 0, output
+        assert "compilation cache" not in output
+    results = [shared / name / "test_metrics.json" for name in ("first", "third")]
+    assert results[0].read_bytes() == results[1].read_bytes()
+    assert all(path.stat().st_size > 0 for path in compiled.glob("*-cache"))

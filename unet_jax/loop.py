@@ -1,0 +1,179 @@
+"""The one training loop: step, validate, save, and stop when asked."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from unet_jax.data.pipeline import TrainIterator
+from unet_jax.errors import Stopped
+from unet_jax.guard.lease import Lease
+from unet_jax.guard.stop import Stop
+from unet_jax.guard.watchdog import Watchdog
+from unet_jax.report.progress import Progress
+from unet_jax.report.writer import MetricWriter
+from unet_jax.training.pace import Pace
+from unet_jax.training.resume import RunCheckpoints
+from unet_jax.training.state import TrainState
+from unet_jax.training.step import shard_batch
+from unet_jax.training.window import MetricWindow
+from unet_jax.validation import Rows, score_of, updated_best, validation_line
+
+_BEST = ("score", "step", "evaluations_since", "stopped")
+"""Keys of the record that `updated_best` gives."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Loop:
+    """From one step to the last, with all that stands around a step.
+
+    Attributes:
+        config: the resolved config.
+        step_function: the compiled, mapped step.
+        schedule: the learning rate of each step.
+        batches: of this process.
+        validate: ``variables -> scores of each split``.
+        checkpoints: of the run.
+        pace: how long it goes on.
+        writer: of metrics.jsonl.
+        progress: the line that the user sees.
+        watchdog: of a step that does not come back.
+        lease: of the workdir.
+        stop: whether the run is asked to stop.
+        trace: called before each step, for the profiler.
+    """
+
+    config: ConfigDict
+    step_function: Callable[..., Any]
+    schedule: optax.Schedule
+    batches: TrainIterator
+    validate: Callable[[dict[str, Any]], Rows]
+    checkpoints: RunCheckpoints
+    pace: Pace
+    writer: MetricWriter
+    progress: Progress
+    watchdog: Watchdog
+    lease: Lease
+    stop: Stop
+    trace: Callable[[int], None]
+
+    def run(
+        self, state: TrainState, *, step: int, record: Mapping[str, Any]
+    ) -> int | None:
+        """Train to the end.
+
+        Args:
+            state: on all local devices.
+            step: updates done.
+            record: of the checkpoint that the state comes from.
+
+        Returns:
+            The step of the best checkpoint, None without a score.
+
+        Raises:
+            Stopped: the run was asked to stop; where it stands is saved.
+        """
+        best = {key: record[key] for key in _BEST}
+        window = MetricWindow(self.config.train.batch_size, rows=record.get("window"))
+        due, last = bool(record.get("evaluation_due")), self.pace.is_over
+        self.pace.ready()
+        with self.stop.saving():
+            while True:
+                if due:
+                    best = self._validate(state, step, best)
+                    window.restart_clock()
+                    if last or best["stopped"]:
+                        return best["step"]
+                if self.stop.reason is not None:
+                    rows = window.rows(step, last_good=self.checkpoints.last_good)
+                    self._save_and_leave(state, step, best, rows, due=False)
+                step += 1
+                self.trace(step)
+                state = self._step(state, step, window)
+                due, last = self.pace.after(step)
+                if due or step % self.config.log.every_steps == 0:
+                    window.write(
+                        step, self.writer, last_good=self.checkpoints.last_good
+                    )
+                self.progress.update(
+                    step, loss=window.last_loss, total=self.pace.total_steps
+                )
+                if due and self.stop.reason is not None:
+                    self._save_and_leave(state, step, best, [], due=True)
+
+    def _step(self, state: TrainState, step: int, window: MetricWindow) -> TrainState:
+        """Make one update."""
+        with self.watchdog.watching(f"step {step}"):
+            batch = shard_batch(next(self.batches), jax.local_device_count())
+            rate = float(self.schedule(self.pace.place(step)))
+            state, metrics = self.step_function(
+                dataclasses.replace(state, learning_rate=jnp.float32(rate)), batch
+            )
+            window.add(metrics, learning_rate=rate)
+        return state
+
+    def _validate(
+        self, state: TrainState, step: int, best: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Validate after a step, save, and return the record of the best."""
+        with self.watchdog.watching(f"step {step}"):
+            jax.block_until_ready(state)  # steps under way are no validation
+        paused = time.monotonic()
+        try:
+            rows = self.validate(state.eval_variables)
+        except Stopped:
+            self._save_and_leave(state, step, best, [], due=True)
+        for split, scores in rows.items():
+            self.writer.write(step, split, scores)
+        score = score_of(rows)
+        best = updated_best(best, step, score, self.config)
+        self.lease.check()
+        self.checkpoints.save(
+            step,
+            state,
+            place=self.batches.get_state(),
+            record=self._record(best),
+            score=score,
+        )
+        self.pace.validated(time.monotonic() - paused)
+        self.progress.paused(time.monotonic() - paused)
+        self.progress.update(step, score=score)
+        self.progress.write(validation_line(step, rows, best))
+        return best
+
+    def _record(self, best: dict[str, Any]) -> dict[str, Any]:
+        """What a restart needs to know beside the arrays."""
+        self.writer.flush()  # what a checkpoint counts on is on the disk before it
+        return {**best, **self.pace.record(), "metrics_bytes": self.writer.size()}
+
+    def _save_and_leave(
+        self,
+        state: TrainState,
+        step: int,
+        best: dict[str, Any],
+        rows: list[dict[str, float]],
+        *,
+        due: bool,
+    ) -> NoReturn:
+        """Save where the run stands, with a validation that is due, and leave."""
+        if step:
+            self.lease.check()
+            self.checkpoints.wait()
+            if step != self.checkpoints.latest_step():
+                self.checkpoints.save_interrupted(
+                    step,
+                    state,
+                    place=self.batches.get_state(),
+                    record={
+                        **self._record(best),
+                        "window": rows,
+                        "evaluation_due": due,
+                    },
+                )
+        saved = f"step {step} is saved" if step else "no step was done"
+        raise Stopped(str(self.stop.reason), code=self.stop.code, saved=saved) from None

@@ -1,0 +1,160 @@
+"""SHA-256 sums of a checkpoint's files, and what becomes of one that is not whole.
+
+Orbax has no checksum of the arrays, and gives back a flipped bit as it is.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from unet_jax.errors import InputError
+
+RUN_FILE = "run.json"
+SUMS_FILE = "sha256.json"
+MEND = "remove the folder of this step to go on from another checkpoint"
+
+
+def write_sums(path: pathlib.Path) -> None:
+    """Write the sums of a checkpoint's items beside them.
+
+    Args:
+        path: folder of the checkpoint, complete.
+    """
+    (path / SUMS_FILE).write_text(json.dumps(_sums(path), indent=1))
+
+
+def check_sums(path: pathlib.Path) -> None:
+    """Refuse a checkpoint of which a file is not as it was written.
+
+    Args:
+        path: folder of the checkpoint.
+
+    Raises:
+        InputError: a file changed or is missing.
+    """
+    try:
+        expected = json.loads((path / SUMS_FILE).read_text())
+        found = _sums(path)
+    except (OSError, ValueError) as error:
+        raise damaged(path / SUMS_FILE, error) from error
+    for name, digest in expected.items():
+        if found.get(name) != digest:
+            state = "changed since it was written" if name in found else "missing"
+            raise InputError(f"{path / name}: the file is {state}; {MEND}")
+
+
+def set_damaged_aside(
+    directories: Sequence[pathlib.Path], *, latest_to_keep: int
+) -> list[str]:
+    """Move checkpoints that are not whole out of the way of a run that goes on.
+
+    They are kept, in ``damaged`` beside their folder. One that an earlier start was
+    about to remove when it was killed, neither the best nor among the latest, is
+    removed.
+
+    Args:
+        directories: the folders of all checkpoints; they may be missing.
+        latest_to_keep: how many of the newest a run keeps.
+
+    Returns:
+        One line for each that was moved.
+
+    Raises:
+        InputError: there are checkpoints, and none is whole.
+    """
+    faults: dict[pathlib.Path, str] = {}
+    whole: list[pathlib.Path] = []
+    for directory in directories:
+        for step in steps_in(directory):
+            path = directory / str(step)
+            try:
+                check_sums(path)
+                whole.append(path)
+            except InputError as error:
+                faults[path] = str(error).partition(";")[0]
+    if faults and not whole:
+        newest = max(faults, key=lambda path: int(path.name))
+        raise InputError(
+            f"{newest.parent}: no checkpoint is whole ({faults[newest]}); restore one "
+            "from a copy, or name another --workdir to start anew"
+        )
+    best = _best_of(max(whole, key=lambda path: int(path.name))) if whole else None
+    lines = []
+    for path, fault in faults.items():
+        step = int(path.name)
+        newer = [other for other in whole if int(other.name) > step]
+        if step != best and len(newer) >= latest_to_keep:
+            shutil.rmtree(path)
+            continue
+        aside = _free_name(path.parent.parent / "damaged" / path.name)
+        aside.parent.mkdir(exist_ok=True)
+        path.rename(aside)
+        lines.append(f"{fault}: this checkpoint was moved to {aside}")
+    return lines
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    """List the steps of which there is a checkpoint, oldest first.
+
+    Args:
+        directory: the folder of all checkpoints; it may be missing.
+    """
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def damaged(path: pathlib.Path, error: Exception) -> InputError:
+    """Say in one line that a checkpoint cannot be read.
+
+    Args:
+        path: of the checkpoint, or a file of it.
+        error: what reading it gave.
+    """
+    return InputError(
+        f"{path}: the checkpoint cannot be read ({shortened(error)}); {MEND}"
+    )
+
+
+def shortened(error: Exception) -> str:
+    """Write an error of a library in one line: what it begins and ends with.
+
+    Args:
+        error: whose message may be pages long.
+    """
+    text = " ".join(str(error).split())
+    if len(text) > 200:
+        text = f"{text[:100]} ... {text[-80:]}"
+    return f"{type(error).__name__}: {text}"
+
+
+def _sums(path: pathlib.Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a checkpoint's items."""
+    sums = {}
+    # What stands beside the items is Orbax's, which still changes it.
+    for file in sorted(path.glob("*/**/*")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            sums[file.relative_to(path).as_posix()] = digest
+    return sums
+
+
+def _best_of(path: pathlib.Path) -> int | None:
+    """The step that was the best so far when a checkpoint was written."""
+    run: dict[str, Any] = json.loads((path / "run" / RUN_FILE).read_text())
+    step = run["record"].get("step")
+    return None if step is None else int(step)
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    """The path, or with the first number that makes it new."""
+    number = 1
+    free = path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

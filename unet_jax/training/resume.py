@@ -1,0 +1,185 @@
+"""Where a run goes on: from its scored checkpoints, or where it was interrupted."""
+
+import contextlib
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+from unet_jax.errors import RunError
+from unet_jax.training.checkpoint import LATEST_TO_KEEP, Checkpoints
+from unet_jax.training.manifest import set_damaged_aside, steps_in
+
+FOLDER = "checkpoints"
+_INTERRUPTED = "interrupted"
+
+
+class Restored(NamedTuple):
+    """A state with what belongs to it.
+
+    Attributes:
+        step: updates done.
+        state: the training state.
+        place: of the data iterator.
+        record: as it was given when it was saved.
+    """
+
+    step: int
+    state: Any
+    place: dict[str, Any]
+    record: dict[str, Any]
+
+
+class RunCheckpoints:
+    """The checkpoints that a training run writes and goes on from.
+
+    Those of validations lie in ``checkpoints``. A run that is asked to stop saves where
+    it stands in ``interrupted``, beside them, so that what is kept as latest and best
+    is the same as in a run that was left alone; it goes when the next validation is
+    saved. Damaged checkpoints are moved to ``damaged``, with a line printed for each.
+
+    Args:
+        workdir: folder of the run.
+
+    Raises:
+        InputError: there are checkpoints, and none is whole.
+    """
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        """See what is there, and what is whole."""
+        self._workdir = workdir
+        folders = [workdir / FOLDER, workdir / _INTERRUPTED]
+        for line in set_damaged_aside(folders, latest_to_keep=LATEST_TO_KEEP):
+            print(line)
+        self._scored = Checkpoints(workdir / FOLDER)
+        interrupted = steps_in(workdir / _INTERRUPTED)
+        newest = self._scored.latest_step() or 0
+        self._interrupted = max(interrupted, default=0)
+        if interrupted and self._interrupted <= newest:
+            self._remove_interrupted()
+
+    def latest_step(self) -> int:
+        """Return the step that a restart would go on from; 0 without any."""
+        return max(self._scored.latest_step() or 0, self._interrupted)
+
+    def restore(self, template: Any) -> Restored:
+        """Read the newest checkpoint.
+
+        Args:
+            template: pytree of arrays as they were saved.
+
+        Returns:
+            What was saved. Where the best checkpoint was lost, the record names the
+            best of those that are left.
+
+        Raises:
+            InputError: it does not fit.
+        """
+        if self._interrupted:
+            folder = self._workdir / _INTERRUPTED
+            with Checkpoints(folder, read_only=True) as checkpoints:
+                state, place, record = checkpoints.restore(self._interrupted, template)
+        else:
+            state, place, record = self._scored.restore(None, template)
+        best = record.get("step")
+        if best is not None and best not in steps_in(self._workdir / FOLDER):
+            found = self._scored.best_step()
+            print(
+                f"the best checkpoint, step {best}, is lost; the best left is {found}"
+            )
+            record = {**record, "step": found, "score": self._scored.score(found)}
+        return Restored(self.latest_step(), state, place, record)
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        place: dict[str, Any],
+        record: dict[str, Any],
+        score: float,
+    ) -> None:
+        """Begin to save a state that was validated; see `Checkpoints.save`.
+
+        Args:
+            step: updates done.
+            state: the training state.
+            place: of the data iterator.
+            record: JSON-able.
+            score: larger is better.
+        """
+        self.wait()
+        self._scored.save(step, state, iterator_state=place, record=record, score=score)
+
+    def save_interrupted(
+        self, step: int, state: Any, *, place: dict[str, Any], record: dict[str, Any]
+    ) -> None:
+        """Save where a run stands that has to stop now, and wait for it.
+
+        Args:
+            step: updates done.
+            state: the training state.
+            place: of the data iterator.
+            record: JSON-able.
+        """
+        self._scored.wait()
+        with Checkpoints(self._workdir / _INTERRUPTED) as checkpoints:
+            checkpoints.save(
+                step, state, iterator_state=place, record=record, score=None
+            )
+            checkpoints.wait()
+        self._interrupted = step
+
+    def last_good(self) -> str:
+        """Say in words which checkpoint a restart would go on from."""
+        with contextlib.suppress(RunError):
+            self._scored.wait()
+        return last_good(self._workdir)
+
+    def best_step(self) -> int | None:
+        """Return the first step with the highest score; None without a score."""
+        return self._scored.best_step()
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk."""
+        self._scored.wait()
+        if self._interrupted < (self._scored.latest_step() or 0):
+            self._remove_interrupted()
+
+    def __enter__(self) -> "RunCheckpoints":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Wait for the last save, and end the threads."""
+        if exception[0] is None:
+            self.wait()
+        self._scored.__exit__(*exception)
+
+    def _remove_interrupted(self) -> None:
+        """Remove what a later checkpoint made needless."""
+        self._interrupted = 0
+        shutil.rmtree(self._workdir / _INTERRUPTED, ignore_errors=True)
+
+
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+    """Say whether a run has saved anything yet, without touching it.
+
+    Args:
+        workdir: folder of the run; it may be missing.
+    """
+    folders = (workdir / FOLDER, workdir / _INTERRUPTED)
+    return any(steps_in(folder) for folder in folders)
+
+
+def last_good(workdir: pathlib.Path) -> str:
+    """Say in words which checkpoint a run would go on from.
+
+    Args:
+        workdir: folder of the run.
+    """
+    steps = [
+        step for name in (FOLDER, _INTERRUPTED) for step in steps_in(workdir / name)
+    ]
+    if not steps:
+        return "no checkpoint was saved yet"
+    return f"the last good checkpoint is step {max(steps)}"

@@ -1,0 +1,174 @@
+"""Scores between the steps: they choose the best checkpoint and may end a run."""
+
+import contextlib
+import itertools
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.data.case import Case, Source
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.evaluate import PredictFn, evaluate
+from unet_jax.experiment import (
+    create_batches,
+    create_network,
+    create_predict_fn_maker,
+)
+from unet_jax.segment import stack_axis
+from unet_jax.training.images_alone import make_validation
+from unet_jax.training.loss_terms import LossTerm, reads_labels
+
+Rows = dict[str, dict[str, float]]
+
+
+def create_validation(
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    sources: dict[str, Source],
+    loss_terms: tuple[LossTerm, ...],
+    workdir: pathlib.Path,
+    *,
+    check: Callable[[], None],
+) -> Callable[[dict[str, Any]], Rows]:
+    """Build ``variables -> {split: scores}``: Dice, or of images alone the loss.
+
+    Args:
+        config: the resolved config.
+        preprocessing: learnt from the training split.
+        sources: the cases of each split, as training may see them.
+        loss_terms: of the training.
+        workdir: folder of the run.
+        check: called before each case; what it raises ends the validation.
+
+    Returns:
+        A function of the network's variables.
+    """
+    if reads_labels(config.loss):
+        maker = create_predict_fn_maker(config, preprocessing, validation=True)
+        sample = _sample(sources["train"], config.eval.train_images, preprocessing)
+        return lambda variables: {
+            "train": _validate(config, maker(variables), sample, check),
+            "val": _validate(config, maker(variables), sources["validation"], check),
+        }
+    count = -(-config.eval.train_images // config.train.batch_size)
+    folder = workdir / "validation"
+    # The same crops in every process: they have to agree on the best step.
+    crops = create_batches(
+        config, sources["validation"], preprocessing, folder, whole=True
+    )
+    with contextlib.closing(crops):
+        images = [batch["image"] for batch in itertools.islice(crops, count)]
+    network = create_network(config, axis_name=None)
+    validate = make_validation(network, loss_terms, images)
+    return lambda variables: {"val": validate(variables)}
+
+
+def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
+    """Choose training images to score on the same footing as the validation split.
+
+    They are ``count`` pictures, or as many slices of the first volume, spread evenly.
+    """
+    first = source[0]
+    axis = stack_axis(preprocessing, first.image.ndim - 1)
+    if axis is None:
+        chosen = np.linspace(0, len(source) - 1, min(count, len(source)), dtype=int)
+        return [source[int(index)] for index in chosen]
+    size = first.image.shape[axis]
+    chosen = np.linspace(0, size - 1, min(count, size), dtype=int)
+    return [
+        Case(
+            id=f"{first.id}:sample",
+            image=np.take(first.image, chosen, axis),
+            label=None if first.label is None else np.take(first.label, chosen, axis),
+            spacing=first.spacing,
+            group=first.group,
+            reference=first.reference,
+        )
+    ]
+
+
+def _validate(
+    config: ConfigDict,
+    predict_fn: PredictFn,
+    cases: Source | list[Case],
+    check: Callable[[], None],
+) -> dict[str, float]:
+    """Score Dice of each class and of the foreground; NaN where there is none."""
+    results = evaluate(
+        predict_fn,
+        _interruptible(cases, check),
+        class_names=tuple(config.data.class_names),
+        include_background=config.data.include_background,
+        metrics=("dice",),  # surfaces take their time
+    )
+    values = {"dice": results["mean"]["dice"]}
+    for name, scores in results["per_class"].items():
+        values[f"dice/{name}"] = scores["dice"]
+    return {key: math.nan if v is None else v for key, v in values.items()}
+
+
+def _interruptible(
+    cases: Source | list[Case], check: Callable[[], None]
+) -> Iterator[Case]:
+    """Read case by case, looking whether to stop before each."""
+    for index in range(len(cases)):
+        check()
+        yield cases[index]
+
+
+def score_of(rows: Rows) -> float:
+    """The number that chooses: Dice, or, of images alone, the loss and never Dice.
+
+    Args:
+        rows: of a validation.
+    """
+    values = rows["val"]
+    return values["dice"] if "dice" in values else -values["loss"]
+
+
+def updated_best(
+    best: dict[str, Any], step: int, score: float, config: ConfigDict
+) -> dict[str, Any]:
+    """Return the best-score record after a validation; a NaN is never better.
+
+    Args:
+        best: the record before.
+        step: that was validated.
+        score: of it.
+        config: the resolved config.
+    """
+    if math.isfinite(score) and (best["score"] is None or score > best["score"]):
+        return {"score": score, "step": step, "evaluations_since": 0, "stopped": False}
+    since = best["evaluations_since"] + 1
+    patience = config.train.early_stopping_patience
+    stopped = patience > 0 and since >= patience
+    return {**best, "evaluations_since": since, "stopped": stopped}
+
+
+def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
+    """Write one line for the log.
+
+    Args:
+        step: that was validated.
+        rows: its scores.
+        best: the record after it.
+    """
+    validation = rows["val"]
+    parts = ", ".join(
+        f"{key.removeprefix('dice/').removesuffix('_loss')} {value:.3f}"
+        for key, value in validation.items()
+        if key not in ("dice", "loss")
+    )
+    note = " (best)" if best["step"] == step else ""
+    if best["stopped"]:
+        note = f"; no better for {best['evaluations_since']} validations: stopping"
+    if "dice" not in validation:
+        return f"step {step}: validation loss {validation['loss']:.4f}{note} [{parts}]"
+    return (
+        f"step {step}: Dice train {rows['train']['dice']:.4f}, validation "
+        f"{validation['dice']:.4f}{note} [{parts}]"
+    )
