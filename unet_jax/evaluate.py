@@ -25,6 +25,7 @@ from unet_jax.metrics.names import (
     check_metric_names,
     needs_probabilities,
 )
+from unet_jax.metrics.packing import pack_scores, unpack_scores
 from unet_jax.metrics.summary import MIN_GROUPS, number, summarise
 from unet_jax.metrics.surface_elements import Surface
 
@@ -35,6 +36,9 @@ PredictFn = Callable[..., Any]
 a keyword ``reference`` is also given the ``Case.reference`` of a slab; one with a
 keyword ``probabilities`` an array ``(*spatial, classes)`` to fill, where a metric needs
 it."""
+
+Gather = Callable[[Sequence[Any]], list[Any]]
+"""JSON-able entries of this process's cases -> those of all cases, in their order."""
 
 _IN_MEMORY = 2**30
 """Bytes of probabilities that are kept in memory; more lie in a temporary file."""
@@ -54,6 +58,7 @@ def evaluate(
     losses: Mapping[str, HeldOutLoss] | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
+    gather: Gather | None = None,
 ) -> dict[str, Any]:
     """Score a method on cases, on their original grid.
 
@@ -81,6 +86,8 @@ def evaluate(
         losses: those that ``metrics`` may name, by name ("loss/focal").
         bootstrap_samples: how often the groups are drawn anew for the intervals.
         seed: of the bootstrap.
+        gather: where several processes share the cases: puts the entries of all in
+            order. Every process then returns the results of all cases.
 
     Returns:
         A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``
@@ -115,6 +122,8 @@ def evaluate(
     for case in cases:
         scored.append(_score_case(predict_fn, case, class_names, rules))
         ids.append((case.id, case.group))
+    if gather is not None:
+        ids, scored = _gathered(ids, scored, gather)
     if not scored:
         raise InputError(
             "evaluation: found 0 cases, expected at least 1; check the split's name "
@@ -269,6 +278,21 @@ def _checked_prediction(
             f"expected 0..{len(class_names) - 1}."
         )
     return prediction
+
+
+def _gathered(
+    ids: list[tuple[str, str]], scored: list[CaseScores], gather: Gather
+) -> tuple[list[tuple[str, str]], list[CaseScores]]:
+    """Put together what the processes made of their cases."""
+    mine = [
+        {"id": key, "scores": pack_scores(scores)}
+        for key, scores in zip(ids, scored, strict=True)
+    ]
+    every = gather(mine)
+    return (
+        [(entry["id"][0], entry["id"][1]) for entry in every],
+        [unpack_scores(entry["scores"]) for entry in every],
+    )
 
 
 # ---- all cases -----------------------------------------------------------------------

@@ -230,6 +230,7 @@ def create_batches(
         foreground_oversampling=config.data.foreground_oversampling,
         process_index=0 if whole else jax.process_index(),
         process_count=1 if whole else jax.process_count(),
+        rows_at_once=None if whole else jax.local_device_count(),
         num_threads=config.data.num_threads,
         prefetch_batches=config.data.prefetch_batches,
     )

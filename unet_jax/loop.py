@@ -2,25 +2,27 @@
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from unet_jax.data.pipeline import TrainIterator
 from unet_jax.errors import Stopped
-from unet_jax.guard.lease import Lease
+from unet_jax.guard.lease import Lease, NoLease
 from unet_jax.guard.stop import Stop
 from unet_jax.guard.watchdog import Watchdog
 from unet_jax.report.progress import Progress
-from unet_jax.report.writer import MetricWriter
+from unet_jax.report.writer import MetricWriter, NoWriter
 from unet_jax.training.pace import Pace
 from unet_jax.training.resume import RunCheckpoints
-from unet_jax.training.state import TrainState
-from unet_jax.training.step import shard_batch
+from unet_jax.training.state import TrainState, distribute, local_copy, replicate
+from unet_jax.training.step import STOP, shard_batch
 from unet_jax.training.window import MetricWindow
 from unet_jax.validation import Rows, score_of, updated_best, validation_line
 
@@ -55,12 +57,14 @@ class Loop:
     validate: Callable[[dict[str, Any]], Rows]
     checkpoints: RunCheckpoints
     pace: Pace
-    writer: MetricWriter
+    writer: MetricWriter | NoWriter
     progress: Progress
     watchdog: Watchdog
-    lease: Lease
+    lease: Lease | NoLease
     stop: Stop
     trace: Callable[[int], None]
+    _votes: deque[jax.Array] = dataclasses.field(default_factory=deque)
+    _stopping: bool = False
 
     def run(
         self, state: TrainState, *, step: int, record: Mapping[str, Any]
@@ -89,7 +93,7 @@ class Loop:
                     window.restart_clock()
                     if last or best["stopped"]:
                         return best["step"]
-                if self.stop.reason is not None:
+                if self._is_to_stop():
                     rows = window.rows(step, last_good=self.checkpoints.last_good)
                     self._save_and_leave(state, step, best, rows, due=False)
                 step += 1
@@ -103,19 +107,36 @@ class Loop:
                 self.progress.update(
                     step, loss=window.last_loss, total=self.pace.total_steps
                 )
-                if due and self.stop.reason is not None:
+                if due and self._is_to_stop():
                     self._save_and_leave(state, step, best, [], due=True)
 
     def _step(self, state: TrainState, step: int, window: MetricWindow) -> TrainState:
         """Make one update."""
         with self.watchdog.watching(f"step {step}"):
-            batch = shard_batch(next(self.batches), jax.local_device_count())
+            devices = jax.local_device_count()
+            part = shard_batch(next(self.batches), devices)
+            if jax.process_count() > 1:
+                part[STOP] = np.full(devices, self.stop.reason is not None, np.int32)
             rate = float(self.schedule(self.pace.place(step)))
             state, metrics = self.step_function(
-                dataclasses.replace(state, learning_rate=jnp.float32(rate)), batch
+                dataclasses.replace(state, learning_rate=replicate(jnp.float32(rate))),
+                distribute(part),
             )
+            if jax.process_count() > 1:
+                self._votes.append(metrics.pop(STOP))
             window.add(metrics, learning_rate=rate)
         return state
+
+    def _is_to_stop(self) -> bool:
+        """Whether the run ends after this step: the same in every process.
+
+        Votes are read two steps late, when they are there: nothing waits for them.
+        """
+        if jax.process_count() == 1:
+            return self.stop.reason is not None
+        while len(self._votes) > 2:
+            self._stopping = self._stopping or int(self._votes.popleft()) > 0
+        return self._stopping
 
     def _validate(
         self, state: TrainState, step: int, best: dict[str, Any]
@@ -125,7 +146,7 @@ class Loop:
             jax.block_until_ready(state)  # steps under way are no validation
         paused = time.monotonic()
         try:
-            rows = self.validate(state.eval_variables)
+            rows = self.validate(local_copy(state.eval_variables))
         except Stopped:
             self._save_and_leave(state, step, best, [], due=True)
         for split, scores in rows.items():
@@ -176,4 +197,5 @@ class Loop:
                     },
                 )
         saved = f"step {step} is saved" if step else "no step was done"
-        raise Stopped(str(self.stop.reason), code=self.stop.code, saved=saved) from None
+        reason = self.stop.reason or "a signal to another process"
+        raise Stopped(reason, code=self.stop.code, saved=saved) from None

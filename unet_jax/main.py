@@ -10,10 +10,12 @@
 Nothing heavy is imported before the flags are read, so that --help is quick.
 """
 
+import os
 import pathlib
 import re
 import shlex
 import sys
+import traceback
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -21,6 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from unet_jax.errors import InputError, RunError, Stopped
 from unet_jax.guard.stop import Stop, StopSignals
+from unet_jax.hosts.start import environment_processes, is_one_of_several, start
 
 FLAGS = flags.FLAGS
 _MODES = ["train", "evaluate", "predict", "compare"]
@@ -39,6 +42,9 @@ flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
 flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
+flags.DEFINE_integer("num_processes", None, "How many processes run together.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
@@ -52,13 +58,28 @@ def main(argv: list[str]) -> None:
     except (InputError, RunError) as error:
         if FLAGS.debug:
             raise
-        _exit(error, code=2 if isinstance(error, InputError) else 1)
+        code = 2 if isinstance(error, InputError) else 1
+        if is_one_of_several():
+            _say(error)
+            _leave(code)
+        _exit(error, code)
     except Stopped as stopped:
         print(f"\nunet_jax: {stopped}\n{_hint()}", file=sys.stderr)
         sys.exit(stopped.code)
     except KeyboardInterrupt:
         print("\nunet_jax: stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        if not is_one_of_several():
+            raise
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several processes: an orderly end would wait for the others."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _hint() -> str:
@@ -69,6 +90,7 @@ def _hint() -> str:
 
 def run() -> None:
     """Make the one call that ``--mode`` names."""
+    _join_processes()
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
@@ -111,6 +133,29 @@ def run() -> None:
                 return
             with StopSignals(hint=_hint()) as stop:
                 _train_and_compare(_workdir(), stop)
+
+
+def _join_processes() -> None:
+    """Connect with the other processes of a run, if there are any."""
+    processes = environment_processes(
+        coordinator=FLAGS.coordinator,
+        count=FLAGS.num_processes,
+        index=FLAGS.process_id,
+    )
+    if processes is None:
+        return
+    if FLAGS.mode not in ("train", "evaluate"):
+        raise InputError(
+            f"--mode={FLAGS.mode} runs in one process, and this is one of several; "
+            "start it once"
+        )
+    timeout = 600.0 if FLAGS.config is None else FLAGS.config.train.step_timeout
+    from unet_jax.hosts import agree
+
+    start(processes, heartbeat_seconds=4 * timeout + 60)
+    agree.be_patient(3 * timeout)  # shares of cases differ
+    if not agree.is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 
 
 def _train_and_compare(workdir: pathlib.Path, stop: Stop) -> None:
@@ -208,11 +253,16 @@ def _explain_config_error(argv: list[str], error: Exception) -> str:
 
 def _exit(error: object, code: int = 2) -> NoReturn:
     """Print one line, and one for each of several faults, and leave."""
+    _say(error)
+    sys.exit(code)
+
+
+def _say(error: object) -> None:
+    """Print one line, and one for each of several faults."""
     line = " ".join(str(error).split())
     print(f"unet_jax: error: {line}", file=sys.stderr)
     for detail in getattr(error, "details", ()):
         print(f"  {' '.join(str(detail).split())}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from unet_jax.data.writing import write_label_map
 from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate, write_results
 from unet_jax.experiment import SPLITS, TrainedRun, load_run, open_dataset
+from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import choose_steps
 from unet_jax.metrics.case_scores import HeldOutLoss
 from unet_jax.report.overlay import overlay, write_figure
@@ -71,7 +72,8 @@ def score_run(
     print(f"test split with the checkpoint of step {run.step}:")
     results = _score(predict_fn, run.config, sources, workdir)
     results["checkpoint_step"] = run.step
-    write_results(workdir / "test_metrics.json", results)
+    if agree.is_first():
+        write_results(workdir / "test_metrics.json", results)
     return results
 
 
@@ -109,7 +111,8 @@ def evaluate_ensemble(
     print(f"test split with the mean of {len(runs)} runs:")
     results = _score(ensemble, runs[0].config, sources, output)
     results["members"] = [str(workdir) for workdir in workdirs]
-    write_results(output / "test_metrics.json", results)
+    if agree.is_first():
+        write_results(output / "test_metrics.json", results)
     return results
 
 
@@ -150,13 +153,13 @@ def _score(
     source, losses = sources["test"], held_out_losses(config, sources)
     class_names = tuple(config.data.class_names)
     current: list[Case] = []
+    number = 0
 
     def cases() -> Iterator[Case]:
-        for index in range(len(source)):
-            current[:] = [source[index]]
+        nonlocal number
+        for number in agree.share(len(source)):
+            current[:] = [source[number]]
             yield current[0]
-
-    drawn = 0
 
     def recorded(
         image: np.ndarray,
@@ -165,7 +168,6 @@ def _score(
         reference: tuple[tuple[float, float], ...] | None = None,
         probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
-        nonlocal drawn
         case = current[0]
         labels = predict_fn(
             image,
@@ -176,8 +178,7 @@ def _score(
         )
         colors = tuple(config.data.class_colors)
         write_label_map(folder / "predictions", _as_stored(case), labels, colors)
-        if drawn < config.log.overlays:
-            drawn += 1
+        if number < config.log.overlays:
             _draw(case, labels, config, folder)
         return labels
 
@@ -192,9 +193,10 @@ def _score(
         tolerance_mm=config.eval.tolerance_mm,
         tolerance_px=config.eval.tolerance_px,
         slice_axis=config.data.slice_axis,
+        gather=agree.gather_shares,
     )
     print(results_table(results, class_names))
-    if "reliability" in results:
+    if "reliability" in results and agree.is_first():
         figure = reliability_figure(
             results["reliability"], title=f"{config.name}: test split"
         )

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,14 +30,15 @@ from unet_jax.experiment import (
     read_steps,
 )
 from unet_jax.guard.disk import disk_faults
-from unet_jax.guard.lease import Lease
+from unet_jax.guard.lease import Lease, NoLease
 from unet_jax.guard.stop import Stop
 from unet_jax.guard.watchdog import Watchdog
+from unet_jax.hosts import agree
 from unet_jax.loop import Loop
 from unet_jax.report.curves import write_curves
 from unet_jax.report.progress import Progress
 from unet_jax.report.summary import run_summary
-from unet_jax.report.writer import MetricWriter
+from unet_jax.report.writer import MetricWriter, NoWriter
 from unet_jax.score import score_run
 from unet_jax.settings import check_config, complete_config, resolve_source
 from unet_jax.training.checkpoint import Checkpoints, transfer
@@ -50,8 +53,15 @@ from unet_jax.training.loss_terms import (
 )
 from unet_jax.training.pace import ClockPace, Pace, StepPace
 from unet_jax.training.resume import RunCheckpoints, has_checkpoint, last_good
-from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
+from unet_jax.training.state import (
+    AXIS,
+    TrainState,
+    create_train_state,
+    distribute,
+    replicate,
+)
 from unet_jax.training.step import (
+    STOP,
     check_batch_size,
     make_train_step,
     pmap_train_step,
@@ -97,12 +107,22 @@ def train_and_evaluate(
     config = resolve_source(config)
     _check(config, workdir)
     read_record(workdir)  # a folder that is no run's stays as it is
-    with Lease(workdir) as lease:
+    with _lease(workdir) as lease:
         stop.on_exit(lease.release)
+        agree.check_shared(workdir)
         run = _prepare(config, workdir, profile)
         with disk_faults(workdir, last_good=lambda: last_good(workdir)):
             best_step = _train(run, began=began, lease=lease, stop=stop)
             return _finish(run.config, workdir, run.sources, best_step)
+
+
+@contextlib.contextmanager
+def _lease(workdir: pathlib.Path) -> Iterator[Lease | NoLease]:
+    """Take the lease of the workdir: one process for all of them."""
+    taken: list[Lease] = []
+    agree.on_first(lambda: taken.append(Lease(workdir)))
+    with taken[0] if taken else NoLease() as lease:
+        yield lease
 
 
 def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -160,6 +180,7 @@ def _prepare(
         record = None  # it saved nothing: this config may be another
     use_compilation_cache(config.compilation_cache_dir)
     given_axis = config.data.slice_axis
+    agree.on_first(lambda: open_dataset(config, workdir).fingerprint)  # prepares it
     dataset = open_dataset(config, workdir)
     config = complete_config(
         config,
@@ -194,21 +215,21 @@ def _prepare(
         loss_terms=_create_loss_terms(config, seen["train"]),
     )
     create_step(config, optimizer, run.loss_terms)  # refuses before anything is written
-    write_record(
-        workdir,
-        make_record(
-            config.to_dict(),
-            preprocessing=preprocessing.to_dict(),
-            dataset=dataset.fingerprint,
-        ),
+    new_record = make_record(
+        config.to_dict(),
+        preprocessing=preprocessing.to_dict(),
+        dataset=dataset.fingerprint,
     )
+    agree.on_first(lambda: write_record(workdir, new_record))
     return run
 
 
 _NEW_RECORD = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
 
 
-def _train(run: _Run, *, began: float, lease: Lease, stop: Stop) -> int | None:
+def _train(
+    run: _Run, *, began: float, lease: Lease | NoLease, stop: Stop
+) -> int | None:
     """Take up the last checkpoint, train to the end, and return the best step."""
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
@@ -229,7 +250,6 @@ def _train(run: _Run, *, began: float, lease: Lease, stop: Stop) -> int | None:
             return checkpoints.best_step()
 
         # ---- Compile, and say what will run ----
-        state = replicate(state)
         step_function = create_step(config, run.optimizer, run.loss_terms)
         shapes = _batch_shapes(config, run.preprocessing)
         compiled = step_function.lower(state, shapes).compile()
@@ -241,12 +261,15 @@ def _train(run: _Run, *, began: float, lease: Lease, stop: Stop) -> int | None:
                     resume_step=first_step,
                     resume_size=record.get("metrics_bytes"),
                 )
+                if agree.is_first()
+                else NoWriter()
             ) as writer,
             Progress(
                 pace.total_steps,
                 images_per_step=config.train.batch_size,
                 initial=first_step,
                 score_name=_score_name(config),
+                stream=None if agree.is_first() else open(os.devnull, "w"),
             ) as progress,
             Watchdog(
                 config.train.step_timeout, last_good=lambda: last_good(workdir)
@@ -263,7 +286,8 @@ def _train(run: _Run, *, began: float, lease: Lease, stop: Stop) -> int | None:
                     run.seen,
                     run.loss_terms,
                     workdir,
-                    check=stop.check,
+                    # Several processes can only stop together, after a step.
+                    check=stop.check if jax.process_count() == 1 else lambda: None,
                 ),
                 checkpoints=checkpoints,
                 pace=pace,
@@ -274,7 +298,21 @@ def _train(run: _Run, *, began: float, lease: Lease, stop: Stop) -> int | None:
                 stop=stop,
                 trace=lambda step: _trace(run.profile, step, workdir),
             )
-            return loop.run(state, step=first_step, record=record)
+            with _lost_peers(workdir, stop):
+                return loop.run(state, step=first_step, record=record)
+
+
+@contextlib.contextmanager
+def _lost_peers(workdir: pathlib.Path, stop: Stop) -> Iterator[None]:
+    """Leave when a collective fails since another process is gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        # Not by an exception: on its way out Orbax and jax would wait for the others.
+        stop.leave(f"another process is gone ({reason}); {last_good(workdir)}")
 
 
 def _print_summary(run: _Run, state: TrainState, compiled: Any) -> None:
@@ -367,7 +405,8 @@ def create_step(
             seed=config.seed,
             accumulation=config.train.accumulation,
             ema_decay=config.train.ema_decay,
-        )
+        ),
+        votes=jax.process_count() > 1,
     )
 
 
@@ -407,20 +446,21 @@ def _init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
     )
 
 
-def _batch_shapes(
-    config: ConfigDict, preprocessing: Preprocessing
-) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch_shapes(config: ConfigDict, preprocessing: Preprocessing) -> dict[str, Any]:
     """Describe a sharded batch, so that the step compiles before data is there."""
     devices = jax.local_device_count()
     rows = (devices, config.train.batch_size // jax.device_count())
     patch = tuple(config.train.patch_size)
-    return {
-        "image": jax.ShapeDtypeStruct(
-            (*rows, *patch, preprocessing.channels), np.float32
-        ),
-        "label": jax.ShapeDtypeStruct((*rows, *patch), np.int32),
-        "example_index": jax.ShapeDtypeStruct(rows, np.int32),
+    shapes = {
+        "image": ((*rows, *patch, preprocessing.channels), np.float32),
+        "label": ((*rows, *patch), np.int32),
+        "example_index": (rows, np.int32),
     }
+    if jax.process_count() == 1:
+        return {key: jax.ShapeDtypeStruct(*kind) for key, kind in shapes.items()}
+    # With several processes pmap is lowered for arrays only.
+    shapes[STOP] = ((devices,), np.int32)
+    return distribute({key: np.zeros(*kind) for key, kind in shapes.items()})
 
 
 def _check_profile(profile: tuple[int, int] | None, steps: int) -> None:
@@ -454,10 +494,16 @@ def _finish(
         if results.get("checkpoint_step") == checkpoint_step:
             print(f"{workdir} is complete: nothing to do; its scores are in {path}")
             return results
+    if agree.is_first():
+        _draw_curves(config, workdir)
+    return score_run(workdir, sources)
+
+
+def _draw_curves(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Draw the curves of metrics.jsonl."""
     write_curves(
         workdir / "metrics.jsonl",
         workdir / "figures" / "curves.png",
         class_names=tuple(config.data.class_names),
         class_colors=tuple(config.data.class_colors),
     )
-    return score_run(workdir, sources)

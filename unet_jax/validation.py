@@ -18,6 +18,7 @@ from unet_jax.experiment import (
     create_network,
     create_predict_fn_maker,
 )
+from unet_jax.hosts import agree
 from unet_jax.segment import stack_axis
 from unet_jax.training.images_alone import make_validation
 from unet_jax.training.loss_terms import LossTerm, reads_labels
@@ -104,6 +105,7 @@ def _validate(
         class_names=tuple(config.data.class_names),
         include_background=config.data.include_background,
         metrics=("dice",),  # surfaces take their time
+        gather=agree.gather_shares,
     )
     values = {"dice": results["mean"]["dice"]}
     for name, scores in results["per_class"].items():
@@ -114,8 +116,8 @@ def _validate(
 def _interruptible(
     cases: Source | list[Case], check: Callable[[], None]
 ) -> Iterator[Case]:
-    """Read case by case, looking whether to stop before each."""
-    for index in range(len(cases)):
+    """Read this process's share case by case, looking whether to stop before each."""
+    for index in agree.share(len(cases)):
         check()
         yield cases[index]
 

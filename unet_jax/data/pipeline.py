@@ -335,13 +335,15 @@ def make_train_iterator(
     foreground_oversampling: float,
     process_index: int = 0,
     process_count: int = 1,
+    rows_at_once: int | None = None,
     num_threads: int = 2,
     prefetch_batches: int = 4,
 ) -> TrainIterator:
     """Iterate for ever over this process's part of the global batches.
 
     All examples are shuffled together, anew for each epoch; an epoch that ends inside
-    a batch goes on with the next. Process 0 has the first part of each global batch.
+    a batch goes on with the next. The rows of a global batch are dealt to the processes
+    in turn, ``rows_at_once`` to each.
 
     Args:
         prepared: the examples.
@@ -351,6 +353,8 @@ def make_train_iterator(
         foreground_oversampling: share of crops centred on a class, in [0, 1].
         process_index: which process this is.
         process_count: how many there are.
+        rows_at_once: devices of a process, so that a device has the same rows wherever
+            it is; None deals all rows of a process at once.
         num_threads: threads that draw batches ahead; 0 draws them when asked for.
         prefetch_batches: batches that they draw ahead.
 
@@ -371,11 +375,18 @@ def make_train_iterator(
             f"{process_count} processes; expected a multiple of {process_count}"
         )
 
+    block = rows_at_once or local_batch
+    if local_batch % block:
+        raise InputError(
+            f"train.batch_size = {global_batch_size}: {local_batch} rows a process do "
+            f"not divide among its {block} devices"
+        )
     load = _LoadPart(
         prepared=prepared,
         order=_EndlessOrder(len(prepared), seed),
         seed=seed,
         local_batch=local_batch,
+        block=block,
         process_index=process_index,
         process_count=process_count,
         patch_size=tuple(patch_size),
@@ -406,6 +417,7 @@ class _LoadPart:
     order: "_EndlessOrder"
     seed: int
     local_batch: int
+    block: int
     process_index: int
     process_count: int
     patch_size: tuple[int, ...]
@@ -413,8 +425,7 @@ class _LoadPart:
 
     def __call__(self, batch: int) -> dict[str, np.ndarray]:
         """Load this process's part of the global batch with that number."""
-        first = (batch * self.process_count + self.process_index) * self.local_batch
-        places = range(first, first + self.local_batch)
+        places = self._places(batch)
         crops = [self._draw(place) for place in places]
         images, labels = zip(*crops, strict=True)
         return {
@@ -425,6 +436,16 @@ class _LoadPart:
                 [place % 2**31 for place in places], dtype=np.int32
             ),
         }
+
+    def _places(self, batch: int) -> list[int]:
+        """Number the examples of this process's rows in the endless order."""
+        first = batch * self.process_count * self.local_batch
+        first += self.process_index * self.block
+        return [
+            first + turn * self.process_count * self.block + row
+            for turn in range(self.local_batch // self.block)
+            for row in range(self.block)
+        ]
 
     def _draw(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw the crop for one place in the order."""

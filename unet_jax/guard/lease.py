@@ -175,6 +175,23 @@ class Lease:
             pass
 
 
+class NoLease:
+    """What the other processes of a run have: the first one holds the lease."""
+
+    def check(self) -> None:
+        """See nothing: the first process looks."""
+
+    def release(self) -> None:
+        """Give nothing back."""
+
+    def __enter__(self) -> "NoLease":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Do nothing."""
+
+
 def _identity() -> dict[str, Any]:
     """Name this process so that no other is mistaken for it."""
     return {

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import NoReturn
 
 from unet_jax.errors import Stopped
 
@@ -42,6 +43,17 @@ class Stop:
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Name what is to be done before an exit at once; see `StopSignals`."""
+
+    def leave(self, why: str) -> NoReturn:
+        """End a run in which nothing can be waited for any more.
+
+        Args:
+            why: in words.
+
+        Raises:
+            Stopped: always, where there is no command line.
+        """
+        raise Stopped(self.reason or "a fault outside", code=self.code, saved=why)
 
     def check(self) -> None:
         """Leave here if a stop was asked for.
@@ -139,19 +151,24 @@ class StopSignals(Stop):
                     self.reason = "Ctrl-C" if name == "SIGINT" else name
                 can_save = self._can_save
             if again or not can_save:
-                self._leave("nothing new to save")
+                self.leave("nothing new to save")
             timer = threading.Timer(
-                self._grace, self._leave, [f"no checkpoint within {self._grace:g} s"]
+                self._grace, self.leave, [f"no checkpoint within {self._grace:g} s"]
             )
             timer.daemon = True
             timer.start()
 
-    def _leave(self, why: str) -> None:
-        """End the process here and now."""
+    def leave(self, why: str) -> NoReturn:
+        """End the process here and now, from any thread.
+
+        Args:
+            why: in words.
+        """
         for callback in self._on_exit:
             with contextlib.suppress(Exception):
                 callback()
-        print(f"\nunet_jax: stopped by {self.reason}: {why}", file=sys.stderr)
+        by = f" by {self.reason}" if self.reason else ""
+        print(f"\nunet_jax: stopped{by}: {why}", file=sys.stderr)
         if self._hint:
             print(self._hint, file=sys.stderr)
         with contextlib.suppress(Exception):

@@ -122,6 +122,26 @@ class MetricWriter:
                 self._events.add_scalar(f"{prefix}/{name}", value, head["step"])
 
 
+class NoWriter:
+    """Takes what a process other than the first would write."""
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def write_timing(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Have nothing to flush."""
+
+    def size(self) -> int:
+        """Return 0: the first process knows."""
+        return 0
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
 def trim(
     workdir: str | os.PathLike[str], step: int, *, size: int | None = None
 ) -> None:

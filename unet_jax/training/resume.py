@@ -6,6 +6,7 @@ import shutil
 from typing import Any, NamedTuple
 
 from unet_jax.errors import RunError
+from unet_jax.hosts import agree
 from unet_jax.training.checkpoint import LATEST_TO_KEEP, Checkpoints
 from unet_jax.training.manifest import set_damaged_aside, steps_in
 
@@ -48,8 +49,7 @@ class RunCheckpoints:
         """See what is there, and what is whole."""
         self._workdir = workdir
         folders = [workdir / FOLDER, workdir / _INTERRUPTED]
-        for line in set_damaged_aside(folders, latest_to_keep=LATEST_TO_KEEP):
-            print(line)
+        agree.on_first(lambda: _mend(folders))
         self._scored = Checkpoints(workdir / FOLDER)
         interrupted = steps_in(workdir / _INTERRUPTED)
         newest = self._scored.latest_step() or 0
@@ -142,7 +142,7 @@ class RunCheckpoints:
     def wait(self) -> None:
         """Wait until the last save is on disk."""
         self._scored.wait()
-        if self._interrupted < (self._scored.latest_step() or 0):
+        if 0 < self._interrupted < (self._scored.latest_step() or 0):
             self._remove_interrupted()
 
     def __enter__(self) -> "RunCheckpoints":
@@ -158,7 +158,14 @@ class RunCheckpoints:
     def _remove_interrupted(self) -> None:
         """Remove what a later checkpoint made needless."""
         self._interrupted = 0
-        shutil.rmtree(self._workdir / _INTERRUPTED, ignore_errors=True)
+        if agree.is_first():
+            shutil.rmtree(self._workdir / _INTERRUPTED, ignore_errors=True)
+
+
+def _mend(folders: list[pathlib.Path]) -> None:
+    """Set damaged checkpoints aside, and say so."""
+    for line in set_damaged_aside(folders, latest_to_keep=LATEST_TO_KEEP):
+        print(line)
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:

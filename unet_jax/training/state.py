@@ -13,6 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "devices"
 """Name of the mapped axis of the training step."""
 
+_WHOLE = PartitionSpec()
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -82,12 +84,73 @@ def create_train_state(
     return jax.jit(create)()
 
 
-def replicate(state: TrainState) -> TrainState:
-    """Put the state on every local device, as the pmap-ed step expects it.
+def replicate(tree: Any) -> Any:
+    """Put a state on every device of all processes, as the pmap-ed step expects it.
 
-    Without this, two processes of two devices each die in the first donated step.
+    Without this, two processes of two devices each die in the first donated step. Of
+    several processes the arrays are global ones, which Orbax can save.
+
+    Args:
+        tree: pytree of arrays of this process, the same in every one.
     """
     # The axis has the step's name: another one would be another placement, and the
     # step would be compiled again for the state that it gave back.
-    mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    sharding = NamedSharding(_mesh(), _WHOLE)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def join(leaf: jax.Array) -> jax.Array:
+        copies = [
+            jax.device_put(np.asarray(leaf), device) for device in jax.local_devices()
+        ]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+
+    return jax.tree.map(join, tree)
+
+
+def local_copy(tree: Any) -> Any:
+    """Give what this process has of arrays that `replicate` placed.
+
+    Args:
+        tree: pytree of such arrays.
+
+    Returns:
+        Arrays on the local devices; the tree itself where there is one process.
+    """
+    if jax.process_count() == 1:
+        return tree
+    sharding = NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), _WHOLE)
+
+    def part(leaf: jax.Array) -> jax.Array:
+        copies = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+
+    return jax.tree.map(part, tree)
+
+
+def distribute(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Make one batch of all devices out of the parts of the processes.
+
+    Args:
+        batch: arrays ``(local devices, ...)`` of this process.
+
+    Returns:
+        The batch itself where there is one process.
+    """
+    if jax.process_count() == 1:
+        return batch
+    sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+    return {
+        key: jax.make_array_from_process_local_data(sharding, array)
+        for key, array in batch.items()
+    }
+
+
+def _mesh() -> Mesh:
+    """All devices, those of a process side by side, in pmap's order."""
+    devices = [
+        device
+        for process in range(jax.process_count())
+        for device in jax.local_devices(process_index=process)
+    ]
+    return Mesh(np.asarray(devices), (AXIS,))

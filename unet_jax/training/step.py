@@ -25,6 +25,9 @@ from unet_jax.training.state import AXIS, TrainState
 # Number that dropout's keys are folded with.
 _DROPOUT = 1 << 20
 
+STOP = "stop"
+"""Key of the votes for a stop, in a batch and in the metrics."""
+
 TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -182,10 +185,25 @@ def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
     )
 
 
-def pmap_train_step(train_step: TrainStep) -> Any:
-    """Map the step over all devices: the state whole, the batch by its first axis."""
+def pmap_train_step(train_step: TrainStep, *, votes: bool = False) -> Any:
+    """Map the step over all devices: the state whole, the batch by its first axis.
+
+    Args:
+        train_step: from `make_train_step`.
+        votes: the batch carries ``stop (devices,)`` beside the examples, and the
+            metrics the sum of it over all devices: so processes stop at one step.
+    """
+    mapped = functools.partial(train_step, axis_name=AXIS)
+
+    def voting(
+        state: TrainState, batch: dict[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        examples = {key: value for key, value in batch.items() if key != STOP}
+        state, metrics = mapped(state, examples)
+        return state, {**metrics, STOP: jax.lax.psum(batch[STOP], AXIS)}
+
     return jax.pmap(
-        functools.partial(train_step, axis_name=AXIS),
+        voting if votes else mapped,
         axis_name=AXIS,
         in_axes=(None, 0),
         out_axes=(None, None),

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from unet_jax.errors import RunError
-from unet_jax.report.writer import MetricWriter
+from unet_jax.report.writer import MetricWriter, NoWriter
 
 
 class MetricWindow:
@@ -46,7 +46,11 @@ class MetricWindow:
             jax.block_until_ready(self._metrics[-3])
 
     def write(
-        self, step: int, writer: MetricWriter, *, last_good: Callable[[], str]
+        self,
+        step: int,
+        writer: MetricWriter | NoWriter,
+        *,
+        last_good: Callable[[], str],
     ) -> None:
         """Write the means up to ``step`` and empty the window.
 
