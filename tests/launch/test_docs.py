@@ -1,4 +1,4 @@
-"""docs/cluster.md: every command in it is run, by stand-ins where it needs a cluster."""
+"""docs/cluster.md: its commands are run, by stand-ins where they need a cluster."""
 
 import configparser
 import re
@@ -19,7 +19,10 @@ BLOCKS = [
 ]
 FILES = sorted(path.name for path in (ROOT / "launch").iterdir())
 SCRIPTS = ("local.sh", "slurm.sbatch", "tpu_vm.sh")
-ELSEWHERE = "docker gcloud kubectl sbatch scancel scontrol squeue tail".split()
+ELSEWHERE = (
+    *("sbatch", "scancel", "scontrol", "squeue", "tail"),
+    *("docker", "gcloud", "kubectl"),
+)
 RECORDER = r"""#!/usr/bin/env bash
 printf '%s|' "$(basename "$0")" "${@//$'\n'/ }" >>"$RECORDS/calls"
 echo >>"$RECORDS/calls"

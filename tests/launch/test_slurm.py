@@ -45,7 +45,10 @@ for restart in range(9):
     mode = "a" if options.get("open-mode") == "append" else "w"
     with open(records / "log", mode) as log:
         job = subprocess.Popen(
-            ["bash", script, *arguments[at + 1 :]], env=environment, stdout=log, stderr=log
+            ["bash", script, *arguments[at + 1 :]],
+            env=environment,
+            stdout=log,
+            stderr=log,
         )
     ready = [records / f"program.{i}.ready" for i in range(nodes * tasks)]
     while job.poll() is None:

@@ -1,5 +1,6 @@
-"""launch/tpu_vm.sh on four workers that are folders: create, copy, run, fetch, delete."""
+"""launch/tpu_vm.sh on workers that are folders: create, copy, run, fetch, delete."""
 
+import json
 import re
 import subprocess
 import sys
@@ -50,7 +51,10 @@ workers = range(4) if chosen == "all" else [int(chosen)]
 for worker in workers:
     home = slice / str(worker)
     if command == "scp":
-        ends = [home / p[5:] if p.startswith("unet:") else pathlib.Path(p) for p in places]
+        ends = [
+            home / place[5:] if place.startswith("unet:") else pathlib.Path(place)
+            for place in places
+        ]
         if ends[0].is_dir():
             assert "recurse" in flags
             shutil.copytree(ends[0], ends[1] / ends[0].name)
@@ -78,7 +82,10 @@ exec env SLURM_PROCID="$WORKER" "$@"
 """
 PYTHON3 = r"""#!/usr/bin/env bash
 echo "$*" >>"$RECORDS/python3.$WORKER"
-if [[ "$*" = "-m uv venv"* ]]; then mkdir -p .venv/bin; cp "$PYTHON" .venv/bin/python; fi
+if [[ "$*" = "-m uv venv"* ]]; then
+  mkdir -p .venv/bin
+  cp "$PYTHON" .venv/bin/python
+fi
 """
 
 
@@ -113,6 +120,8 @@ def _ok(answer):
 def test_a_run_from_create_to_delete(commands, tpu_vm, tmp_path):
     slice_folder = commands.records / "slice"
     _ok(tpu_vm("create", "--spot", ACCELERATOR="v5litepod-16"))
+    (call,) = map(json.loads, commands.record("gcloud"))
+    assert call[1] | {"spot": "", "accelerator-type": "v5litepod-16"} == call[1]
     _ok(tpu_vm("copy"))
     for worker in range(4):
         home = slice_folder / str(worker) / "unet_jax"
