@@ -123,6 +123,7 @@ def get_config() -> ConfigDict:
     train.patch_size = (96, 96)  # pixels of a crop; its length makes the net 2-D or 3-D
     train.accumulation = 1  # parts that a device cuts its share of the batch into
     train.ema_decay = 0.0  # moving average of parameters, used for scores; 0 = off
+    train.skip_nonfinite = 0  # may change: steps with NaN or Inf left out before a stop
     train.early_stopping_patience = 0  # evaluations without a better Dice; 0 = off
 
     config.optimizer = optimizer = ConfigDict()

@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,12 +16,12 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.images_alone import ImagesAlone
 from unet_jax.data.pipeline import TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.shares import class_shares
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.evaluate import PredictFn, evaluate
 from unet_jax.experiment import (
     SPLITS,
@@ -43,6 +43,8 @@ from unet_jax.segment import stack_axis
 from unet_jax.settings import check_config, complete_config, resolve_source
 from unet_jax.training.checkpoint import Checkpoints, has_checkpoint, transfer
 from unet_jax.training.compilation import step_cost, use_compilation_cache
+from unet_jax.training.faults import NonfiniteSteps, reading_data, safe
+from unet_jax.training.finite import group_names
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
 from unet_jax.training.images_alone import check_losses_of_images, make_validation
 from unet_jax.training.loss_terms import (
@@ -50,6 +52,12 @@ from unet_jax.training.loss_terms import (
     create_loss_terms,
     needs_shares,
     reads_labels,
+)
+from unet_jax.training.memory import (
+    StepMemory,
+    compile_step,
+    explained,
+    step_memory,
 )
 from unet_jax.training.pace import ClockPace, Pace, StepPace
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
@@ -90,7 +98,8 @@ def train_and_evaluate(
 
     Raises:
         InputError: the config, the data or the workdir cannot be used.
-        RunError: the loss became NaN or infinite.
+        RunError: the loss or a gradient became NaN or infinite, a case could not be
+            read any more, or memory ran out.
     """
     # ---- What can be checked before any work ----
     began = time.monotonic()
@@ -170,7 +179,8 @@ def train_and_evaluate(
     # ---- Compile, and say what will run ----
     state = replicate(state)
     shapes = _batch_shapes(config, preprocessing)
-    compiled = step_function.lower(state, shapes).compile()
+    memory = _step_memory(config, state, shapes)
+    compiled, memory = compile_step(step_function, state, shapes, memory)
     print(
         run_summary(
             model=config.model.name,
@@ -195,12 +205,24 @@ def train_and_evaluate(
             initial=first_step,
             score_name="val Dice" if reads_labels(config.loss) else "minus val loss",
         ) as progress,
+        explained(
+            lambda text: f"{memory.explain(text)}; {safe(checkpoints.latest_step())}",
+            RunError,
+        ),
     ):
-        window = MetricWindow(config.train.batch_size)
+        nonfinite = NonfiniteSteps(
+            allowed=config.train.skip_nonfinite,
+            record=best,
+            groups=group_names(state.params),
+            name_example=batches.name,
+            report=progress.write,
+        )
+        window = MetricWindow(config.train.batch_size, nonfinite)
         pace.ready()
         for step in itertools.count(first_step + 1):
             _trace(profile, step, workdir)
-            batch = shard_batch(next(batches), jax.local_device_count())
+            with reading_data(step, checkpoints.latest_step):
+                batch = shard_batch(next(batches), jax.local_device_count())
             rate = float(schedule(pace.place(step)))
             state, metrics = compiled(
                 dataclasses.replace(state, learning_rate=jnp.float32(rate)), batch
@@ -214,7 +236,8 @@ def train_and_evaluate(
                 continue
             jax.block_until_ready(metrics)  # Steps under way are no validation.
             paused = time.monotonic()
-            rows = validate(state.eval_variables)
+            with _validating(config, step, checkpoints):
+                rows = validate(state.eval_variables)
             for split, scores in rows.items():
                 writer.write(step, split, scores)
             writer.flush()
@@ -226,7 +249,7 @@ def train_and_evaluate(
                 step,
                 state,
                 iterator_state=batches.get_state(),
-                record={**best, **pace.record()},
+                record={**best, **pace.record(), **nonfinite.record()},
                 score=score,
             )
             pace.validated(time.monotonic() - paused)
@@ -400,6 +423,20 @@ def _batch_shapes(
     }
 
 
+def _step_memory(
+    config: ConfigDict, state: TrainState, shapes: dict[str, jax.ShapeDtypeStruct]
+) -> StepMemory:
+    """Count what is known of the step before it is compiled."""
+    return step_memory(
+        state,
+        shapes,
+        batch_size=config.train.batch_size,
+        accumulation=config.train.accumulation,
+        devices=jax.device_count(),
+        device=jax.local_devices()[0],
+    )
+
+
 def _check_profile(profile: tuple[int, int] | None, steps: int) -> None:
     """Refuse a trace that the run would never begin or end."""
     if profile is not None and not 1 <= profile[0] < profile[1] <= steps:
@@ -446,13 +483,29 @@ def _create_validation(
     return lambda variables: {"val": validate(variables)}
 
 
+@contextlib.contextmanager
+def _validating(
+    config: ConfigDict, step: int, checkpoints: Checkpoints
+) -> Iterator[None]:
+    """Say what is safe where a case of the validation, or memory for it, is gone."""
+    line = (
+        f"step {step}: validation ran out of memory; lower eval.window_batch, which is "
+        f"{config.eval.window_batch}, or train.patch_size"
+    )
+    with (
+        reading_data(step, checkpoints.latest_step),
+        explained(lambda _: f"{line}; {safe(checkpoints.latest_step())}", RunError),
+    ):
+        yield
+
+
 def _validate(
     config: ConfigDict, predict_fn: PredictFn, cases: Source | list[Case]
 ) -> dict[str, float]:
     """Score Dice of each class and of the foreground; NaN where there is none."""
     results = evaluate(
         predict_fn,
-        (cases[index] for index in range(len(cases))),
+        (read_case(cases, index) for index in range(len(cases))),
         class_names=tuple(config.data.class_names),
         include_background=config.data.include_background,
         metrics=("dice",),  # surfaces take their time

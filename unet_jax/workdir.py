@@ -19,6 +19,7 @@ MAY_CHANGE = frozenset(
         "data.prefetch_batches",
         "train.steps",
         "train.max_minutes",
+        "train.skip_nonfinite",
         "eval.every_steps",
         "eval.train_images",
         "eval.overlap",

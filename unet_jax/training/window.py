@@ -1,14 +1,13 @@
 """The metrics of the steps between two lines of metrics.jsonl."""
 
-import math
 import resource
 import time
 
 import jax
 import numpy as np
 
-from unet_jax.errors import RunError
 from unet_jax.report.writer import MetricWriter
+from unet_jax.training.faults import NonfiniteSteps
 
 
 class MetricWindow:
@@ -18,13 +17,15 @@ class MetricWindow:
     from working ahead.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, nonfinite: NonfiniteSteps) -> None:
         """Begin an empty window.
 
         Args:
             batch_size: images of a step.
+            nonfinite: judges the steps that the device masked.
         """
         self._batch_size = batch_size
+        self._nonfinite = nonfinite
         self._metrics: list[dict[str, jax.Array]] = []
         self._began = time.monotonic()
         self._rate = 0.0
@@ -43,29 +44,32 @@ class MetricWindow:
     def write(self, step: int, writer: MetricWriter, *, last_good: int | None) -> None:
         """Write the means up to ``step`` and empty the window.
 
+        Steps that are left out do not enter them; they are counted as
+        ``skipped_steps`` where there are some.
+
         Args:
             step: the last step added.
             writer: of the run.
             last_good: step of the last checkpoint, for the message; None for none.
 
         Raises:
-            RunError: a value of some step is NaN or infinite.
+            RunError: a value of some step is NaN or infinite, and may not be.
         """
         rows = jax.device_get(self._metrics)
         first = step - len(rows) + 1
-        for offset, row in enumerate(rows):
-            wrong = [name for name, value in row.items() if not math.isfinite(value)]
-            if wrong:
-                good = "none yet" if last_good is None else f"step {last_good}"
-                raise RunError(
-                    f"step {first + offset}: {wrong[0]} is {row[wrong[0]]}; the last "
-                    f"good checkpoint is {good}; lower optimizer.learning_rate or set "
-                    "optimizer.gradient_clip, and check the data"
-                )
+        sound = [
+            row
+            for number, row in enumerate(rows, start=first)
+            if not self._nonfinite.leaves_out(number, row, last_good=last_good)
+        ]
         means = {
-            name: float(np.mean([row[name] for row in rows], dtype=np.float64))
-            for name in rows[0]
+            name: float(np.mean([row[name] for row in sound], dtype=np.float64))
+            for name in (sound[0] if sound else ())
+            if name != "faults"
         }
+        self.last_loss = means.get("loss", self.last_loss)
+        if len(sound) < len(rows):
+            means["skipped_steps"] = len(rows) - len(sound)
         writer.write(step, "train", {**means, "learning_rate": self._rate})
         seconds = time.monotonic() - self._began
         writer.write_timing(
@@ -76,7 +80,6 @@ class MetricWindow:
                 "peak_memory_mib": _peak_memory_mib(),
             },
         )
-        self.last_loss = means["loss"]
         self._metrics = []
         self.restart_clock()
 
