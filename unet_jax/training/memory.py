@@ -157,8 +157,8 @@ class StepMemory:
             )
         if self.limit is None:
             return f"the step needs {_gib(self.total)}; {self.advice()}"
-        limit = _gib(self.limit)
-        line = f"the step needs {_gib(self.total)} of the {limit} of this device"
+        whole = _gib(self.limit)
+        line = f"the step needs {_gib(self.total)} of the {whole} of this device"
         if self.total <= self.limit:
             line += ", part of which is taken"
         return f"{line}: {self.advice()}"
