@@ -1,7 +1,9 @@
 """A run that meets a fault half way names it, keeps what is good, and goes on."""
 
 import json
+import re
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -159,6 +161,21 @@ def test_a_file_that_rots_in_mid_run_is_named_and_the_run_goes_on_when_it_is_bac
         "; the last good checkpoint is step 4; mend the data, and the same command "
         "goes on from there"
     )
+
+
+def test_memory_that_runs_out_says_what_to_lower(skipped, pictures, monkeypatch):
+    def shard_batch(batch, devices):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(train, "shard_batch", shard_batch)
+    with pytest.raises(RunError) as caught:
+        train.train_and_evaluate(_config(pictures, **{"train.steps": 6}), skipped)
+    assert re.match(
+        r"the step needs [\d.]+ MiB of the [\d.]+ GiB of this device, part of which is "
+        r"taken: (a single crop on each device|train.batch_size=4 -> )",
+        str(caught.value),
+    )
+    assert str(caught.value).endswith("; the last good checkpoint is step 4")
 
 
 def test_the_same_command_goes_on_once_the_files_are_back(skipped, pictures):

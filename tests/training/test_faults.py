@@ -238,7 +238,7 @@ def test_the_error_names_step_terms_groups_and_files():
         ),
         (
             _metrics(codes=(_bit("network's output"),) * 4),
-            "output is not finite for any of 4 examples: its weights have grown",
+            "output is not finite for any of 4 examples: its weights, or the",
         ),
         (
             _metrics(codes=(_bit("augmented image") | _bit("loss"), 0, 0, 0)),
@@ -258,6 +258,16 @@ def test_the_error_names_step_terms_groups_and_files():
 def test_each_cause_has_its_words(metrics, message):
     with pytest.raises(RunError, match=message):
         _judge().leaves_out(1, metrics, last_good=None)
+
+
+def test_one_bad_image_is_not_blamed_on_the_batch_that_it_spoilt():
+    output = _bit("network's output") | _bit("loss")
+    metrics = _metrics(codes=(output, output | _bit("image"), output, _bit("loss")))
+    with pytest.raises(RunError) as caught:
+        _judge().leaves_out(1, metrics, last_good=None)
+    assert "the image is not finite for example 101 (" in str(caught.value)
+    assert "the loss is not finite for example 103 (" in str(caught.value)
+    assert "output" not in str(caught.value)
 
 
 def test_steps_are_left_out_up_to_their_number_also_over_a_resume():

@@ -155,6 +155,22 @@ def test_memory_that_ran_out_is_one_line(error):
 
 
 @pytest.mark.parametrize(
+    "allocate",
+    [
+        jax.jit(lambda: jax.numpy.zeros(2**44) + 1),
+        lambda: np.empty(2**60, np.int8),
+    ],
+    ids=["device", "host"],
+)
+def test_what_really_does_not_fit_is_explained(allocate):
+    with (
+        pytest.raises(RunError, match=r"the step needs 18.0 GiB of the 16.0 GiB"),
+        explained(STEP.explain, RunError),
+    ):
+        jax.block_until_ready(allocate())
+
+
+@pytest.mark.parametrize(
     "error",
     [
         jax.errors.JaxRuntimeError("INTERNAL: something else"),

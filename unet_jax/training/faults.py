@@ -13,12 +13,13 @@ from unet_jax.training.finite import kind_of
 _MOST_EXAMPLES, _MOST_GROUPS = 3, 12
 """Names in one message; the others are counted."""
 
+_OUTPUT = "network's output"
 _RECORD_KEY = "skipped_steps"
 
 _MENDS = {
     "image": "mend or remove these cases",
     "augmented image": "augmentation made it so: narrow the ranges of augment",
-    "network's output": "look at these cases, or lower optimizer.learning_rate",
+    _OUTPUT: "look at these cases, or lower optimizer.learning_rate",
     "loss": "look at these cases, or lower optimizer.learning_rate",
 }
 _SLOWER = "lower optimizer.learning_rate or set optimizer.gradient_clip"
@@ -120,11 +121,15 @@ class NonfiniteSteps:
                 f"batch overflow; {_SLOWER}"
             )
         kinds = [kind_of(int(code)) for code in wrong[:, 1]]
-        if len(wrong) == len(examples) > 1 and set(kinds) == {"network's output"}:
+        if len(wrong) == len(examples) > 1 and set(kinds) == {_OUTPUT}:
             return (
-                f"the network's output is not finite for any of {len(examples)} "
-                f"examples: its weights have grown too large; {_SLOWER}"
+                f"the {_OUTPUT} is not finite for any of {len(examples)} examples: its "
+                f"weights, or the values of an image, have grown too large; {_SLOWER}"
             )
+        if {"image", "augmented image"} & {*kinds}:
+            # Batch norm spreads one bad image over the outputs of the whole batch.
+            wrong = wrong[[kind != _OUTPUT for kind in kinds]]
+            kinds = [kind for kind in kinds if kind != _OUTPUT]
         parts = []
         for kind in dict.fromkeys(kinds):
             of_kind = wrong[[one == kind for one in kinds], 0].tolist()
