@@ -116,7 +116,7 @@ def test_one_more_of_them_stops_the_resumed_run(skipped, pictures, monkeypatch, 
         train.train_and_evaluate(_config(pictures, **{"train.steps": 8}), skipped)
     message = str(caught.value)
     index = int(taken[0][0])
-    assert message.startswith("step 5: loss is nan, ")
+    assert message.startswith("step 5: loss is nan, cross_entropy_loss is nan, ")
     assert f"the image is not finite for example {index} (case 'p" in message
     assert f", {pictures}/images/p" in message
     assert "1 of them left out before; the last good checkpoint is step 4" in message

@@ -99,7 +99,7 @@ def test_a_tpu_compiler_says_itself_what_it_counted():
     )
     memory = dataclasses.replace(STEP, total=None, limit=None)
     assert memory.explain(text).startswith(
-        "the step needs 22.0 GiB of the 15.5 GiB of this device: train.batch_size=8 -> "
+        "the step needs 21.9 GiB of the 15.5 GiB of this device: train.batch_size=8 -> "
     )
     assert "does not fit into the memory" in memory.explain("RESOURCE_EXHAUSTED: x")
 

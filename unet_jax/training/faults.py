@@ -94,17 +94,22 @@ class NonfiniteSteps:
 
     def _describe(self, metrics: Mapping[str, Any]) -> str:
         """Name the terms, the groups and the examples, and how to mend it."""
-        terms = [
-            f"{name} is {float(value)}"
-            for name, value in metrics.items()
-            if name != "faults" and not math.isfinite(value)
-        ]
         faults = metrics["faults"]
-        parts = [", ".join(terms)] if terms else []
         *gradients, statistics = faults["groups"]
         groups = [
             name for name, wrong in zip(self._groups, gradients, strict=True) if wrong
         ]
+        # The sum before its terms; the norm says no more than the groups do.
+        names = sorted(
+            metrics.keys() - {"faults"}, key=lambda name: (name != "loss", name)
+        )
+        terms = [
+            f"{name} is {float(metrics[name])}"
+            for name in names
+            if not math.isfinite(metrics[name])
+            and not (groups and name == "gradient_norm")
+        ]
+        parts = [", ".join(terms)] if terms else []
         if groups:
             parts.append(f"the gradient of {_listed(groups)} is not finite")
         if statistics:
