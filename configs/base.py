@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "base"  # the default workdir is runs/<name>
     config.seed = 0  # of initial parameters, shuffling, crops and augmentation
+    config.deterministic = True  # the same bits each time; on GPU it costs some speed
     config.init_from = ""  # workdir of another run to take the first weights from
 
     config.data = data = ConfigDict()
@@ -124,6 +125,7 @@ def get_config() -> ConfigDict:
     train.accumulation = 1  # parts that a device cuts its share of the batch into
     train.ema_decay = 0.0  # moving average of parameters, used for scores; 0 = off
     train.step_timeout = 600.0  # may change: seconds after which a step hangs; 0 = off
+    train.skip_nonfinite = 0  # may change: steps with NaN or Inf left out before a stop
     train.early_stopping_patience = 0  # evaluations without a better Dice; 0 = off
 
     config.optimizer = optimizer = ConfigDict()

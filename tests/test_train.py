@@ -20,8 +20,9 @@ from configs import smoke
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment import create_network
 from unet_jax.predict import predict_files
+from unet_jax.run import init_from
 from unet_jax.score import evaluate_run
-from unet_jax.train import _init_from, train_and_evaluate
+from unet_jax.train import train_and_evaluate
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.state import create_train_state
 
@@ -322,7 +323,7 @@ def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finishe
         input_shape=(32, 32, 1),
         ema=True,
     )
-    started = _init_from(state, finished)
+    started = init_from(state, finished)
     with Checkpoints(finished / "checkpoints", read_only=True) as checkpoints:
         source = checkpoints.restore_raw(checkpoints.best_step())
     assert jax.tree.leaves(source["batch_stats"])

@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.grids import apply_label
 from unet_jax.data.pipeline import PreparedCases, TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing, fit
@@ -143,7 +143,7 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
     """
     data = config.data
     return fit(
-        (source[index] for index in range(len(source))),
+        (read_case(source, index) for index in range(len(source))),
         network_dims=len(config.train.patch_size),
         slice_axis=data.slice_axis,
         spacing=data.spacing,

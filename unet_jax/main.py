@@ -41,6 +41,9 @@ flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
+flags.DEFINE_bool(
+    "check_determinism", False, "train: make a few steps twice and compare them."
+)
 flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
 flags.DEFINE_integer("num_processes", None, "How many processes run together.")
@@ -94,6 +97,11 @@ def run() -> None:
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
+            if FLAGS.check_determinism:
+                from unet_jax.determinism import check_determinism
+
+                check_determinism(config)
+                return
             with StopSignals(hint=_hint()) as stop:
                 from unet_jax.train import train_and_evaluate
 

@@ -165,6 +165,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "train.accumulation": (1, _MANY),
     "train.ema_decay": (0, 0.999999),
     "train.early_stopping_patience": (0, _MANY),
+    "train.skip_nonfinite": (0, _MANY),
     "optimizer.learning_rate": (0, math.inf),
     "optimizer.final_fraction": (0, 1),
     "optimizer.power": (0, _MANY),

@@ -20,6 +20,7 @@ MAY_CHANGE = frozenset(
         "train.steps",
         "train.max_minutes",
         "train.step_timeout",
+        "train.skip_nonfinite",
         "eval.every_steps",
         "eval.train_images",
         "eval.overlap",

@@ -366,6 +366,8 @@ def test_one_image_is_cut_into_slabs_with_a_gap(tmp_path):
     np.testing.assert_array_equal(parts["train"].image[..., 0], pixels[:, :120])
     np.testing.assert_array_equal(parts["test"].image[..., 0], pixels[:, -36:])
     assert parts["train"].id == "wide[y 0-120]"
+    named = f"case 'wide[y 0-120]', {tmp_path}/images/wide.png"
+    assert dataset.source("train").where(0) == named
     whole = pixels[pixels != 0].astype(float)
     np.testing.assert_allclose(parts["test"].reference, [[whole.mean(), whole.std()]])
     assert any("no claim about new images" in note for note in dataset.notes)

@@ -183,14 +183,38 @@ class FolderSource:
             )
         label = self._classes(stored, where=traits.masks[0])
         group = self._groups[traits.id]
-        if (part.start, part.stop) == (0.0, 1.0):
+        if _is_whole(part):
             return Case(traits.id, image, label, spacing, group)
+        axis, start, stop = self._slab(index)
+        cut = (*(slice(None),) * axis, slice(start, stop))
+        name = self._id(index)
+        return Case(name, image[cut], label[cut], spacing, group, traits.reference)
+
+    def where(self, index: int) -> str:
+        """Name one case and its file without reading it."""
+        files = self._cases[index][0].images
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        return f"case {self._id(index)!r}, {files[0]}{more}"
+
+    def _id(self, index: int) -> str:
+        """Return the id of a case; a slab's says where it lies."""
+        traits, part = self._cases[index]
+        if _is_whole(part):
+            return traits.id
+        axis, start, stop = self._slab(index)
+        return f"{traits.id}[{'xyz'[axis]} {start}-{stop}]"
+
+    def _slab(self, index: int) -> tuple[int, int, int]:
+        """Return the axis that a slab is cut along, and its first and last plane."""
+        traits, part = self._cases[index]
         axis = _cut_axis(traits.shape, self._options.slice_axis)
         size = traits.shape[axis]
-        start, stop = round(part.start * size), max(round(part.stop * size), 1)
-        cut = (*(slice(None),) * axis, slice(start, stop))
-        name = f"{traits.id}[{'xyz'[axis]} {start}-{stop}]"
-        return Case(name, image[cut], label[cut], spacing, group, traits.reference)
+        return axis, round(part.start * size), max(round(part.stop * size), 1)
+
+
+def _is_whole(part: Part) -> bool:
+    """Whether a part of a case is all of it."""
+    return (part.start, part.stop) == (0.0, 1.0)
 
 
 def _cut_axis(shape: Sequence[int], slice_axis: int) -> int:
