@@ -27,7 +27,7 @@ def test_a_few_steps_with_augmentation_on_four_devices_agree(tmp_path, monkeypat
     # And one bit that differs is found and named.
     states = iter([{"w": jnp.float32(1), "b": 2}, {"w": jnp.float32(1 + 2e-7), "b": 2}])
     monkeypatch.setattr(determinism, "_first_steps", lambda *_: next(states))
-    with pytest.raises(RunError, match="1 of 2 arrays differ .* w among them"):
+    with pytest.raises(RunError, match=r"1 of 2 arrays differ .* w among them"):
         check_determinism(_config(tmp_path))
 
 
