@@ -6,6 +6,7 @@
         --input=scan.nii.gz --output=segmented/
     python -m unet_jax.main --mode=compare --config=configs/brain.py
     python -m unet_jax.main --mode=compare --runs=runs/a,runs/b
+    python -m unet_jax.main --mode=plan --config=configs/brain.py --topology=v5e:4x4
 
 Nothing heavy is imported before the flags are read, so that --help is quick.
 """
@@ -22,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from unet_jax.errors import InputError, RunError
 
 FLAGS = flags.FLAGS
-_MODES = ["train", "evaluate", "predict", "compare"]
+_MODES = ["train", "evaluate", "predict", "compare", "plan"]
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -37,6 +38,13 @@ flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
+flags.DEFINE_string("topology", None, "plan: the TPU slice, such as v5e:4x4.")
+flags.DEFINE_integer(
+    "channels",
+    1,
+    "plan: channels of the images, where no folder of data says it.",
+    lower_bound=1,
+)
 flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
@@ -110,6 +118,11 @@ def run() -> None:
 
                 train_and_evaluate(FLAGS.config, workdir)
             compare_methods(workdir)
+        case "plan":
+            config = _config()
+            from unet_jax.plan import plan_run
+
+            plan_run(config, FLAGS.topology, channels=FLAGS.channels)
 
 
 def _config() -> ConfigDict:

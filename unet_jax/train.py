@@ -30,6 +30,7 @@ from unet_jax.experiment import (
     create_optimizer_and_schedule,
     create_predict_fn_maker,
     create_prepared_cases,
+    create_train_step,
     fit_preprocessing,
     open_dataset,
     read_steps,
@@ -52,10 +53,9 @@ from unet_jax.training.loss_terms import (
     reads_labels,
 )
 from unet_jax.training.pace import ClockPace, Pace, StepPace
-from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
+from unet_jax.training.state import TrainState, create_train_state, replicate
 from unet_jax.training.step import (
     check_batch_size,
-    make_train_step,
     pmap_train_step,
     shard_batch,
 )
@@ -287,18 +287,7 @@ def _create_step(
         accumulation=config.train.accumulation,
         processes=jax.process_count(),
     )
-    return pmap_train_step(
-        make_train_step(
-            create_network(config, axis_name=AXIS),
-            optimizer,
-            loss_terms=loss_terms,
-            include_background=config.data.include_background,
-            augmentation=create_augmentation(config),
-            seed=config.seed,
-            accumulation=config.train.accumulation,
-            ema_decay=config.train.ema_decay,
-        )
-    )
+    return pmap_train_step(create_train_step(config, optimizer, loss_terms))
 
 
 def _create_batches(
