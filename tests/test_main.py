@@ -41,7 +41,10 @@ BRAIN = "--config=configs/brain.py"
             "did you mean 'steps'?",
         ),
         ([BRAIN, "--config.train.steps=many"], "flag --config.train.steps=many"),
-        ([BRAIN, "--mode=fly"], "should be one of <train|evaluate|predict|compare|plan>"),
+        (
+            [BRAIN, "--mode=fly"],
+            "should be one of <train|evaluate|predict|compare|plan>",
+        ),
         ([BRAIN, "brain.nii"], "found the argument 'brain.nii', expected flags only"),
         ([BRAIN, "--profile=7"], "--profile: found '7', expected START:STOP"),
         ([BRAIN, "--profile=7:3"], "--profile: found '7:3', expected START:STOP"),

@@ -27,6 +27,7 @@ from unet_jax.training.scaling import (
     HOP_SECONDS,
     largest_batch,
     second_batch,
+    sent_bytes,
     step_speed,
 )
 from unet_jax.training.state import TrainState, create_train_state
@@ -221,8 +222,9 @@ def plan_text(compiled: list[Compiled], target: Slice, *, multiple: int) -> str:
         _largest_text(compiled, target, multiple),
     ]
     if fitting:
-        parts.append(_growth_table(fitting[0], target))
-    return "\n\n".join(["", *parts])
+        parts += [_growth_table(batch, target) for batch in fitting]
+        parts.append(_growth_note(target))
+    return "\n" + "\n\n".join(parts)
 
 
 def _step_table(compiled: list[Compiled], target: Slice) -> str:
@@ -234,7 +236,7 @@ def _step_table(compiled: list[Compiled], target: Slice) -> str:
             "fits",
             "HBM a chip",
             "FLOPs a chip",
-            "bytes moved a chip",
+            "HBM read and written",
             "cycles (compiler)",
             "time of these",
             "all-reduced",
@@ -245,6 +247,9 @@ def _step_table(compiled: list[Compiled], target: Slice) -> str:
             "utilisation",
         ]
     ]
+    known = any(batch.cost is not None for batch in compiled)
+    if not known:
+        columns[0] = columns[0][:4]
     for batch in compiled:
         cells = [
             f"batch {batch.rows * target.chips:,}",
@@ -252,7 +257,7 @@ def _step_table(compiled: list[Compiled], target: Slice) -> str:
             "no" if batch.cost is None else "yes",
             bytes_text(batch.memory_bytes),
         ]
-        columns.append(cells + _cost_cells(batch, target))
+        columns.append([*cells, *(_cost_cells(batch, target) if known else ())])
     return aligned_table(list(zip(*columns, strict=True)))
 
 
@@ -264,7 +269,7 @@ def _cost_cells(batch: Compiled, target: Slice) -> list[str]:
     speed = step_speed(cost, target, rows=batch.rows)
     return [
         count_text(cost.flops, "FLOP"),
-        bytes_text(cost.moved_bytes),
+        bytes_text(cost.program.hbm_bytes),
         count_text(cost.program.cycles),
         seconds_text(speed.compute_seconds),
         bytes_text(cost.program.all_reduce_bytes),
@@ -283,8 +288,8 @@ def _largest_text(compiled: list[Compiled], target: Slice, multiple: int) -> str
     if not others:
         return (
             f"largest batch: none; {first.rows} a chip need "
-            f"{bytes_text(first.memory_bytes)} of {bytes_text(limit)}. Lower "
-            "train.patch_size or model.features, or take a chip with more memory"
+            f"{bytes_text(first.memory_bytes)} of {bytes_text(limit)}.\nLower "
+            "train.patch_size or model.features, or take a chip with more memory."
         )
     (last,) = others
     points = (first.rows, first.memory_bytes), (last.rows, last.memory_bytes)
@@ -296,8 +301,8 @@ def _largest_text(compiled: list[Compiled], target: Slice, multiple: int) -> str
     if rows == 0:
         return f"largest batch: none fits; {bytes_text(each)} a crop, derived"
     return (
-        f"largest batch: {rows * target.chips:,} ({rows:,} a chip), {known}: "
-        f"between the two a crop takes {bytes_text(each)} of {bytes_text(limit)}"
+        f"largest batch: {rows * target.chips:,} ({rows:,} a chip), {known}; "
+        f"a crop takes {bytes_text(each)} of {bytes_text(limit)}"
     )
 
 
@@ -307,7 +312,17 @@ def _growth_table(batch: Compiled, target: Slice) -> str:
     assert cost is not None
     listed = {one.chips: one for one in slices(target.chip)} | {target.chips: target}
     rows = [
-        ["slice", "chips", "batch", "exchanges", "step", "crops/s", "efficiency", ""]
+        [
+            "slice",
+            "chips",
+            "batch",
+            "sent a chip",
+            "exchanges",
+            "step",
+            "crops/s",
+            "efficiency",
+            "",
+        ]
     ]
     for chips, one in sorted(listed.items()):
         speed = step_speed(cost, one, rows=batch.rows)
@@ -316,6 +331,7 @@ def _growth_table(batch: Compiled, target: Slice) -> str:
                 one.name,
                 f"{chips}",
                 f"{batch.rows * chips:,}",
+                bytes_text(sent_bytes(cost, one)),
                 seconds_text(speed.exchange_seconds),
                 seconds_text(speed.seconds),
                 count_text(speed.crops_per_second),
@@ -323,10 +339,14 @@ def _growth_table(batch: Compiled, target: Slice) -> str:
                 "compiled" if one == target else "estimate",
             ]
         )
+    return aligned_table(rows)
+
+
+def _growth_note(target: Slice) -> str:
+    """Say what the estimates rest on."""
     link = count_text(target.chip.ring_bytes_per_second, "B/s")
     return (
-        f"{aligned_table(rows)}\n\n"
-        f"Estimate: {batch.rows} crops a chip take the same cycles on any slice.\n"
-        f"Exchanges are ring all-reduces at {link} and "
-        f"{seconds_text(HOP_SECONDS)} a hop, none hidden behind work."
+        "Estimate: a chip's share takes the same cycles on any slice. Exchanges are "
+        f"ring\nall-reduces at {link} and {seconds_text(HOP_SECONDS)} a hop, none of "
+        "them hidden behind work; efficiency\nis what they leave of a step."
     )

@@ -35,13 +35,15 @@ def bytes_text(count: float) -> str:
         count: of bytes.
 
     Returns:
-        Three digits and a binary unit.
+        Three digits, in GiB two decimals, and a binary unit.
 
     Example:
         >>> bytes_text(1.5 * 2**30)
         '1.50 GiB'
     """
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    if count >= 2**30:
+        return f"{count / 2**30:,.2f} GiB"
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{_digits(count / size)} {unit}"
     return f"{count:.0f} B"

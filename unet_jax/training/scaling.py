@@ -68,11 +68,27 @@ def second_batch(
     return min(max(filling, multiple), rows - multiple)
 
 
+def sent_bytes(cost: StepCost, target: Slice) -> float:
+    """Estimate what each chip sends to sum arrays over the slice.
+
+    A ring all-reduce sends, and receives, ``2 (n - 1) / n`` of an array on each of n
+    chips.
+
+    Args:
+        cost: of the step.
+        target: the slice.
+
+    Returns:
+        Bytes a step.
+    """
+    return 2 * (target.chips - 1) / target.chips * cost.program.all_reduce_bytes
+
+
 def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
     """Estimate the time of the exchanges of a step, none of it hidden behind work.
 
-    A ring all-reduce sends and receives ``2 (n - 1) / n`` of an array's bytes on each
-    of n chips; its latency is that of the way there and back along each axis.
+    To what is sent comes the latency of the way there and back along each axis, for
+    each exchange.
 
     Args:
         cost: of the step.
@@ -81,12 +97,10 @@ def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
     Returns:
         Seconds.
     """
-    chips, program = target.chips, cost.program
-    sent = 2 * (chips - 1) / chips * program.all_reduce_bytes
     hops = 2 * sum(size - 1 for size in target.shape)
     return (
-        sent / target.chip.ring_bytes_per_second
-        + program.all_reduces * hops * HOP_SECONDS
+        sent_bytes(cost, target) / target.chip.ring_bytes_per_second
+        + cost.program.all_reduces * hops * HOP_SECONDS
     )
 
 
