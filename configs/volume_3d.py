@@ -2,10 +2,13 @@
 
     python -m unet_jax.main --config=configs/volume_3d.py --config.data.path=FOLDER
 
-FOLDER is as for configs/folder.py. Patches, features and optimiser are those of nnU-Net's
+FOLDER is as for configs/folder.py. Patch, network and optimiser are those of nnU-Net's
 residual encoder (arXiv:2404.09556); a run of them takes days on one device. It has not
-been trained here: what a step costs on TPU stands in docs/scaling.md, made with
---mode=plan.
+been trained here. What a step costs on TPU stands in docs/scaling.md, made with
+
+    python -m unet_jax.main --mode=plan --config=configs/volume_3d.py --topology=v5e:4x4
+
+and, since no data say it, --config.data.class_names="('background','organ','lesion')".
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -114,10 +114,13 @@ ENTRY %main (a: f32[8,1024], b: f32[8,128]) -> f32[8,1024] {
   %b = f32[8,128]{1,0:T(8,128)} parameter(1)
   %c = s32[]{:T(128)} constant(0)
   %s = f32[8,128]{1,0:T(8,128)} dynamic-slice(%a, %c, %c), dynamic_slice_sizes={8,128}
+  %t = ((f32[8,1024]{1,0:T(8,128)}), f32[8,256]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) \
+slice-start(%a), slice={[0:8], [0:256]}
+  %d = f32[8,256]{1,0:T(8,128)S(1)} slice-done(%t)
   ROOT %u = f32[8,1024]{1,0:T(8,128)} dynamic-update-slice(%a, %b, %c, %c)
 }
 """
-    assert program_cost(text).hbm_bytes == 2 * 4096 + 2 * 4096
+    assert program_cost(text).hbm_bytes == 2 * 4096 + 2 * 4096 + 8192
 
 
 def test_costs_add_up():

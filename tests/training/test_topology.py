@@ -101,7 +101,18 @@ def test_operations_are_those_of_the_formulation_for_tpu():
             "for HLO temporaries (128.00G) exceeds available HBM (15.75G).",
             128 * 2**30,
         ),
-        ("Used 900.5M of 15.75G hbm. Exceeded hbm capacity by 1M", 900.5 * 2**20),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
+            "memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by "
+            "4.75G.\n\nTotal hbm usage >= 20.76G:",
+            20.5 * 2**30,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 130.00M "
+            "of 128.00M vmem.",
+            None,
+        ),
+        ("RESOURCE_EXHAUSTED: no more hbm", None),
         ("INTERNAL: something else", None),
     ],
 )

@@ -72,9 +72,6 @@ _FREE = {
     "tuple",
     "get-tuple-element",
     "bitcast",
-    "copy-done",
-    "all-reduce-done",
-    "async-done",
     "custom-call",
     "while",
     "conditional",
@@ -84,6 +81,9 @@ _FREE = {
 
 _PARTIAL = ("slice", "dynamic-slice", "gather")
 """Read no more than they give."""
+
+_PARTIAL_START = ("slice-start", "dynamic-slice-start")
+"""The same, while the program goes on: operand, result and a flag are their result."""
 
 
 def program_cost(text: str) -> ProgramCost:
@@ -195,8 +195,11 @@ def _trips(loop: _Instruction, computations: dict[str, dict[str, _Instruction]])
 
 def _moved(one: _Instruction, inside: dict[str, _Instruction]) -> int:
     """Bytes of HBM that an instruction reads and writes."""
-    if one.opcode in _FREE:
+    if one.opcode in _FREE or one.opcode.endswith("-done"):
         return 0
+    if one.opcode in _PARTIAL_START:
+        (_, _, from_hbm), *_, (_, padded, to_hbm), _ = _arrays(one.shape)
+        return padded * (from_hbm + to_hbm)
     written = _hbm_bytes(one.shape)
     if one.opcode == "copy-start":  # its result names both ends
         return written

@@ -173,11 +173,7 @@ def _placed(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     )
 
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_NEEDED = (
-    r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm",
-    r"required for .* \(([\d.]+)([KMGT]?)\) exceeds available HBM",
-)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def needed_memory(message: str) -> float | None:
@@ -187,14 +183,15 @@ def needed_memory(message: str) -> float | None:
         message: of the error.
 
     Returns:
-        Bytes of HBM; None if the message speaks of something else.
+        Bytes of HBM, the largest that the first line names: more than there are. None
+        if the message speaks of something else.
 
     Example:
-        >>> needed_memory("Ran out of memory. Used 17.50G of 15.75G hbm.")
-        18790481920.0
+        >>> needed_memory("RESOURCE_EXHAUSTED: Used 17.50G of 15.75G hbm.") / 2**30
+        17.5
     """
-    for pattern in _NEEDED:
-        found = re.search(pattern, message)
-        if found:
-            return float(found[1]) * _UNITS[found[2]]
-    return None
+    first_line = message.partition("\n")[0]
+    if "RESOURCE_EXHAUSTED" not in first_line or "hbm" not in first_line.lower():
+        return None
+    sizes = re.findall(r"([\d.]+)([KMGT])\b", first_line)
+    return max((float(size) * _UNITS[unit] for size, unit in sizes), default=None)
