@@ -115,6 +115,17 @@ def test_what_cannot_fit_is_said_after_one_compile(compiler, capsys):
     assert "estimate" not in text
 
 
+def test_a_batch_that_cannot_be_larger_is_not_compiled_twice(compiler, capsys):
+    compiler.each = 12
+    plan.plan_run(_config(**{"train.batch_size": 4}), "v5e:2x2")
+    text = capsys.readouterr().out
+    assert len(compiler.asked) == 1
+    assert (
+        "largest batch: 4 (1 a chip), compiled; 2 a chip would need 26.00 GiB of "
+        "15.75 GiB (estimate)" in text
+    )
+
+
 def test_channels_are_those_of_the_flag(compiler):
     plan.plan_run(_config(), "v5p:2x2x1", channels=3)
     assert compiler.asked[0]["shape"] == (8, 16, 16, 3)

@@ -26,6 +26,7 @@ from unet_jax.training.loss_terms import LossTerm, create_loss_terms, needs_shar
 from unet_jax.training.scaling import (
     HOP_SECONDS,
     largest_batch,
+    proportional_memory,
     second_batch,
     sent_bytes,
     step_speed,
@@ -99,7 +100,7 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     )
     if other is not None:
         compiled.append(compile_rows(other))
-    print(plan_text(compiled, target, multiple=accumulation))
+    print(plan_text(compiled, target, multiple=accumulation, fixed_bytes=_size(state)))
 
 
 def _completed(config: ConfigDict, chips: int) -> tuple[ConfigDict, int | None]:
@@ -205,13 +206,16 @@ def _opening(
     )
 
 
-def plan_text(compiled: list[Compiled], target: Slice, *, multiple: int) -> str:
+def plan_text(
+    compiled: list[Compiled], target: Slice, *, multiple: int, fixed_bytes: float
+) -> str:
     """Write the plan of the batches that were compiled.
 
     Args:
         compiled: one batch or two; the config's first.
         target: the slice.
         multiple: of which a chip's share of a batch is one.
+        fixed_bytes: of the state.
 
     Returns:
         Lines of text: the cost of a step, the largest batch, and other slices.
@@ -219,7 +223,7 @@ def plan_text(compiled: list[Compiled], target: Slice, *, multiple: int) -> str:
     fitting = [batch for batch in compiled if batch.cost is not None]
     parts = [
         _step_table(compiled, target),
-        _largest_text(compiled, target, multiple),
+        _largest_text(compiled, target, multiple, fixed_bytes),
     ]
     if fitting:
         parts += [_growth_table(batch, target) for batch in fitting]
@@ -281,10 +285,22 @@ def _cost_cells(batch: Compiled, target: Slice) -> list[str]:
     ]
 
 
-def _largest_text(compiled: list[Compiled], target: Slice, multiple: int) -> str:
+def _largest_text(
+    compiled: list[Compiled], target: Slice, multiple: int, fixed_bytes: float
+) -> str:
     """Say which batch is the largest that fits, and how that is known."""
     limit = target.chip.hbm_bytes
     first, *others = sorted(compiled, key=lambda batch: batch.rows)
+    if not others and first.cost is not None:
+        more = first.rows + multiple
+        needed = proportional_memory(
+            first.rows, first.memory_bytes, fixed_bytes=fixed_bytes, wanted=more
+        )
+        return (
+            f"largest batch: {first.rows * target.chips:,} ({first.rows:,} a chip), "
+            f"compiled; {more} a chip would need {bytes_text(needed)} of "
+            f"{bytes_text(limit)} (estimate)"
+        )
     if not others:
         return (
             f"largest batch: none; {first.rows} a chip need "

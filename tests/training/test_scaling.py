@@ -99,7 +99,9 @@ def test_the_second_batch_fills_the_chip_but_for_the_state():
 
     assert second(1, 190) == 9  # (1000 - 100) / (90 + 10)
     assert second(2, 190, multiple=4) == 16
-    assert second(1, 900) == 2  # one more, which may fail
+    assert second(1, 600) == 2  # one more, which may fail: 1100 of 1000
+    assert second(1, 700) is None  # one more would need 1300
+    assert second(4, 700, multiple=2) == 6  # two more, 1000
     assert second(8, 1790) == 4  # of 8, which did not fit
     assert second(2, 1001) == 1
     assert second(1, 1001) is None

@@ -54,15 +54,20 @@ def second_batch(
 
     Returns:
         The batch that fills the chip if all but the state grows with it, which is
-        seldom too much; one more or one less than ``rows`` where that is nearer; None
-        where not even the smallest batch fits.
+        seldom too much; one more or one less than ``rows`` where that is nearer. None
+        where another compile would tell nothing: not even the smallest batch fits, or
+        one that fits is followed by one that is far too large.
     """
     # A small step lives in the memory on the chip, and shows none of its own in HBM.
     growing = max(memory_bytes - fixed_bytes, 0) + chip.vmem_bytes
     filling = int(rows * (chip.hbm_bytes - fixed_bytes) / growing)
     filling = filling // multiple * multiple
     if memory_bytes <= chip.hbm_bytes:
-        return max(filling, rows + multiple)
+        more = rows + multiple
+        next_bytes = proportional_memory(
+            rows, memory_bytes, fixed_bytes=fixed_bytes, wanted=more
+        )
+        return None if next_bytes > 1.25 * chip.hbm_bytes else max(filling, more)
     if rows <= multiple:
         return None
     return min(max(filling, multiple), rows - multiple)
@@ -82,6 +87,23 @@ def sent_bytes(cost: StepCost, target: Slice) -> float:
         Bytes a step.
     """
     return 2 * (target.chips - 1) / target.chips * cost.program.all_reduce_bytes
+
+
+def proportional_memory(
+    rows: int, memory_bytes: float, *, fixed_bytes: float, wanted: int
+) -> float:
+    """Estimate the memory of a batch from that of another one.
+
+    Args:
+        rows: crops a chip that were compiled.
+        memory_bytes: that they need.
+        fixed_bytes: of it, what any batch needs (the state).
+        wanted: crops a chip that were not.
+
+    Returns:
+        Bytes, if all but the state grows with the batch.
+    """
+    return fixed_bytes + (memory_bytes - fixed_bytes) * wanted / rows
 
 
 def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
