@@ -1,6 +1,8 @@
 """A plan from the config to its text; the compiler for TPUs is stood in for."""
 
 import importlib
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from configs import brain, folder, volume_3d
 from unet_jax import plan
 from unet_jax.errors import InputError
+from unet_jax.training.chips import parse_topology
 from unet_jax.training.cost import StepCost
 from unet_jax.training.program import ProgramCost
 from unet_jax.training.topology import HbmExceeded
@@ -211,3 +214,16 @@ def test_the_volume_config_is_the_residual_encoder_of_six_stages():
         if stage.startswith("encoder_") and leaf.ndim == 5:
             widest[stage] = max(widest.get(stage, 0), leaf.shape[-1])
     assert [widest[f"encoder_{n}"] for n in range(6)] == [32, 64, 128, 256, 320, 320]
+
+
+def test_the_commands_of_the_page_name_configs_and_slices():
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
+    commands = re.findall(
+        r"--mode=plan --config=(\S+\.py) --topology=(\S+)(?: \\\n +(\S+))?", page
+    )
+    assert len(commands) == 4
+    for path, topology, override in commands:
+        config = importlib.import_module(f"configs.{pathlib.Path(path).stem}")
+        slice_name = parse_topology(topology).name
+        assert f"plan        {config.get_config().name} on {slice_name};" in page
+        assert ("class_names" in override) == (config is volume_3d)

@@ -35,6 +35,7 @@ def _batch(rows):
     }
 
 
+@pytest.mark.slow
 def test_the_planned_step_is_the_one_that_training_maps():
     config = _tiny()
     step, shapes = _step_and_state(config, 1)
