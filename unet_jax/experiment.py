@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -27,8 +27,10 @@ from unet_jax.models.wnet import WNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.compilation import use_compilation_cache
-from unet_jax.training.loss_terms import reads_labels
+from unet_jax.training.loss_terms import LossTerm, reads_labels
 from unet_jax.training.optimizer import create_optimizer, create_schedule
+from unet_jax.training.state import AXIS
+from unet_jax.training.step import TrainStep, make_train_step
 from unet_jax.workdir import as_tuples, read_finished_record
 
 SPLITS = ("train", "validation", "test")
@@ -260,12 +262,16 @@ def _channels(config: ConfigDict) -> int:
     return int(clusters)
 
 
-def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
+def create_network(
+    config: ConfigDict, *, axis_name: str | None, formulation: str | None = None
+) -> UNet | WNet:
     """Build the network of a config.
 
     Args:
         config: the resolved config.
         axis_name: of the mapped devices in training; None in inference.
+        formulation: of its operations, to compile for another platform; None for what
+            suits this one.
 
     Returns:
         A linen module ``(batch, *spatial, channels) -> logits``.
@@ -286,6 +292,7 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
             num_classes=_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
+            formulation=formulation,
             **options,
         )
         # Shapes alone, on no device: what does not fit together shows here.
@@ -348,6 +355,36 @@ def create_optimizer_and_schedule(
         gradient_clip=options.gradient_clip,
     )
     return optimizer, schedule
+
+
+def create_train_step(
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    loss_terms: Sequence[LossTerm],
+    *,
+    formulation: str | None = None,
+) -> TrainStep:
+    """Build the training step of a config, to be mapped over ``AXIS``.
+
+    Args:
+        config: the resolved config.
+        optimizer: from `create_optimizer_and_schedule`.
+        loss_terms: the summands of the loss.
+        formulation: see `create_network`.
+
+    Returns:
+        ``train_step(state, batch, *, axis_name)``.
+    """
+    return make_train_step(
+        create_network(config, axis_name=AXIS, formulation=formulation),
+        optimizer,
+        loss_terms=loss_terms,
+        include_background=config.data.include_background,
+        augmentation=create_augmentation(config),
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
+    )
 
 
 def create_predict_fn_maker(

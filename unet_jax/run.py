@@ -19,6 +19,7 @@ from unet_jax.experiment import (
     create_augmentation,
     create_network,
     create_optimizer_and_schedule,
+    create_train_step,
     fit_preprocessing,
     open_dataset,
     read_steps,
@@ -41,7 +42,6 @@ from unet_jax.training.memory import (
 )
 from unet_jax.training.resume import has_checkpoint
 from unet_jax.training.state import (
-    AXIS,
     TrainState,
     create_train_state,
     distribute,
@@ -50,7 +50,6 @@ from unet_jax.training.state import (
 from unet_jax.training.step import (
     STOP,
     check_batch_size,
-    make_train_step,
     pmap_train_step,
 )
 from unet_jax.workdir import (
@@ -216,16 +215,7 @@ def create_step(
         processes=jax.process_count(),
     )
     return pmap_train_step(
-        make_train_step(
-            create_network(config, axis_name=AXIS),
-            optimizer,
-            loss_terms=loss_terms,
-            include_background=config.data.include_background,
-            augmentation=create_augmentation(config),
-            seed=config.seed,
-            accumulation=config.train.accumulation,
-            ema_decay=config.train.ema_decay,
-        ),
+        create_train_step(config, optimizer, loss_terms),
         votes=jax.process_count() > 1,
     )
 

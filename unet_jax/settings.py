@@ -245,7 +245,11 @@ class FolderData(Protocol):
 
 
 def complete_config(
-    config: ConfigDict, data: Any, *, recorded: Mapping[str, Any] | None = None
+    config: ConfigDict,
+    data: Any,
+    *,
+    recorded: Mapping[str, Any] | None = None,
+    tpu_chips: int | None = None,
 ) -> ConfigDict:
     """Fill in what a config leaves to the data.
 
@@ -254,6 +258,7 @@ def complete_config(
         data: the opened data set; `FolderData` if it is a folder.
         recorded: config of the run that goes on: what it chose stays, also on another
             number of devices.
+        tpu_chips: of the slice that a plan is made for; None for the devices at hand.
 
     Returns:
         A config without these Nones, locked.
@@ -261,7 +266,7 @@ def complete_config(
     if config.data.source != "folder":
         return config
     found = fingerprint(data.traits)
-    values = _chosen(config, data, found)
+    values = _chosen(config, data, found, tpu_chips)
     filled = config.copy_and_resolve_references()
     with filled.unlocked():
         if not filled.data.label_map:
@@ -277,7 +282,9 @@ def complete_config(
     return filled.lock()
 
 
-def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[str, Any]:
+def _chosen(
+    config: ConfigDict, data: FolderData, found: Fingerprint, tpu_chips: int | None
+) -> dict[str, Any]:
     """Choose a value for each key that may be left to the data."""
     patch = config.train.patch_size
     chosen = suggest(
@@ -290,8 +297,8 @@ def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[st
         patch_size=patch,
         max_patch=config.train.max_patch,
         memory_bytes=config.train.memory_gib * 2**30,
-        accelerated=jax.default_backend() != "cpu",
-        devices=jax.device_count(),
+        accelerated=tpu_chips is not None or jax.default_backend() != "cpu",
+        devices=jax.device_count() if tpu_chips is None else tpu_chips,
     )
     names = tuple(data.class_names)
     values = {
