@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import folder
-from unet_jax import train
+from unet_jax import loop, train
 from unet_jax.errors import RunError
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.pace import StepPace
@@ -62,7 +62,7 @@ def _config(pictures, **changes) -> ConfigDict:
 
 def _poison(monkeypatch, number):
     """Put a NaN into the first example of the batch with this number, from 1."""
-    taken, deal = [], train.shard_batch
+    taken, deal = [], loop.shard_batch
 
     def shard_batch(batch, devices):
         taken.append(batch["example_index"])
@@ -71,7 +71,7 @@ def _poison(monkeypatch, number):
             batch["image"][0, 3, 3] = np.nan
         return deal(batch, devices)
 
-    monkeypatch.setattr(train, "shard_batch", shard_batch)
+    monkeypatch.setattr(loop, "shard_batch", shard_batch)
     return taken
 
 
@@ -159,7 +159,7 @@ def test_memory_that_runs_out_says_what_to_lower(skipped, pictures, monkeypatch)
     def shard_batch(batch, devices):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(train, "shard_batch", shard_batch)
+    monkeypatch.setattr(loop, "shard_batch", shard_batch)
     with pytest.raises(RunError) as caught:
         train.train_and_evaluate(_config(pictures, **{"train.steps": 6}), skipped)
     assert re.match(

@@ -42,6 +42,9 @@ MAY_CHANGE = frozenset(
 )
 """Keys that may differ on resume: those marked so in configs/base.py."""
 
+_ADDED_LATER = frozenset({"deterministic"})
+"""Keys that runs of an earlier version did not have, and behaved as by default."""
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -180,6 +183,8 @@ def check_same_run(
     for key in sorted(before.keys() | after.keys()):
         if key in MAY_CHANGE or before.get(key) == after.get(key):
             continue
+        if key not in before and key in _ADDED_LATER:
+            continue  # the run began before there was such a key
         raise InputError(
             f"--workdir {workdir}: its run has {key}={before.get(key)!r}, this config "
             f"{after.get(key)!r}; set it back or name another --workdir"
