@@ -118,6 +118,22 @@ def test_what_cannot_fit_is_said_after_one_compile(compiler, capsys):
     assert "estimate" not in text
 
 
+def test_what_the_compiler_takes_must_also_add_up():
+    # It took this batch, and its figures add up to more than the chip has.
+    program = ProgramCost(1_500_000, 10**6, 5, 10**6)
+    small = plan.Compiled(1, 10 * GIB, StepCost(1e9, 10 * GIB, program))
+    large = plan.Compiled(2, 16 * GIB, StepCost(2e9, 16 * GIB, program))
+    target = parse_topology("v5e:2x2")
+    text = plan.plan_text([small, large], target, multiple=1, fixed_bytes=GIB)
+    assert _row(text, "fits").split() == ["fits", "yes", "no"]
+    assert _row(text, "cycles").split()[2:] == ["1.50", "M", "1.50", "M"]
+    assert "largest batch: 4 (1 a chip), compiled" in text
+    assert text.count("v5e:2x2 ") == 1  # no estimate of a batch that does not fit
+    alone = plan.plan_text([large], target, multiple=2, fixed_bytes=GIB)
+    assert "largest batch: none; 2 a chip need 16.00 GiB of 15.75 GiB" in alone
+    assert "estimate" not in alone.partition("largest")[2]
+
+
 def test_a_batch_that_cannot_be_larger_is_not_compiled_twice(compiler, capsys):
     compiler.each = 12
     plan.plan_run(_config(**{"train.batch_size": 4}), "v5e:2x2")

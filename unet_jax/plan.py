@@ -48,12 +48,20 @@ class Compiled:
     Attributes:
         rows: crops a chip.
         memory_bytes: of HBM that a chip needs.
-        cost: of the step; None where it does not fit.
+        cost: of the step; None where the compiler refused it for its memory.
     """
 
     rows: int
     memory_bytes: float
     cost: StepCost | None
+
+    def fits(self, target: Slice) -> bool:
+        """Whether the compiler takes it, and its figures add up to what there is.
+
+        It has taken a step whose figures add up to more: who pays should not rely on
+        that.
+        """
+        return self.cost is not None and self.memory_bytes <= target.chip.hbm_bytes
 
 
 def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> None:
@@ -220,7 +228,7 @@ def plan_text(
     Returns:
         Lines of text: the cost of a step, the largest batch, and other slices.
     """
-    fitting = [batch for batch in compiled if batch.cost is not None]
+    fitting = [batch for batch in compiled if batch.fits(target)]
     parts = [
         _step_table(compiled, target),
         _largest_text(compiled, target, multiple, fixed_bytes),
@@ -258,7 +266,7 @@ def _step_table(compiled: list[Compiled], target: Slice) -> str:
         cells = [
             f"batch {batch.rows * target.chips:,}",
             f"{batch.rows}",
-            "no" if batch.cost is None else "yes",
+            "yes" if batch.fits(target) else "no",
             bytes_text(batch.memory_bytes),
         ]
         columns.append([*cells, *(_cost_cells(batch, target) if known else ())])
@@ -266,7 +274,7 @@ def _step_table(compiled: list[Compiled], target: Slice) -> str:
 
 
 def _cost_cells(batch: Compiled, target: Slice) -> list[str]:
-    """What a step costs that fits; nothing is known of one that does not."""
+    """What a step costs; nothing is known of one that the compiler refused."""
     cost = batch.cost
     if cost is None:
         return ["-"] * 10
@@ -291,7 +299,7 @@ def _largest_text(
     """Say which batch is the largest that fits, and how that is known."""
     limit = target.chip.hbm_bytes
     first, *others = sorted(compiled, key=lambda batch: batch.rows)
-    if not others and first.cost is not None:
+    if not others and first.fits(target):
         more = first.rows + multiple
         needed = proportional_memory(
             first.rows, first.memory_bytes, fixed_bytes=fixed_bytes, wanted=more
@@ -312,7 +320,7 @@ def _largest_text(
     rows = largest_batch(points, hbm_bytes=limit, multiple=multiple)
     each = (last.memory_bytes - first.memory_bytes) / (last.rows - first.rows)
     known = "derived"
-    if any(batch.rows == rows and batch.cost is not None for batch in compiled):
+    if any(batch.rows == rows and batch.fits(target) for batch in compiled):
         known = "compiled"
     if rows == 0:
         return f"largest batch: none fits; {bytes_text(each)} a crop, derived"
