@@ -53,8 +53,8 @@ def read_tiff(
 
     Args:
         path: the file.
-        axes: name of each axis, out of T, Z, C, Y, X and S; None for what the file
-            says.
+        axes: name of each axis, out of T, Z, C, Y, X and S, in capitals or not; None
+            for what the file says.
         indices: give the indices of a palette instead of its colours.
 
     Returns:
@@ -76,7 +76,7 @@ def read_tiff(
                     "expected one; save each as a file"
                 )
             page, image = tiff.series[0].keyframe, tiff.series[0].asarray()
-            named = axes or tiff.series[0].axes
+            named = axes.upper() if axes else tiff.series[0].axes
             if len(named) != image.ndim:
                 raise InputError(
                     f"{path}: data.tiff_axes is {axes!r}, the file has {image.ndim} "
