@@ -117,7 +117,7 @@ def test_the_known_spacing_measures_new_files_too(segment, tmp_path):
     pixels = np.full((4, 10, 12), 120, np.uint8)
     tifffile.imwrite(folder / "a.tif", pixels, photometric="minisblack")
     out = segment(folder, dims=3, known_spacing=(2.0, 3.0, 5.0))
-    rows = list(csv.DictReader((out / "classes.csv").open()))
+    rows = list(csv.DictReader((out / "classes.csv").read_text().splitlines()))
     assert float(rows[1]["volume_ml"]) == pytest.approx(480 * 30 / 1000)
     assert tifffile.imread(out / "a.tif").shape == (4, 10, 12)
 

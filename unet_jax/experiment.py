@@ -67,7 +67,8 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
         case "folder":
             return open_folder(
                 _folder_options(config),
-                seed=config.seed,
+                # Seeds of one split can be compared, and their mean scored.
+                seed=config.data.get("split_seed", config.seed),
                 num_threads=config.data.num_threads,
                 scan_cache=workdir / "dataset.json",
             )

@@ -152,6 +152,7 @@ _MANY = 10**9
 _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.palette_tolerance": (0, 255),
+    "data.split_seed": (0, 2**31 - 1),
     "data.fold": (-1, 999),
     "data.folds": (2, 1000),
     "data.test_share": (0, 0.9),

@@ -187,7 +187,7 @@ def draw_splits(
     count = min(max(count, 1 if test_share > 0 else 0), len(names) - 2)
     test, rest = set(shuffled[:count]), shuffled[count:]
     validation = _drawn(rest, validation_share, fold, folds)
-    note = f"{len(names)} groups drawn with seed {seed}"
+    note = f"{len(names)} groups drawn with data.split_seed={seed}"
     if fold >= 0:
         note += f", fold {fold} of {folds}"
     chosen = {
@@ -303,7 +303,7 @@ def named_splits(
             cases = parts["train"]
             parts["train"] = tuple(p for p in cases if groups[p.id] not in chosen)
             parts["validation"] = tuple(p for p in cases if groups[p.id] in chosen)
-            note += f"; validation drawn from train with seed {seed}"
+            note += f"; validation drawn from train with data.split_seed={seed}"
     if not parts["test"]:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
