@@ -339,7 +339,7 @@ _SIZED_BY = (
 def _without_padding(config: ConfigDict, values: dict[str, Any]) -> dict[str, Any]:
     """Choose a patch, and stages, that fit a network without padding."""
     model, patch = config.model, config.train.patch_size
-    options = {
+    options: dict[str, Any] = {
         key: values.get(f"model.{key}") if model[key] is None else model[key]
         for key in _SIZED_BY
     }

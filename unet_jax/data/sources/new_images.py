@@ -5,8 +5,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from unet_jax.data.canonical import as_case_image
 from unet_jax.data.reading import list_images, read_image
 from unet_jax.data.sources.case_files import ReadOptions, read_case_image
@@ -128,7 +126,7 @@ def _as_stored(
     spacing: Sequence[float], stored: StoredImage, options: ReadOptions
 ) -> tuple[float, ...]:
     """Bring a spacing from the axes of a case to those of its file."""
-    axes = np.arange(len(spacing))
-    if stored.kind == "tiff" and len(spacing) == 3:
-        axes = np.insert(np.delete(axes, options.slice_axis), 0, options.slice_axis)
-    return tuple(spacing[axis] for axis in axes)
+    sizes = list(spacing)
+    if stored.kind == "tiff" and len(sizes) == 3:
+        sizes.insert(0, sizes.pop(options.slice_axis))
+    return tuple(sizes)
