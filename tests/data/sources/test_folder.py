@@ -82,6 +82,8 @@ LAYOUTS = {
     "both have a suffix": ("images/{}_img.png", "masks/{}_seg.png"),
     "nnU-Net raw": ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"),
     "side by side": ("{}.png", "{}_mask.png"),
+    "side by side, both with a suffix": ("{}_image.png", "{}_mask.png"),
+    "a folder a patient, both with one": ("{}/a_img.png", "{}/a_seg.png"),
     "side by side, other suffix": ("{}.tif", "{}-label.tif"),
     "a folder a patient": ("{}/scan.png", "{}/scan_seg.png"),
     "a folder a patient, by words": ("{}/image.nii.gz", "{}/label.nii.gz"),
