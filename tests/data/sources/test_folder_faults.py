@@ -292,7 +292,7 @@ def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
     for count in (1, 2):
         _set(tmp_path / str(count), count=count)
         (line,) = _faults(tmp_path / str(count), fold=3)
-        assert f"there are {count} groups, too few to draw folds of" in line
+        assert f"there are too few groups ({count}) to draw folds of" in line
 
 
 def test_a_group_that_an_expression_leaves_out_is_a_fault(tmp_path):

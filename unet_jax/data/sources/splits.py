@@ -98,7 +98,7 @@ def draw_splits(
     names = sorted(set(groups.values()))
     if len(names) < 3:
         if fold >= 0:
-            raise _no_folds(fold, f"{len(names)} groups, too few to draw folds of")
+            raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds of")
         return _few_groups(groups, names)
     shuffled = np.random.default_rng(seed).permutation(names).tolist()
     count = round(test_share * len(names))
