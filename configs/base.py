@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     data.palette = ()  # colours (red, green, blue) of colour masks: their index counts
     data.palette_tolerance = 0.0  # largest difference of a channel that is forgiven
     data.group_regex = ""  # finds the patient in an id: "^(p\\d+)_"; "" = its folder
-    data.splits = ""  # JSON or CSV file with the ids of each split; "" = drawn by seed
+    data.splits = ""  # JSON or CSV file with the ids of each split; "" = drawn
+    data.split_seed = 0  # of drawn splits; "seed" leaves them as they are
     data.fold = -1  # which of the folds validates; -1 = none, a share does
     data.folds = 5  # parts of a cross-validation
     data.test_share = 0.2  # share of the groups that is drawn for the test split

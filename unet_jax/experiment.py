@@ -22,7 +22,8 @@ from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.presets import create_model
-from unet_jax.models.unet import UNet, margin, total_stride
+from unet_jax.models.sizes import margin, tiling_size, total_stride
+from unet_jax.models.unet import UNet
 from unet_jax.models.wnet import WNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 from unet_jax.training.checkpoint import Checkpoints
@@ -68,7 +69,8 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
         case "folder":
             return open_folder(
                 _folder_options(config),
-                seed=config.seed,
+                # Seeds of one split can be compared, and their mean scored.
+                seed=config.data.get("split_seed", config.seed),
                 num_threads=config.data.num_threads,
                 scan_cache=workdir / "dataset.json",
             )
@@ -409,11 +411,13 @@ def create_predict_fn_maker(
         mirror_axes=_mirror_axes(config) if mirrored else (),
     )
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
-    axes = len(config.train.patch_size)
+    patch = tuple(config.train.patch_size)
     lost, multiple = None, None
     # A W-Net makes the whole image again, so it has no U-Net without padding.
     if isinstance(network, UNet) and network.padding == "VALID":
-        lost, multiple = margin(network, axes), total_stride(network, axes)
+        lost, multiple = margin(network, len(patch)), total_stride(network, len(patch))
+        # A patch may leave logits that suffice to learn from, but not to tile.
+        patch = tiling_size(network, patch)
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
         return make_predict_fn(
@@ -421,7 +425,7 @@ def create_predict_fn_maker(
             variables,
             preprocessing,
             num_classes=_channels(config),
-            patch_size=tuple(config.train.patch_size),
+            patch_size=patch,
             overlap=overlap,
             window_batch=_window_batch(config),
             margin=lost,

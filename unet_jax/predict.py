@@ -8,7 +8,8 @@ import numpy as np
 from unet_jax.atomic import atomic_path
 from unet_jax.data.canonical import as_case_image, to_canonical
 from unet_jax.data.contours import write_contours
-from unet_jax.data.reading import list_images, read_image
+from unet_jax.data.sources.case_files import ReadOptions
+from unet_jax.data.sources.new_images import find_new_images, read_new_image
 from unet_jax.data.stored import StoredImage, file_suffix, output_name
 from unet_jax.data.writing import label_statistics, write_csv, write_label_map
 from unet_jax.errors import InputError
@@ -28,7 +29,8 @@ def predict_files(
 
     Args:
         workdir: folder of the run; nothing else is needed.
-        input_path: an image file, or a folder of them.
+        input_path: an image file, or a folder of them; where the network has several
+            channels, also one file a channel (``scan_0000.nii.gz``, ...).
         output_folder: for the label maps, ``overlays/`` and ``classes.csv``.
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
             the grid of the file, as ``<name>.probabilities.npy``.
@@ -41,9 +43,10 @@ def predict_files(
         InputError: there is no run, or some files cannot be segmented; the others are
             done nevertheless.
     """
-    files = list_images(input_path)
-    folder = pathlib.Path(output_folder)
-    if folder.resolve() == files[0].parent.resolve():
+    run, folder = load_run(workdir), pathlib.Path(output_folder)
+    reading = _reading(run)
+    images = find_new_images(input_path, reading, channels=run.preprocessing.channels)
+    if folder.resolve() == images[0].path.parent.resolve():
         raise InputError(
             f"--output {folder}: is the folder of the images, whose files could be "
             "overwritten; name another"
@@ -55,11 +58,11 @@ def predict_files(
             f"--output {folder}: cannot be made ({error.strerror}); name a folder that "
             "can be written"
         ) from None
-    run = load_run(workdir)
     written, rows, failures = [], [], []
-    for number, file in enumerate(files, start=1):
+    for number, image in enumerate(images, start=1):
+        file = image.path
         try:
-            stored = read_image(file)
+            stored = read_new_image(image, reading)
             labels = _segment(run, stored, folder if probabilities else None)
             target = write_label_map(
                 folder, stored, labels, tuple(run.config.data.class_colors)
@@ -70,13 +73,11 @@ def predict_files(
                     labels,
                     class_names=tuple(run.config.data.class_names),
                     class_colors=tuple(run.config.data.class_colors),
-                    slice_axis=0
-                    if stored.kind == "tiff"
-                    else run.config.data.slice_axis,
+                    slice_axis=_stored_slice_axis(run, stored),
                 )
         except InputError as error:
             failures.append(str(error))
-            print(f"[{number}/{len(files)}] {file}: FAILED")
+            print(f"[{number}/{len(images)}] {file}: FAILED")
             continue
         _draw(run, stored, labels, folder)
         rows += label_statistics(
@@ -85,15 +86,34 @@ def predict_files(
             class_names=tuple(run.config.data.class_names),
         )
         written.append(target)
-        print(f"[{number}/{len(files)}] {file} -> {target}")
+        print(f"[{number}/{len(images)}] {file} -> {target}")
     if rows:
         write_csv(folder / "classes.csv", rows)
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(files)} files not segmented: "
-            + " | ".join(failures)
+            f"--input {input_path}: {len(failures)} of {len(images)} images not "
+            "segmented:",
+            failures,
         )
     return written
+
+
+def _reading(run: TrainedRun) -> ReadOptions:
+    """Files are read as the cases of the run were."""
+    data = run.config.data
+    return ReadOptions(
+        tiff_axes=data.tiff_axes,
+        slice_axis=run.preprocessing.slice_axis,
+        known_spacing=tuple(data.known_spacing),
+    )
+
+
+def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
+    """Return the axis of the label map that slices stand on."""
+    if stored.kind == "tiff" or stored.affine is None:
+        return 0
+    _, _, orientation = to_canonical(stored.image, stored.affine)
+    return orientation.axes.index(run.config.data.slice_axis)
 
 
 def _without_single_axis(

@@ -15,6 +15,9 @@ from unet_jax.data.fingerprint import (
 )
 from unet_jax.errors import InputError
 from unet_jax.metrics.names import LOSS_PREFIX, check_metric_names
+from unet_jax.models.presets import create_model
+from unet_jax.models.sizes import fit_stages, tiling_size
+from unet_jax.models.unet import UNet
 from unet_jax.report.palette import class_colors
 
 
@@ -149,6 +152,7 @@ _MANY = 10**9
 _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.palette_tolerance": (0, 255),
+    "data.split_seed": (0, 2**31 - 1),
     "data.fold": (-1, 999),
     "data.folds": (2, 1000),
     "data.test_share": (0, 0.9),
@@ -316,7 +320,7 @@ def _chosen(
     }
     model = config.model
     if model.name != "unet":  # a preset has values of its own
-        return values
+        return values | _without_padding(config, values)
     values |= {"model.features": chosen.features, "model.norm": "batch"}
     if model.features is None:
         values["model.kernel_sizes"] = chosen.kernel_sizes
@@ -325,7 +329,47 @@ def _chosen(
     values["model.deep_supervision"] = (
         0 if model.padding == "VALID" else min(2, coarser)
     )
-    return values
+    return values | _without_padding(config, values)
+
+
+_SIZED_BY = (
+    "features",
+    "convolutions_per_stage",
+    "decoder_convolutions",
+    "kernel_sizes",
+    "strides",
+    "block",
+    "padding",
+)
+"""Keys of ``model`` that decide which sizes fit a network without padding."""
+
+
+def _without_padding(config: ConfigDict, values: dict[str, Any]) -> dict[str, Any]:
+    """Choose a patch, and stages, that fit a network without padding."""
+    model, patch = config.model, config.train.patch_size
+    options: dict[str, Any] = {
+        key: values.get(f"model.{key}") if model[key] is None else model[key]
+        for key in _SIZED_BY
+    }
+    try:
+        network = create_model(name=model.name, num_classes=2, **options)
+        if not isinstance(network, UNet) or network.padding == "SAME":
+            return {}
+        if "model.kernel_sizes" not in values:  # a network that the user named
+            return {
+                "train.patch_size": tiling_size(network, values["train.patch_size"])
+            }
+        network, size = fit_stages(
+            network, patch or values["train.patch_size"], fixed=patch is not None
+        )
+    except (TypeError, ValueError):
+        return {}  # when the network is made, it says what is wrong
+    return {
+        "train.patch_size": size,
+        "model.features": tuple(network.features),
+        "model.kernel_sizes": tuple(network.kernel_sizes or ()),
+        "model.strides": tuple(network.strides or ()),
+    }
 
 
 def settings_text(found: Fingerprint, config: ConfigDict) -> str:
