@@ -69,7 +69,8 @@ def create_held_out_losses(
         ignored, of the case or of each class.
 
     Raises:
-        InputError: a parameter that is missing or out of bounds, or a loss that the head does not have.
+        InputError: a parameter that is missing or out of bounds, or a loss that the
+            head does not have.
     """
     if not spec:
         return {}

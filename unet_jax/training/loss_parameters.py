@@ -122,10 +122,13 @@ def _checked_by_class(
     high = 1.0 if share else _LARGEST_WEIGHT
     if share and _is_number(value) and 0 <= value <= high:
         return value
-    several = isinstance(value, tuple | list)
-    if several and all(_is_number(one) and 0 <= one <= high for one in value):
-        if num_classes in (None, len(value)) and any(value):
-            return tuple(float(one) for one in value)
+    if (
+        isinstance(value, tuple | list)
+        and num_classes in (None, len(value))
+        and all(_is_number(one) and 0 <= one <= high for one in value)
+        and any(value)
+    ):
+        return tuple(float(one) for one in value)
     count = "a" if num_classes is None else f"{num_classes}, a"
     raise InputError(
         f"loss: {key!r} of {name!r}: found {value!r}, expected "
