@@ -74,10 +74,13 @@ def check(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     check_config(config)
     create_optimizer_and_schedule(config)
-    create_loss_terms(config.loss, head=config.model.head)
-    create_held_out_losses(
-        held_out_spec(config.eval.metrics, config.loss), head=config.model.head
-    )
+    names = config.data.class_names
+    known = {
+        "head": config.model.head,
+        "num_classes": None if names is None else len(names),
+    }
+    create_loss_terms(config.loss, **known)
+    create_held_out_losses(held_out_spec(config.eval.metrics, config.loss), **known)
     check_losses_of_images(
         config.loss,
         model=config.model.name,
@@ -183,11 +186,13 @@ def prepare(
 
 def _create_loss_terms(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     """Build the losses; those weighted by class count the training split."""
-    shares = None
+    shares, names = None, tuple(config.data.class_names)
     if needs_shares(config.loss):
-        counted = class_shares(source, tuple(config.data.class_names))
+        counted = class_shares(source, names, limit=len(source))
         shares = tuple(counted.shares.values())
-    return create_loss_terms(config.loss, head=config.model.head, shares=shares)
+    return create_loss_terms(
+        config.loss, head=config.model.head, shares=shares, num_classes=len(names)
+    )
 
 
 def create_step(

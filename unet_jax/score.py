@@ -162,11 +162,18 @@ def held_out_losses(
         A loss for each ``loss/<name>`` among ``eval.metrics``.
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
-    shares = None
+    shares, names = None, tuple(config.data.class_names)
     if needs_shares(spec):
-        counted = class_shares(sources["train"], tuple(config.data.class_names))
+        train = sources["train"]
+        counted = class_shares(train, names, limit=len(train))
         shares = tuple(counted.shares.values())
-    return create_held_out_losses(spec, head=config.model.head, shares=shares)
+    return create_held_out_losses(
+        spec,
+        head=config.model.head,
+        shares=shares,
+        include_background=config.data.include_background,
+        num_classes=len(names),
+    )
 
 
 def _score(
