@@ -172,7 +172,7 @@ def prepare(
         preprocessing=preprocessing,
         optimizer=optimizer,
         schedule=schedule,
-        loss_terms=_create_loss_terms(config, seen["train"]),
+        loss_terms=loss_terms_of(config, seen["train"]),
     )
     create_step(config, optimizer, run.loss_terms)  # refuses before anything is written
     new_record = make_record(
@@ -184,8 +184,16 @@ def prepare(
     return run
 
 
-def _create_loss_terms(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
-    """Build the losses; those weighted by class count the training split."""
+def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
+    """Build the losses; those weighted by class count the training split.
+
+    Args:
+        config: the resolved config.
+        source: the training cases.
+
+    Returns:
+        The summands of the loss.
+    """
     shares, names = None, tuple(config.data.class_names)
     if needs_shares(config.loss):
         counted = class_shares(source, names, limit=len(source))

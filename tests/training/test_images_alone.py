@@ -13,7 +13,7 @@ import pytest
 from configs import smoke
 from unet_jax import train
 from unet_jax.errors import InputError
-from unet_jax.experiment import load_run, open_dataset
+from unet_jax.experiment import create_network, load_run, open_dataset
 from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
 from unet_jax.models.presets import create_model
 from unet_jax.training.checkpoint import Checkpoints
@@ -303,4 +303,4 @@ def test_what_does_not_go_together_is_refused(changes, message):
 
 def test_clusters_that_do_not_fit_are_refused(shared):
     with pytest.raises(InputError, match=r"found 3 with model\.name='wnet'; expected"):
-        train.create_network(_config(shared, **{"model.clusters": 3}), axis_name=None)
+        create_network(_config(shared, **{"model.clusters": 3}), axis_name=None)

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from unet_jax import score, train
+from unet_jax import run, score
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
 from unet_jax.training.loss_parameters import BOUNDS
@@ -166,7 +166,7 @@ def test_shares_are_those_of_the_whole_training_split():
             "eval": {"metrics": ("loss/cross_entropy",)},
         }
     )
-    (term,) = train._create_loss_terms(config, _RareClass())
+    (term,) = run.loss_terms_of(config, _RareClass())
     inverse = 1 / np.array([100, 98, 2])
     np.testing.assert_allclose(
         term.function.keywords["class_weights"], inverse / inverse.sum()
