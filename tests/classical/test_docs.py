@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from unet_jax.classical import clustering, levels, thresholds
 from unet_jax.classical.grids import BOUNDS, CUTS, GRIDS, grid_of
 from unet_jax.classical.methods import METHODS
 
@@ -22,6 +23,20 @@ def test_a_row_names_every_parameter(name):
     for key in [*grid, *([CUTS[name]] if name in CUTS else [])]:
         assert f"`{key}`" in ROWS[name], key
     assert ROWS[name].count("|") == 5
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        levels.levels_of,
+        levels.fit_levels,
+        thresholds.make_leveled,
+        clustering.with_position,
+        clustering.make_kmeans_position,
+    ],
+)
+def test_what_makes_a_method_names_its_source(function):
+    assert "\n    Source:\n" in function.__doc__
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import surface_distance
 
+from unet_jax.metrics import surface_elements
 from unet_jax.metrics.surface import (
     hausdorff_95,
     normalized_surface_dice,
@@ -92,6 +93,48 @@ def test_hausdorff_weighs_area_not_voxels():
     far = found.label_areas[found.from_label > 0].sum() / found.label_areas.sum()
     assert far > 0.4
     assert hausdorff_95(**args, spacing=(1.0, 10.0)) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((17, 23), (1.0, 1.0)), ((17, 23), (0.4, 1.3)), ((9, 14, 11), (0.9, 1.1, 3.0))],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_tree_and_a_transform_find_the_same(shape, spacing, seed, monkeypatch):
+    label = _blobs(shape, seed)
+    noise = np.random.default_rng(seed).random(shape) < 0.02
+    found = []
+    for dense in (0.0, math.inf):
+        monkeypatch.setattr(surface_elements, "_NEAR_PLACES", 1)
+        monkeypatch.setattr(surface_elements, "_DENSE", dense)
+        surface_elements._near_offsets.cache_clear()
+        both = {"prediction": noise, "label": label, "spacing": spacing}
+        found.append(surface_distances(**both))
+    surface_elements._near_offsets.cache_clear()
+    for name in ("from_label", "from_prediction"):
+        first, second = (getattr(one, name) for one in found)
+        assert first.max() > min(spacing)
+        np.testing.assert_allclose(first, second, rtol=1e-12)
+
+
+def test_what_is_everywhere_and_far_is_left_to_a_transform(monkeypatch):
+    # Noise around a small box: nearly every place of it is far from the box.
+    noise = np.random.default_rng(0).random((40, 40, 40)) < 0.01
+    label = _box(noise.shape, (18, 18, 18), (21, 21, 21))
+    both = {"prediction": noise, "label": label, "spacing": (1, 1, 1)}
+    expected = surface_distances(**both)
+
+    def refused(points, targets, sizes):
+        assert len(points) < 1000, "a tree was asked for many points"
+        return tree(points, targets, sizes)
+
+    tree = surface_elements._nearest_by_tree
+    monkeypatch.setattr(surface_elements, "_nearest_by_tree", refused)
+    found = surface_distances(**both)
+    np.testing.assert_array_equal(found.from_prediction, expected.from_prediction)
+    monkeypatch.setattr(surface_elements, "_TRANSFORMED", 10)  # too large a box
+    with pytest.raises(AssertionError, match="many points"):
+        surface_distances(**both)
 
 
 @pytest.mark.parametrize(

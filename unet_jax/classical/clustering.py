@@ -83,6 +83,10 @@ def with_position(values: np.ndarray, weight: float) -> np.ndarray:
 
     Returns:
         ``(*spatial, features + axes)`` float32.
+
+    Source:
+        Achanta et al.: SLIC superpixels compared to state-of-the-art superpixel methods
+        (TPAMI 2012), eq. 1 to 3, over the whole image.
     """
     shape = values.shape[:-1]
     unit = weight / max(1, max(shape) - 1)
@@ -186,6 +190,10 @@ def make_kmeans_position(
 
     Returns:
         The model.
+
+    Source:
+        Lloyd: Least squares quantization in PCM (1982); Achanta et al.: SLIC
+        superpixels (TPAMI 2012) for the position.
     """
     plain = fit_prototypes(pieces, Features(scale, False, space), num_classes)
     prototypes = fit_prototypes(pieces, Features(scale, texture, space), num_classes)

@@ -27,6 +27,10 @@ def levels_of(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
     Returns:
         Indices from 0 to ``len(cuts)``, shaped as the values.
 
+    Source:
+        Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3, multiple
+        thresholding.
+
     Example:
         >>> import numpy as np
         >>> levels_of(np.array([0, 60, 61, 255], np.uint8), (60,))
@@ -51,6 +55,10 @@ def fit_levels(
 
     Returns:
         Ascending cuts, and one class index more than there are cuts.
+
+    Source:
+        Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3, for the
+        thresholds; their choice by Dice, one at a time, is this project's.
     """
     places = _candidates(np.concatenate([v.ravel() for v in values]))
     # counts[case, i, class]: pixels with fewer than i candidates below their value.

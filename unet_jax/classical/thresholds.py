@@ -237,6 +237,10 @@ def make_leveled(
 
     Returns:
         The model.
+
+    Source:
+        Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3; that of each
+        field stands there.
     """
 
     def see(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Literal, SupportsFloat
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 # The package's tables, not its functions: those call names that SciPy deprecates and
@@ -24,6 +25,13 @@ _NEAR = 3
 
 _NEAR_PLACES = 64
 """Places looked at before the rest is left to a tree: more cost more than they find."""
+
+_DENSE = 1 / 64
+"""Share of the places of a box above which one transform of it all is quicker than a
+tree, which a place that is as far from everything, such as a centre, keeps busy."""
+
+_TRANSFORMED = 2**26
+"""Places of the largest box that is transformed: it takes 12 bytes each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +207,8 @@ def _distances(
 
     Most elements of a good prediction are a few pixels from the label's: those places
     are looked at in the order of their distance. What remains goes to a tree of the
-    others, whose answer is an index, so that both parts compute a distance in the same
-    way from whole numbers.
+    others, or, where much remains, to a transform of the box. Their answer is a place,
+    so that all parts compute a distance in the same way from whole numbers.
 
     Args:
         places: flat indices into ``is_other``.
@@ -220,19 +228,37 @@ def _distances(
         rest, where = rest[~hit], where[~hit]
         if not len(rest):
             return result
+    points = np.stack(np.unravel_index(where, is_other.shape), axis=-1)
+    if len(where) > _DENSE * is_other.size and is_other.size <= _TRANSFORMED:
+        nearest = _nearest_by_transform(points, is_other, sizes)
+    else:
+        targets = np.stack(np.unravel_index(others, is_other.shape), axis=-1)
+        nearest = _nearest_by_tree(points, targets, sizes)
+    apart = (points - nearest) * np.array(sizes)
+    result[rest] = np.sqrt((apart**2).sum(axis=-1))
+    return result
+
+
+def _nearest_by_tree(
+    points: np.ndarray, targets: np.ndarray, sizes: tuple[float, ...]
+) -> np.ndarray:
+    """The target nearest to each point, ``(points, axes)``."""
     scale = np.array(sizes)
-    points, targets = (
-        np.stack(np.unravel_index(flat_index, is_other.shape), axis=-1)
-        for flat_index in (where, others)
-    )
     # Points of a surface are many and spread evenly: a balanced tree only costs time.
     tree = cKDTree(
         targets * scale, leafsize=16, balanced_tree=False, compact_nodes=False
     )
-    _, nearest = tree.query(points * scale, workers=-1)
-    apart = (points - targets[nearest]) * scale
-    result[rest] = np.sqrt((apart**2).sum(axis=-1))
-    return result
+    return targets[tree.query(points * scale, workers=-1)[1]]
+
+
+def _nearest_by_transform(
+    points: np.ndarray, is_target: np.ndarray, sizes: tuple[float, ...]
+) -> np.ndarray:
+    """The same from the nearest target of every place of the box."""
+    nearest = ndimage.distance_transform_edt(
+        ~is_target, sampling=sizes, return_distances=False, return_indices=True
+    )
+    return np.stack([axis[tuple(points.T)] for axis in nearest], axis=-1)
 
 
 @functools.lru_cache(maxsize=32)
