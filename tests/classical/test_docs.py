@@ -1,5 +1,6 @@
 """docs/classical.md names every method with what is fitted of it."""
 
+import inspect
 import pathlib
 import re
 
@@ -36,7 +37,7 @@ def test_a_row_names_every_parameter(name):
     ],
 )
 def test_what_makes_a_method_names_its_source(function):
-    assert "\n    Source:\n" in function.__doc__
+    assert "\nSource:\n" in inspect.getdoc(function)
 
 
 @pytest.mark.parametrize("name", METHODS)
