@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from configs import smoke
-from unet_jax import train
+from unet_jax import run, train
 from unet_jax.errors import InputError
 from unet_jax.experiment import create_network, load_run, open_dataset
 from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
@@ -92,7 +92,7 @@ class _Changed:
 def _data(monkeypatch, change):
     with monkeypatch.context() as patch:
         patch.setattr(
-            train, "open_dataset", lambda *a: _Changed(open_dataset(*a), change)
+            run, "open_dataset", lambda *a: _Changed(open_dataset(*a), change)
         )
         yield
 
