@@ -42,7 +42,7 @@ MAY_CHANGE = frozenset(
 )
 """Keys that may differ on resume: those marked so in configs/base.py."""
 
-_ADDED_LATER = frozenset({"deterministic"})
+_ADDED_LATER = frozenset({"deterministic", "data.split_seed"})
 """Keys that runs of an earlier version did not have, and behaved as by default."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")

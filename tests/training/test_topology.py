@@ -67,7 +67,7 @@ def test_the_planned_step_is_the_one_that_training_maps():
         for name, array in shard_batch(rows, 4).items()
     }
     other, other_metrics = planned(copy, dealt)
-    for name in metrics:
+    for name in metrics.keys() - {"faults"}:
         np.testing.assert_allclose(other_metrics[name], metrics[name], rtol=1e-5)
     jax.tree.map(
         lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5),
