@@ -281,11 +281,13 @@ def _finish(
 ) -> dict[str, Any]:
     """Draw the curves and score the best checkpoint, if that is still to do."""
     path = workdir / "test_metrics.json"
-    if path.exists():
+    try:
         results = json.loads(path.read_text())
-        if results.get("checkpoint_step") == checkpoint_step:
+        if results["checkpoint_step"] == checkpoint_step:
             print(f"{workdir} is complete: nothing to do; its scores are in {path}")
             return results
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass  # missing or damaged: they are made anew
     if agree.is_first():
         _draw_curves(config, workdir)
     return score_run(workdir, sources)

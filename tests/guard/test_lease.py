@@ -95,9 +95,12 @@ def test_another_hosts_lease_that_is_renewed_is_respected(tmp_path):
 def test_half_a_lease_counts_until_it_is_stale(tmp_path, content):
     path = tmp_path / "lease.json"
     path.write_text(content)
-    os.utime(path, (time.time() - 100, time.time() - 100))
-    with Lease(tmp_path) as lease:
+    # Young enough to be waited for, though it names nobody.
+    began = time.monotonic()
+    with Lease(tmp_path, stale_seconds=1.0) as lease:
         lease.check()
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert time.monotonic() - began > 0.5
 
 
 def test_a_deleted_workdir_and_a_lease_taken_by_another_end_the_run(tmp_path):

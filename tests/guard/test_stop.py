@@ -102,12 +102,17 @@ def test_the_handlers_from_before_come_back():
 
 
 def test_a_run_that_stopped_in_time_is_not_ended_later():
-    with StopSignals(grace_seconds=0.5) as stop, stop.saving():
+    before = threading.active_count()
+    with StopSignals(grace_seconds=60) as stop, stop.saving():
         os.kill(os.getpid(), signal.SIGUSR1)
         end = time.monotonic() + 10
-        while stop.reason is None and time.monotonic() < end:
+        while threading.active_count() < before + 2 and time.monotonic() < end:
             time.sleep(0.01)
-    time.sleep(1.0)  # the process of this test would be gone
+        # The listener, and the timer that would end this process.
+        assert threading.active_count() == before + 2
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_a_request_is_raised_where_it_is_looked_for():
