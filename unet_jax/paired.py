@@ -95,8 +95,8 @@ def _read_run(workdir: pathlib.Path) -> _Run:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path}: cannot be read ({reason}); expected the scores of a finished run; "
-            f"make them with --mode=evaluate --workdir={workdir}"
+            f"{path}: cannot be read ({reason}); expected the scores of a finished "
+            f"run; make them with --mode=evaluate --workdir={workdir}"
         ) from None
     return _Run(str(workdir), record["config"], test, cases, scores)
 

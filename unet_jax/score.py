@@ -98,7 +98,7 @@ def evaluate_ensemble(
     records = [read_finished_record(workdir) for workdir in workdirs]
     for what, values in (
         ("data.class_names", [tuple(run.config.data.class_names) for run in runs]),
-        ("the test split", [record["dataset"]["test"] for record in records]),
+        ("the test split", [record["dataset"].get("test") for record in records]),
     ):
         for workdir, value in zip(workdirs, values, strict=True):
             if value != values[0]:

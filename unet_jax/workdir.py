@@ -177,7 +177,8 @@ def check_no_run(output: pathlib.Path) -> None:
         output: the folder to be written; it may be missing.
 
     Raises:
-        InputError: it is the folder of a run, whose scores would be replaced, or a file.
+        InputError: it is the folder of a run, whose scores would be replaced, or no
+            folder.
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"--workdir {output}: found a file, expected a folder")
