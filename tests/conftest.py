@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from typing import NamedTuple
 
 import pytest
@@ -45,7 +46,13 @@ def command_line():
         out, error, code = io.StringIO(), io.StringIO(), 0
         sys.argv = command  # where ml_collections looks for overrides
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(error),
+                warnings.catch_warnings(),
+            ):
+                # ml_collections loads every config by a method that is to go.
+                warnings.filterwarnings("ignore", message=r"the load_module\(\)")
                 main.main(main.parse_flags(command))
         except SystemExit as leaving:
             code = leaving.code

@@ -25,14 +25,26 @@ import pytest
 import tifffile
 from PIL import Image
 
-pytestmark = pytest.mark.slow  # one run is trained for all
+from configs import folder as folder_config
+from unet_jax.experiment import (
+    create_network,
+    create_optimizer_and_schedule,
+    fit_preprocessing,
+    open_dataset,
+)
+from unet_jax.settings import complete_config
+from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.manifest import write_sums
+from unet_jax.training.state import create_train_state
+from unet_jax.workdir import make_record, write_record
+
+pytestmark = pytest.mark.slow  # some 300 commands
 
 SIZE = 24
 SMALL = {
     "compilation_cache_dir": "",
-    "model.base_features": 2,
-    "model.max_features": 4,
-    "train.max_patch": 16,
+    "model.features": (2, 4),
+    "train.patch_size": (16, 16),
     "train.memory_gib": 0.001,
     "train.steps": 2,
     "train.batch_size": 4,
@@ -64,14 +76,38 @@ def _write_set(folder):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory, command_line):
-    """A folder with ``data`` and ``run``, trained on it; nobody changes it."""
+def shared(tmp_path_factory):
+    """A folder with ``data`` and ``run``; nobody changes it."""
     folder = tmp_path_factory.mktemp("shared")
     _write_set(folder / "data")
-    data, run = folder / "data", folder / "run"
-    answer = command_line(*TRAIN, f"--config.data.path={data}", f"--workdir={run}")
-    assert answer.code == 0, answer.stderr
+    _write_run(folder / "run", folder / "data")
     return folder
+
+
+def _write_run(workdir, data):
+    """What a run leaves behind; its weights are the first ones, to save minutes."""
+    config = folder_config.get_config()
+    config.update_from_flattened_dict({**SMALL, "data.path": str(data)})
+    dataset = open_dataset(config, workdir)
+    config = complete_config(config, dataset)
+    preprocessing = fit_preprocessing(config, dataset.source("train"))
+    state = create_train_state(
+        create_network(config, axis_name=None),
+        create_optimizer_and_schedule(config)[0],
+        seed=0,
+        input_shape=(*config.train.patch_size, preprocessing.channels),
+        ema=False,
+    )
+    record = make_record(
+        config.to_dict(),
+        preprocessing=preprocessing.to_dict(),
+        dataset=dataset.fingerprint,
+    )
+    write_record(workdir, record)
+    best = {"score": 0.5, "step": 2, "evaluations_since": 0, "stopped": False}
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        checkpoints.save(2, state, iterator_state={}, record=best, score=0.5)
+    (workdir / "test_metrics.json").write_text('{"per_case": []}')
 
 
 @pytest.fixture
@@ -105,6 +141,8 @@ def refused(command_line, place):
             f"{answer.stderr}\nfor\n{line}"
         )
         assert answer.code == 2
+        if workdir is not None:  # what a scan found is kept there
+            before.pop(workdir / "dataset.json", None)
         assert {path: after.get(path) for path in before} == before
         new = [path for path in after.keys() - before.keys() if path != workdir]
         outside = [p for p in new if workdir is None or workdir not in p.parents]
@@ -165,6 +203,10 @@ def _tiff(pixels=GREY, **options):
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, pixels, **options)
     return buffer.getvalue()
+
+
+def _axes(names):
+    return {"photometric": "minisblack", "metadata": {"axes": names}}
 
 
 def _nifti(*shape, dtype=np.int16):
@@ -282,8 +324,8 @@ BAD_FILES = [
     BadFile(
         "4-D TIFF",
         ".tif",
-        _tiff(np.zeros((2, 3, 4, SIZE, SIZE), np.uint8)),
-        f"axes ZZYX of shape (2, 3, 24, 24); {_AXES}channel a file",
+        _tiff(np.zeros((2, 3, SIZE, SIZE), "u1"), **_axes("TZYX")),
+        f"axes TZYX of shape (2, 3, 24, 24); {_AXES}channel a file",
     ),
     BadFile("NaN, TIFF", ".tif", _tiff(_not_finite(np.nan)), _FINITE),
     BadFile("Inf, TIFF", ".tif", _tiff(_not_finite(-np.inf)), _FINITE),
@@ -296,19 +338,11 @@ BAD_FILES = [
     BadFile("complex, TIFF", ".tif", _tiff(GREY.astype(np.complex64)), _COMPLEX),
     BadFile("complex, NIfTI", ".nii", _nifti(9, 9, dtype=np.complex64), _COMPLEX),
 ]
+RGB = np.zeros((SIZE, SIZE, 3), np.uint8)
+MANY = np.zeros((5, SIZE, SIZE), np.uint8)
 OTHER_CHANNELS = [
-    BadFile(
-        "3 channels", ".png", _picture("PNG", np.zeros((SIZE, SIZE, 3), "u1")), "3"
-    ),
-    BadFile(
-        "5 channels",
-        ".tif",
-        _tiff(
-            np.zeros((5, SIZE, SIZE), "u1"),
-            **{"photometric": "minisblack", "metadata": {"axes": "CYX"}},
-        ),
-        "5",
-    ),
+    BadFile("3 channels", ".png", _picture("PNG", RGB), "3"),
+    BadFile("5 channels", ".tif", _tiff(MANY, **_axes("CYX")), "5"),
 ]
 
 
@@ -339,8 +373,8 @@ def test_an_image_of_other_channels(place, refused, mode, bad):
         refused,
         mode,
         place,
-        f"{file}: channels: {bad.line} in 1 cases; expected 1 as in the others; convert "
-        "or remove them",
+        f"{file}: channels: {bad.line} in 1 cases; expected 1 as in the others; "
+        "convert or remove them",
     )
 
 
@@ -736,8 +770,8 @@ CONFIGS = {
     "--config.model.name=vnet": "model: Unknown model 'vnet'; expected one of <any>",
     "--config.model.head=tree": "model.head: found 'tree', expected 'softmax' or "
     "'sigmoid'",
-    "--config.model.features=(2,-4)": "model.features: found -4, expected whole numbers "
-    "above 0",
+    "--config.model.features=(2,-4)": "model.features: found -4, expected whole "
+    "numbers above 0",
     "--config.model.dropout=2.0": "model: <any>",
     "--config.model.dtype=float13": "model: <any>",
     "--config.eval.metrics=('dize',)": "eval.metrics: <any>",
@@ -749,8 +783,8 @@ CONFIGS = {
     "--config.data.fold=5": "data.fold: found 5, expected 0 to 4",
     "--config.data.fold=-7": "data.fold: found -7, expected -1 to 999",
     "--config.data.group_regex=(": "data.group_regex: '(': <any>",
-    "--config.data.label_map=((0,0),(0,1))": "label_map: ((0, 0), (0, 1)) names a value "
-    "twice, expected every stored value once",
+    "--config.data.label_map=((0,0),(0,1))": "label_map: ((0, 0), (0, 1)) names a "
+    "value twice, expected every stored value once",
     "--config.data.label_map=(1,2)": "label_map: found 1, expected (stored value, "
     "class) or ((first, last), class)",
     "--config.data.palette=((0,0),)": "data.palette<any>",
@@ -950,8 +984,6 @@ def _pickled(run, *, sealed):
         if path.is_file():
             path.write_bytes(pickle.dumps(Malicious()))
     if sealed:
-        from unet_jax.training.manifest import write_sums
-
         write_sums(step)
 
 
@@ -1014,8 +1046,8 @@ CHECKPOINTS = {
     ),
     "the clusters of the classes cut": (
         lambda run: (run / "clusters.json").write_text("{"),
-        "{here}/run/clusters.json: cannot be read (<any>); restore it, or remove it and "
-        "start the training command again, which makes it",
+        "{here}/run/clusters.json: cannot be read (<any>); restore it, or remove it "
+        "and start the training command again, which makes it",
     ),
 }
 
@@ -1052,8 +1084,8 @@ def test_scores_that_are_none(place, refused, content):
         scores.write_text(content)
     shutil.copytree(place / "run", place / "run2")
     refused(
-        "{here}/run/test_metrics.json: cannot be read (<any>); expected the scores of a "
-        "finished run; make them with --mode=evaluate --workdir={here}/run",
+        "{here}/run/test_metrics.json: cannot be read (<any>); expected the scores of "
+        "a finished run; make them with --mode=evaluate --workdir={here}/run",
         "--mode=compare",
         f"--runs={place}/run,{place}/run2",
         f"--workdir={place}/both",
