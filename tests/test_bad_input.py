@@ -53,7 +53,6 @@ SMALL = {
     "eval.mirror": False,
     "eval.metrics": ("dice",),
     "log.overlays": 0,
-    "augment.enabled": False,
     "optimizer.warmup_steps": 1,
 }
 TRAIN = ["--config=configs/folder.py", *(f"--config.{k}={v}" for k, v in SMALL.items())]
@@ -697,7 +696,8 @@ def test_predict_asks_before_it_replaces(place, refused, command_line, there):
     )
     if there == "0.png":
         assert command_line(*command, "--overwrite").code == 0
-        assert Image.open(target).size == (SIZE, SIZE)
+        with Image.open(target) as replaced:
+            assert replaced.size == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
@@ -743,36 +743,47 @@ CONFIGS = {
     "--config.train.steps=1.5": "flag --config.train.steps=1.5: <any>",
     "--config.train.steps=0": "train.steps: found 0, expected 1 to 1000000000",
     "--config.train.batch_size=-4": _BATCH,
+    "--config.eval.metrics=None": "eval.metrics: found None, expected a value, see "
+    "configs/base.py",
     "--config.seed=-1": "seed: found -1, expected 0 to 2147483647",
     "--config.eval.overlap=1.0": "eval.overlap: found 1.0, expected 0 to 0.99",
     "--config.optimizer.learning_rate=nan": "optimizer.learning_rate: found nan, "
     "expected 0 to inf",
-    "--config.train.patch_size=(16,)": "train.patch_size: found (16,), expected two "
-    "sizes (2-D network) or three (3-D)",
-    "--config.train.patch_size=(16,-1)": "train.patch_size: found (16, -1), expected 2 "
-    "whole numbers above 0",
-    "--config.train.patch_size=(16,'a')": "train.patch_size: found (16, 'a'), expected "
-    "2 whole numbers above 0",
+    # Given twice, a tuple grows: these four follow the (16, 16) of every command.
+    "--config.train.patch_size=(16,)": "train.patch_size: found (16, 16, 16) for "
+    "pictures, which have two axes; expected 2-D",
+    "--config.train.patch_size=(16,16)": "train.patch_size: found (16, 16, 16, 16), "
+    "expected two sizes (2-D network) or three (3-D)",
+    "--config.train.patch_size=(-1,)": "train.patch_size: found (16, 16, -1), expected "
+    "3 whole numbers above 0",
+    "--config.train.patch_size=('a',)": "train.patch_size: found (16, 16, 'a'), "
+    "expected 3 whole numbers above 0",
     "--config.data.size=(16,16,16)": "data.size: found (16, 16, 16), expected 2 whole "
     "numbers above 0",
     "--config.data.class_names=('a',)": "data.class_names: found ('a',), expected at "
     "least two different names, the background's first",
     "--config.data.class_names=('a','a')": "data.class_names: found ('a', 'a'), "
     "expected at least two different names, the background's first",
-    "--config.data.known_spacing=(1.0,)": "data.path {here}/data: <any>",
-    "--config.augment.spatial_axes_flip=(7,)": "augment: <any>",
-    "--config.augment.scaling_factor=(0.5,)": "augment: <any>",
+    "--config.data.known_spacing=(1.0,)": "data.path {here}/data: 6 faults in the "
+    "data; mend them all:<any>expected 2 sizes above 0 in mm, one for each axis of "
+    "{here}/data/images/5.png",
+    "--config.augment.spatial_axes_flip=(7,)": "augment: Option spatial_axes_flip is "
+    "(7,); expected axes out of 0, 1, 2",
+    "--config.augment.scaling_factor=(0.5,)": "augment: Option scaling_factor is "
+    "<any>; expected a lower and an upper limit between <any>",
     "--config.loss=()": "loss: <any>",
     "--config.loss=('dice',)": "loss<any>",
     "--config.loss=(('dice',1.0,3),)": "loss<any>",
     "--config.loss=(('dyce',1.0,{}),)": "<any>unknown loss 'dyce'; expected one <any>",
-    "--config.loss=(('dice',-1.0,{}),)": "<any>",
+    "--config.loss=(('dice',-1.0,{}),)": "loss: found the weight -1.0 of 'dice', "
+    "expected a number from 0 on",
     "--config.model.name=vnet": "model: Unknown model 'vnet'; expected one of <any>",
     "--config.model.head=tree": "model.head: found 'tree', expected 'softmax' or "
     "'sigmoid'",
     "--config.model.features=(2,-4)": "model.features: found -4, expected whole "
     "numbers above 0",
-    "--config.model.dropout=2.0": "model: <any>",
+    "--config.model.dropout=2.0": "model.dropout: found 2.0, expected a share from 0 "
+    "to below 1, or one a stage",
     "--config.model.dtype=float13": "model: <any>",
     "--config.eval.metrics=('dize',)": "eval.metrics: <any>",
     "--config.eval.metrics=(1,)": "eval.metrics: <any>",
@@ -787,13 +798,15 @@ CONFIGS = {
     "value twice, expected every stored value once",
     "--config.data.label_map=(1,2)": "label_map: found 1, expected (stored value, "
     "class) or ((first, last), class)",
-    "--config.data.palette=((0,0),)": "data.palette<any>",
-    "--config.data.dims=7": "data.dims: <any>",
+    "--config.data.palette=((0,0),)": "data.palette[0]: found (0, 0), expected (red, "
+    "green, blue), whole numbers from 0 to 255",
+    "--config.data.dims=7": "data.dims: found 7, expected 2 to 3",
     "--config.optimizer.name=lion": "<any>unknown optimiser 'lion'<any>",
     "--config.optimizer.schedule=stairs": "<any>'stairs'<any>",
     "--config.optimizer.warmup_steps=9": "optimizer.warmup_steps: found 9, expected "
     "<any>",
-    "--config.data.intensity=dark": "<any>'dark'<any>",
+    "--config.data.intensity=dark": "data.intensity: unknown intensity 'dark'; "
+    "expected one of 'zscore', 'percentile', 'full_range'",
     "--config.data.spacing=(1.0,2.0)": "data.spacing: found (1.0, 2.0), expected 3 "
     "numbers above 0",
     "--mode=fly": "flag --mode=fly: value should be one of <any>",
@@ -822,8 +835,16 @@ SPLITS = {
         '{"train": [',
         "data.splits: {here}/s.json is no JSON (<any>); expected <any>",
     ),
-    "no text": ("s.json", b"\xff\xfe\x00", "data.splits: {here}/s.json<any>"),
-    "no text, CSV": ("s.csv", b"\xff\xfe\x00", "data.splits: {here}/s.csv<any>"),
+    "no text": (
+        "s.json",
+        b"\xff\xfe\x00",
+        "data.splits: {here}/s.json: is no text (<any>); expected JSON or CSV in UTF-8",
+    ),
+    "no text, CSV": (
+        "s.csv",
+        b"\xff\xfe\x00",
+        "data.splits: {here}/s.csv: is no text (<any>); expected JSON or CSV in UTF-8",
+    ),
     "no lists": (
         "s.json",
         '{"train": "0"}',

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -225,6 +226,10 @@ def _create_term(entry: Any, head: Head, shares: Sequence[float] | None) -> Loss
             f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
             f'such as ("dice", 1.0, {{}})'
         ) from None
+    if not 0 <= weight < math.inf:
+        raise InputError(
+            f"loss: found the weight {weight} of {name!r}, expected a number from 0 on"
+        )
     function, kind = loss_function(name)
     _check_head(name, head)
     known = set(inspect.signature(function).parameters)
