@@ -743,8 +743,8 @@ CONFIGS = {
     "--config.train.steps=1.5": "flag --config.train.steps=1.5: <any>",
     "--config.train.steps=0": "train.steps: found 0, expected 1 to 1000000000",
     "--config.train.batch_size=-4": _BATCH,
-    "--config.eval.metrics=None": "eval.metrics: found None, expected a value, see "
-    "configs/base.py",
+    "--config.eval.metrics=None": "eval.metrics: found None, expected names such "
+    "as 'dice'",
     "--config.seed=-1": "seed: found -1, expected 0 to 2147483647",
     "--config.eval.overlap=1.0": "eval.overlap: found 1.0, expected 0 to 0.99",
     "--config.optimizer.learning_rate=nan": "optimizer.learning_rate: found nan, "
@@ -765,8 +765,12 @@ CONFIGS = {
     "--config.data.class_names=('a','a')": "data.class_names: found ('a', 'a'), "
     "expected at least two different names, the background's first",
     "--config.data.known_spacing=(1.0,)": "data.path {here}/data: 6 faults in the "
-    "data; mend them all:<any>expected 2 sizes above 0 in mm, one for each axis of "
-    "{here}/data/images/5.png",
+    "data; mend them all:"
+    + "".join(
+        "\n  data.known_spacing: found (1.0,), expected 2 sizes above 0 in mm, one for "
+        f"each axis of {{here}}/data/images/{index}.png"
+        for index in range(6)
+    ),
     "--config.augment.spatial_axes_flip=(7,)": "augment: Option spatial_axes_flip is "
     "(7,); expected axes out of 0, 1, 2",
     "--config.augment.scaling_factor=(0.5,)": "augment: Option scaling_factor is "

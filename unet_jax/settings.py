@@ -78,9 +78,9 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
 def _check_given(config: ConfigDict) -> None:
     """Refuse None for a key that has to say something."""
     for key, value in flat_config(config.to_dict()).items():
-        # A preset has its own value for each option of a model.
-        may_be_none = key in (*FROM_DATA, *_OPTIONAL) or key.startswith("model.")
-        if value is None and (not may_be_none or key in _NEEDED):
+        # A model and an augmentation have defaults of their own.
+        left = key in (*FROM_DATA, *_OPTIONAL) or key.startswith(("model.", "augment."))
+        if value is None and (not left or key in _NEEDED):
             raise InputError(
                 f"{key}: found None, expected a value, see configs/base.py"
             )
