@@ -12,10 +12,12 @@ import monai
 import numpy as np
 import torch
 from monai.losses import (
+    BoundaryLoss,
     DiceLoss,
     FocalLoss,
     GeneralizedDiceLoss,
     HausdorffDTLoss,
+    MCCLoss,
     SoftclDiceLoss,
     TverskyLoss,
 )
@@ -34,9 +36,13 @@ def main() -> None:
     labels[0, 3:5, 6:8] = 2
     labels[1, 4:9, 2:8] = 2
     labels[1, 0:3, 0:4] = 1
-    scores = torch.tensor(logits).movedim(-1, 1)
-    target = torch.tensor(labels)
+    scores, target = torch.tensor(logits).movedim(-1, 1), torch.tensor(labels)
     one_hot = functional.one_hot(target, CLASSES).movedim(-1, 1).float()
+    # Sides of different lengths, and an object that is another one along each axis.
+    volume_logits = rng.normal(size=(1, 7, 6, 8, CLASSES)).astype(np.float32) * 2
+    volume_labels = np.zeros((1, 7, 6, 8), np.int64)
+    volume_labels[0, 1:6, 1:5, 2:8] = 1
+    volume_labels[0, 3:5, :3, 1:4] = 2
     result = {
         "made_by": {"monai": monai.__version__, "torch": torch.__version__},
         "logits": logits.tolist(),
@@ -45,6 +51,9 @@ def main() -> None:
             **_torch_values(scores, target, one_hot),
             **_monai_values(scores, one_hot),
         },
+        "volume_logits": volume_logits.tolist(),
+        "volume_labels": volume_labels.tolist(),
+        "volume_values": _volume_values(volume_logits, volume_labels),
     }
     print(json.dumps(result))
 
@@ -82,6 +91,7 @@ def _monai_values(scores, one_hot) -> dict[str, list]:
         "generalized_dice": GeneralizedDiceLoss(**soft),
         "tversky": TverskyLoss(alpha=0.3, beta=0.7, **soft),
         "hausdorff_dt": HausdorffDTLoss(include_background=True, **soft),
+        "mcc": MCCLoss(**soft),
     }
     result = {name: _squeezed(loss, scores, one_hot) for name, loss in values.items()}
     for name, options in (
@@ -90,16 +100,39 @@ def _monai_values(scores, one_hot) -> dict[str, list]:
     ):
         focal = FocalLoss(reduction="none", **options)
         result[name] = focal(scores, one_hot).movedim(1, -1).tolist()
-    # MONAI's clDice pools over classes, so one sample and class at a time; it can also
-    # smooth the harmonic mean, which the paper does not.
-    skeleton = SoftclDiceLoss(iter_=3, smooth=1e-8, smooth_nr=1.0, smooth_dr=1.0)
+    result["boundary"] = _boundary(scores, one_hot)
+    result["cl_dice"] = _cl_dice(scores, one_hot)
+    return result
+
+
+def _volume_values(logits: np.ndarray, labels: np.ndarray) -> dict[str, list]:
+    """Those of a volume ``(batch, classes)`` that depend on the number of axes."""
+    scores = torch.tensor(logits).movedim(-1, 1)
+    one_hot = functional.one_hot(torch.tensor(labels), CLASSES).movedim(-1, 1).float()
+    hausdorff = HausdorffDTLoss(include_background=True, softmax=True, reduction="none")
+    return {
+        "boundary": _boundary(scores, one_hot),
+        "hausdorff_dt": _squeezed(hausdorff, scores, one_hot),
+        "cl_dice": _cl_dice(scores, one_hot),
+    }
+
+
+def _boundary(scores, one_hot) -> list:
+    """``(batch, classes)``: the mean over the pixels, of which MONAI gives each."""
+    loss = BoundaryLoss(softmax=True, reduction="none")(scores, one_hot)
+    return loss.reshape(*scores.shape[:2], -1).mean(-1).tolist()
+
+
+def _cl_dice(scores, one_hot) -> list:
+    """``(batch, classes)``: MONAI pools over both, so it is given one at a time."""
+    # It can also smooth the harmonic mean, which the paper does not.
+    loss = SoftclDiceLoss(iter_=3, smooth=1e-8, smooth_nr=1.0, smooth_dr=1.0)
     p = torch.softmax(scores, 1)
-    result["cl_dice"] = [
-        [skeleton(p[i : i + 1, c : c + 1], one_hot[i : i + 1, c : c + 1]).item()
+    return [
+        [loss(p[i : i + 1, c : c + 1], one_hot[i : i + 1, c : c + 1]).item()
          for c in range(CLASSES)]
         for i in range(len(p))
     ]  # fmt: skip
-    return result
 
 
 def _squeezed(loss: Callable, scores, one_hot) -> list:

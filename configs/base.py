@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "base"  # the default workdir is runs/<name>
     config.seed = 0  # of initial parameters, shuffling, crops and augmentation
+    config.deterministic = True  # the same bits each time; on GPU it costs some speed
     config.init_from = ""  # workdir of another run to take the first weights from
 
     config.data = data = ConfigDict()
@@ -39,7 +40,8 @@ def get_config() -> ConfigDict:
     data.palette = ()  # colours (red, green, blue) of colour masks: their index counts
     data.palette_tolerance = 0.0  # largest difference of a channel that is forgiven
     data.group_regex = ""  # finds the patient in an id: "^(p\\d+)_"; "" = its folder
-    data.splits = ""  # JSON or CSV file with the ids of each split; "" = drawn by seed
+    data.splits = ""  # JSON or CSV file with the ids of each split; "" = drawn
+    data.split_seed = 0  # of drawn splits; "seed" leaves them as they are
     data.fold = -1  # which of the folds validates; -1 = none, a share does
     data.folds = 5  # parts of a cross-validation
     data.test_share = 0.2  # share of the groups that is drawn for the test split
@@ -124,6 +126,7 @@ def get_config() -> ConfigDict:
     train.accumulation = 1  # parts that a device cuts its share of the batch into
     train.ema_decay = 0.0  # moving average of parameters, used for scores; 0 = off
     train.step_timeout = 600.0  # may change: seconds after which a step hangs; 0 = off
+    train.skip_nonfinite = 0  # may change: steps with NaN or Inf left out before a stop
     train.early_stopping_patience = 0  # evaluations without a better Dice; 0 = off
 
     config.optimizer = optimizer = ConfigDict()

@@ -392,7 +392,8 @@ def test_predict_names_each_bad_file_and_does_the_good_one(place, refused):
     shutil.copy(place / "data/images/0.png", folder / "zzz.png")
     count = len(lines)
     refused(
-        f"{count} of {count + 1} files not segmented: {' | '.join(lines)}",
+        f"--input {folder}: {count} of {count + 1} images not segmented:\n  "
+        + "\n  ".join(lines),
         *_predict(place, folder),
         workdir=place / "out",
     )
@@ -406,7 +407,8 @@ def test_predict_of_one_bad_file_leaves_nothing(place, refused, flag):
     (place / "a.png").write_bytes(b"")
     line = f"{place / 'a.png'}: is empty (0 bytes); expected PNG; copy it again"
     refused(
-        f"1 of 1 files not segmented: {line}", *_predict(place, place / "a.png", flag)
+        f"--input {place / 'a.png'}: 1 of 1 images not segmented:\n  {line}",
+        *_predict(place, place / "a.png", flag),
     )
     assert not (place / "out").exists()
 
@@ -457,8 +459,8 @@ BAD_MASKS = {
     "blurred by JPEG": (
         ".jpg",
         _picture("JPEG", (np.hypot(*np.indices(GREY.shape)) * 7).astype(np.uint8)),
-        f"{_MASK}.jpg: <any> different values; JPEG blurs the edges of a mask; save "
-        "masks as PNG or TIFF",
+        f"{_MASK}.jpg: <any> different values; expected at most 2 in a JPEG, which "
+        "blurs the edges of a mask into values of no class; save masks as PNG or TIFF",
     ),
     "empty": (
         ".png",
@@ -779,7 +781,7 @@ CONFIGS = {
     "--config.loss=('dice',)": "loss<any>",
     "--config.loss=(('dice',1.0,3),)": "loss<any>",
     "--config.loss=(('dyce',1.0,{}),)": "<any>unknown loss 'dyce'; expected one <any>",
-    "--config.loss=(('dice',-1.0,{}),)": "loss: found the weight -1.0 of 'dice', "
+    "--config.loss=(('dice',-1.0,{}),)": "loss: weight of 'dice': found -1.0, "
     "expected a number from 0 on",
     "--config.model.name=vnet": "model: Unknown model 'vnet'; expected one of <any>",
     "--config.model.head=tree": "model.head: found 'tree', expected 'softmax' or "

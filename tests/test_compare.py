@@ -180,6 +180,19 @@ def test_the_network_of_the_table_is_the_one_that_was_scored(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["network", "w_net", "feature_clustering"])
+def test_no_network_reads_a_test_label(workdir, name):
+    # The oracle-matched row is left out: it reads them, and its block says so.
+    run = compare.load_run(workdir)
+    dataset = compare.open_dataset(run.config, workdir)
+    train, test = dataset.source("train"), dataset.source("test")
+    ready = compare._make(name, run, compare._samples(train), workdir, None)
+    guarded = [_Guarded(test[index]) for index in range(2)]
+    row, _ = compare._score(ready, run.config, {"train": train, "test": guarded})
+    assert (row["n_cases"], row["block"]) == (2, compare.FITTED)
+
+
+@pytest.mark.slow
 def test_networks_without_labels_are_rows_and_the_matched_ones_stand_apart(
     workdir, monkeypatch
 ):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from configs import base, folder
 from unet_jax.data.reading import read_image, read_label
-from unet_jax.data.sources.splits import read_splits
+from unet_jax.data.sources.split_files import read_splits
 from unet_jax.errors import InputError
 from unet_jax.settings import check_config
 from unet_jax.workdir import flat_config, read_record
@@ -153,7 +153,7 @@ def test_splits_of_any_json(content, fold):
         path = Path(place) / "splits.json"
         path.write_text(json.dumps(content))
         found, line = _tried(read_splits, path, fold=fold)
-        assert found[0]["train"] if found else str(path) in line
+        assert found.ids["train"] if found else str(path) in line
 
 
 @few

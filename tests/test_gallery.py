@@ -3,7 +3,10 @@
 import pathlib
 import re
 
+import pytest
 from PIL import Image
+
+from unet_jax import compare
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "gallery.md").read_text()
@@ -31,3 +34,15 @@ def test_it_says_what_the_pictures_are():
     text = " ".join(PAGE.split())
     for said in ("stands in for a femur", "lesions are synthetic", "no claim about"):
         assert said in text
+
+
+@pytest.mark.parametrize("part", ["Brain", "Bone"])
+def test_the_tables_hold_every_method(part):
+    section = PAGE.split(f"\n## {part}\n")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line[:2] == "| "]
+    methods = {row[0].removeprefix("| ") for row in rows if row[1] != "---:"}
+    assert methods - {"method"} == set(compare.method_names(()))
+    assert {len(row) for row in rows} == {7}
+    best, second = rows[2:4]
+    assert best[0] == "| network"
+    assert float(best[1]) > float(second[1])

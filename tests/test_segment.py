@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from configs import base
 from unet_jax.data.grids import Inverse
 from unet_jax.data.preprocess import Preprocessing
-from unet_jax.errors import InputError
-from unet_jax.models import presets, unet
+from unet_jax.errors import InputError, RunError
+from unet_jax.experiment import create_predict_fn_maker
+from unet_jax.models import presets, sizes
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 
 
@@ -197,21 +199,45 @@ def test_tiles_of_the_network_of_2015_equal_one_pass():
         patch_size=(572, 572),
         overlap=0.0,
         window_batch=2,
-        margin=unet.margin(model, 2),
-        multiple=unet.total_stride(model, 2),
+        margin=sizes.margin(model, 2),
+        multiple=sizes.total_stride(model, 2),
     )
     assert predict_fn.members[0].window == (388, 388)
     filled = np.zeros((700, 900, 2), np.float32)
     predict_fn(image, None, probabilities=filled)
     values = image[image != 0].astype(np.float64)
     normal = ((image - values.mean()) / values.std()).astype(np.float32)
-    more = unet.fitting_size(model, (700 + 184, 900 + 184))
+    more = sizes.fitting_size(model, (700 + 184, 900 + 184))
     pads = [(92, size - n - 92) for size, n in zip(more, (700, 900), strict=True)]
     mirrored = np.pad(normal, [*pads, (0, 0)], mode="reflect")
     logits = jax.jit(model.apply)(variables, mirrored[None])
     whole = np.asarray(jax.nn.softmax(logits, axis=-1))[0, :700, :900]
     assert whole.std() > 1e-3
     np.testing.assert_allclose(filled, whole, atol=1e-5)
+
+
+def test_probabilities_that_are_none_end_the_run():
+    plain = _predict_fn(_preprocessing(2), (6, 6))
+    (member,) = plain.members
+    image = np.full((9, 12, 1), 1, np.uint8)
+
+    def forward(variables, windows):
+        return np.asarray(member.forward(variables, windows)) * np.float32(np.nan)
+
+    broken = dataclasses.replace(member, forward=forward)
+    with pytest.raises(RunError, match=r"scan.png: the network gives .* NaN"):
+        dataclasses.replace(plain, members=(broken,))(image, None, name="scan.png")
+
+
+@pytest.mark.parametrize("patch", [188, 204])
+def test_windows_without_padding_are_large_enough_to_tile(patch):
+    config = base.get_config()
+    config.model.name, config.train.patch_size = "unet_2015", (patch, patch)
+    maker = create_predict_fn_maker(config, _preprocessing(2), validation=False)
+    (member,) = maker({}).members
+    assert member.window == (20, 20)
+    assert member.margin == (92, 92)
+    assert member.multiple == (16, 16)
 
 
 def test_steps_are_taken_on_the_labels():

@@ -8,6 +8,8 @@ import pytest
 
 from configs import brain, folder
 from unet_jax.errors import InputError
+from unet_jax.experiment import create_network
+from unet_jax.models.sizes import output_size, total_stride
 from unet_jax.settings import check_config, complete_config
 
 
@@ -84,6 +86,31 @@ def test_presets_keep_their_own_network(name):
 def test_no_deep_supervision_without_padding():
     config = _complete(**{"model.padding": "VALID", "model.norm": "none"})
     assert config.model.deep_supervision == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "patch"),
+    [
+        ({}, None, None),
+        ({"train.patch_size": (92, 92)}, 3, (92, 92)),
+        ({"train.patch_size": (92, 92), "model.features": (4, 8)}, 2, (92, 92)),
+        ({"model.features": (4, 8, 16, 32, 64), "train.max_patch": 64}, 5, (204, 204)),
+        ({"model.name": "unet_2015", "train.max_patch": 64}, None, (204, 204)),
+    ],
+)
+def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
+    config = _complete(**{"model.padding": "VALID", "model.norm": "none", **changes})
+    network = create_network(config, axis_name=None)
+    size = config.train.patch_size
+    left = output_size(network, size)
+    assert min(left) >= max(total_stride(network, 2))
+    if patch is not None:
+        assert size == patch
+    else:
+        assert min(left) >= min(size) / 2
+        assert max(size) <= 256
+    if stages is not None:
+        assert len(config.model.features) == stages
 
 
 def test_other_sources_are_left_alone():

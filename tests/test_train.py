@@ -20,8 +20,9 @@ from configs import smoke
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment import create_network
 from unet_jax.predict import predict_files
+from unet_jax.run import init_from
 from unet_jax.score import evaluate_run
-from unet_jax.train import _init_from, train_and_evaluate
+from unet_jax.train import train_and_evaluate
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.state import create_train_state
 
@@ -247,9 +248,10 @@ def test_pictures_are_predicted_and_the_bad_ones_named(finished, tmp_path):
     Image.fromarray(voxels[:, :, 0]).save(inputs / "slice.png")
     Image.fromarray(voxels[:, :, 0]).convert("RGB").save(inputs / "color.png")
     (inputs / "cut.png").write_bytes((inputs / "slice.png").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"2 of 3 files not segmented: .*cut.png") as e:
+    with pytest.raises(InputError, match="2 of 3 images not segmented") as error:
         predict_files(finished, input_path=str(inputs), output_folder=str(outputs))
-    assert "color.png: 3 channels; expected 1" in str(e.value)
+    assert "color.png: 3 channels; expected 1" in error.value.details[0]
+    assert "cut.png" in error.value.details[1]
     label_map = Image.open(outputs / "slice.png")
     assert label_map.mode == "P"
     assert label_map.size == (120, 110)
@@ -322,7 +324,7 @@ def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finishe
         input_shape=(32, 32, 1),
         ema=True,
     )
-    started = _init_from(state, finished)
+    started = init_from(state, finished)
     with Checkpoints(finished / "checkpoints", read_only=True) as checkpoints:
         source = checkpoints.restore_raw(checkpoints.best_step())
     assert jax.tree.leaves(source["batch_stats"])

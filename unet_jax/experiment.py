@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.grids import apply_label
 from unet_jax.data.pipeline import PreparedCases, TrainIterator, make_train_iterator
 from unet_jax.data.preprocess import Preprocessing, fit
@@ -22,14 +22,17 @@ from unet_jax.data.sources.tfds import TfdsSource
 from unet_jax.errors import InputError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.presets import create_model
-from unet_jax.models.unet import UNet, margin, total_stride
+from unet_jax.models.sizes import margin, tiling_size, total_stride
+from unet_jax.models.unet import UNet
 from unet_jax.models.wnet import WNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 from unet_jax.settings import check_config
 from unet_jax.training.checkpoint import Checkpoints, check_fit
 from unet_jax.training.compilation import use_compilation_cache
-from unet_jax.training.loss_terms import reads_labels
+from unet_jax.training.loss_terms import LossTerm, reads_labels
 from unet_jax.training.optimizer import create_optimizer, create_schedule
+from unet_jax.training.state import AXIS
+from unet_jax.training.step import TrainStep, make_train_step
 from unet_jax.workdir import as_tuples, check_same_data, read_finished_record
 
 SPLITS = ("train", "validation", "test")
@@ -68,7 +71,8 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
             _check_apart(config.data.path, workdir)
             return open_folder(
                 _folder_options(config),
-                seed=config.seed,
+                # Seeds of one split can be compared, and their mean scored.
+                seed=config.data.get("split_seed", config.seed),
                 num_threads=config.data.num_threads,
                 scan_cache=workdir / "dataset.json",
             )
@@ -156,7 +160,7 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
     """
     data = config.data
     return fit(
-        (source[index] for index in range(len(source))),
+        (read_case(source, index) for index in range(len(source))),
         network_dims=len(config.train.patch_size),
         slice_axis=data.slice_axis,
         spacing=data.spacing,
@@ -273,12 +277,16 @@ def _channels(config: ConfigDict) -> int:
     return int(clusters)
 
 
-def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
+def create_network(
+    config: ConfigDict, *, axis_name: str | None, formulation: str | None = None
+) -> UNet | WNet:
     """Build the network of a config.
 
     Args:
         config: the resolved config.
         axis_name: of the mapped devices in training; None in inference.
+        formulation: of its operations, to compile for another platform; None for what
+            suits this one.
 
     Returns:
         A linen module ``(batch, *spatial, channels) -> logits``.
@@ -299,6 +307,7 @@ def create_network(config: ConfigDict, *, axis_name: str | None) -> UNet | WNet:
             num_classes=_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
+            formulation=formulation,
             **options,
         )
         # Shapes alone, on no device: what does not fit together shows here.
@@ -363,6 +372,36 @@ def create_optimizer_and_schedule(
     return optimizer, schedule
 
 
+def create_train_step(
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    loss_terms: Sequence[LossTerm],
+    *,
+    formulation: str | None = None,
+) -> TrainStep:
+    """Build the training step of a config, to be mapped over ``AXIS``.
+
+    Args:
+        config: the resolved config.
+        optimizer: from `create_optimizer_and_schedule`.
+        loss_terms: the summands of the loss.
+        formulation: see `create_network`.
+
+    Returns:
+        ``train_step(state, batch, *, axis_name)``.
+    """
+    return make_train_step(
+        create_network(config, axis_name=AXIS, formulation=formulation),
+        optimizer,
+        loss_terms=loss_terms,
+        include_background=config.data.include_background,
+        augmentation=create_augmentation(config),
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
+    )
+
+
 def create_predict_fn_maker(
     config: ConfigDict, preprocessing: Preprocessing, *, validation: bool
 ) -> Callable[[dict[str, Any]], Segmenter]:
@@ -385,11 +424,13 @@ def create_predict_fn_maker(
         mirror_axes=_mirror_axes(config) if mirrored else (),
     )
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
-    axes = len(config.train.patch_size)
+    patch = tuple(config.train.patch_size)
     lost, multiple = None, None
     # A W-Net makes the whole image again, so it has no U-Net without padding.
     if isinstance(network, UNet) and network.padding == "VALID":
-        lost, multiple = margin(network, axes), total_stride(network, axes)
+        lost, multiple = margin(network, len(patch)), total_stride(network, len(patch))
+        # A patch may leave logits that suffice to learn from, but not to tile.
+        patch = tiling_size(network, patch)
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
         return make_predict_fn(
@@ -397,7 +438,7 @@ def create_predict_fn_maker(
             variables,
             preprocessing,
             num_classes=_channels(config),
-            patch_size=tuple(config.train.patch_size),
+            patch_size=patch,
             overlap=overlap,
             window_batch=_window_batch(config),
             margin=lost,

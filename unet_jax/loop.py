@@ -1,9 +1,10 @@
 """The one training loop: step, validate, save, and stop when asked."""
 
+import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -13,17 +14,19 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.data.pipeline import TrainIterator
-from unet_jax.errors import Stopped
+from unet_jax.errors import RunError, Stopped
 from unet_jax.guard.lease import Lease, NoLease
 from unet_jax.guard.stop import Stop
 from unet_jax.guard.watchdog import Watchdog
 from unet_jax.report.progress import Progress
 from unet_jax.report.writer import MetricWriter, NoWriter
+from unet_jax.training.faults import NonfiniteSteps, reading_data
+from unet_jax.training.memory import explained
 from unet_jax.training.pace import Pace
 from unet_jax.training.resume import RunCheckpoints
 from unet_jax.training.state import TrainState, distribute, local_copy, replicate
 from unet_jax.training.step import STOP, shard_batch
-from unet_jax.training.window import MetricWindow
+from unet_jax.training.window import MetricWindow, Row
 from unet_jax.validation import Rows, score_of, updated_best, validation_line
 
 _BEST = ("score", "step", "evaluations_since", "stopped")
@@ -42,6 +45,7 @@ class Loop:
         validate: ``variables -> scores of each split``.
         checkpoints: of the run.
         pace: how long it goes on.
+        nonfinite: judges steps that the device masked.
         writer: of metrics.jsonl.
         progress: the line that the user sees.
         watchdog: of a step that does not come back.
@@ -57,6 +61,7 @@ class Loop:
     validate: Callable[[dict[str, Any]], Rows]
     checkpoints: RunCheckpoints
     pace: Pace
+    nonfinite: NonfiniteSteps
     writer: MetricWriter | NoWriter
     progress: Progress
     watchdog: Watchdog
@@ -83,7 +88,9 @@ class Loop:
             Stopped: the run was asked to stop; where it stands is saved.
         """
         best = {key: record[key] for key in _BEST}
-        window = MetricWindow(self.config.train.batch_size, rows=record.get("window"))
+        window = MetricWindow(
+            self.config.train.batch_size, self.nonfinite, rows=record.get("window")
+        )
         due, last = bool(record.get("evaluation_due")), self.pace.is_over
         self.pace.ready()
         with self.stop.saving():
@@ -114,7 +121,8 @@ class Loop:
         """Make one update."""
         with self.watchdog.watching(f"step {step}"):
             devices = jax.local_device_count()
-            part = shard_batch(next(self.batches), devices)
+            with reading_data(step, self.checkpoints.last_good):
+                part = shard_batch(next(self.batches), devices)
             if jax.process_count() > 1:
                 part[STOP] = np.full(devices, self.stop.reason is not None, np.int32)
             rate = float(self.schedule(self.pace.place(step)))
@@ -146,7 +154,8 @@ class Loop:
             jax.block_until_ready(state)  # steps under way are no validation
         paused = time.monotonic()
         try:
-            rows = self.validate(local_copy(state.eval_variables))
+            with self._validating(step):
+                rows = self.validate(local_copy(state.eval_variables))
         except Stopped:
             self._save_and_leave(state, step, best, [], due=True)
         for split, scores in rows.items():
@@ -167,17 +176,36 @@ class Loop:
         self.progress.write(validation_line(step, rows, best))
         return best
 
+    @contextlib.contextmanager
+    def _validating(self, step: int) -> Iterator[None]:
+        """Say what is safe where a case of validation, or memory for it, is gone."""
+        line = (
+            f"step {step}: validation ran out of memory; lower eval.window_batch, "
+            f"which is {self.config.eval.window_batch}, or train.patch_size"
+        )
+        last_good = self.checkpoints.last_good
+        with (
+            reading_data(step, last_good),
+            explained(lambda _: f"{line}; {last_good()}", RunError),
+        ):
+            yield
+
     def _record(self, best: dict[str, Any]) -> dict[str, Any]:
         """What a restart needs to know beside the arrays."""
         self.writer.flush()  # what a checkpoint counts on is on the disk before it
-        return {**best, **self.pace.record(), "metrics_bytes": self.writer.size()}
+        return {
+            **best,
+            **self.pace.record(),
+            **self.nonfinite.record(),
+            "metrics_bytes": self.writer.size(),
+        }
 
     def _save_and_leave(
         self,
         state: TrainState,
         step: int,
         best: dict[str, Any],
-        rows: list[dict[str, float]],
+        rows: list[Row],
         *,
         due: bool,
     ) -> NoReturn:

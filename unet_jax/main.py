@@ -6,6 +6,7 @@
         --input=scan.nii.gz --output=segmented/
     python -m unet_jax.main --mode=compare --config=configs/brain.py
     python -m unet_jax.main --mode=compare --runs=runs/a,runs/b
+    python -m unet_jax.main --mode=plan --config=configs/brain.py --topology=v5e:4x4
 
 Nothing heavy is imported before the flags are read, so that --help is quick.
 """
@@ -26,7 +27,7 @@ from unet_jax.guard.stop import Stop, StopSignals
 from unet_jax.hosts.start import environment_processes, is_one_of_several, start
 
 FLAGS = flags.FLAGS
-_MODES = ["train", "evaluate", "predict", "compare"]
+_MODES = ["train", "evaluate", "predict", "compare", "plan"]
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -42,6 +43,16 @@ flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
 flags.DEFINE_bool("overwrite", False, "predict: replace files in the output folder.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
+flags.DEFINE_bool(
+    "check_determinism", False, "train: make a few steps twice and compare them."
+)
+flags.DEFINE_string("topology", None, "plan: the TPU slice, such as v5e:4x4.")
+flags.DEFINE_integer(
+    "channels",
+    1,
+    "plan: channels of the images, where no folder of data says it.",
+    lower_bound=1,
+)
 flags.DEFINE_string("profile", None, "train: START:STOP, the steps to trace.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
 flags.DEFINE_integer("num_processes", None, "How many processes run together.")
@@ -95,6 +106,11 @@ def run() -> None:
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
+            if FLAGS.check_determinism:
+                from unet_jax.determinism import check_determinism
+
+                check_determinism(config)
+                return
             with StopSignals(hint=_hint()) as stop:
                 from unet_jax.train import train_and_evaluate
 
@@ -135,6 +151,11 @@ def run() -> None:
                 return
             with StopSignals(hint=_hint()) as stop:
                 _train_and_compare(_workdir(), stop)
+        case "plan":
+            config = _config()
+            from unet_jax.plan import plan_run
+
+            plan_run(config, FLAGS.topology, channels=FLAGS.channels)
 
 
 def _join_processes() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from unet_jax.atomic import atomic_path
 from unet_jax.data.canonical import as_case_image, to_canonical
 from unet_jax.data.contours import write_contours
-from unet_jax.data.reading import list_images, read_image
+from unet_jax.data.sources.case_files import ReadOptions
+from unet_jax.data.sources.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.data.stored import StoredImage, file_suffix, output_name
 from unet_jax.data.writing import (
     check_targets,
@@ -36,7 +37,8 @@ def predict_files(
 
     Args:
         workdir: folder of the run; nothing else is needed.
-        input_path: an image file, or a folder of them.
+        input_path: an image file, or a folder of them; where the network has several
+            channels, also one file a channel (``scan_0000.nii.gz``, ...).
         output_folder: for the label maps, ``overlays/`` and ``classes.csv``.
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
             the grid of the file, as ``<name>.probabilities.npy``.
@@ -50,19 +52,20 @@ def predict_files(
         InputError: there is no run, a file would be replaced that must not be, or some
             files cannot be segmented; the others are done nevertheless.
     """
-    files = list_images(input_path)
-    folder = pathlib.Path(output_folder)
-    _check_output(folder, files)
+    run, folder = load_run(workdir), pathlib.Path(output_folder)
+    reading = _reading(run)
+    images = find_new_images(input_path, reading, channels=run.preprocessing.channels)
+    _check_output(folder, images)
     check_targets(
-        _targets(folder, files, probabilities=probabilities, contours=contours),
-        inputs=files,
+        _targets(folder, images, probabilities=probabilities, contours=contours),
+        inputs=[file for image in images for file in image.files],
         overwrite=overwrite,
     )
-    run = load_run(workdir)
     written, rows, failures = [], [], []
-    for number, file in enumerate(files, start=1):
+    for number, image in enumerate(images, start=1):
+        file = image.path
         try:
-            stored = read_image(file)
+            stored = read_new_image(image, reading)
             labels = _segment(run, stored, folder if probabilities else None)
             target = write_label_map(
                 folder, stored, labels, tuple(run.config.data.class_colors)
@@ -73,13 +76,11 @@ def predict_files(
                     labels,
                     class_names=tuple(run.config.data.class_names),
                     class_colors=tuple(run.config.data.class_colors),
-                    slice_axis=0
-                    if stored.kind == "tiff"
-                    else run.config.data.slice_axis,
+                    slice_axis=_stored_slice_axis(run, stored),
                 )
         except InputError as error:
             failures.append(str(error))
-            print(f"[{number}/{len(files)}] {file}: FAILED")
+            print(f"[{number}/{len(images)}] {file}: FAILED")
             continue
         _draw(run, stored, labels, folder)
         rows += label_statistics(
@@ -88,20 +89,21 @@ def predict_files(
             class_names=tuple(run.config.data.class_names),
         )
         written.append(target)
-        print(f"[{number}/{len(files)}] {file} -> {target}")
+        print(f"[{number}/{len(images)}] {file} -> {target}")
     if rows:
         write_csv(folder / "classes.csv", rows)
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(files)} files not segmented: "
-            + " | ".join(failures)
+            f"--input {input_path}: {len(failures)} of {len(images)} images not "
+            "segmented:",
+            failures,
         )
     return written
 
 
-def _check_output(folder: pathlib.Path, files: list[pathlib.Path]) -> None:
+def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
     """Refuse a folder that cannot be written, or that holds the images."""
-    if folder.resolve() == files[0].parent.resolve():
+    if folder.resolve() == images[0].path.parent.resolve():
         raise InputError(
             f"--output {folder}: is the folder of the images, whose files could be "
             "overwritten; name another"
@@ -120,13 +122,13 @@ def _check_output(folder: pathlib.Path, files: list[pathlib.Path]) -> None:
 
 def _targets(
     folder: pathlib.Path,
-    files: list[pathlib.Path],
+    images: list[NewImage],
     *,
     probabilities: bool,
     contours: bool,
 ) -> Iterator[pathlib.Path]:
     """Name everything that will be written."""
-    for file in files:
+    for file in (image.path for image in images):
         yield folder / output_name(file)
         yield _overlay_path(folder, file)
         if probabilities:
@@ -149,6 +151,24 @@ def _probabilities_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Pat
 def _contours_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
     """Name the outlines of one image."""
     return folder / f"{_stem(file)}.geojson"
+
+
+def _reading(run: TrainedRun) -> ReadOptions:
+    """Files are read as the cases of the run were."""
+    data = run.config.data
+    return ReadOptions(
+        tiff_axes=data.tiff_axes,
+        slice_axis=run.preprocessing.slice_axis,
+        known_spacing=tuple(data.known_spacing),
+    )
+
+
+def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
+    """Return the axis of the label map that slices stand on."""
+    if stored.kind == "tiff" or stored.affine is None:
+        return 0
+    _, _, orientation = to_canonical(stored.image, stored.affine)
+    return orientation.axes.index(run.config.data.slice_axis)
 
 
 def _without_single_axis(

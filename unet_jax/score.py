@@ -19,7 +19,7 @@ from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate, write_results
 from unet_jax.experiment import SPLITS, TrainedRun, load_run, open_run_data
 from unet_jax.hosts import agree
-from unet_jax.inference.postprocess import choose_steps
+from unet_jax.inference.postprocess import Step, choose_steps
 from unet_jax.metrics.case_scores import HeldOutLoss
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.reliability import reliability_figure
@@ -28,7 +28,7 @@ from unet_jax.segment import PredictFn, Segmenter
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
 from unet_jax.training.loss_terms import needs_shares, reads_labels
 from unet_jax.unsupervised.naming import Naming, Segmented
-from unet_jax.workdir import check_no_run, read_finished_record
+from unet_jax.workdir import as_tuples, check_no_run, read_finished_record
 
 
 def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
@@ -95,26 +95,52 @@ def evaluate_ensemble(
     """
     check_no_run(output)
     runs = [load_run(workdir) for workdir in workdirs]
-    records = [read_finished_record(workdir) for workdir in workdirs]
-    for what, values in (
-        ("data.class_names", [tuple(run.config.data.class_names) for run in runs]),
-        ("the test split", [record["dataset"].get("test") for record in records]),
-    ):
-        for workdir, value in zip(workdirs, values, strict=True):
-            if value != values[0]:
-                raise InputError(
-                    f"--workdirs: {what} of {workdir} differs from that of "
-                    f"{workdirs[0]}; expected runs of one data set and test split"
-                )
+    _check_one_test(workdirs, runs)
     sources = _sources(workdirs[0])
     members = tuple(one for run in runs for one in run.predict_fn.members)
-    ensemble = Segmenter(members, runs[0].predict_fn.steps)
+    ensemble = Segmenter(members, _common_steps(runs))
     print(f"test split with the mean of {len(runs)} runs:")
     results = _score(ensemble, runs[0].config, sources, output)
     results["members"] = [str(workdir) for workdir in workdirs]
     if agree.is_first():
         write_results(output / "test_metrics.json", results)
     return results
+
+
+def _check_one_test(
+    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
+) -> None:
+    """Refuse runs whose probabilities or test cases mean different things."""
+    records = [read_finished_record(workdir) for workdir in workdirs]
+    data = [run.config.data for run in runs]
+    for what, values, mend in (
+        *(
+            (f"data.{key}", [as_tuples(one.get(key)) for one in data], "")
+            for key in ("class_names", "label_map", "palette")
+        ),
+        (
+            "the test split",
+            [record["dataset"].get("test") for record in records],
+            "; train them with the same data.splits, or the same data.split_seed, "
+            "data.test_share and data.group_regex; data.fold and seed may differ",
+        ),
+    ):
+        for workdir, value in zip(workdirs, values, strict=True):
+            if value != values[0]:
+                raise InputError(
+                    f"--workdirs: {what} of {workdir} differs from that of "
+                    f"{workdirs[0]}; expected runs of one data set, with the same "
+                    f"classes and test split{mend}"
+                )
+
+
+def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
+    """Return the postprocessing that every run has: that of one is not all's."""
+    chosen = [run.predict_fn.steps for run in runs]
+    common = tuple(step for step in chosen[0] if all(step in steps for steps in chosen))
+    if any(steps != common for steps in chosen):
+        print(f"postprocessing: the runs differ; only what all have is done: {common}")
+    return common
 
 
 def _sources(workdir: pathlib.Path) -> Mapping[str, Source]:
@@ -136,11 +162,18 @@ def held_out_losses(
         A loss for each ``loss/<name>`` among ``eval.metrics``.
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
-    shares = None
+    shares, names = None, tuple(config.data.class_names)
     if needs_shares(spec):
-        counted = class_shares(sources["train"], tuple(config.data.class_names))
+        train = sources["train"]
+        counted = class_shares(train, names, limit=len(train))
         shares = tuple(counted.shares.values())
-    return create_held_out_losses(spec, head=config.model.head, shares=shares)
+    return create_held_out_losses(
+        spec,
+        head=config.model.head,
+        shares=shares,
+        include_background=config.data.include_background,
+        num_classes=len(names),
+    )
 
 
 def _score(

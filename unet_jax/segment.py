@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unet_jax.data.preprocess import Preprocessing
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.sliding_window import stream_bands
 from unet_jax.losses.targets import Head, head_probabilities
@@ -304,9 +304,25 @@ class Segmenter:
             for planes in zip(*streams, strict=True)
         )
         labels = _best_classes(
-            means, image.shape[:-1], axis, self.num_classes, probabilities
+            _finite(means, name),
+            image.shape[:-1],
+            axis,
+            self.num_classes,
+            probabilities,
         )
         return apply_steps(labels, self.steps)
+
+
+def _finite(planes: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """Refuse probabilities that are none: the likeliest class would be the first."""
+    for plane in planes:
+        if not np.isfinite(plane.sum()):
+            raise RunError(
+                f"{name}: the network gives probabilities that are NaN or infinite; "
+                "expected 0 to 1; train again with a lower optimizer.learning_rate, or "
+                "look for extreme values in the image"
+            )
+        yield plane
 
 
 def _best_classes(

@@ -17,6 +17,9 @@ from unet_jax.data.preprocess import INTENSITIES
 from unet_jax.data.sources.label_map import LabelMap
 from unet_jax.errors import InputError
 from unet_jax.metrics.names import LOSS_PREFIX, check_metric_names
+from unet_jax.models.presets import create_model
+from unet_jax.models.sizes import fit_stages, tiling_size
+from unet_jax.models.unet import UNet
 from unet_jax.report.palette import class_colors
 from unet_jax.workdir import flat_config
 
@@ -180,8 +183,10 @@ def _check_numbers(config: ConfigDict) -> None:
     """Refuse numbers out of their limits."""
     for key, (low, high) in _LIMITS.items():
         section, _, name = key.rpartition(".")
-        value = config[section][name] if section else config[name]
-        if value is None:  # left to the data, or to the preset
+        # The record of a run may be older than a key; None is left to the data, or to
+        # the preset.
+        value = (config[section] if section else config).get(name)
+        if value is None:
             continue
         if not low <= value <= high:
             raise InputError(f"{key}: found {value}, expected {low} to {high}")
@@ -192,6 +197,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.palette_tolerance": (0, 255),
     "data.dims": (2, 3),
+    "data.split_seed": (0, 2**31 - 1),
     "data.fold": (-1, 999),
     "data.folds": (2, 1000),
     "data.test_share": (0, 0.9),
@@ -208,6 +214,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "train.accumulation": (1, _MANY),
     "train.ema_decay": (0, 0.999999),
     "train.early_stopping_patience": (0, _MANY),
+    "train.skip_nonfinite": (0, _MANY),
     "optimizer.learning_rate": (0, math.inf),
     "optimizer.final_fraction": (0, 1),
     "optimizer.power": (0, _MANY),
@@ -297,7 +304,11 @@ class FolderData(Protocol):
 
 
 def complete_config(
-    config: ConfigDict, data: Any, *, recorded: Mapping[str, Any] | None = None
+    config: ConfigDict,
+    data: Any,
+    *,
+    recorded: Mapping[str, Any] | None = None,
+    tpu_chips: int | None = None,
 ) -> ConfigDict:
     """Fill in what a config leaves to the data.
 
@@ -306,6 +317,7 @@ def complete_config(
         data: the opened data set; `FolderData` if it is a folder.
         recorded: config of the run that goes on: what it chose stays, also on another
             number of devices.
+        tpu_chips: of the slice that a plan is made for; None for the devices at hand.
 
     Returns:
         A config without these Nones, locked.
@@ -313,7 +325,7 @@ def complete_config(
     if config.data.source != "folder":
         return config
     found = fingerprint(data.traits)
-    values = _chosen(config, data, found)
+    values = _chosen(config, data, found, tpu_chips)
     filled = config.copy_and_resolve_references()
     with filled.unlocked():
         if not filled.data.label_map:
@@ -329,7 +341,9 @@ def complete_config(
     return filled.lock()
 
 
-def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[str, Any]:
+def _chosen(
+    config: ConfigDict, data: FolderData, found: Fingerprint, tpu_chips: int | None
+) -> dict[str, Any]:
     """Choose a value for each key that may be left to the data."""
     patch = config.train.patch_size
     dims = config.data.dims if patch is None else len(patch)
@@ -349,8 +363,8 @@ def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[st
         patch_size=patch,
         max_patch=config.train.max_patch,
         memory_bytes=config.train.memory_gib * 2**30,
-        accelerated=jax.default_backend() != "cpu",
-        devices=jax.device_count(),
+        accelerated=tpu_chips is not None or jax.default_backend() != "cpu",
+        devices=jax.device_count() if tpu_chips is None else tpu_chips,
     )
     names = tuple(data.class_names)
     values = {
@@ -368,7 +382,7 @@ def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[st
     }
     model = config.model
     if model.name != "unet":  # a preset has values of its own
-        return values
+        return values | _without_padding(config, values)
     values |= {"model.features": chosen.features, "model.norm": "batch"}
     if model.features is None:
         values["model.kernel_sizes"] = chosen.kernel_sizes
@@ -377,7 +391,47 @@ def _chosen(config: ConfigDict, data: FolderData, found: Fingerprint) -> dict[st
     values["model.deep_supervision"] = (
         0 if model.padding == "VALID" else min(2, coarser)
     )
-    return values
+    return values | _without_padding(config, values)
+
+
+_SIZED_BY = (
+    "features",
+    "convolutions_per_stage",
+    "decoder_convolutions",
+    "kernel_sizes",
+    "strides",
+    "block",
+    "padding",
+)
+"""Keys of ``model`` that decide which sizes fit a network without padding."""
+
+
+def _without_padding(config: ConfigDict, values: dict[str, Any]) -> dict[str, Any]:
+    """Choose a patch, and stages, that fit a network without padding."""
+    model, patch = config.model, config.train.patch_size
+    options: dict[str, Any] = {
+        key: values.get(f"model.{key}") if model[key] is None else model[key]
+        for key in _SIZED_BY
+    }
+    try:
+        network = create_model(name=model.name, num_classes=2, **options)
+        if not isinstance(network, UNet) or network.padding == "SAME":
+            return {}
+        if "model.kernel_sizes" not in values:  # a network that the user named
+            return {
+                "train.patch_size": tiling_size(network, values["train.patch_size"])
+            }
+        network, size = fit_stages(
+            network, patch or values["train.patch_size"], fixed=patch is not None
+        )
+    except (TypeError, ValueError):
+        return {}  # when the network is made, it says what is wrong
+    return {
+        "train.patch_size": size,
+        "model.features": tuple(network.features),
+        "model.kernel_sizes": tuple(network.kernel_sizes or ()),
+        "model.strides": tuple(network.strides or ()),
+    }
 
 
 def settings_text(found: Fingerprint, config: ConfigDict) -> str:

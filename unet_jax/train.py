@@ -1,7 +1,6 @@
-"""The one training loop, from a config to the scores of the test split."""
+"""From a config to a trained network and the scores of its test split."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -10,24 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Source
-from unet_jax.data.images_alone import ImagesAlone
-from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.shares import class_shares
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.experiment import (
-    SPLITS,
-    create_augmentation,
     create_batches,
-    create_network,
-    create_optimizer_and_schedule,
-    fit_preprocessing,
-    open_dataset,
-    read_steps,
 )
 from unet_jax.guard.disk import disk_faults
 from unet_jax.guard.lease import Lease, NoLease
@@ -39,41 +27,36 @@ from unet_jax.report.curves import write_curves
 from unet_jax.report.progress import Progress
 from unet_jax.report.summary import run_summary
 from unet_jax.report.writer import MetricWriter, NoWriter
+from unet_jax.run import (
+    Run,
+    batch_shapes,
+    check,
+    count_memory,
+    create_state,
+    create_step,
+    init_from,
+    prepare,
+)
 from unet_jax.score import score_run
-from unet_jax.settings import check_config, complete_config, resolve_source
-from unet_jax.training.checkpoint import Checkpoints, transfer
-from unet_jax.training.compilation import step_cost, use_compilation_cache
-from unet_jax.training.held_out import create_held_out_losses, held_out_spec
-from unet_jax.training.images_alone import check_losses_of_images
+from unet_jax.settings import resolve_source
+from unet_jax.training.compilation import compiler_options, step_cost
+from unet_jax.training.faults import NonfiniteSteps
+from unet_jax.training.finite import group_names
 from unet_jax.training.loss_terms import (
-    LossTerm,
-    create_loss_terms,
-    needs_shares,
     reads_labels,
 )
-from unet_jax.training.pace import ClockPace, Pace, StepPace
-from unet_jax.training.resume import RunCheckpoints, has_checkpoint, last_good
-from unet_jax.training.state import (
-    AXIS,
-    TrainState,
-    create_train_state,
-    distribute,
-    replicate,
+from unet_jax.training.memory import (
+    compile_step,
+    explained,
 )
-from unet_jax.training.step import (
-    STOP,
-    check_batch_size,
-    make_train_step,
-    pmap_train_step,
+from unet_jax.training.pace import ClockPace, Pace, StepPace
+from unet_jax.training.resume import RunCheckpoints, last_good
+from unet_jax.training.state import (
+    TrainState,
 )
 from unet_jax.validation import create_validation
 from unet_jax.workdir import (
-    as_tuples,
-    check_same_run,
-    make_record,
-    read_finished_record,
     read_record,
-    write_record,
 )
 
 
@@ -99,18 +82,19 @@ def train_and_evaluate(
 
     Raises:
         InputError: the config, the data or the workdir cannot be used.
-        RunError: the loss became NaN or infinite, or a disk failed.
+        RunError: the loss or a gradient became NaN or infinite, a case could not be
+            read any more, memory ran out, or a disk failed.
         Stopped: the run was asked to stop, and has saved where it stands.
     """
     began = time.monotonic()
     stop = stop or Stop()
     config = resolve_source(config)
-    _check(config, workdir)
+    check(config, workdir)
     read_record(workdir)  # a folder that is no run's stays as it is
     with _lease(workdir) as lease:
         stop.on_exit(lease.release)
         agree.check_shared(workdir)
-        run = _prepare(config, workdir, profile)
+        run = prepare(config, workdir, profile)
         with disk_faults(workdir, last_good=lambda: last_good(workdir)):
             best_step = _train(run, began=began, lease=lease, stop=stop)
             return _finish(run.config, workdir, run.sources, best_step)
@@ -125,123 +109,22 @@ def _lease(workdir: pathlib.Path) -> Iterator[Lease | NoLease]:
         yield lease
 
 
-def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Refuse what can be refused before any work."""
-    check_config(config)
-    create_optimizer_and_schedule(config)
-    create_loss_terms(config.loss, head=config.model.head)
-    create_held_out_losses(
-        held_out_spec(config.eval.metrics, config.loss), head=config.model.head
-    )
-    check_losses_of_images(
-        config.loss,
-        model=config.model.name,
-        padding=config.model.padding,
-        deep_supervision=config.model.deep_supervision,
-        foreground_oversampling=config.data.foreground_oversampling,
-    )
-    create_augmentation(config)
-    read_steps(workdir, config.eval.postprocess)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """What a run is made of, once the data have been seen.
-
-    Attributes:
-        config: complete.
-        workdir: folder of the run.
-        profile: steps to trace, or None.
-        sources: the cases of each split.
-        seen: the same as training may see them: without labels if no loss reads one.
-        preprocessing: learnt from the training split.
-        optimizer: the gradient transformation.
-        schedule: the learning rate of each step.
-        loss_terms: the summands of the loss.
-    """
-
-    config: ConfigDict
-    workdir: pathlib.Path
-    profile: tuple[int, int] | None
-    sources: dict[str, Source]
-    seen: dict[str, Source]
-    preprocessing: Preprocessing
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    loss_terms: tuple[LossTerm, ...]
-
-
-def _prepare(
-    config: ConfigDict, workdir: pathlib.Path, profile: tuple[int, int] | None
-) -> _Run:
-    """Open the data, fill in what is left to them, and write the record of the run."""
-    record = read_record(workdir)
-    if not has_checkpoint(workdir):
-        record = None  # it saved nothing: this config may be another
-    use_compilation_cache(config.compilation_cache_dir)
-    given_axis = config.data.slice_axis
-    agree.on_first(lambda: open_dataset(config, workdir).fingerprint)  # prepares it
-    dataset = open_dataset(config, workdir)
-    config = complete_config(
-        config,
-        dataset,
-        recorded=None if record is None else as_tuples(record["config"]),
-    )
-    check_config(config, complete=True)
-    if config.data.slice_axis != (2 if given_axis is None else given_axis):
-        # As every later start will open it: slabs are cut along the slices.
-        dataset = open_dataset(config, workdir)
-    _check_profile(profile, config.train.steps)
-    sources = {split: dataset.source(split) for split in SPLITS}
-    seen = dict(sources)
-    if not reads_labels(config.loss):
-        # Up to the last checkpoint nothing has a label to read.
-        seen = {split: ImagesAlone(source) for split, source in sources.items()}
-    if record is not None:
-        check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
-        preprocessing = Preprocessing.from_dict(record["preprocessing"])
-    else:
-        preprocessing = fit_preprocessing(config, seen["train"])
-    optimizer, schedule = create_optimizer_and_schedule(config)
-    run = _Run(
-        config=config,
-        workdir=workdir,
-        profile=profile,
-        sources=sources,
-        seen=seen,
-        preprocessing=preprocessing,
-        optimizer=optimizer,
-        schedule=schedule,
-        loss_terms=_create_loss_terms(config, seen["train"]),
-    )
-    create_step(config, optimizer, run.loss_terms)  # refuses before anything is written
-    new_record = make_record(
-        config.to_dict(),
-        preprocessing=preprocessing.to_dict(),
-        dataset=dataset.fingerprint,
-    )
-    agree.on_first(lambda: write_record(workdir, new_record))
-    return run
-
-
 _NEW_RECORD = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
 
 
-def _train(
-    run: _Run, *, began: float, lease: Lease | NoLease, stop: Stop
-) -> int | None:
+def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int | None:
     """Take up the last checkpoint, train to the end, and return the best step."""
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
     with contextlib.closing(batches), RunCheckpoints(workdir) as checkpoints:
         # ---- State: from the last checkpoint, from another run, or new ----
-        state = _create_state(config, run.optimizer, run.preprocessing)
+        state = create_state(config, run.optimizer, run.preprocessing)
         first_step, record = checkpoints.latest_step(), dict(_NEW_RECORD)
         if first_step:
             _, state, place, record = checkpoints.restore(state)
             batches.set_state(place)
         elif config.init_from:
-            state = _init_from(state, pathlib.Path(config.init_from))
+            state = init_from(state, pathlib.Path(config.init_from))
         pace = _create_pace(config, record, first_step, began)
         if first_step:
             print(f"resumed at step {first_step} of {pace.total_steps}")
@@ -251,8 +134,15 @@ def _train(
 
         # ---- Compile, and say what will run ----
         step_function = create_step(config, run.optimizer, run.loss_terms)
-        shapes = _batch_shapes(config, run.preprocessing)
-        compiled = step_function.lower(state, shapes).compile()
+        shapes = batch_shapes(config, run.preprocessing)
+        memory = count_memory(config, state, shapes)
+        compiled, memory = compile_step(
+            step_function,
+            state,
+            shapes,
+            memory,
+            options=compiler_options(config.deterministic),
+        )
         _print_summary(run, state, compiled)
         with (
             contextlib.closing(
@@ -274,7 +164,18 @@ def _train(
             Watchdog(
                 config.train.step_timeout, last_good=lambda: last_good(workdir)
             ) as watchdog,
+            explained(
+                lambda text: f"{memory.explain(text)}; {checkpoints.last_good()}",
+                RunError,
+            ),
         ):
+            nonfinite = NonfiniteSteps(
+                allowed=config.train.skip_nonfinite,
+                record=record,
+                groups=group_names(state.params),
+                name_example=batches.name,
+                report=progress.write,
+            )
             loop = Loop(
                 config=config,
                 step_function=compiled,
@@ -291,6 +192,7 @@ def _train(
                 ),
                 checkpoints=checkpoints,
                 pace=pace,
+                nonfinite=nonfinite,
                 writer=writer,
                 progress=progress,
                 watchdog=watchdog,
@@ -315,7 +217,7 @@ def _lost_peers(workdir: pathlib.Path, stop: Stop) -> Iterator[None]:
         stop.leave(f"another process is gone ({reason}); {last_good(workdir)}")
 
 
-def _print_summary(run: _Run, state: TrainState, compiled: Any) -> None:
+def _print_summary(run: Run, state: TrainState, compiled: Any) -> None:
     """Say what will run."""
     names = tuple(run.config.data.class_names)
     print(
@@ -360,116 +262,6 @@ def _create_pace(
         first_step=first_step,
         began=began,
     )
-
-
-def _create_loss_terms(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
-    """Build the losses; those weighted by class count the training split."""
-    shares = None
-    if needs_shares(config.loss):
-        counted = class_shares(source, tuple(config.data.class_names))
-        shares = tuple(counted.shares.values())
-    return create_loss_terms(config.loss, head=config.model.head, shares=shares)
-
-
-def create_step(
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    loss_terms: tuple[LossTerm, ...],
-) -> Any:
-    """Build the pmap-ed step, for a batch that the devices can share.
-
-    Args:
-        config: the resolved config.
-        optimizer: the gradient transformation.
-        loss_terms: the summands of the loss.
-
-    Returns:
-        The mapped step, not compiled yet.
-
-    Raises:
-        InputError: the batch does not divide by the devices.
-    """
-    check_batch_size(
-        config.train.batch_size,
-        devices=jax.device_count(),
-        accumulation=config.train.accumulation,
-        processes=jax.process_count(),
-    )
-    return pmap_train_step(
-        make_train_step(
-            create_network(config, axis_name=AXIS),
-            optimizer,
-            loss_terms=loss_terms,
-            include_background=config.data.include_background,
-            augmentation=create_augmentation(config),
-            seed=config.seed,
-            accumulation=config.train.accumulation,
-            ema_decay=config.train.ema_decay,
-        ),
-        votes=jax.process_count() > 1,
-    )
-
-
-def _create_state(
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    preprocessing: Preprocessing,
-) -> TrainState:
-    """Initialise the state on all devices."""
-    state = create_train_state(
-        create_network(config, axis_name=None),
-        optimizer,
-        seed=config.seed,
-        input_shape=(*config.train.patch_size, preprocessing.channels),
-        ema=config.train.ema_decay > 0,
-    )
-    return replicate(state)
-
-
-def _init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
-    """Take the weights of another run's best checkpoint, naming what does not fit."""
-    read_finished_record(workdir)
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        step = checkpoints.best_step()
-        raw = checkpoints.restore_raw(step)
-    params, skipped = transfer(state.params, raw.get("ema_params") or raw["params"])
-    batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
-    skipped += [f"batch_stats/{line}" for line in unmatched]
-    print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")
-    for line in skipped:
-        print(f"  skipped {line}")
-    ema_params = state.ema_params
-    if ema_params is not None:
-        ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
-    return dataclasses.replace(
-        state, params=params, batch_stats=batch_stats, ema_params=ema_params
-    )
-
-
-def _batch_shapes(config: ConfigDict, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Describe a sharded batch, so that the step compiles before data is there."""
-    devices = jax.local_device_count()
-    rows = (devices, config.train.batch_size // jax.device_count())
-    patch = tuple(config.train.patch_size)
-    shapes = {
-        "image": ((*rows, *patch, preprocessing.channels), np.float32),
-        "label": ((*rows, *patch), np.int32),
-        "example_index": (rows, np.int32),
-    }
-    if jax.process_count() == 1:
-        return {key: jax.ShapeDtypeStruct(*kind) for key, kind in shapes.items()}
-    # With several processes pmap is lowered for arrays only.
-    shapes[STOP] = ((devices,), np.int32)
-    return distribute({key: np.zeros(*kind) for key, kind in shapes.items()})
-
-
-def _check_profile(profile: tuple[int, int] | None, steps: int) -> None:
-    """Refuse a trace that the run would never begin or end."""
-    if profile is not None and not 1 <= profile[0] < profile[1] <= steps:
-        raise InputError(
-            f"--profile: found {profile[0]}:{profile[1]}, expected two steps of the "
-            f"run, 1 to train.steps={steps}, the first one smaller"
-        )
 
 
 def _trace(profile: tuple[int, int] | None, step: int, workdir: pathlib.Path) -> None:

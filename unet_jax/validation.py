@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.evaluate import PredictFn, evaluate
 from unet_jax.experiment import (
@@ -119,7 +119,7 @@ def _interruptible(
     """Read this process's share case by case, looking whether to stop before each."""
     for index in agree.share(len(cases)):
         check()
-        yield cases[index]
+        yield read_case(cases, index)
 
 
 def score_of(rows: Rows) -> float:

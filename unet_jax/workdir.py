@@ -20,6 +20,7 @@ MAY_CHANGE = frozenset(
         "train.steps",
         "train.max_minutes",
         "train.step_timeout",
+        "train.skip_nonfinite",
         "eval.every_steps",
         "eval.train_images",
         "eval.overlap",
@@ -45,6 +46,9 @@ FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
 
 _PARTS = ("config", "preprocessing", "dataset")
+_ADDED_LATER = frozenset({"deterministic"})
+"""Keys that runs of an earlier version did not have, and behaved as by default."""
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -210,6 +214,8 @@ def check_same_run(
     for key in sorted(before.keys() | after.keys()):
         if key in MAY_CHANGE or before.get(key) == after.get(key):
             continue
+        if key not in before and key in _ADDED_LATER:
+            continue  # the run began before there was such a key
         raise InputError(
             f"--workdir {workdir}: its run has {key}={before.get(key)!r}, this config "
             f"{after.get(key)!r}; set it back or name another --workdir"

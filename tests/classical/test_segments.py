@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import feature, filters
+from skimage.feature import structure_tensor
 from skimage.segmentation import flood
 
 from unet_jax.classical.channels import scaled, sigmas, to_color_space
@@ -162,6 +163,34 @@ def test_a_change_of_texture_alone_is_found_by_texture_alone():
         fitted = fit_method("discontinuity", [sample], num_classes=2, parameters=given)
         assert fitted.chosen["texture"]
         assert fitted.chosen["training_dice"] > 0.9
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (8, 9, 7)])
+def test_the_structure_tensor_is_scikit_images(shape):
+    image = np.random.default_rng(0).random((*shape, 1)).astype(np.float32)
+    axes = len(shape)
+    elements = iter(structure_tensor(image[..., 0], sigma=1.5, mode="reflect"))
+    tensor = np.zeros((*shape, axes, axes))
+    for i in range(axes):
+        for j in range(i, axes):
+            tensor[..., i, j] = tensor[..., j, i] = next(elements)
+    trace = np.trace(tensor, axis1=-2, axis2=-1)
+    even = trace[..., None, None] / axes * np.eye(axes)
+    share = np.linalg.norm(tensor - even, axis=(-2, -1))
+    share *= np.sqrt(axes / (axes - 1)) / np.linalg.norm(tensor, axis=(-2, -1))
+    energy, directed = np.moveaxis(structure_texture(image, sigma=1.5), -1, 0)
+    np.testing.assert_allclose(energy, np.sqrt(trace), rtol=1e-5)
+    np.testing.assert_allclose(directed, energy * share, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(9, 7, 1), (9, 1), (1, 9), (1, 7, 1)])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("name", ["intensity", "color", "deviation", "structure"])
+def test_an_axis_may_have_one_pixel(name, channels, shape):
+    image = np.random.default_rng(0).random((*shape, channels)).astype(np.float32)
+    change = discontinuity(image, feature_name=name, sigma=0.3)
+    assert change.shape == shape
+    assert np.isfinite(change).all()
 
 
 def test_structure_of_stripes_has_one_direction_and_of_corners_none():

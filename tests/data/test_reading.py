@@ -788,7 +788,7 @@ def test_what_is_no_mask_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"an RGB picture of .* colours; expected"):
         read_label(tmp_path / "photo.png")
     Image.fromarray(_random(40, 30)).save(tmp_path / "m.jpg")
-    with pytest.raises(InputError, match=r"JPEG blurs the edges of a mask; save"):
+    with pytest.raises(InputError, match=r"JPEG, which blurs the edges of a mask"):
         read_label(tmp_path / "m.jpg")
     halves = (_random(6, 5) % 4 / 2).astype(np.float32)
     tifffile.imwrite(tmp_path / "halves.tif", halves)
@@ -810,3 +810,36 @@ def test_tiff_axes_can_be_named(tmp_path):
     np.testing.assert_array_equal(named, np.moveaxis(image, 0, -1))
     with pytest.raises(InputError, match=r"data.tiff_axes is 'ZCYX', the file has 3"):
         read_image(path, tiff_axes="ZCYX")
+
+
+def test_the_spacing_of_an_ome_tiff(tmp_path):
+    """PhysicalSizes, in the unit that stands there, micrometres else."""
+    path = tmp_path / "a.ome.tif"
+    for units, factor in (({}, 1e-3), ("nm", 1e-6), ("mm", 1.0)):
+        sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2.0}
+        if units:
+            sizes |= {f"PhysicalSize{axis}Unit": units for axis in "XYZ"}
+        pixels = np.zeros((5, 8, 9), np.uint16)
+        tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "ZYX", **sizes})
+        expected = [2.0 * factor, 0.25 * factor, 0.5 * factor]
+        np.testing.assert_allclose(read_image(path).spacing, expected)
+    tifffile.imwrite(path, np.zeros((5, 8, 9)), ome=True, metadata={"axes": "ZYX"})
+    assert read_image(path).spacing is None
+
+
+def test_jpeg_masks_of_more_than_two_values_are_refused(tmp_path):
+    mask = np.zeros((40, 48), np.uint8)
+    mask[10:21, 13:30] = 255
+    Image.fromarray(mask).save(tmp_path / "a.jpg", quality=95)
+    with pytest.raises(InputError, match=r"a.jpg: .* at most 2 in a JPEG, which blurs"):
+        read_label(tmp_path / "a.jpg")
+    mask[:], mask[:, 16:] = 0, 255  # on the border of its blocks nothing is blurred
+    Image.fromarray(mask).save(tmp_path / "b.jpg", quality=100)
+    assert set(np.unique(read_label(tmp_path / "b.jpg").image)) == {0, 255}
+
+
+def test_tiff_axes_in_small_letters(tmp_path):
+    pixels = np.arange(3 * 6 * 5, dtype=np.uint8).reshape(3, 6, 5)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
+    image = read_image(tmp_path / "a.tif", tiff_axes="cyx").image
+    np.testing.assert_array_equal(image, np.moveaxis(pixels, 0, -1))

@@ -101,6 +101,15 @@ def test_the_handlers_from_before_come_back():
     assert threading.active_count() == threads
 
 
+def test_a_run_that_stopped_in_time_is_not_ended_later():
+    with StopSignals(grace_seconds=0.5) as stop, stop.saving():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        end = time.monotonic() + 10
+        while stop.reason is None and time.monotonic() < end:
+            time.sleep(0.01)
+    time.sleep(1.0)  # the process of this test would be gone
+
+
 def test_a_request_is_raised_where_it_is_looked_for():
     stop = Stop()
     stop.check()

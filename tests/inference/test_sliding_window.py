@@ -22,6 +22,16 @@ def test_windows_cover_the_axis_and_overlap(size, window, overlap):
     assert (steps <= max(1, window * (1 - overlap))).all()
 
 
+def test_windows_that_would_leave_gaps_are_refused():
+    with pytest.raises(ValueError, match="windows of 4 at multiples of 16 leave gaps"):
+        window_starts(40, 4, 0.5, multiple=16)
+    assert window_starts(4, 4, 0.5, multiple=16) == (0,)
+    for size in range(1, 60):
+        starts = np.array(window_starts(size, 20, 0.5, multiple=16))
+        covered = {pixel for start in starts for pixel in range(start, start + 20)}
+        assert covered >= set(range(size))
+
+
 def test_starts_are_multiples_and_reach_the_end():
     for size in (3, 9, 30, 31):
         starts = window_starts(size, 9, 0.0, multiple=4)

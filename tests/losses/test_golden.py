@@ -13,6 +13,8 @@ from unet_jax.losses.cross_entropy import cross_entropy
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden.json").read_text())
 LOGITS = jnp.asarray(GOLDEN["logits"], jnp.float32)
 LABELS = np.asarray(GOLDEN["labels"])
+VOLUME_LOGITS = jnp.asarray(GOLDEN["volume_logits"], jnp.float32)
+VOLUME_LABELS = np.asarray(GOLDEN["volume_labels"])
 WEIGHTS = (0.5, 1.0, 2.0)
 
 
@@ -32,6 +34,7 @@ WEIGHTS = (0.5, 1.0, 2.0)
         ("dice_plain", overlap.dice_loss, {"squared": False}),
         ("dice_sigmoid", overlap.dice_loss, {"squared": False, "head": "sigmoid"}),
         ("tversky", overlap.tversky_loss, {}),
+        ("boundary", boundary.boundary_loss, {}),
         ("hausdorff_dt", boundary.hausdorff_dt_loss, {}),
         (
             "focal_sigmoid",
@@ -46,6 +49,30 @@ def test_values_are_those_of_others(name, function, options):
     theirs = np.asarray(GOLDEN["values"][name])
     # MONAI smooths Tversky and Dice with 1e-5 as we do, entropies are torch's own.
     np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("boundary", boundary.boundary_loss),
+        ("hausdorff_dt", boundary.hausdorff_dt_loss),
+        ("cl_dice", cl_dice.cl_dice_loss),
+    ],
+)
+def test_values_of_a_volume_are_those_of_others(name, function):
+    # Distances and skeletons go along the axes one by one: each must be there.
+    ours = function(logits=VOLUME_LOGITS, labels=VOLUME_LABELS)
+    theirs = np.asarray(GOLDEN["volume_values"][name])
+    np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-6)
+
+
+def test_mcc_differs_from_monais_by_its_smoothing_alone():
+    # MONAI adds 1e-5 to the product under the root, which is of the order of the pixels
+    # to the fourth power, and nothing to the numerator. Ours adds to both, after
+    # dividing by the pixels, so that it weighs alike in every image.
+    ours = overlap.mcc_loss(logits=LOGITS, labels=LABELS, smooth=1e-7)
+    theirs = np.asarray(GOLDEN["values"]["mcc"])
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
 def test_jaccard_differs_from_monais_by_its_smoothing_alone():

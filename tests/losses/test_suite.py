@@ -197,6 +197,15 @@ def test_inverse_frequency_is_the_share_of_the_others():
     weights = term.function.keywords["class_weights"]
     np.testing.assert_allclose(np.sum(weights), 1)
     np.testing.assert_allclose(weights, np.array([6, 10, 15]) / 31)
+    # One against the rest: a class of a fifth has four times as many negatives, so its
+    # positives weigh more than half.
+    shares = (0.7, 0.2, 0.1)
+    spec = (("focal", 1.0, {"alpha": "inverse_frequency"}),)
+    (term,) = create_loss_terms(spec, head="sigmoid", shares=shares)
+    np.testing.assert_allclose(term.function.keywords["alpha"], (0.3, 0.8, 0.9))
+    (term,) = create_loss_terms(spec, shares=shares)
+    np.testing.assert_allclose(np.sum(term.function.keywords["alpha"]), 1)
+    shares = (0.9, 0.1)
     spec = (("balanced_bce", 1.0, {"beta": "inverse_frequency"}),)
     (term,) = create_loss_terms(spec, head="sigmoid", shares=shares)
     np.testing.assert_allclose(term.function.keywords["beta"], (0.1, 0.9))

@@ -101,9 +101,53 @@ def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms, exact):
     _assert_not_better(after, before)
 
 
+@quick
+@given(volumes)
+def test_recall_and_lesion_f1_whatever_was_predicted(drawn):
+    # Blobs may join lesions and reach far beside them: all of those that touch one
+    # lesion are left out.
+    shape, seed, first = drawn
+    rng = np.random.default_rng(seed)
+    spacing = (first, *[1.0] * (len(shape) - 1))
+    everywhere = np.ones((3,) * len(shape), bool)
+    label, prediction = rng.random(shape) < 0.12, rng.random(shape) < 0.2
+    lesions, count = ndimage.label(label, everywhere)
+    blobs, _ = ndimage.label(prediction, everywhere)
+    one = lesions == rng.integers(1, max(count, 1) + 1)
+    missed = prediction & ~np.isin(blobs, np.unique(blobs[one & prediction]))
+    before, after = (
+        _mean(label.astype(int), mask.astype(int), spacing, 2, ("recall", "lesion_f1"))
+        for mask in (prediction, missed)
+    )
+    for name in ("recall", "lesion_f1") if count else ():
+        assert after[name] <= before[name] + 1e-12, name
+
+
+def _badly_outlined():
+    """One lesion is drawn too large, another hardly hit; then the second is left out.
+
+    Most of what is predicted for the second lies beside it.
+    """
+    label, prediction = np.zeros((2, 12, 24), int)
+    label[2:6, 2:6] = label[2:6, 14:16] = 1
+    prediction[2:6, 2:7] = prediction[5:12, 14:24] = 1
+    missed = prediction.copy()
+    missed[:, 12:] = 0
+    return label, prediction, missed
+
+
 @pytest.mark.parametrize(
     ("metric", "better"),
     [
+        ("dice", "high"),
+        ("iou", "high"),
+        ("f2", "high"),
+        ("f0.5", "high"),
+        ("mean_iou", "high"),
+        ("frequency_weighted_iou", "high"),
+        ("nsd", "high"),
+        ("lesion_dice", "high"),
+        ("hausdorff", "low"),
         ("specificity", "high"),
         ("pixel_accuracy", "high"),
         ("precision", "high"),
@@ -117,13 +161,11 @@ def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms, exact):
     ],
 )
 def test_scores_that_docs_metrics_says_can_improve(metric, better):
-    # One lesion is found but drawn far too large, another hardly hit: most of what is
-    # predicted for it lies beside it. Leaving the second out "improves" these scores.
-    label, prediction = np.zeros((2, 12, 24), int)
-    label[2:6, 2:6] = label[2:6, 14:16] = 1
-    prediction[2:6, 2:7] = prediction[5:12, 14:24] = 1
-    missed = prediction.copy()
-    missed[:, 12:] = 0
+    label, prediction, missed = _badly_outlined()
+    if metric == "lesion_dice":  # a blob that joins a large lesion and a small one
+        label, prediction, missed = np.zeros((3, 12, 24), int)
+        label[2:6, 2:6] = label[5, 15] = 1
+        missed[2:6, 2:6] = prediction[2:6, 2:6] = prediction[3:11, 6:16] = 1
     if metric == "mcc":  # worse than chance before
         prediction, missed = 1 - label, 0 * label
     before, after = (
@@ -137,3 +179,37 @@ def test_scores_that_docs_metrics_says_can_improve(metric, better):
             assert after < before
         case _:
             assert abs(after) < abs(before)
+
+
+def test_recall_and_lesion_f1_do_not_improve_there():
+    label, prediction, missed = _badly_outlined()
+    before, after = (
+        _mean(label, mask, (1.0, 1.0), classes=2, metrics=("recall", "lesion_f1"))
+        for mask in (prediction, missed)
+    )
+    assert after["recall"] < before["recall"]
+    assert after["lesion_f1"] < before["lesion_f1"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign"),
+    [
+        ("specificity", 1),
+        ("pixel_accuracy", 1),
+        ("mcc", 1),
+        ("adjusted_rand", 1),
+        ("variation_of_information", -1),
+        ("relative_volume_difference", -1),  # its distance from 0
+    ],
+)
+def test_what_can_improve_when_a_whole_class_is_left_out(metric, sign):
+    # It was drawn far too large, and beside its place: worse than chance.
+    label, prediction = np.zeros((2, 12, 24), int)
+    label[2:6, 14:16] = prediction[6:12, 14:20] = 1
+    before, after = (
+        _mean(label, mask, (1.0, 1.0), classes=2, metrics=(metric,))[metric]
+        for mask in (prediction, 0 * label)
+    )
+    if metric == "relative_volume_difference":
+        before, after = abs(before), abs(after)
+    assert sign * (after - before) > 0

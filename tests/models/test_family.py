@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.models import blocks, presets, unet
+from unet_jax.models import blocks, presets, sizes, unet
 
 _Two = functools.partial(unet.UNet, num_classes=3, features=(4, 6))
 _Three = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
@@ -193,12 +193,32 @@ def test_the_network_of_2015_has_the_sizes_of_the_paper():
     variables = jax.eval_shape(model.init, _keys(1)[0], x)
     logits = jax.eval_shape(model.apply, variables, x)
     assert logits.shape == (1, 388, 388, 2)
-    assert unet.output_size(model, (572, 572)) == (388, 388)
-    assert unet.margin(model, 2) == (92, 92)
-    assert unet.total_stride(model, 2) == (16, 16)
-    assert unet.fitting_size(model, (560, 573)) == (572, 588)
+    assert sizes.output_size(model, (572, 572)) == (388, 388)
+    assert sizes.margin(model, 2) == (92, 92)
+    assert sizes.total_stride(model, 2) == (16, 16)
+    assert sizes.fitting_size(model, (560, 573)) == (572, 588)
+    # 188 leave 4 pixels, fewer than the 16 that windows start at multiples of.
+    assert sizes.fitting_size(model, (40, 189)) == (188, 204)
+    assert sizes.tiling_size(model, (40, 189)) == (204, 204)
+    assert sizes.output_size(model, (204, 204)) == (20, 20)
     with pytest.raises(ValueError, match=r"\(570, 572\) does not .* is \(572, 572\)"):
         jax.eval_shape(model.init, _keys(1)[0], jnp.zeros((1, 570, 572, 1)))
+
+
+def test_stages_are_left_out_until_half_of_a_patch_is_left_without_padding():
+    five = unet.UNet(2, (4, 8, 16, 32, 64), padding="VALID", norm="none")
+    network, patch = sizes.fit_stages(five, (96, 96), fixed=False)
+    assert (network.features, patch) == ((4, 8, 16), (96, 96))
+    network, patch = sizes.fit_stages(five, (94, 96), fixed=False)
+    assert (network.features, patch) == ((4, 8, 16), (92, 96))
+    network, patch = sizes.fit_stages(five, (94, 96), fixed=True)
+    assert (network.features, patch) == ((4, 8), (94, 96))
+    network, patch = sizes.fit_stages(five, (20, 20), fixed=False)
+    assert (len(network.features), patch) == (2, (20, 20))
+    network, patch = sizes.fit_stages(five, (12, 12), fixed=False)
+    assert sizes.output_size(network, patch) == (2, 2)
+    padded = unet.UNet(2, (4, 8, 16))
+    assert sizes.fit_stages(padded, (7, 9), fixed=False) == (padded, (7, 9))
 
 
 def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
@@ -206,7 +226,7 @@ def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
     x = _image(1, 60, 52, 1)
     variables = _init(model, x)
     whole = _output(model, variables, x)
-    assert whole.shape[1:3] == unet.output_size(model, (60, 52)) == (20, 12)
+    assert whole.shape[1:3] == sizes.output_size(model, (60, 52)) == (20, 12)
     # The same pixels from an input that was shifted by the total stride.
     part = _output(model, variables, x[:, 4:56, 4:48])
     np.testing.assert_allclose(whole[:, 4:16, 4:8], part, atol=1e-5)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from unet_jax.labels import IGNORE
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
@@ -78,6 +79,20 @@ def test_each_row_shows_image_prediction_error_map_and_scores():
     for text in ("ground truth", "better", "0.750\n(0.700 to 0.800)", "12"):
         assert text in texts
     assert "broken" not in texts
+
+
+def test_the_longest_name_ends_before_the_first_picture():
+    label = np.zeros((4, 5), int)
+    names = ("feature_clustering_matched", "kmeans_position")
+    figure = comparison_figure(
+        label[..., None], label, {"methods": [_row(name, 0.5) for name in names]},
+        [label] * 2, slice_axis=2, spacing=None, class_colors=COLORS,
+    )  # fmt: skip
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    first = figure.axes[0].get_window_extent(renderer).x0
+    written = {text.get_text(): text for text in figure.texts}
+    for name in names:
+        assert written[name].get_window_extent(renderer).x1 < first, name
 
 
 def test_of_a_volume_the_slice_with_most_foreground_is_drawn():

@@ -22,3 +22,12 @@ def test_the_figure_has_a_point_a_bin_with_pixels():
     assert len(below.patches) == len(filled)
     heights = [bar.get_height() for bar in below.patches]
     assert sum(heights) == pytest.approx(1.0)
+
+
+def test_without_a_score_the_figure_says_so():
+    sums = reliability(probabilities=np.ones((0, 3)) / 3, labels=np.zeros(0, int))
+    figure = reliability_figure(
+        {"ece": None, "bins": reliability_curve(sums)}, title="empty"
+    )
+    assert "no ECE" in [text.get_text() for text in figure.axes[0].get_legend().texts]
+    figure.canvas.draw()

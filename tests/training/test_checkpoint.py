@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.training.checkpoint import Checkpoints, transfer
 from unet_jax.training.state import TrainState, replicate
 
@@ -262,6 +263,21 @@ def test_every_other_file_is_checked_too(tmp_path, name):
         _cut(path)
         with pytest.raises(InputError, match=f"{path}: "):
             checkpoints.restore(1, _state())
+
+
+def test_a_disk_without_room_is_refused_before_half_a_save(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        _save(checkpoints, 1)
+        checkpoints.wait()
+        usage = shutil.disk_usage(tmp_path)._replace(free=2**19)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(RunError) as caught:
+            _save(checkpoints, 2)
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path}/2: the checkpoint cannot be written")
+        assert "MiB and 0 MiB are free" in message
+        assert "the last good checkpoint is step 1" in message
+    assert _steps(tmp_path) == [1]
 
 
 def test_unreadable_score_is_refused_at_once(tmp_path):

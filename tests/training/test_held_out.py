@@ -6,7 +6,13 @@ from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 from unet_jax.losses import binary, overlap
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
-from unet_jax.training.loss_terms import _SIGMOID_ONLY, _SOFTMAX_ONLY, NAMES
+from unet_jax.training.loss_terms import (
+    _SIGMOID_ONLY,
+    _SOFTMAX_ONLY,
+    NAMES,
+    create_loss_terms,
+)
+from unet_jax.training.objective import global_totals, objective
 
 
 def _case(shape=(8, 9)):
@@ -57,6 +63,47 @@ def test_values_are_those_of_the_logits(shape):
     ours = _only("loss/focal").function(p, labels)
     pixels = np.asarray(binary.focal_loss(**given))[0][labels != IGNORE]
     np.testing.assert_allclose(ours, pixels.mean(), rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include_background", [False, True])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_every_loss_of_a_case_is_that_of_training(head, include_background):
+    refused = _SIGMOID_ONLY if head == "softmax" else _SOFTMAX_ONLY
+    names = [name for name in NAMES if name not in refused]
+    _assert_as_in_training(names, head, include_background)
+
+
+@pytest.mark.parametrize("include_background", [False, True])
+def test_generalized_dice_counts_the_classes_that_training_does(include_background):
+    _assert_as_in_training(["generalized_dice"], "softmax", include_background)
+
+
+def _assert_as_in_training(names, head, include_background):
+    given = (("weighted_bce", 0.5, {"beta": 2.0}),)
+    spec = held_out_spec([f"loss/{name}" for name in names], given)
+    losses = create_held_out_losses(
+        spec, head=head, include_background=include_background
+    )
+    logits, labels = _case()
+    p = _softmax(logits) if head == "softmax" else 1 / (1 + np.exp(-logits))
+    batch = labels[None]
+    _, parts = objective(
+        create_loss_terms(spec, head=head),
+        logits=jnp.asarray(logits)[None],
+        labels=batch,
+        totals=global_totals(batch, axis_name=None),
+        include_background=include_background,
+        axis_name=None,
+    )
+    assert len(parts) == len(names)
+    for name in names:
+        values = losses[f"loss/{name}"].function(p, labels)
+        if losses[f"loss/{name}"].by_class:
+            values = values[0 if include_background else 1 :]
+        np.testing.assert_allclose(
+            np.mean(values), parts[name], rtol=2e-4, atol=1e-6, err_msg=name
+        )
 
 
 def test_the_sigmoid_head_gets_its_own_scores_back():

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
-from skimage import feature
 
 from unet_jax.classical.channels import sigmas, to_color_space
 from unet_jax.classical.edges import fill_holes, gradient_basins
@@ -43,8 +42,10 @@ def structure_texture(
     pairs = [(i, j) for i in range(axes) for j in range(i, axes)]
     tensor = [np.zeros(image.shape[:-1], np.float32) for _ in pairs]
     for channel in np.moveaxis(image.astype(np.float32), -1, 0):
-        elements = feature.structure_tensor(channel, sigma=widths, mode="reflect")
-        tensor = [old + new for old, new in zip(tensor, elements, strict=True)]
+        # scikit-image's own structure tensor drops axes of one pixel.
+        slopes = [ndimage.sobel(channel, axis=axis) for axis in range(axes)]
+        for element, (i, j) in zip(tensor, pairs, strict=True):
+            element += ndimage.gaussian_filter(slopes[i] * slopes[j], widths)
     trace = sum(
         element for (i, j), element in zip(pairs, tensor, strict=True) if i == j
     )

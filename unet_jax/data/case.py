@@ -5,9 +5,10 @@ from typing import Protocol
 
 import numpy as np
 
+from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 
-__all__ = ["IGNORE", "Case", "Source"]
+__all__ = ["IGNORE", "Case", "Source", "name_of", "read_case"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,3 +44,49 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Case:
         """Return one case, read when it is asked for."""
         ...
+
+
+def name_of(source: Source, index: int) -> str:
+    """Name a case without reading it.
+
+    Args:
+        source: one that can has a method ``where(index)``.
+        index: of the case.
+
+    Returns:
+        Its id, and its file where it has one; else its number.
+
+    Example:
+        >>> name_of([], 3)
+        'case number 3'
+    """
+    where = getattr(source, "where", None)
+    return f"case number {index}" if where is None else str(where(index))
+
+
+def read_case(source: Source, index: int) -> Case:
+    """Read a case, and name it whatever goes wrong.
+
+    Files rot and disks go away in the middle of a run, and a reader may then raise
+    anything.
+
+    Args:
+        source: of the case.
+        index: of the case.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return source[index]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{name_of(source, index)}: cannot be read "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); expected "
+            "what was there when the run began; put it back"
+        ) from error

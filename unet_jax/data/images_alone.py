@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Case, Source, name_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,10 @@ class ImagesAlone:
     def __len__(self) -> int:
         """Return the number of cases."""
         return len(self.source)
+
+    def where(self, index: int) -> str:
+        """Name one case without reading it."""
+        return name_of(self.source, index)
 
     def __getitem__(self, index: int) -> Case:
         """Return one case, read when it is asked for."""

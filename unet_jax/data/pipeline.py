@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from unet_jax.data.case import Case, Source
+from unet_jax.data.case import Case, Source, name_of, read_case
 from unet_jax.data.patches import class_coordinates, draw_patch
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.labels import IGNORE
 
 Prepare = Callable[[Case], tuple[np.ndarray, np.ndarray]]
@@ -30,6 +30,10 @@ Coordinates = tuple[np.ndarray, ...]
 
 # Independent random streams of one seed; a new use takes a new number.
 _SHUFFLE, _COORDINATES, _CROP = range(3)
+
+# Past so many examples indices come again, and random keys with them, which does less
+# harm than a stop.
+_INDICES = 2**31
 
 
 class Example(NamedTuple):
@@ -138,12 +142,27 @@ class PreparedCases:
         case, index = self._examples[number]
         if index is None:
             return number
-        self.case(case)
+        if case not in self._slices_with:
+            self.case(case)
         having = self._slices_with[case]
         if not having or any(index in places for places in having):
             return number
         places = having[rng.integers(len(having))]
         return number - index + places[rng.integers(len(places))]
+
+    def name(self, number: int) -> str:
+        """Name the case of an example, and its slice, without reading it.
+
+        Args:
+            number: of an example.
+
+        Returns:
+            Id and file of the case, as far as the source knows them; slices count from
+            0 on the training grid.
+        """
+        case, index = self._examples[number]
+        name = name_of(self._source, case)
+        return name if index is None else f"{name}, slice {index} of it as prepared"
 
     def case(self, case: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the prepared image and label of one case.
@@ -204,7 +223,7 @@ class PreparedCases:
 
     def _load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Read and prepare one case, and refuse what no example can be drawn from."""
-        case = self._source[number]
+        case = read_case(self._source, number)
         if self._labelled and case.label is None:
             raise InputError(f"Case {case.id!r} has no label; training needs one")
         image, label = self._prepare(case)
@@ -270,6 +289,7 @@ class TrainIterator:
         batches: grain.MapDataset,
         *,
         prepared: PreparedCases,
+        name_place: Callable[[int], str],
         identity: dict[str, int],
         num_threads: int,
         prefetch_batches: int,
@@ -282,6 +302,7 @@ class TrainIterator:
         )
         self._iterator = iter(batches.to_iter_dataset(options))
         self._prepared = prepared
+        self._name_place = name_place
         self._identity = identity
 
     def __iter__(self) -> "TrainIterator":
@@ -291,6 +312,20 @@ class TrainIterator:
     def __next__(self) -> dict[str, np.ndarray]:
         """Return the next batch."""
         return next(self._iterator)
+
+    def name(self, example_index: int) -> str:
+        """Name the case that an example of a batch was drawn from.
+
+        Args:
+            example_index: as the batch had it, in whatever process.
+
+        Returns:
+            Id and file of the case, and the slice.
+        """
+        end = self.get_state()["batches"] * self._identity["global_batch_size"]
+        # Indices come again: the last place before the end is the one that is meant.
+        again = max(end - 1 - example_index, 0) // _INDICES
+        return self._name_place(example_index + again * _INDICES)
 
     def get_state(self) -> dict[str, int]:
         """Return the place after the batch that ``next`` gave last.
@@ -403,6 +438,7 @@ def make_train_iterator(
     return TrainIterator(
         batches,
         prepared=prepared,
+        name_place=load.name,
         identity=identity,
         num_threads=num_threads,
         prefetch_batches=prefetch_batches,
@@ -431,9 +467,8 @@ class _LoadPart:
         return {
             "image": np.stack(images).astype(np.float32, copy=False),
             "label": np.stack(labels).astype(np.int32, copy=False),
-            # Past 2**31 examples keys come again, which does less harm than a stop.
             "example_index": np.array(
-                [place % 2**31 for place in places], dtype=np.int32
+                [place % _INDICES for place in places], dtype=np.int32
             ),
         }
 
@@ -447,18 +482,36 @@ class _LoadPart:
             for row in range(self.block)
         ]
 
-    def _draw(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the crop for one place in the order."""
+    def name(self, place: int) -> str:
+        """Name the case, and the slice, that stands at one place in the order."""
+        return self.prepared.name(self._choose(place)[0])
+
+    def _choose(self, place: int) -> tuple[int, bool, np.random.Generator]:
+        """Choose the example for one place, and whether its crop is centred."""
         rng, number = _rng(self.seed, _CROP, place), self.order[place]
         centred = bool(rng.random() < self.foreground_oversampling)
         if centred:
             number = self.prepared.with_foreground(number, rng)
-        return draw_patch(
-            *self.prepared[number],
-            patch_size=self.patch_size,
-            centred=centred,
-            rng=rng,
-        )
+        return number, centred, rng
+
+    def _draw(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the crop for one place in the order."""
+        try:
+            number, centred, rng = self._choose(place)
+            return draw_patch(
+                *self.prepared[number],
+                patch_size=self.patch_size,
+                centred=centred,
+                rng=rng,
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            name = self.prepared.name(self.order[place])
+            raise RunError(
+                f"{name}: a crop of it cannot be drawn ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}); --debug shows where"
+            ) from error
 
 
 class _EndlessOrder:

@@ -21,8 +21,8 @@ from unet_jax.data.stored import FORMS, SUFFIXES, StoredImage, file_suffix, outp
 from unet_jax.data.tiff import read_tiff
 from unet_jax.errors import InputError
 
-# A clean mask that was saved as JPEG by mistake may still have few values.
-_JPEG_VALUES = 32
+# Two flat values may have survived; between more of them JPEG makes new ones.
+_JPEG_VALUES = 2
 
 
 def list_images(path: str | Path) -> list[Path]:
@@ -63,7 +63,9 @@ def list_images(path: str | Path) -> list[Path]:
     return files
 
 
-def read_image(path: str | Path, *, tiff_axes: str | None = None) -> StoredImage:
+def read_image(
+    path: str | Path, *, tiff_axes: str | None = None, finite: bool = True
+) -> StoredImage:
     """Read one image exactly.
 
     Pictures lose their alpha channel, keep 16 bits, and are turned upright; 1-bit
@@ -75,6 +77,7 @@ def read_image(path: str | Path, *, tiff_axes: str | None = None) -> StoredImage
         path: a file with one of ``SUFFIXES``.
         tiff_axes: name of each axis of a TIFF, such as "CYX"; None for what it says of
             itself. Other formats have their own axes.
+        finite: refuse NaN and infinite values; else `check_finite` is the caller's.
 
     Returns:
         The image with what its file says of the geometry.
@@ -84,7 +87,8 @@ def read_image(path: str | Path, *, tiff_axes: str | None = None) -> StoredImage
             damaged, without pixels, or with values that are not finite.
     """
     stored = _decode(Path(path), tiff_axes=tiff_axes, indices=False)
-    check_finite(stored.image, name=str(path))
+    if finite:
+        check_finite(stored.image, name=str(path))
     return stored
 
 
@@ -134,11 +138,14 @@ def read_label(
         values = match_palette(same, palette, tolerance=tolerance, name=str(path))
     if values.dtype.kind == "f":
         values = _whole_numbers(values, path)
-    if FORMS[file_suffix(path)] == "JPEG" and len(np.unique(values)) > _JPEG_VALUES:
-        raise InputError(
-            f"{path}: {len(np.unique(values))} different values; JPEG blurs the edges "
-            "of a mask; save masks as PNG or TIFF"
-        )
+    if FORMS[file_suffix(path)] == "JPEG" and not palette:
+        count = len(np.unique(values))
+        if count > _JPEG_VALUES:
+            raise InputError(
+                f"{path}: {count} different values; expected at most {_JPEG_VALUES} in "
+                "a JPEG, which blurs the edges of a mask into values of no class; save "
+                "masks as PNG or TIFF"
+            )
     return dataclasses.replace(stored, image=values)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import xml.etree.ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,8 +54,8 @@ def read_tiff(
 
     Args:
         path: the file.
-        axes: name of each axis, out of T, Z, C, Y, X and S; None for what the file
-            says.
+        axes: name of each axis, out of T, Z, C, Y, X and S, in capitals or not; None
+            for what the file says.
         indices: give the indices of a palette instead of its colours.
 
     Returns:
@@ -76,7 +77,7 @@ def read_tiff(
                     "expected one; save each as a file"
                 )
             page, image = tiff.series[0].keyframe, tiff.series[0].asarray()
-            named = axes or tiff.series[0].axes
+            named = axes.upper() if axes else tiff.series[0].axes
             if len(named) != image.ndim:
                 raise InputError(
                     f"{path}: data.tiff_axes is {axes!r}, the file has {image.ndim} "
@@ -85,7 +86,9 @@ def read_tiff(
             image = _spatial_then_channels(image, named, path)
             if not (indices and image.shape[-1] == 1):
                 image = _tiff_colors(image, page, path)
-            spacing = _tiff_spacing(page, tiff.imagej_metadata or {})
+            spacing = _ome_spacing(tiff.ome_metadata)
+            if spacing is None:
+                spacing = _tiff_spacing(page, tiff.imagej_metadata or {})
             orientation = page.tags.valueof("Orientation", 1)
     finally:
         logger.removeHandler(damage)
@@ -140,6 +143,25 @@ def _tiff_colors(image: np.ndarray, page: tifffile.TiffPage, path: Path) -> np.n
     first = image.shape[-1] - len(extra)
     alpha = [first + index for index, kind in enumerate(extra) if int(kind) in (1, 2)]
     return np.delete(image, alpha, axis=-1) if alpha else image
+
+
+def _ome_spacing(metadata: str | None) -> tuple[float, float, float] | None:
+    """Return the PhysicalSizes of an OME-TIFF in mm on Z, Y, X (Z is 0 if unknown)."""
+    if metadata is None:
+        return None
+    try:
+        root = xml.etree.ElementTree.fromstring(metadata)
+        pixels = next(one for one in root.iter() if one.tag.endswith("}Pixels"))
+        sizes = []
+        for axis in "ZYX":
+            size = float(pixels.get(f"PhysicalSize{axis}", 0.0))
+            # Micrometres are the default of the schema.
+            unit = pixels.get(f"PhysicalSize{axis}Unit", "um").lower()
+            sizes.append(size * _MILLIMETRES.get(unit, 0.0))
+    except (xml.etree.ElementTree.ParseError, StopIteration, ValueError):
+        return None
+    z, y, x = sizes
+    return (z, y, x) if y > 0 and x > 0 else None
 
 
 def _tiff_spacing(

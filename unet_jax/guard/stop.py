@@ -91,6 +91,7 @@ class StopSignals(Stop):
         self._on_exit: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._previous: dict[int, object] = {}
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "StopSignals":
         """Install the handlers and the thread that listens."""
@@ -117,6 +118,8 @@ class StopSignals(Stop):
         os.close(self._write)  # the thread reads the end of the pipe, and ends
         self._thread.join()
         os.close(self._read)
+        if self._timer is not None:
+            self._timer.cancel()
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
@@ -152,7 +155,7 @@ class StopSignals(Stop):
                 can_save = self._can_save
             if again or not can_save:
                 self.leave("nothing new to save")
-            timer = threading.Timer(
+            self._timer = timer = threading.Timer(
                 self._grace, self.leave, [f"no checkpoint within {self._grace:g} s"]
             )
             timer.daemon = True

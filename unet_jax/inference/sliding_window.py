@@ -55,7 +55,7 @@ def window_starts(
         end, or behind it where the axis is shorter or no multiple fits.
 
     Raises:
-        ValueError: the overlap is out of range.
+        ValueError: the overlap is out of range, or the windows would leave gaps.
 
     Example:
         >>> window_starts(10, 4, 0.5)
@@ -67,6 +67,11 @@ def window_starts(
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap: found {overlap}, expected 0 <= overlap < 1")
+    if size > window < multiple:
+        raise ValueError(
+            f"multiple: windows of {window} at multiples of {multiple} leave gaps in "
+            f"{size} pixels; expected a multiple of at most {window}"
+        )
     last = max(0, math.ceil((size - window) / multiple))
     step = max(1, int(window * (1 - overlap) / multiple))
     count = math.ceil(last / step) + 1

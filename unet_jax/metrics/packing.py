@@ -22,7 +22,7 @@ def pack_scores(scores: CaseScores) -> dict[str, Any]:
         >>> from unet_jax.metrics.overlap import ConfusionCounts
         >>> one = np.array([[1]])
         >>> scores = CaseScores({"dice": np.array([0.1])}, {"ece": 0.2},
-        ...     ConfusionCounts(one, one, one), None, {}, None)
+        ...     ConfusionCounts(one, one, one, one), None, {}, None)
         >>> unpack_scores(pack_scores(scores)).by_class
         {'dice': array([0.1])}
     """

@@ -1,6 +1,5 @@
 """The U-Net (Ronneberger et al. 2015, arXiv:1505.04597) for pictures and volumes."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from unet_jax.models import blocks, ops
+from unet_jax.models.sizes import (
+    output_size,
+    stage_counts,
+    stage_sizes,
+    stage_strides,
+    total_stride,
+)
 
 DOWNSAMPLES = ("max_pool", "strided")
 PADDINGS = ("SAME", "VALID")
@@ -85,7 +91,7 @@ class UNet(nn.Module):
         Args:
             x: image, channels last, of any size: the last pixel of an axis is repeated
                 up to a multiple of the total stride, and the logits are cropped back.
-                Without padding only some sizes fit, see `fitting_size`.
+                Without padding only some sizes fit, see `sizes.fitting_size`.
             train: batch norm uses, and records, the statistics of this batch; dropout
                 and deep supervision are on.
             keys: a random key for each example, for dropout.
@@ -149,7 +155,9 @@ class UNet(nn.Module):
     def _encode(self, x, strides, train, keys):
         """The output of each stage on the way down."""
         axes, stages = x.ndim - 2, len(self.features)
-        counts = _counts("convolutions_per_stage", self.convolutions_per_stage, stages)
+        counts = stage_counts(
+            "convolutions_per_stage", self.convolutions_per_stage, stages
+        )
         outputs = []
         for index in range(stages):
             step = strides[index - 1] if index else None
@@ -166,11 +174,11 @@ class UNet(nn.Module):
         axes, stages = outputs[0].ndim - 2, len(self.features)
         counts = self.decoder_convolutions
         if counts is None:
-            counts = _counts(
+            counts = stage_counts(
                 "convolutions_per_stage", self.convolutions_per_stage, stages
             )[:-1]
         else:
-            counts = _counts("decoder_convolutions", counts, stages - 1)
+            counts = stage_counts("decoder_convolutions", counts, stages - 1)
         x, decoded = outputs[-1], []
         for index in reversed(range(stages - 1)):
             upsampled = self._upsample(index, strides[index])(x)
@@ -198,7 +206,7 @@ class UNet(nn.Module):
                 )
             # Per stage it is that of the way down: the paper's end of the contraction.
             dropout = dropout[index] if side == "encoder" else 0.0
-        windows = _per_stage("kernel_sizes", self.kernel_sizes, 3, stages, axes)
+        windows = stage_sizes("kernel_sizes", self.kernel_sizes, 3, stages, axes)
         return blocks.Stage(
             features=self.features[index],
             convolutions=convolutions,
@@ -239,155 +247,6 @@ class UNet(nn.Module):
             formulation=self.formulation,
             name="head" if index == 0 else f"head_{index}",
         )(x)
-
-
-def stage_strides(network: UNet, axes: int) -> list[tuple[int, ...]]:
-    """Return the stride between each stage and the next.
-
-    Args:
-        network: the network.
-        axes: spatial axes of its input.
-
-    Returns:
-        A number for each axis, for each transition.
-    """
-    return _per_stage("strides", network.strides, 2, len(network.features) - 1, axes)
-
-
-def total_stride(network: UNet, axes: int) -> tuple[int, ...]:
-    """Return how many pixels a pixel of the coarsest stage stands for.
-
-    Args:
-        network: the network.
-        axes: spatial axes of its input.
-
-    Returns:
-        A number for each axis.
-    """
-    strides = stage_strides(network, axes)
-    return tuple(math.prod(step[axis] for step in strides) for axis in range(axes))
-
-
-def output_size(network: UNet, size: Sequence[int]) -> tuple[int, ...]:
-    """Return the spatial size of the logits.
-
-    Args:
-        network: the network.
-        size: spatial size of the input.
-
-    Returns:
-        ``size`` itself, or what is left of it without padding.
-
-    Raises:
-        ValueError: the size does not fit a network without padding: a stage would have
-            an odd rest, or nothing.
-    """
-    if network.padding == "SAME":
-        return tuple(size)
-    found = [_valid_output(network, axis, n, len(size)) for axis, n in enumerate(size)]
-    if None in found:
-        fitting = fitting_size(network, size)
-        raise ValueError(
-            f"An input of {tuple(size)} does not fit a network without padding; the "
-            f"next size that does is {fitting}"
-        )
-    return tuple(found)
-
-
-def fitting_size(network: UNet, size: Sequence[int]) -> tuple[int, ...]:
-    """Return the smallest input size that fits and is not smaller than ``size``.
-
-    Args:
-        network: the network.
-        size: wanted spatial size.
-
-    Returns:
-        ``size`` itself with padding, as any size fits then.
-    """
-    if network.padding == "SAME":
-        return tuple(size)
-    fitting = []
-    for axis, start in enumerate(size):
-        candidate = start
-        while _valid_output(network, axis, candidate, len(size)) is None:
-            candidate += 1
-        fitting.append(candidate)
-    return tuple(fitting)
-
-
-def margin(network: UNet, axes: int) -> tuple[int, ...]:
-    """Return how many pixels the logits lack on each side of an axis.
-
-    Args:
-        network: the network.
-        axes: spatial axes of its input.
-
-    Returns:
-        A number for each axis; 0 with padding.
-    """
-    size = fitting_size(network, (1,) * axes)
-    left = output_size(network, size)
-    return tuple((n - k) // 2 for n, k in zip(size, left, strict=True))
-
-
-def _valid_output(network, axis, size, axes):
-    """Size of the logits along one axis; None where the input does not fit."""
-    stages = len(network.features)
-    strides = stage_strides(network, axes)
-    windows = _per_stage("kernel_sizes", network.kernel_sizes, 3, stages, axes)
-    down = _counts("convolutions_per_stage", network.convolutions_per_stage, stages)
-    up = network.decoder_convolutions
-    up = down[:-1] if up is None else _counts("decoder_convolutions", up, stages - 1)
-    per = 2 if network.block == "residual" else 1
-
-    def lost(counts, index):
-        return per * counts[index] * (windows[index][axis] - 1)
-
-    for index in range(stages):
-        if index:
-            if size % strides[index - 1][axis]:
-                return None
-            size //= strides[index - 1][axis]
-        size -= lost(down, index)
-        if size < 1:
-            return None
-    for index in reversed(range(stages - 1)):
-        size = size * strides[index][axis] - lost(up, index)
-        if size < 1:
-            return None
-    return size
-
-
-def _counts(name, counts, stages):
-    """Number of convolutions of each stage."""
-    if isinstance(counts, int):
-        return (counts,) * stages
-    if len(counts) != stages:
-        raise ValueError(
-            f"{name} has {len(counts)} entries; expected {stages}, one for each stage"
-        )
-    return tuple(counts)
-
-
-def _per_stage(name, sizes, default, entries, axes):
-    """One tuple of sizes per spatial axis for each entry."""
-    if sizes is None:
-        sizes = (default,) * entries
-    if len(sizes) != entries:
-        raise ValueError(
-            f"{name} has {len(sizes)} entries; expected {entries} for the stages in "
-            "features"
-        )
-    expanded = [
-        (size,) * axes if isinstance(size, int) else tuple(size) for size in sizes
-    ]
-    for size in expanded:
-        if len(size) != axes:
-            raise ValueError(
-                f"{name} has the entry {size}; expected a number, or one for each of "
-                f"the {axes} spatial axes of the input"
-            )
-    return expanded
 
 
 def _pad_to_multiple(x, multiples):

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 _RIGHT, _WRONG, _UNSCORED = (0.93, 0.93, 0.93), (0.85, 0.1, 0.2), (0.6, 0.6, 0.6)
 _METRICS = ("dice", "iou")
-_SIDE, _GAP, _NAME, _HEAD, _LINE = 1.7, 0.06, 1.5, 0.3, 0.15
-"""Inches: a panel's longer side, the space between two, the column of names, the
-titles, a line of text."""
+_SIDE, _GAP, _LETTER, _HEAD, _LINE = 1.7, 0.06, 0.085, 0.3, 0.15
+"""Inches: a panel's longer side, the space between two, the widest a letter of a name
+is on average, the titles, a line of text."""
 _COLUMNS = {"Dice": 1.2, "IoU": 1.2, "ms an image": 1.0}
 """Columns of numbers, and their inches."""
 
@@ -151,21 +151,25 @@ def _draw(
     inch = _SIDE / max(pixels_high * aspect, pixels_wide)
     high, wide = pixels_high * aspect * inch, pixels_wide * inch
     high_row = max(high, 4 * _LINE)
-    width = _NAME + 3 * (wide + _GAP) + sum(_COLUMNS.values())
+    names = ["ground truth", *(row["method"] for row, _ in rows)]
+    left_most = 0.2 + _LETTER * max(map(len, names))
+    width = left_most + 3 * (wide + _GAP) + sum(_COLUMNS.values())
     height = _HEAD + (len(rows) + 1) * (high_row + _GAP)
     figure = Figure(figsize=(width, height), facecolor="white")
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
         figure.text(x / width, y / height, text, va="center", fontsize=9, **style)
 
-    lefts = [_NAME + column * (wide + _GAP) for column in range(3)]
+    lefts = [left_most + column * (wide + _GAP) for column in range(3)]
     for left, title in zip(lefts, ("image", "prediction", "error map"), strict=True):
         write(left + wide / 2, height - _HEAD / 2, title, ha="center")
-    ends = _NAME + 3 * (wide + _GAP) + np.cumsum(list(_COLUMNS.values()))
+    ends = left_most + 3 * (wide + _GAP) + np.cumsum(list(_COLUMNS.values()))
     for end, title in zip(ends, _COLUMNS, strict=True):
         write(end - 0.1, height - _HEAD / 2, title, ha="right")
     truth: list[tuple[Any, np.ndarray]] = [(None, label)]
-    for index, (row, classes) in enumerate([*truth, *rows]):
+    for index, (name, (row, classes)) in enumerate(
+        zip(names, [*truth, *rows], strict=True)
+    ):
         bottom = height - _HEAD - (index + 1) * (high_row + _GAP) + _GAP
         error = _error_map(classes, label)
         panels = (picture, blend(picture, classes, colors), error)
@@ -174,7 +178,7 @@ def _draw(
             box = (left / width, below / height, wide / width, high / height)
             draw_panel(figure.add_axes(box), shown, aspect)
         middle = bottom + high_row / 2
-        write(0.1, middle, "ground truth" if row is None else row["method"])
+        write(0.1, middle, name)
         for end, text in zip(ends, _row_words(row), strict=True):
             write(end - 0.1, middle, text, ha="right")
     return figure

@@ -22,6 +22,7 @@ def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure
 
     bins = [entry for entry in reliability["bins"] if entry["pixels"]]
     total = sum(entry["pixels"] for entry in bins)
+    ece = reliability["ece"]
     figure = Figure(figsize=(4.6, 5.4), layout="constrained", facecolor="white")
     above, below = figure.subplots(
         2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1)}
@@ -35,7 +36,7 @@ def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure
         markersize=4,
         linewidth=1.4,
         clip_on=False,
-        label=f"ECE {reliability['ece']:.4f}",
+        label="no ECE" if ece is None else f"ECE {ece:.4f}",
     )
     above.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     above.legend(fontsize=8, frameon=False, loc="upper left")

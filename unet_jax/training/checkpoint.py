@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ from unet_jax.training.manifest import (
 )
 
 LATEST_TO_KEEP = 3
+
+_SPARE_BYTES = 2**20
+"""Room on the disk for what lies beside the arrays."""
 
 
 class Checkpoints:
@@ -99,6 +103,7 @@ class Checkpoints:
             return False
         self.wait()
         self._saving = step
+        self._check_space(state)
         finite = score is not None and math.isfinite(score)
         self._scores[step] = score if finite else None
         run = {
@@ -209,6 +214,20 @@ class Checkpoints:
         if not steps:
             return "no checkpoint was saved yet"
         return f"the last good checkpoint is step {steps[-1]}"
+
+    def _check_space(self, state: Any) -> None:
+        """Refuse a save that the disk has no room for, before half of it is written."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        try:
+            free = shutil.disk_usage(self._directory).free
+        except OSError as error:
+            raise self._unwritten(error) from None
+        if free < needed + _SPARE_BYTES:
+            raise self._unwritten(
+                OSError(
+                    f"it needs {-(-needed >> 20)} MiB and {free >> 20} MiB are free"
+                )
+            )
 
     def _unwritten(self, error: Exception) -> RunError:
         """Say in one line that a checkpoint could not be written."""

@@ -56,6 +56,22 @@ def _cache_folder() -> str:
     return getattr(jax.config, "jax_compilation_cache_dir", None) or ""
 
 
+def compiler_options(deterministic: bool) -> dict[str, bool | int | str | float]:
+    """Ask for operations that give the same bits each time, where that is not the rule.
+
+    On CPU and TPU it is. On GPU some operations add in the order in which threads come.
+
+    Args:
+        deterministic: of the config.
+
+    Returns:
+        Options of ``compile``.
+    """
+    if deterministic and jax.default_backend() == "gpu":
+        return {"xla_gpu_deterministic_ops": True}
+    return {}
+
+
 def step_cost(compiled: Any) -> dict[str, float]:
     """Read what the compiler says of one step.
 

@@ -50,6 +50,8 @@ def create_held_out_losses(
     *,
     head: Head,
     shares: Sequence[float] | None = None,
+    include_background: bool = False,
+    num_classes: int | None = None,
 ) -> dict[str, HeldOutLoss]:
     """Turn losses into metrics of a case.
 
@@ -58,29 +60,39 @@ def create_held_out_losses(
         head: of the network.
         shares: share of each class in the training split, for "inverse_frequency"; None
             before they are known: the losses can then be checked, not called.
+        include_background: whether a loss over all classes at once counts class 0, as
+            in training.
+        num_classes: of the data; None before it is known.
 
     Returns:
         By name with prefix. A loss of pixels is the mean over those that are not
         ignored, of the case or of each class.
 
     Raises:
-        InputError: a parameter that is missing, or a loss that the head does not have.
+        InputError: a parameter that is missing or out of bounds, or a loss that the
+            head does not have.
     """
     if not spec:
         return {}
-    terms = create_loss_terms(spec, head=head, shares=shares)
-    return {f"{LOSS_PREFIX}{term.name}": _held_out(term, head) for term in terms}
+    terms = create_loss_terms(spec, head=head, shares=shares, num_classes=num_classes)
+    return {
+        f"{LOSS_PREFIX}{term.name}": _held_out(term, head, include_background)
+        for term in terms
+    }
 
 
-def _held_out(term: LossTerm, head: Head) -> HeldOutLoss:
+def _held_out(term: LossTerm, head: Head, include_background: bool) -> HeldOutLoss:
     """Bind one loss to what turns probabilities back into scores."""
+    options: dict[str, Any] = {}
+    if term.name == "generalized_dice":
+        options["include_background"] = include_background
 
     @jax.jit
     def values(probabilities: Array, labels: Array) -> Array:
         p = jnp.clip(probabilities, _LEAST, 1 - _LEAST)
         # The softmax of log p is p again, the sigmoid of log p / (1 - p) too.
         logits = jnp.log(p) - (jnp.log1p(-p) if head == "sigmoid" else 0)
-        loss = term.function(logits=logits[None], labels=labels[None])[0]
+        loss = term.function(logits=logits[None], labels=labels[None], **options)[0]
         if term.kind in ("class", "sample"):
             return loss
         pixels = jnp.maximum(jnp.sum(labels >= 0), 1)

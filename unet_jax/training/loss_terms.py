@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 from jaxtyping import Array
 
 from unet_jax.errors import InputError
@@ -21,13 +20,15 @@ from unet_jax.losses import (
     unsupervised,
 )
 from unet_jax.losses.targets import Head
+from unet_jax.training.loss_parameters import (
+    INVERSE_FREQUENCY,
+    checked_parameters,
+    with_shares,
+)
 
 Kind = Literal["pixel", "pixel_class", "class", "sample"]
 """What a loss has a value for: a pixel, a pixel and class, a sample and class, a
 sample."""
-
-INVERSE_FREQUENCY = "inverse_frequency"
-"""Stands for numbers from the class shares of the training split."""
 
 NAMES = (
     "dice",
@@ -105,6 +106,7 @@ def create_loss_terms(
     *,
     head: Head = "softmax",
     shares: Sequence[float] | None = None,
+    num_classes: int | None = None,
 ) -> tuple[LossTerm, ...]:
     """Turn ``(("dice", 1.0, {}), ...)`` of the config into loss functions.
 
@@ -114,17 +116,22 @@ def create_loss_terms(
         shares: share of each class in the pixels of the training split, for
             "inverse_frequency"; None before they are known: the terms can then be
             checked, not called.
+        num_classes: of the data, for parameters with a number a class; None before it
+            is known.
 
     Returns:
         The terms, in order.
 
     Raises:
-        InputError: an unknown name or parameter, a loss that the head does not have, an
-            entry of another form, or no entry.
+        InputError: an unknown name or parameter, a value that the loss cannot compute
+            with, a loss that the head does not have, an entry of another form, or no
+            entry.
     """
     if not spec:
         raise InputError('loss: found (), expected e.g. (("dice", 1.0, {}),)')
-    return tuple(_create_term(entry, head, shares) for entry in spec)
+    if num_classes is None and shares is not None:
+        num_classes = len(shares)
+    return tuple(_create_term(entry, head, shares, num_classes) for entry in spec)
 
 
 def needs_shares(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
@@ -136,7 +143,11 @@ def needs_shares(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
     Returns:
         True if one has a parameter "inverse_frequency".
     """
-    return any(INVERSE_FREQUENCY in parameters.values() for _, _, parameters in spec)
+    return any(
+        isinstance(value, str) and value == INVERSE_FREQUENCY
+        for _, _, parameters in spec
+        for value in parameters.values()
+    )
 
 
 def reads_labels(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
@@ -216,7 +227,9 @@ def loss_function(name: str) -> tuple[Callable[..., Array], Kind]:
     )
 
 
-def _create_term(entry: Any, head: Head, shares: Sequence[float] | None) -> LossTerm:
+def _create_term(
+    entry: Any, head: Head, shares: Sequence[float] | None, num_classes: int | None
+) -> LossTerm:
     """Build one term, checking its name and parameters against the function."""
     try:
         name, weight, parameters = entry
@@ -228,12 +241,15 @@ def _create_term(entry: Any, head: Head, shares: Sequence[float] | None) -> Loss
         ) from None
     if not 0 <= weight < math.inf:
         raise InputError(
-            f"loss: found the weight {weight} of {name!r}, expected a number from 0 on"
+            f"loss: weight of {name!r}: found {weight}, expected a number from 0 on"
         )
     function, kind = loss_function(name)
     _check_head(name, head)
     known = set(inspect.signature(function).parameters)
-    _check_parameters(name, parameters, known)
+    parameters = checked_parameters(
+        name, parameters, known - _GIVEN, head=head, num_classes=num_classes
+    )
+    parameters = with_shares(name, parameters, shares, head=head)
     if "head" in known:
         parameters["head"] = head
     if name == "focal" and head == "sigmoid":
@@ -244,7 +260,7 @@ def _create_term(entry: Any, head: Head, shares: Sequence[float] | None) -> Loss
     return LossTerm(
         name=name,
         weight=weight,
-        function=functools.partial(function, **_resolved(name, parameters, shares)),
+        function=functools.partial(function, **parameters),
         kind=kind,
         pooled=bool(pools),
         reads=tuple(argument for argument in _READ if argument in known),
@@ -262,50 +278,3 @@ def _check_head(name: str, head: Head) -> None:
                 f"loss: {name!r} needs model.head={other!r}, found {head!r}; set it, "
                 f"or take {losses[name]}"
             )
-
-
-def _check_parameters(name: str, parameters: dict[str, Any], known: set[str]) -> None:
-    """Refuse what the function does not have, or cannot do without."""
-    options = sorted(known - _GIVEN)
-    unknown = sorted(set(parameters) - set(options))
-    if unknown:
-        raise InputError(
-            f"loss: {name!r} has no parameter {unknown[0]!r}; "
-            f"expected any of {options or 'none'}"
-        )
-    if name == "weighted_bce" and not isinstance(parameters.get("beta"), float | int):
-        raise InputError(
-            "loss: 'weighted_bce' needs its parameter 'beta', a number: above 1 for "
-            "fewer false negatives, below 1 for fewer false positives"
-        )
-    for key, value in parameters.items():
-        weights = key in ("alpha", "class_weights")
-        shares = weights or (name, key) == ("balanced_bce", "beta")
-        if value == INVERSE_FREQUENCY and not shares:
-            raise InputError(
-                f"loss: {key!r} of {name!r} cannot be {INVERSE_FREQUENCY!r}; expected "
-                "a number"
-            )
-
-
-def _resolved(
-    name: str, parameters: dict[str, Any], shares: Sequence[float] | None
-) -> dict[str, Any]:
-    """Put numbers for "inverse_frequency"."""
-    if shares is None or INVERSE_FREQUENCY not in parameters.values():
-        return parameters
-    absent = [index for index, share in enumerate(shares) if share <= 0]
-    if absent:
-        raise InputError(
-            f"loss: {INVERSE_FREQUENCY!r} of {name!r}: no training case has class "
-            f"{absent[0]}; give the numbers"
-        )
-    inverse = 1 / np.asarray(shares, np.float64)
-    weights = tuple((inverse / inverse.sum()).tolist())
-    negatives = tuple(1 - share for share in shares)
-    return {
-        key: value
-        if value != INVERSE_FREQUENCY
-        else (negatives if key == "beta" else weights)
-        for key, value in parameters.items()
-    }

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
+from unet_jax.training.finite import finite_rows
 from unet_jax.training.loss_terms import LossTerm
 
 
@@ -70,7 +71,7 @@ def supervised_objective(
     axis_name: str | None,
     images: Array | None = None,
     reconstruction: Array | None = None,
-) -> tuple[Array, dict[str, Array]]:
+) -> tuple[Array, dict[str, Array], Array]:
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
     Args:
@@ -85,28 +86,33 @@ def supervised_objective(
 
     Returns:
         As `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are divided by
-        their sum.
+        their sum. Beside them ``(batch,)`` bool, False for a sample of which a loss has
+        a value of its own that is not finite.
     """
     weights = [0.5**index for index in range(len(logits))]
     total: Array = jnp.float32(0)
     shares = {term.name: jnp.float32(0) for term in terms}
+    finite = jnp.ones(logits[0].shape[0], bool)
     for weight, output, target, counts in zip(
         weights, logits, targets, totals, strict=True
     ):
-        loss, parts = objective(
+        values = _values(
             terms,
             logits=output,
             labels=target,
-            totals=counts,
             include_background=include_background,
             axis_name=axis_name,
             images=images,
             reconstruction=reconstruction,
         )
+        loss, parts = _reduced(terms, values, totals=counts)
+        for term, value in zip(terms, values, strict=True):
+            # What is pooled over the batch has no value of one sample.
+            finite &= True if term.pooled else finite_rows(value)
         share = weight / sum(weights)
         total = total + share * loss
         shares = {name: shares[name] + share * parts[name] for name in shares}
-    return total, shares
+    return total, shares, finite
 
 
 def objective(
@@ -138,14 +144,27 @@ def objective(
     Returns:
         The share of the weighted sum, and of each term by name (unweighted).
     """
-    arguments = {
-        "logits": logits,
-        "labels": labels,
-        "images": images,
-        "reconstruction": reconstruction,
-    }
-    shares: dict[str, Array] = {}
-    total = jnp.float32(0)
+    values = _values(
+        terms,
+        logits=logits,
+        labels=labels,
+        include_background=include_background,
+        axis_name=axis_name,
+        images=images,
+        reconstruction=reconstruction,
+    )
+    return _reduced(terms, values, totals=totals)
+
+
+def _values(
+    terms: Sequence[LossTerm],
+    *,
+    include_background: bool,
+    axis_name: str | None,
+    **arguments: Array | None,
+) -> list[Array]:
+    """Call the losses: for each term ``(batch, ...)`` with no axis of classes."""
+    results = []
     for term in terms:
         options: dict[str, Any] = {"axis_name": axis_name} if term.pooled else {}
         if term.name == "generalized_dice":
@@ -155,8 +174,22 @@ def objective(
         if term.kind in ("class", "pixel_class"):
             counted = values if include_background else values[..., 1:]
             values = jnp.mean(counted, axis=-1)
+        results.append(values)
+    return results
+
+
+def _reduced(
+    terms: Sequence[LossTerm],
+    values: Sequence[Array],
+    *,
+    totals: Mapping[str, ArrayLike],
+) -> tuple[Array, dict[str, Array]]:
+    """Add up this device's shares of the means, of each term and of their sum."""
+    shares: dict[str, Array] = {}
+    total = jnp.float32(0)
+    for term, value in zip(terms, values, strict=True):
         per_pixel = term.kind in ("pixel", "pixel_class")
-        share = jnp.sum(values) / totals["pixels" if per_pixel else "samples"]
+        share = jnp.sum(value) / totals["pixels" if per_pixel else "samples"]
         shares[term.name] = shares.get(term.name, jnp.float32(0)) + share
         total = total + term.weight * share
     return total, shares

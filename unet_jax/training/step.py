@@ -14,6 +14,7 @@ from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
 from unet_jax.models.wnet import Autoencoded
+from unet_jax.training.finite import code_of, fault_report, finite_rows
 from unet_jax.training.loss_terms import LossTerm
 from unet_jax.training.objective import (
     global_totals,
@@ -64,7 +65,9 @@ def make_train_step(
     Returns:
         The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
         *patch)`` and ``example_index (batch,)``; the metrics are scalars of the global
-        batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``.
+        batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``; beside
+        them stands what `fault_report` found, as ``faults``. Where a number of them is
+        not finite the state stays as it was, but for its step.
     """
 
     def train_step(
@@ -95,7 +98,7 @@ def make_train_step(
 
         def loss_share(params, batch_stats, images, targets, keys):
             logits, made, updated = forward(params, batch_stats, images, keys)
-            loss, terms = supervised_objective(
+            loss, terms, finite = supervised_objective(
                 loss_terms,
                 logits=logits,
                 targets=targets,
@@ -106,9 +109,17 @@ def make_train_step(
                 reconstruction=made,
             )
             metrics = {f"{name}_loss": share for name, share in terms.items()}
-            return loss, ({"loss": loss, **metrics}, updated.get("batch_stats", {}))
+            outputs = logits if made is None else (*logits, made)
+            found = {
+                "network's output": jnp.all(
+                    jnp.stack([finite_rows(output) for output in outputs]), axis=0
+                ),
+                "loss": finite,
+            }
+            statistics = updated.get("batch_stats", {})
+            return loss, ({"loss": loss, **metrics}, statistics, code_of(found))
 
-        gradients, metrics, batch_stats = _accumulate(
+        gradients, metrics, batch_stats, codes = _accumulate(
             jax.grad(loss_share, has_aux=True),
             state,
             (images, targets, keys),
@@ -119,8 +130,24 @@ def make_train_step(
             # Statistics that are not synchronised differ between the devices.
             batch_stats = jax.lax.pmean(batch_stats, axis_name)
         metrics["gradient_norm"] = optax.tree.norm(gradients)
-        state = _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay)
-        return state, metrics
+        codes += code_of(
+            {
+                "image": finite_rows(batch["image"]),
+                "augmented image": finite_rows(images),
+            }
+        )
+        finite, faults = fault_report(
+            metrics,
+            gradients=gradients,
+            batch_stats=batch_stats,
+            example_index=batch["example_index"],
+            codes=codes,
+            axis_name=axis_name,
+        )
+        moved = _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay)
+        # Masked here: by the time the host reads the flag the next steps are under way.
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+        return kept.replace(step=moved.step), {**metrics, "faults": faults}
 
     return train_step
 
@@ -133,19 +160,22 @@ def _outputs(output: Any) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
 
 
 def _accumulate(gradient_function, state, parts_of_batch, parts):
-    """Add up gradients and metrics over equal parts of the batch, one at a time."""
+    """Add up gradients and metrics over equal parts of the batch, one at a time.
+
+    What was found of each example is put in the order of the batch.
+    """
     if parts == 1:
-        gradients, (metrics, batch_stats) = gradient_function(
+        gradients, (metrics, batch_stats, codes) = gradient_function(
             state.params, state.batch_stats, *parts_of_batch
         )
-        return gradients, metrics, batch_stats
+        return gradients, metrics, batch_stats, codes
 
     def one_part(carry, part):
         sums, batch_stats = carry
-        gradients, (metrics, batch_stats) = gradient_function(
+        gradients, (metrics, batch_stats, codes) = gradient_function(
             state.params, batch_stats, *part
         )
-        return (jax.tree.map(jnp.add, sums, (gradients, metrics)), batch_stats), None
+        return (jax.tree.map(jnp.add, sums, (gradients, metrics)), batch_stats), codes
 
     stacked = jax.tree.map(
         lambda array: array.reshape(parts, array.shape[0] // parts, *array.shape[1:]),
@@ -160,10 +190,10 @@ def _accumulate(gradient_function, state, parts_of_batch, parts):
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0])
     )
-    ((gradients, metrics), batch_stats), _ = jax.lax.scan(
+    ((gradients, metrics), batch_stats), codes = jax.lax.scan(
         one_part, (zeros, state.batch_stats), stacked
     )
-    return gradients, metrics, batch_stats
+    return gradients, metrics, batch_stats, codes.ravel()
 
 
 def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):

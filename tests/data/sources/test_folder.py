@@ -82,6 +82,8 @@ LAYOUTS = {
     "both have a suffix": ("images/{}_img.png", "masks/{}_seg.png"),
     "nnU-Net raw": ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"),
     "side by side": ("{}.png", "{}_mask.png"),
+    "side by side, both with a suffix": ("{}_image.png", "{}_mask.png"),
+    "a folder a patient, both with one": ("{}/a_img.png", "{}/a_seg.png"),
     "side by side, other suffix": ("{}.tif", "{}-label.tif"),
     "a folder a patient": ("{}/scan.png", "{}/scan_seg.png"),
     "a folder a patient, by words": ("{}/image.nii.gz", "{}/label.nii.gz"),
@@ -240,7 +242,9 @@ def test_channels_of_tiff_by_the_config(tmp_path):
         )
         labels = (np.arange(72).reshape(8, 9) % 2).astype(np.uint8)
         tifffile.imwrite(tmp_path / f"masks/{number}.tif", labels)
-    assert "size (8, 9); expected (8, 9, 3)" in _faults(tmp_path)[0]
+    (line,) = _faults(tmp_path)
+    assert "2.tif and 1 more images: read as a stack of slices" in line
+    assert "set data.tiff_axes='CYX'" in line
     dataset = _open(tmp_path, tiff_axes="CYX")
     case = dataset.source("train")[0]
     assert case.image.shape == (8, 9, 3)
@@ -366,6 +370,8 @@ def test_one_image_is_cut_into_slabs_with_a_gap(tmp_path):
     np.testing.assert_array_equal(parts["train"].image[..., 0], pixels[:, :120])
     np.testing.assert_array_equal(parts["test"].image[..., 0], pixels[:, -36:])
     assert parts["train"].id == "wide[y 0-120]"
+    named = f"case 'wide[y 0-120]', {tmp_path}/images/wide.png"
+    assert dataset.source("train").where(0) == named
     whole = pixels[pixels != 0].astype(float)
     np.testing.assert_allclose(parts["test"].reference, [[whole.mean(), whole.std()]])
     assert any("no claim about new images" in note for note in dataset.notes)
@@ -541,11 +547,11 @@ def test_files_are_read_once_and_again_when_they_change(tmp_path, monkeypatch):
     read = []
     from unet_jax.data.sources import folder_scan
 
-    scan_case = folder_scan._scan_case
+    examine = folder_scan.examine
     monkeypatch.setattr(
         folder_scan,
-        "_scan_case",
-        lambda pair, options: read.append(pair.id) or scan_case(pair, options),
+        "examine",
+        lambda pair, options: read.append(pair.id) or examine(pair, options),
     )
     again = _open(folder, cache)
     assert read == []

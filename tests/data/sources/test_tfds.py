@@ -52,6 +52,7 @@ def test_ids_are_the_same_in_every_part_of_a_split(pets_dir):
     assert len(whole) == 5
     parts = [*_pets(pets_dir, "train[:40%]"), *_pets(pets_dir, "train[40%:]")]
     assert [case.id for case in parts] == list(whole)
+    assert repr(parts[3].id) in _pets(pets_dir).where(3)
     assert {case.id: case.image.shape for case in parts} == whole
     assert not {case.id for case in _pets(pets_dir, "test")} & set(whole)
 
@@ -300,8 +301,10 @@ def test_slices_are_stacked_in_order_whatever_order_they_lie_in(
 
 def test_a_gap_begins_a_new_case_of_the_same_group(store, tmp_path):
     rows = [_slice("a", index) for index in (4, 5, 6, 9, 10, 12)]
-    cases = list(_stacked(store, tmp_path, rows))
+    source = _stacked(store, tmp_path, rows)
+    cases = list(source)
     assert [case.id for case in cases] == ["a:4-6", "a:9-10", "a:12-12"]
+    assert source.where(1).startswith("case 'a:9-10' of data set ")
     assert [case.label.shape[2] for case in cases] == [3, 2, 1]
     assert {case.group for case in cases} == {"a"}
 

@@ -38,7 +38,11 @@ class ReadOptions:
 
 
 def read_case_image(
-    files: Sequence[str | Path], options: ReadOptions, *, kind: str = "channels"
+    files: Sequence[str | Path],
+    options: ReadOptions,
+    *,
+    kind: str = "channels",
+    finite: bool = True,
 ) -> tuple[np.ndarray, tuple[float, ...] | None, list[StoredImage]]:
     """Read the image of a case.
 
@@ -46,6 +50,7 @@ def read_case_image(
         files: in the order of the channels, or of the slices.
         options: how to read.
         kind: one of ``KINDS``.
+        finite: refuse NaN and infinite values.
 
     Returns:
         ``(*spatial, channels)`` on the case's axes, its spacing, and the files as
@@ -54,7 +59,8 @@ def read_case_image(
     Raises:
         InputError: a file cannot be read, or the files differ in size.
     """
-    stored = [read_image(file, tiff_axes=options.tiff_axes or None) for file in files]
+    axes = options.tiff_axes or None
+    stored = [read_image(file, tiff_axes=axes, finite=finite) for file in files]
     parts = [as_case_image(one, options.slice_axis) for one in stored]
     images, spacing = [part[0] for part in parts], parts[0][1]
     if kind == "slices":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,20 @@ from unet_jax.data.sources.case_files import (
     read_case_image,
     read_case_label,
 )
-from unet_jax.data.sources.folder_layout import Layout
-from unet_jax.data.sources.folder_scan import CaseTraits, scan
-from unet_jax.data.sources.label_map import Entry, LabelMap, listed
-from unet_jax.data.sources.layouts import find_layout
-from unet_jax.data.sources.splits import (
-    SPLITS,
-    Part,
-    Splits,
-    draw_splits,
-    named_splits,
-    read_splits,
-    split_folders,
+from unet_jax.data.sources.case_traits import CaseTraits
+from unet_jax.data.sources.folder_classes import find_classes
+from unet_jax.data.sources.folder_faults import (
+    missing_class_faults,
+    mixed_faults,
+    same_image_faults,
 )
+from unet_jax.data.sources.folder_scan import Scan, scan
+from unet_jax.data.sources.folder_splits import NamedSplits, find_groups, find_splits
+from unet_jax.data.sources.label_map import Entry, LabelMap
+from unet_jax.data.sources.layouts import find_layout
+from unet_jax.data.sources.slabs import cut_axis, slab_of
+from unet_jax.data.sources.splits import Part, Splits, draw_splits, named_splits
 from unet_jax.errors import InputError
-
-_MAX_CLASSES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,21 +180,28 @@ class FolderSource:
             )
         label = self._classes(stored, where=traits.masks[0])
         group = self._groups[traits.id]
-        if (part.start, part.stop) == (0.0, 1.0):
+        slab = slab_of(part, traits.shape, self._options.slice_axis)
+        if slab is None:
             return Case(traits.id, image, label, spacing, group)
-        axis = _cut_axis(traits.shape, self._options.slice_axis)
-        size = traits.shape[axis]
-        start, stop = round(part.start * size), max(round(part.stop * size), 1)
-        cut = (*(slice(None),) * axis, slice(start, stop))
-        name = f"{traits.id}[{'xyz'[axis]} {start}-{stop}]"
+        axis = cut_axis(traits.shape, self._options.slice_axis)
+        cut = (*(slice(None),) * axis, slab)
+        name = self._id(index)
         return Case(name, image[cut], label[cut], spacing, group, traits.reference)
 
+    def where(self, index: int) -> str:
+        """Name one case and its file without reading it."""
+        files = self._cases[index][0].images
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        return f"case {self._id(index)!r}, {files[0]}{more}"
 
-def _cut_axis(shape: Sequence[int], slice_axis: int) -> int:
-    """Choose the axis that slabs are cut along."""
-    if len(shape) == 3 and shape[slice_axis] >= 10:
-        return slice_axis
-    return int(np.argmax(shape))
+    def _id(self, index: int) -> str:
+        """Return the id of a case; a slab's says where it lies."""
+        traits, part = self._cases[index]
+        slab = slab_of(part, traits.shape, self._options.slice_axis)
+        if slab is None:
+            return traits.id
+        axis = cut_axis(traits.shape, self._options.slice_axis)
+        return f"{traits.id}[{'xyz'[axis]} {slab.start}-{slab.stop}]"
 
 
 def open_folder(
@@ -229,63 +233,62 @@ def open_folder(
         palette=options.palette or layout.palette,
         class_names=options.class_names or layout.class_names,
     )
-    traits, faults = scan(
+    scanned = scan(
         layout.pairs, _read_options(options), num_threads=num_threads, cache=scan_cache
     )
+    faults = [*layout.faults, *scanned.faults]
     faults += [
         f"{file}: has no image; expected one of its name" for file in layout.orphans
     ]
-    faults += _mixed(traits)
-    groups, wrong = _groups(layout, options.group_regex)
-    named, unknown = _named_splits(layout, groups, options)
-    unsplit = wrong + unknown
-    if not traits:
-        _raise(faults + unsplit, options.path)
-    names, label_map, notes, wrong = _classes(traits, options)
-    faults += unsplit + wrong
-    if unsplit or wrong:
+    faults += mixed_faults(scanned.traits)
+    groups, wrong = find_groups(layout, options.group_regex)
+    named = find_splits(
+        layout,
+        groups,
+        path=Path(options.path),
+        file=options.splits,
+        fold=options.fold,
+        by_regex=bool(options.group_regex),
+    )
+    faults += wrong + named.faults
+    if not scanned.values:
         _raise(faults, options.path)
-    splits = _split(named, groups, options, seed)
-    faults += _split_faults(traits, splits, names, label_map)
+    classes = find_classes(
+        {
+            str(p.masks[0]): scanned.values[p.id]
+            for p in layout.pairs
+            if p.id in scanned.values
+        },
+        class_names=options.class_names,
+        label_map=tuple(options.label_map),
+    )
+    faults += classes.faults
+    splits = _split(named, groups, options, seed, faults)
+    if splits is not None:
+        faults += same_image_faults(scanned.traits, splits)
+        if classes.names and not named.faults:
+            faults += missing_class_faults(
+                scanned.values,
+                splits,
+                names=classes.names,
+                label_map=classes.label_map,
+                slab_values=lambda part: _slab_values(part, scanned, options),
+            )
     _raise(faults, options.path)
-    left_out = len(traits) - len({p.id for ps in splits.parts.values() for p in ps})
-    if left_out:
+    assert splits is not None, "without faults there are splits"
+    notes = (layout.note, f"splits: {splits.note}", *classes.notes)
+    chosen = {part.id for parts in splits.parts.values() for part in parts}
+    if left_out := len(scanned.traits) - len(chosen):
         notes += (f"{left_out} cases are in no split and are left out",)
     return FolderDataset(
-        traits,
+        scanned.traits,
         splits,
-        class_names=names,
-        label_map=label_map,
+        class_names=classes.names,
+        label_map=classes.label_map,
         groups=groups,
         options=options,
-        notes=(layout.note, f"splits: {splits.note}", *notes),
+        notes=notes,
     )
-
-
-def _named_splits(
-    layout: Layout, groups: dict[str, str], options: FolderOptions
-) -> tuple[dict[str, list[str]] | None, list[str]]:
-    """Take the splits of a file, or of folders called train, val and test.
-
-    What a file says of groups is put into ``groups``.
-    """
-    ids = [pair.id for pair in layout.pairs]
-    if not options.splits:
-        named = split_folders(ids)
-        if named is None:
-            return None, []
-        if not options.group_regex:
-            # The folder of a split is no patient; one inside it is.
-            for pair in layout.pairs:
-                groups[pair.id] = pair.patient.partition("/")[2] or pair.id
-        return named, _cut_groups(named, groups, Path(options.path))
-    path = Path(options.splits).expanduser()
-    given, file_groups = read_splits(path, fold=options.fold)
-    found, faults = _resolved(given, ids, path)
-    for one, group in file_groups.items():
-        renamed, _ = _resolved({"group": [one]}, ids, path)
-        groups |= dict.fromkeys(renamed["group"], group)
-    return found or None, faults + _cut_groups(found, groups, path)
 
 
 def _read_options(options: FolderOptions) -> ReadOptions:
@@ -307,208 +310,56 @@ def _raise(faults: Sequence[str], path: str) -> None:
     raise InputError(f"data.path {path}: {count} in the data; mend them all:", faults)
 
 
-def _mixed(traits: Sequence[CaseTraits]) -> list[str]:
-    """Name cases that one network cannot take together."""
-    faults = []
-    for what, of in (
-        ("channels", lambda case: case.channels),
-        ("spatial axes", lambda case: len(case.shape)),
-        ("a known spacing", lambda case: case.spacing is not None),
-    ):
-        kinds: dict[Any, list[CaseTraits]] = {}
-        for case in traits:
-            kinds.setdefault(of(case), []).append(case)
-        if len(kinds) > 1:
-            most = max(kinds, key=lambda kind: len(kinds[kind]))
-            for kind, cases in kinds.items():
-                if kind != most:
-                    files = _named([case.images[0] for case in cases])
-                    faults.append(
-                        f"{files}: {what}: {kind} in {len(cases)} cases; expected "
-                        f"{most} as in the others; convert or remove them"
-                    )
-    return faults
-
-
-def _groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
-    """Return the patient of each case."""
-    if not regex:
-        return {pair.id: pair.patient or pair.id for pair in layout.pairs}, []
-    try:
-        pattern = re.compile(regex)
-    except re.error as error:
-        raise InputError(f"data.group_regex: {regex!r}: {error}") from None
-    groups, faults = {}, []
-    for pair in layout.pairs:
-        match = pattern.search(pair.id)
-        if match is None:
-            faults.append(
-                f"{pair.images[0]}: data.group_regex {regex!r} is not in its id "
-                f"{pair.id!r}; mend the expression"
-            )
-            continue
-        groups[pair.id] = match[1] if pattern.groups else match[0]
-    return groups, faults
-
-
-def _resolved(
-    named: Mapping[str, Sequence[str]], ids: Sequence[str], path: Path
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Find the case of each name in a file of splits: its id, its end, or its file."""
-    ends: dict[str, list[str]] = {}
-    for one in ids:
-        ends.setdefault(one.rpartition("/")[2], []).append(one)
-    known = set(ids)
-    result: dict[str, list[str]] = {}
-    faults = []
-    for split, names in named.items():
-        result[split] = []
-        for name in names:
-            stem = re.sub(r"(_0000)?\.(nii\.gz|\w+)$", "", name)
-            candidates = [one for one in (name, stem) if one in known]
-            candidates += ends.get(name, []) or ends.get(stem.rpartition("/")[2], [])
-            if not candidates or (
-                candidates[0] not in (name, stem) and len(candidates) > 1
-            ):
-                what = "is in no file's name" if not candidates else "is ambiguous"
-                faults.append(
-                    f"{path}: {name!r} under {split} {what}; expected ids such as "
-                    f"{ids[0]!r}"
-                )
-                continue
-            result[split].append(candidates[0])
-    return result, faults
-
-
-def _cut_groups(
-    named: Mapping[str, Sequence[str]], groups: Mapping[str, str], path: Path
-) -> list[str]:
-    """Name groups and cases that a file of splits has in two of them."""
-    seen: dict[str, tuple[str, str]] = {}
-    faults = []
-    for split, ids in named.items():
-        for one in ids:
-            group = groups.get(one, one)
-            other, first = seen.setdefault(group, (split, one))
-            if other != split:
-                what = f"case {one!r}" if one == first else f"group {group!r}"
-                faults.append(
-                    f"{path}: {what} is in {other} ({first}) and in {split} ({one}); "
-                    "expected a group in one split; move it"
-                )
-    return faults
-
-
-def _classes(
-    traits: Sequence[CaseTraits], options: FolderOptions
-) -> tuple[tuple[str, ...], tuple[Entry, ...], tuple[str, ...], list[str]]:
-    """Find the classes: their names, the label map, what to print, and faults."""
-    found = sorted({value for case in traits for value in case.values})
-    names, pairs = options.class_names, tuple(options.label_map)
-    note = ""
-    if not pairs:
-        if found in ([0, 255], [255]) and (names is None or len(names) == 2):
-            pairs, note = ((0, 0), (255, 1)), "labels: 0 and 255 are classes 0 and 1"
-        else:
-            count = len(names) if names else found[-1] + 1
-            plain = found[0] >= 0 and count <= _MAX_CLASSES
-            if not names and not (plain and found == list(range(count))):
-                return (), (), (), [_propose(found)]
-            pairs = tuple((index, index) for index in range(count))
-    given = bool(options.label_map)
-    if names is None:
-        count = 1 + max(int(index) for _, index in pairs)
-        names = ("background", *(f"class_{index}" for index in range(1, max(count, 2))))
-    classes = LabelMap(pairs if given or note else None, num_classes=len(names))
-    unknown = set(classes.unknown(found))
-    faults = []
-    if unknown:
-        files = [case.masks[0] for case in traits if unknown & case.values.keys()]
-        faults.append(classes.refusal(found, _named(files)))
-    return tuple(names), pairs, (note,) if note else (), faults
-
-
-def _named(files: Sequence[str]) -> str:
-    """Write a few file names, and how many more there are."""
-    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-    return ", ".join(files[:3]) + more
-
-
-def _propose(found: Sequence[int]) -> str:
-    """Say that the stored values are no classes, and propose a map."""
-    if len(found) > _MAX_CLASSES or (len(found) > 16 and found[0] == 0):
-        proposal: Any = ((0, 0), ((1, int(found[-1])), 1))
-        what = "if they are instances of one class"
-    else:
-        proposal = tuple((int(value), index) for index, value in enumerate(found))
-        what = "in this order, or another"
-    return (
-        f"masks: the values {listed(found)}; expected 0 to a largest class without a "
-        f"gap, or a map, {what}: data.label_map={proposal}"
-    )
-
-
 def _split(
-    named: Mapping[str, Sequence[str]] | None,
+    named: NamedSplits,
     groups: Mapping[str, str],
     options: FolderOptions,
     seed: int,
-) -> Splits:
-    """Make the splits."""
-    if named is None:
-        return draw_splits(
+    faults: list[str],
+) -> Splits | None:
+    """Make the splits; None, and one more fault, where that cannot be done."""
+    if named.ids is not None and not named.ids.get("train"):
+        return None  # its ids are among the faults
+    try:
+        if named.ids is None:
+            return draw_splits(
+                groups,
+                seed=seed,
+                test_share=options.test_share,
+                validation_share=options.validation_share,
+                fold=named.fold,
+                folds=options.folds,
+            )
+        return named_splits(
+            named.ids,
             groups,
             seed=seed,
-            test_share=options.test_share,
             validation_share=options.validation_share,
-            fold=options.fold,
+            fold=named.fold,
             folds=options.folds,
         )
-    return named_splits(
-        named,
-        groups,
-        seed=seed,
-        validation_share=options.validation_share,
-        fold=options.fold,
-        folds=options.folds,
+    except InputError as error:
+        if not faults:
+            raise
+        faults.append(str(error))
+        return None
+
+
+def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] | None:
+    """Read the stored values of a slab; None for a whole case, or one with faults."""
+    traits = {case.id: case for case in scanned.traits}.get(part.id)
+    if traits is None:
+        return None
+    slab = slab_of(part, traits.shape, options.slice_axis)
+    if slab is None:
+        return None
+    label, _ = read_case_label(
+        traits.masks,
+        _read_options(options),
+        kind=traits.kind,
+        painted=traits.painted,
+        shape=traits.shape,
     )
-
-
-def _split_faults(
-    traits: Sequence[CaseTraits],
-    splits: Splits,
-    names: Sequence[str],
-    label_map: Sequence[Entry],
-) -> list[str]:
-    """Name images that are in two splits, and classes that training never sees."""
-    by_id = {case.id: case for case in traits}  # without the cases that have faults
-    faults = []
-    seen: dict[str, tuple[str, Part]] = {}
-    for split in SPLITS:
-        for part in splits.parts[split]:
-            if part.id not in by_id:
-                continue
-            case = by_id[part.id]
-            other, first = seen.setdefault(case.digest, (split, part))
-            if other != split and first.id != part.id:
-                faults.append(
-                    f"{case.images[0]}: the same image as {by_id[first.id].images[0]}, "
-                    f"which is in {other}, while it is in {split}; remove one, or put "
-                    "both into one group"
-                )
-    trained = {
-        value
-        for part in splits.parts["train"]
-        if part.id in by_id
-        for value in by_id[part.id].values
-    }
-    classes = LabelMap(label_map, num_classes=len(names))
-    values = np.array(sorted(trained), np.int64)
-    present = set(classes(values, where="masks").tolist())
-    for index, name in enumerate(names):
-        if index not in present:
-            faults.append(
-                f"class {index} ({name}): no training case has it; expected one; mend "
-                "data.class_names, data.label_map or the split"
-            )
-    return faults
+    axis = cut_axis(traits.shape, options.slice_axis)
+    cut = (*(slice(None),) * axis, slab)
+    return set(np.unique(label[cut]).tolist())

@@ -61,6 +61,7 @@ class Layout(NamedTuple):
         note: how images and masks were told apart.
         class_names: of a published set; None where the layout does not tell.
         palette: colours of its masks, in the order of the classes; () if none.
+        faults: a line for each file that is there twice.
     """
 
     pairs: tuple[Pair, ...]
@@ -68,6 +69,7 @@ class Layout(NamedTuple):
     note: str
     class_names: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layout:
@@ -187,46 +189,44 @@ def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
     for file, stem in pictures.items():
         key = _CHANNEL.sub("", stem) if channels else _without(stem, best[0])
         groups.setdefault(key, []).append(file)
-    by_key = _by_key(labels, best[1])
-    pairs = _pairs(groups, by_key, channels)
-    used = {mask for pair in pairs for mask in pair.masks}
+    pairs, orphans, faults = _joined(groups, labels, best[1], channels=channels)
     note = f"images in {images.name}/, masks in {masks.name}/"
     if best[1]:
         note += f" with the suffix {best[1]}"
-    return Layout(pairs, tuple(f for f in labels if f not in used), note)
+    return Layout(pairs, orphans, note, faults=faults)
 
 
-def _pairs(
-    groups: dict[str, list[Path]], masks: dict[str, Path], channels: bool
-) -> tuple[Pair, ...]:
-    """Join images and masks of equal keys."""
+def _joined(
+    groups: dict[str, list[Path]],
+    masks: dict[Path, str],
+    ending: str,
+    *,
+    channels: bool,
+) -> tuple[tuple[Pair, ...], tuple[Path, ...], tuple[str, ...]]:
+    """Join images and masks of equal keys; name orphans, and files that are twice."""
+    faults = []
+    named: dict[str, Path] = {}
+    for file, stem in masks.items():
+        other = named.setdefault(_without(stem, ending), file)
+        if other != file:
+            faults.append(
+                f"{file.parent}: {other.name} and {file.name} are masks of one image; "
+                "expected one; remove one"
+            )
     pairs = []
     for key in sorted(groups):
         files = sorted(groups[key])
         if not channels and len(files) > 1:
             names = " and ".join(file.name for file in files[:2])
-            raise InputError(
+            faults.append(
                 f"{files[0].parent}: {names} have the same name; which one is the "
                 "image? Remove or rename one"
             )
-        patient = key.rpartition("/")[0]
-        mask = (masks[key],) if key in masks else ()
-        pairs.append(Pair(key, patient, tuple(files), mask))
-    return tuple(pairs)
-
-
-def _by_key(masks: dict[Path, str], ending: str) -> dict[str, Path]:
-    """Name masks by what they share with their images."""
-    named: dict[str, Path] = {}
-    for file, stem in masks.items():
-        key = _without(stem, ending)
-        if key in named:
-            raise InputError(
-                f"{file.parent}: {named[key].name} and {file.name} are masks of one "
-                "image; remove one"
-            )
-        named[key] = file
-    return named
+            del files[1:]
+        mask = (named[key],) if key in named else ()
+        pairs.append(Pair(key, key.rpartition("/")[0], tuple(files), mask))
+    orphans = tuple(file for key, file in named.items() if key not in groups)
+    return tuple(pairs), orphans, tuple(faults)
 
 
 def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
@@ -235,25 +235,24 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
     endings = [mask_suffix] if mask_suffix else MASK_SUFFIXES
     stems = set(files.values())
     counts = {
-        ending: sum(
-            _ends(stem, ending) and stem[: -len(ending)] in stems for stem in stems
+        (image, mask): sum(
+            _ends(stem, mask) and stem[: -len(mask)] + image in stems for stem in stems
         )
-        for ending in endings
+        for image in _IMAGE_SUFFIXES
+        for mask in endings
     }
-    best = max(counts, key=lambda ending: counts[ending])
-    if counts[best]:
+    image, best = max(counts, key=lambda pair: counts[pair])
+    if counts[image, best]:
         masks = {f: s for f, s in files.items() if _ends(s, best)}
         groups: dict[str, list[Path]] = {}
+        channels = image == "_0000"
         for file, stem in files.items():
             if file not in masks:
-                groups.setdefault(stem, []).append(file)
-        pairs = _pairs(groups, _by_key(masks, best), channels=False)
-        used = {mask for pair in pairs for mask in pair.masks}
-        return Layout(
-            pairs,
-            tuple(f for f in masks if f not in used),
-            f"masks beside the images, with the suffix {best}",
-        )
+                key = _CHANNEL.sub("", stem) if channels else _without(stem, image)
+                groups.setdefault(key, []).append(file)
+        pairs, orphans, faults = _joined(groups, masks, best, channels=channels)
+        note = f"masks beside the images, with the suffix {best}"
+        return Layout(pairs, orphans, note, faults=faults)
     return _pair_by_words(path, files)
 
 
@@ -268,11 +267,14 @@ def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
         folders.setdefault(parent, []).append(file)
     pairs: list[Pair] = []
     orphans: list[Path] = []
+    faults: list[str] = []
     for folder, inside in sorted(folders.items()):
         layout = _pair_one_folder(path, folder, inside)
         pairs += layout.pairs
         orphans += layout.orphans
-    return Layout(tuple(pairs), tuple(orphans), "a folder a patient")
+        faults += layout.faults
+    note = "a folder a patient"
+    return Layout(tuple(pairs), tuple(orphans), note, faults=tuple(faults))
 
 
 def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
@@ -286,7 +288,7 @@ def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
             pair._replace(id=f"{patient}/{pair.id}", patient=patient)
             for pair in layout.pairs
         )
-        return Layout(renamed, layout.orphans, layout.note)
+        return layout._replace(pairs=renamed)
     masks = [f for f in files if _words(f) & MASK_WORDS]
     images = [f for f in files if f not in masks]
     name = patient or (stem_in(images[0], folder) if images else "")

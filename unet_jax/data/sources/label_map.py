@@ -109,33 +109,48 @@ class LabelMap:
         _, inside = self._look_up(np.array(values, np.int64))
         return [value for value, known in zip(values, inside, strict=True) if not known]
 
-    def refusal(self, found: Sequence[int], where: str) -> str:
+    def refusal(
+        self,
+        found: Sequence[int],
+        where: str,
+        *,
+        proposal: Sequence[Entry] | None = None,
+    ) -> str:
         """Say which values were found and expected, and propose a label map.
 
         Args:
             found: all values of the labels, sorted.
             where: what was read.
+            proposal: a map; None to make one.
 
         Returns:
             One line.
         """
+        proposed = self.proposal(found) if proposal is None else proposal
         return (
             f"{where}: the label has the values {listed(found)}, expected "
             f"{_listed_ranges(self._ranges)}; give every stored value its class "
             f"({IGNORE} to ignore it), such as label_map = "
-            f"{_written(self._proposal(found))}"
+            f"{_written([_as_range(pair) for pair in proposed])}"
         )
 
-    def _proposal(self, found: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Propose a map: in order where that fits, instances as one class."""
+    def proposal(self, found: Sequence[int]) -> tuple[Entry, ...]:
+        """Propose a map: in order where that fits, instances as one class.
+
+        Args:
+            found: all values of the labels, sorted.
+
+        Returns:
+            One that has all of them.
+        """
         values = [int(value) for value in found]
         if not self._given and len(values) <= self._num_classes:
-            return [(value, value, index) for index, value in enumerate(values)]
+            return tuple((value, index) for index, value in enumerate(values))
         many = len(values) > _INSTANCES
         if not self._given and self._num_classes == 2 and many and values[0] == 0:
-            return [(0, 0, 0), (values[1], values[-1], 1)]
-        unknown = self.unknown(values)
-        return [*self._ranges, *((value, value, IGNORE) for value in unknown)]
+            return ((0, 0), ((values[1], values[-1]), 1))
+        known = (((first, last), index) for first, last, index in self._ranges)
+        return (*known, *((value, IGNORE) for value in self.unknown(values)))
 
 
 def _as_range(pair: Any) -> tuple[int, int, int]:

@@ -1,17 +1,14 @@
 """Which cases train, which validate and which are scored: never a patient in two."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from unet_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
-_NAMES = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -20,6 +17,8 @@ _NAMES = {
     "test": "test",
     "testing": "test",
 }
+"""What files and folders call the splits."""
+
 TRAIN_SHARE, VALIDATION_SHARE, GAP_SHARE = 0.6, 0.2, 0.02
 """Shares of a single image that its slabs have."""
 
@@ -52,98 +51,6 @@ class Splits(NamedTuple):
     note: str
 
 
-def read_splits(
-    path: Path, *, fold: int
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Read the splits of a JSON or CSV file.
-
-    Args:
-        path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
-            of such dicts, one a fold; or CSV with the columns id, split and, where
-            there are patients, group; or id and group alone, for drawn splits.
-        fold: entry of a list of folds.
-
-    Returns:
-        Ids by split (none where the file has no splits), and the group of each id (of
-        CSV files with such a column).
-
-    Raises:
-        InputError: the file is missing or of another form.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"data.splits: {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"data.splits: {path}: is no text ({error}); expected JSON or CSV in UTF-8"
-        ) from None
-    if path.suffix.lower() == ".csv":
-        return _read_csv(path, text)
-    try:
-        content: Any = json.loads(text)
-    except ValueError as error:
-        raise InputError(
-            f'data.splits: {path} is no JSON ({error}); expected {{"train": [ids], '
-            '"validation": [ids], "test": [ids]}'
-        ) from None
-    if isinstance(content, list):
-        if not 0 <= fold < len(content):
-            raise InputError(
-                f"data.fold: found {fold}, expected 0 to {len(content) - 1}: {path} "
-                f"has {len(content)} folds"
-            )
-        content = content[fold]
-    splits: dict[str, list[str]] = {}
-    for key, ids in content.items() if isinstance(content, dict) else ():
-        name = _NAMES.get(str(key).lower())
-        if name is None or not isinstance(ids, list):
-            raise InputError(
-                f"data.splits: {path} has {key!r}: expected lists of ids under "
-                "'train', 'validation' and 'test'"
-            )
-        splits[name] = [str(one) for one in ids]
-    if not splits.get("train"):
-        raise InputError(f"data.splits: {path} has no ids under 'train'")
-    return splits, {}
-
-
-def _read_csv(path: Path, text: str) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Read a table with the columns id, split and perhaps group."""
-    try:
-        rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
-    except csv.Error as error:
-        raise InputError(
-            f"data.splits: {path} is no CSV ({error}); expected the columns id, split"
-        ) from None
-    columns = set(rows[0]) if rows else set()
-    column = "group" if "group" in columns else "patient"
-    if "id" not in columns or not columns & {"split", column}:
-        raise InputError(
-            f"data.splits: {path} has the columns {sorted(map(str, columns))}, "
-            "expected id, and split or group (the patient) or both, with commas between"
-        )
-    groups = {
-        str(row["id"]).strip(): str(row[column]).strip()
-        for row in rows
-        if row.get(column)
-    }
-    if "split" not in columns:
-        return {}, groups
-    splits: dict[str, list[str]] = {}
-    for number, row in enumerate(rows, start=2):
-        name = _NAMES.get(str(row["split"]).strip().lower())
-        if name is None:
-            raise InputError(
-                f"data.splits: {path} line {number}: split {row['split']!r}, expected "
-                "train, validation or test"
-            )
-        splits.setdefault(name, []).append(str(row["id"]).strip())
-    if "train" not in splits:
-        raise InputError(f"data.splits: {path} has no row of split 'train'")
-    return splits, groups
-
-
 def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
     """Take the splits of a data set that lies in folders called train, val and test.
 
@@ -156,7 +63,7 @@ def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
     splits: dict[str, list[str]] = {}
     for one in ids:
         first, slash, _ = one.partition("/")
-        name = _NAMES.get(first.lower())
+        name = SPLIT_NAMES.get(first.lower())
         if not slash or name is None:
             return None
         splits.setdefault(name, []).append(one)
@@ -186,17 +93,19 @@ def draw_splits(
         The splits; with fewer than three groups, slabs of their cases.
 
     Raises:
-        InputError: more folds than groups.
+        InputError: more folds than groups, or too few groups for any.
     """
     names = sorted(set(groups.values()))
     if len(names) < 3:
+        if fold >= 0:
+            raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds of")
         return _few_groups(groups, names)
     shuffled = np.random.default_rng(seed).permutation(names).tolist()
     count = round(test_share * len(names))
     count = min(max(count, 1 if test_share > 0 else 0), len(names) - 2)
     test, rest = set(shuffled[:count]), shuffled[count:]
     validation = _drawn(rest, validation_share, fold, folds)
-    note = f"{len(names)} groups drawn with seed {seed}"
+    note = f"{len(names)} groups drawn with data.split_seed={seed}"
     if fold >= 0:
         note += f", fold {fold} of {folds}"
     chosen = {
@@ -217,6 +126,13 @@ def draw_splits(
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
     return Splits(parts, {}, note)
+
+
+def _no_folds(fold: int, what: str) -> InputError:
+    """Make the refusal of a fold that would change nothing."""
+    return InputError(
+        f"data.fold: found {fold}, expected -1: there are {what}; leave data.fold out"
+    )
 
 
 def _drawn(rest: Sequence[str], share: float, fold: int, folds: int) -> set[str]:
@@ -295,15 +211,21 @@ def named_splits(
         The splits.
 
     Raises:
-        InputError: more folds than groups.
+        InputError: more folds than groups, or nothing to draw them of.
     """
     parts = {
         split: tuple(Part(one) for one in named.get(split, ())) for split in SPLITS
     }
     note = "as the file of splits, or the folders, say"
+    if parts["validation"] and fold >= 0:
+        raise _no_folds(
+            fold, 'cases under "validation", so that there is nothing to draw'
+        )
     if not parts["validation"]:
         names = sorted({groups[one] for one in named["train"]})
         if len(names) < 2:
+            if fold >= 0:
+                raise _no_folds(fold, "training cases of one group alone")
             parts["train"], parts["validation"] = slabs(list(named["train"]))
             note += "; validation on a slab of the training images"
         else:
@@ -312,7 +234,7 @@ def named_splits(
             cases = parts["train"]
             parts["train"] = tuple(p for p in cases if groups[p.id] not in chosen)
             parts["validation"] = tuple(p for p in cases if groups[p.id] in chosen)
-            note += f"; validation drawn from train with seed {seed}"
+            note += f"; validation drawn from train with data.split_seed={seed}"
     if not parts["test"]:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"

@@ -131,6 +131,14 @@ class TfdsSource:
             return self._read_picture(index)
         return self._read_volume(self._volumes[index])
 
+    def where(self, index: int) -> str:
+        """Name one case without reading it."""
+        if self._volumes is None:
+            name = self._records.record_id(index)
+        else:
+            name = self._volumes[index].id
+        return f"case {name!r} of {self._records.where}"
+
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         """Name, version, sizes and a hash of the data, for ``config.json``."""

@@ -1,0 +1,46 @@
+"""Large volumes in 3-D with a residual encoder of six stages, for TPU and GPU.
+
+    python -m unet_jax.main --config=configs/volume_3d.py --config.data.path=FOLDER
+
+FOLDER is as for configs/folder.py. Patch, network and optimiser are those of nnU-Net's
+residual encoder (arXiv:2404.09556); a run of them takes days on one device. It has not
+been trained here. What a step costs on TPU stands in docs/scaling.md, made with
+
+    python -m unet_jax.main --mode=plan --config=configs/volume_3d.py --topology=v5e:4x4
+
+and, since no data say it, --config.data.class_names="('background','organ','lesion')".
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = base.get_config()
+    config.name = "volume_3d"
+    config.data.source = "folder"
+    config.data.dims = 3
+    with config.ignore_type():
+        config.data.class_names = config_dict.placeholder(tuple)
+        config.data.class_colors = config_dict.placeholder(tuple)
+        config.data.slice_axis = config_dict.placeholder(int)
+        config.data.crop_nonzero = config_dict.placeholder(bool)
+        config.data.intensity = config_dict.placeholder(str)
+    config.model.name = "residual_encoder"
+    config.model.deep_supervision = 3
+    config.model.dtype = "bfloat16"
+    config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))
+    config.train.patch_size = (128, 128, 128)
+    config.train.batch_size = 16
+    config.train.steps = 250_000
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.schedule = "polynomial"
+    config.optimizer.weight_decay = 3e-5
+    config.optimizer.gradient_clip = 12.0
+    config.eval.every_steps = 5000
+    config.eval.window_batch = 2
+    config.eval.mirror = True
+    return config

@@ -1,0 +1,216 @@
+"""Runs of several processes: stopped together, resumed exactly, scored by shares."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.hosts.test_processes import free_port
+from unet_jax.training.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--config=configs/folder.py",
+    "--config.data.class_names=('background','disc')",
+    "--config.model.name=unet_tiny",
+    "--config.model.features=(4,8)",
+    "--config.train.patch_size=(32,32)",
+    "--config.train.batch_size=4",
+    "--config.train.steps=40",
+    "--config.optimizer.warmup_steps=5",
+    "--config.augment.enabled=False",
+    "--config.eval.every_steps=10",
+    "--config.log.every_steps=4",
+    "--config.log.overlays=1",
+    "--config.train.step_timeout=15",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """Twelve pictures of a disc, five of them for the test: no multiple of 2 or 4."""
+    root = tmp_path_factory.mktemp("hosts")
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (root / "data" / name).mkdir(parents=True)
+    y, x = np.mgrid[:40, :44]
+    for number in range(12):
+        centre, radius = rng.uniform(12, 28, 2), rng.uniform(5, 11)
+        disc = np.hypot(y - centre[0], x - centre[1]) < radius
+        image = 90 + 60 * disc + rng.normal(0, 25, disc.shape)
+        pixels = image.clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"data/images/c{number}.png")
+        Image.fromarray(disc.astype(np.uint8)).save(root / f"data/masks/c{number}.png")
+    ids = [f"c{number}" for number in range(12)]
+    splits = {"train": ids[:4], "validation": ids[4:7], "test": ids[7:]}
+    (root / "splits.json").write_text(json.dumps(splits))
+    return root
+
+
+def _start(folder, workdirs, *extra, devices=1):
+    """Start one process a workdir."""
+    port = free_port()
+    together = []
+    for place, workdir in enumerate(workdirs):
+        flags = [
+            f"--coordinator=localhost:{port}",
+            f"--num_processes={len(workdirs)}",
+            f"--process_id={place}",
+        ]
+        log = folder / f"{workdir.name}.{len(workdirs)}.{place}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "unet_jax.main",
+                    *extra,
+                    f"--workdir={workdir}",
+                    *(flags if len(workdirs) > 1 else []),
+                ],
+                cwd=ROOT,
+                env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        process.log = log
+        together.append(process)
+    return together
+
+
+def _train(folder, workdirs, *extra, devices=1):
+    """Start a training in so many processes."""
+    return _start(
+        folder,
+        workdirs,
+        *FLAGS,
+        f"--config.data.path={folder / 'data'}",
+        f"--config.data.splits={folder / 'splits.json'}",
+        f"--config.compilation_cache_dir={folder / 'compiled'}",
+        *extra,
+        devices=devices,
+    )
+
+
+def _ended(processes) -> tuple[list[int], str]:
+    codes = [process.wait(300) for process in processes]
+    return codes, "\n".join(process.log.read_text() for process in processes)
+
+
+def _wait_for(path, processes):
+    end = time.monotonic() + 200
+    while not path.exists():
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process in processes), _ended(processes)
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def pair(folder) -> pathlib.Path:
+    """Workdir of a run by two processes that was left alone."""
+    workdir = folder / "pair"
+    codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
+    assert codes == [0, 0], log
+    return workdir
+
+
+def _state(workdir):
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore_raw(None)
+
+
+def _assert_equal_runs(first, second):
+    jax.tree.map(np.testing.assert_array_equal, _state(first), _state(second))
+    for name in ("metrics.jsonl", "test_metrics.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_one_process_alone_writes_and_every_case_is_scored_once(pair, folder):
+    rows = json.loads((pair / "test_metrics.json").read_text())["per_case"]
+    assert [row["id"] for row in rows] == [f"c{number}" for number in range(7, 12)]
+    assert len(list((pair / "predictions").iterdir())) == 5
+    lines = (pair / "metrics.jsonl").read_text().splitlines()
+    steps = [(json.loads(line)["step"], json.loads(line)["split"]) for line in lines]
+    assert steps == sorted(steps, key=lambda entry: entry[0])
+    assert len(steps) == 12 + 2 * 4  # a line is written at each validation too
+    other = (folder / "pair.2.1.log").read_text()
+    assert "Dice" not in other
+    assert not (pair / "lease.json").exists()
+
+
+def test_the_same_checkpoint_gives_the_same_bytes_from_1_2_and_4_processes(
+    pair, folder
+):
+    expected = None
+    for number in (1, 2, 4):
+        workdir = folder / f"by{number}"
+        shutil.copytree(pair, workdir)
+        (workdir / "test_metrics.json").unlink()
+        codes, log = _ended(_start(folder, [workdir] * number, "--mode=evaluate"))
+        assert codes == [0] * number, log
+        found = (workdir / "test_metrics.json").read_bytes()
+        expected = expected or found
+        assert found == expected, number
+
+
+def test_one_of_two_is_killed_and_the_restarted_pair_ends_as_if_not(pair, folder):
+    workdir = folder / "killed"
+    processes = _train(folder, [workdir] * 2, devices=2)
+    _wait_for(workdir / "checkpoints" / "20", processes)
+    began = time.monotonic()
+    processes[1].kill()
+    codes, log = _ended(processes)
+    if 0 not in codes:  # it was not quicker than the kill
+        assert codes == [42, -signal.SIGKILL], log
+        assert time.monotonic() - began < 15 + 15
+        assert "another process" in log
+    codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
+    assert codes == [0, 0], log
+    _assert_equal_runs(pair, workdir)
+
+
+def test_a_signal_to_one_stops_both_at_one_step(pair, folder):
+    workdir = folder / "stopped"
+    processes = _train(folder, [workdir] * 2, devices=2)
+    _wait_for(workdir / "checkpoints" / "10", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, log = _ended(processes)
+    if 0 not in codes:
+        assert codes == [42, 42], log
+        saved = {line for line in log.splitlines() if "is saved" in line}
+        assert len({line.partition(": step")[2] for line in saved}) == 1, log
+    codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
+    assert codes == [0, 0], log
+    _assert_equal_runs(pair, workdir)
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_checkpoint_of_two_processes_restores_in_one_and_in_four(
+    pair, folder, number
+):
+    workdir = folder / f"restored{number}"
+    shutil.copytree(pair, workdir)
+    more = "--config.train.steps=42"
+    codes, log = _ended(_train(folder, [workdir] * number, more))
+    assert codes == [0] * number, log
+    assert "resumed at step 40 of 42" in log
+    assert int(_state(workdir)["step"]) == 42
+
+
+def test_different_folders_under_one_name_are_refused(folder):
+    workdirs = [folder / "here", folder / "there"]
+    codes, log = _ended(_train(folder, workdirs))
+    assert codes == [2, 2], log
+    assert "process 1 does not see the folder of process 0" in log
+    assert not (folder / "here" / "config.json").exists()

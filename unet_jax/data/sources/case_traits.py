@@ -1,0 +1,246 @@
+"""One case read once: what it is like, and all that is wrong with it."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from unet_jax.data.preprocess import nonzero_statistics
+from unet_jax.data.reading import check_finite
+from unet_jax.data.sources.case_files import (
+    ReadOptions,
+    read_case_image,
+    read_case_label,
+)
+from unet_jax.data.sources.folder_layout import Pair
+from unet_jax.data.sources.places import misplaced
+from unet_jax.data.stored import StoredImage
+from unet_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseTraits:
+    """What is known of one case without its pixels.
+
+    Attributes:
+        id: of the case.
+        patient: folder that it lies in; "" for none.
+        images: the image, or one file a channel, or one a slice.
+        masks: its mask, or one a slice, or one a class.
+        kind: what several files are, one of ``case_files.KINDS``.
+        painted: for "parts" the value that each mask stands for.
+        shape: spatial shape on the case's axes (RAS for NIfTI).
+        channels: of the image.
+        dtype: stored dtype of the image.
+        spacing: millimetres a pixel and axis; None if unknown.
+        values: pixels of each stored label value.
+        lowest: smallest value of the image.
+        highest: largest one.
+        reference: mean and deviation of each channel's non-zero pixels.
+        digest: SHA-256 of the image's pixels, in hexadecimal.
+        label_digest: of the mask's.
+    """
+
+    id: str
+    patient: str
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+    kind: str
+    painted: tuple[int, ...]
+    shape: tuple[int, ...]
+    channels: int
+    dtype: str
+    spacing: tuple[float, ...] | None
+    values: dict[int, int]
+    lowest: float
+    highest: float
+    reference: tuple[tuple[float, float], ...]
+    digest: str
+    label_digest: str
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "CaseTraits":
+        """Restore what `dataclasses.asdict` and JSON made of one.
+
+        Args:
+            values: of each attribute.
+
+        Returns:
+            The traits.
+        """
+        parts = dict(values)
+        for name in ("images", "masks", "painted", "shape"):
+            parts[name] = tuple(parts[name])
+        parts["spacing"] = None if parts["spacing"] is None else tuple(parts["spacing"])
+        parts["reference"] = tuple((pair[0], pair[1]) for pair in parts["reference"])
+        parts["values"] = {int(key): count for key, count in parts["values"].items()}
+        return cls(**parts)
+
+
+class TiffAxesError(InputError):
+    """The pages of a TIFF were taken for slices, and seem to be channels.
+
+    Args:
+        name: the file, or several.
+        axes: what to call its axes.
+    """
+
+    def __init__(self, name: str, axes: str) -> None:
+        """Say which key says it."""
+        self.name, self.axes = name, axes
+        super().__init__(
+            f"{name}: read as a stack of slices, but the mask is a picture; expected "
+            "one size; where they are channels, which the file does not say, set "
+            f"data.tiff_axes={axes!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """What reading a case found.
+
+    Attributes:
+        traits: None where the case has faults.
+        faults: all of them.
+        values: pixels of each stored label value; None where no mask could be read.
+    """
+
+    traits: CaseTraits | None
+    faults: tuple[InputError, ...]
+    values: dict[int, int] | None
+
+
+def examine(pair: Pair, options: ReadOptions) -> Examined:
+    """Read one case, and collect all that is wrong with it.
+
+    Args:
+        pair: its files.
+        options: how to read.
+
+    Returns:
+        Its traits, or its faults; the label values in any case.
+    """
+    image = spacing = label = stored_label = None
+    stored: list[StoredImage] = []
+    faults: list[InputError] = []
+
+    def attempt(read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except InputError as error:
+            faults.append(error)
+            return None
+
+    found = attempt(
+        # NaN is no reason not to look at the rest.
+        lambda: read_case_image(pair.images, options, kind=pair.kind, finite=False)
+    )
+    if found is not None:
+        image, spacing, stored = found
+        for one in stored:
+            attempt(functools.partial(check_finite, one.image, name=str(one.path)))
+    if not pair.masks:
+        faults.append(
+            InputError(
+                f"{pair.images[0]}: has no mask; expected one of its name; add it or "
+                "move the image away"
+            )
+        )
+    else:
+        found = attempt(
+            lambda: read_case_label(
+                pair.masks,
+                options,
+                kind=pair.kind,
+                painted=pair.painted,
+                shape=() if image is None else image.shape[:-1],
+            )
+        )
+        if found is not None:
+            label, stored_label = found
+    faults += _grid_faults(pair, image, label, stored, stored_label, options)
+    values = None if label is None else _counted(label)
+    if faults or image is None or label is None or values is None:
+        return Examined(None, tuple(faults), values)
+    return Examined(_traits(pair, image, spacing, label, values), (), values)
+
+
+def _grid_faults(
+    pair: Pair,
+    image: np.ndarray | None,
+    label: np.ndarray | None,
+    stored: Sequence[StoredImage],
+    stored_label: StoredImage | None,
+    options: ReadOptions,
+) -> list[InputError]:
+    """Name what does not lie on the image's grid."""
+    # Slices lie at different places by nature.
+    others = [*stored[1:], stored_label] if stored and pair.kind != "slices" else []
+    faults = [
+        InputError(fault)
+        for other in others
+        if other is not None and (fault := misplaced(stored[0], other))
+    ]
+    if faults or image is None or label is None or label.shape == image.shape[:-1]:
+        return faults
+    file, sizes = pair.images[0], stored[0].image.shape[:-1]
+    if stored[0].kind == "tiff" and not options.tiff_axes and len(sizes) == 3:
+        for axis, axes in enumerate(("CYX", "YCX", "YXC")):
+            if (*sizes[:axis], *sizes[axis + 1 :]) == label.shape:
+                return [TiffAxesError(str(file), axes)]
+    return [
+        InputError(
+            f"{pair.masks[0]}: size {label.shape}; expected {image.shape[:-1]} as "
+            f"{file.name}; export both from one grid"
+        )
+    ]
+
+
+def _traits(
+    pair: Pair,
+    image: np.ndarray,
+    spacing: tuple[float, ...] | None,
+    label: np.ndarray,
+    values: dict[int, int],
+) -> CaseTraits:
+    """Describe a sound case."""
+    return CaseTraits(
+        id=pair.id,
+        patient=pair.patient,
+        images=tuple(map(str, pair.images)),
+        masks=tuple(map(str, pair.masks)),
+        kind=pair.kind,
+        painted=pair.painted,
+        shape=tuple(label.shape),
+        channels=image.shape[-1],
+        dtype=str(image.dtype),
+        spacing=spacing,
+        values=values,
+        lowest=float(image.min()),
+        highest=float(image.max()),
+        reference=tuple(
+            nonzero_statistics(image[..., index]) for index in range(image.shape[-1])
+        ),
+        digest=_digest(image),
+        label_digest=_digest(label),
+    )
+
+
+def _counted(label: np.ndarray) -> dict[int, int]:
+    """Count the pixels of each value."""
+    if label.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(label.ravel())
+        values = np.flatnonzero(counts)
+        return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
+    values, counts = np.unique(label, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _digest(array: np.ndarray) -> str:
+    """Hash shape, dtype and pixels."""
+    digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""What is wrong with the cases of a folder taken together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unet_jax.data.sources.case_traits import CaseTraits
+from unet_jax.data.sources.folder_scan import named_files
+from unet_jax.data.sources.label_map import Entry, LabelMap
+from unet_jax.data.sources.splits import SPLITS, Part, Splits
+
+
+def mixed_faults(traits: Sequence[CaseTraits]) -> list[str]:
+    """Name cases that one network cannot take together.
+
+    Args:
+        traits: of the sound cases.
+
+    Returns:
+        A line for each kind that differs from the commonest.
+    """
+    faults = []
+    for what, of, mend in (
+        ("channels", lambda case: case.channels, "convert or remove them"),
+        ("spatial axes", lambda case: len(case.shape), "convert or remove them"),
+        (
+            "a known spacing",
+            lambda case: case.spacing is not None,
+            "set data.known_spacing to the mm on each axis of the files that say none, "
+            "or convert or remove them",
+        ),
+    ):
+        kinds: dict[Any, list[CaseTraits]] = {}
+        for case in traits:
+            kinds.setdefault(of(case), []).append(case)
+        if len(kinds) > 1:
+            most = max(kinds, key=lambda kind: len(kinds[kind]))
+            for kind, cases in kinds.items():
+                if kind != most:
+                    files = named_files([case.images[0] for case in cases])
+                    faults.append(
+                        f"{files}: {what}: {kind} in {len(cases)} cases; expected "
+                        f"{most} as in the others; {mend}"
+                    )
+    return faults
+
+
+def same_image_faults(traits: Sequence[CaseTraits], splits: Splits) -> list[str]:
+    """Name images that are in two splits.
+
+    Args:
+        traits: of the sound cases.
+        splits: of all cases.
+
+    Returns:
+        A line each.
+    """
+    by_id = {case.id: case for case in traits}  # without the cases that have faults
+    faults = []
+    seen: dict[str, tuple[str, Part]] = {}
+    for split in SPLITS:
+        for part in splits.parts[split]:
+            if part.id not in by_id:
+                continue
+            case = by_id[part.id]
+            other, first = seen.setdefault(case.digest, (split, part))
+            if other != split and first.id != part.id:
+                faults.append(
+                    f"{case.images[0]}: the same image as {by_id[first.id].images[0]}, "
+                    f"which is in {other}, while it is in {split}; remove one, or put "
+                    "both into one group"
+                )
+    return faults
+
+
+def missing_class_faults(
+    values: Mapping[str, Mapping[int, int]],
+    splits: Splits,
+    *,
+    names: Sequence[str],
+    label_map: Sequence[Entry],
+    slab_values: Callable[[Part], set[int] | None],
+) -> list[str]:
+    """Name classes that training never sees.
+
+    Args:
+        values: pixels of each stored value, by the id of the case.
+        splits: of all cases.
+        names: of the classes.
+        label_map: stored values and their classes.
+        slab_values: the stored values of a part that is a slab; None for whole cases.
+
+    Returns:
+        A line each.
+    """
+    trained: set[int] = set()
+    for part in splits.parts["train"]:
+        inside = slab_values(part)
+        trained |= set(values.get(part.id, ())) if inside is None else inside
+    classes = LabelMap(label_map, num_classes=len(names))
+    known = sorted(trained - set(classes.unknown(sorted(trained))))
+    present = set(classes(np.array(known, np.int64), where="masks").tolist())
+    return [
+        f"class {index} ({name}): no training case has it; expected one; mend "
+        "data.class_names, data.label_map or the split"
+        for index, name in enumerate(names)
+        if index not in present
+    ]
