@@ -419,19 +419,19 @@ GOOD = np.zeros((SIZE, SIZE), np.uint8)
 GOOD[4:14, 5:18] = 1
 _MASK = "{here}/data/masks/2"
 _GAP = (
-    "masks: the values {}; expected 0 to a largest class without a gap, or a map, in "
-    "this order, or another: data.label_map={}"
+    "masks: the values {} ({} only in {}); expected 0 to a largest class without a "
+    "gap, or a map, in this order, or another (-1 to ignore a value): data.label_map={}"
 )
 BAD_MASKS = {
     "out of range": (
         ".png",
         _picture("PNG", GOOD * 7),
-        _GAP.format("0, 1, 7", "((0, 0), (1, 1), (7, 2))"),
+        _GAP.format("0, 1, 7", 7, f"{_MASK}.png", "((0, 0), (1, 1), (7, -1))"),
     ),
     "negative": (
         ".tif",
         _tiff(-GOOD.astype(np.int16)),
-        _GAP.format("-1, 0, 1", "((-1, 0), (0, 1), (1, 2))"),
+        _GAP.format("-1, 0, 1", -1, f"{_MASK}.tif", "((0, 0), (1, 1), (-1, -1))"),
     ),
     "fractions": (
         ".tif",
@@ -483,7 +483,7 @@ def test_a_mask_that_is_none(place, refused, mode, name):
     (place / "data/masks/2.png").unlink()
     (place / f"data/masks/2{suffix}").write_bytes(content)
     if mode != "train" and line.startswith("masks:"):
-        found = line.partition("values ")[2].partition(";")[0]
+        found = line.partition("values ")[2].partition(" (")[0]
         line = (
             f"{_MASK}{suffix}: the label has the values {found}, expected 0, 1; give "
             "every stored value its class (-1 to ignore it), such as label_map = <any>"
