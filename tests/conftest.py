@@ -1,7 +1,14 @@
 """Before jax starts: four CPU devices, and shape checks on what users call."""
 
+import contextlib
+import io
 import os
 import signal
+import sys
+import warnings
+from typing import NamedTuple
+
+import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,3 +27,43 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+class Answer(NamedTuple):
+    """What a command left behind: its exit code and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def command_line():
+    """Give a function that runs a command of ``unet_jax.main`` in this process."""
+    from absl import flags
+    from absl.testing import flagsaver
+
+    from unet_jax import main
+
+    def call(*arguments: object) -> Answer:
+        command = ["unet_jax.main", *map(str, arguments)]
+        before, argv = flagsaver.save_flag_values(flags.FLAGS), sys.argv
+        out, error, code = io.StringIO(), io.StringIO(), 0
+        sys.argv = command  # where ml_collections looks for overrides
+        try:
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(error),
+                warnings.catch_warnings(),
+            ):
+                # ml_collections loads every config by a method that is to go.
+                warnings.filterwarnings("ignore", message=r"the load_module\(\)")
+                main.main(main.parse_flags(command))
+        except SystemExit as leaving:
+            code = leaving.code
+        finally:
+            sys.argv = argv
+            flagsaver.restore_flag_values(before, flags.FLAGS)
+        return Answer(code, out.getvalue(), error.getvalue())
+
+    return call

@@ -19,7 +19,7 @@ from unet_jax.classical.samples import Sample, thinned
 from unet_jax.data.case import Case, Source
 from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluate import evaluate
-from unet_jax.experiment import TrainedRun, load_run, open_dataset
+from unet_jax.experiment import TrainedRun, load_run, open_run_data
 from unet_jax.guard.stop import Stop
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
 from unet_jax.report.histogram import histogram_figure
@@ -28,7 +28,6 @@ from unet_jax.score import held_out_losses
 from unet_jax.unsupervised.matching import named_by_label
 from unet_jax.unsupervised.methods import feature_clusters, fit_feature_clustering
 from unet_jax.w_net_run import train_w_net
-from unet_jax.workdir import check_same_data, read_finished_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,10 +77,9 @@ def compare_methods(
         InputError: there is no run, its data is gone, or a method or a parameter of
             one is unknown.
     """
+    dataset = open_run_data(workdir)
     run = load_run(workdir)
     names = method_names(run.config.compare.methods)
-    dataset = open_dataset(run.config, workdir)
-    check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
     sources = {split: dataset.source(split) for split in ("train", "test")}
     samples = _samples(sources["train"])
     _check_given(run.config, samples)

@@ -26,13 +26,14 @@ from unet_jax.models.sizes import margin, tiling_size, total_stride
 from unet_jax.models.unet import UNet
 from unet_jax.models.wnet import WNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
-from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.settings import check_config
+from unet_jax.training.checkpoint import Checkpoints, check_fit
 from unet_jax.training.compilation import use_compilation_cache
 from unet_jax.training.loss_terms import LossTerm, reads_labels
 from unet_jax.training.optimizer import create_optimizer, create_schedule
 from unet_jax.training.state import AXIS
 from unet_jax.training.step import TrainStep, make_train_step
-from unet_jax.workdir import as_tuples, read_finished_record
+from unet_jax.workdir import as_tuples, check_same_data, read_finished_record
 
 SPLITS = ("train", "validation", "test")
 
@@ -67,6 +68,7 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
         case "tfds":
             return _TfdsDataset(config)
         case "folder":
+            _check_apart(config.data.path, workdir)
             return open_folder(
                 _folder_options(config),
                 # Seeds of one split can be compared, and their mean scored.
@@ -79,6 +81,17 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
                 f"data.source: unknown source {config.data.source!r}; expected one of "
                 "'tfds', 'folder', 'path_or_tfds'"
             )
+
+
+def _check_apart(path: str, workdir: pathlib.Path) -> None:
+    """Refuse a run in the folder of its data: files there could have its names.
+
+    nnU-Net's data sets, for one, have a dataset.json.
+    """
+    if path and pathlib.Path(path).expanduser().resolve() == workdir.resolve():
+        raise InputError(
+            f"--workdir {workdir}: is data.path, the folder of the images; name another"
+        )
 
 
 def _folder_options(config: ConfigDict) -> FolderOptions:
@@ -476,6 +489,54 @@ class TrainedRun:
     predict_fn: Segmenter
 
 
+def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
+    """Read the record of a run as config and preprocessing, if it makes sense."""
+    record, path = read_finished_record(workdir), workdir / "config.json"
+    try:
+        config = ConfigDict(as_tuples(record["config"]))
+        check_config(config, complete=True)
+        return config, Preprocessing.from_dict(record["preprocessing"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Keys that are missing or of another type: somebody's edit, another version.
+        found = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: does not describe a run ({found}); restore the file, or use the "
+            "version of unet_jax that wrote it"
+        ) from error
+
+
+def open_run_data(workdir: pathlib.Path) -> Dataset:
+    """Open the data of a run, if they are still those that it was trained on.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The data set; no checkpoint is read for it.
+
+    Raises:
+        InputError: there is no run, or its data are gone or changed.
+    """
+    config, _ = _read_run(workdir)
+    dataset = open_dataset(config, workdir)
+    check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
+    return dataset
+
+
+def _check_weights(
+    path: pathlib.Path,
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    variables: dict[str, Any],
+) -> None:
+    """Refuse the weights of another network, before they are used."""
+    size = (*config.train.patch_size, preprocessing.channels)
+    network = create_network(config, axis_name=None)
+    patch = jax.ShapeDtypeStruct((1, *size), np.float32)
+    expected = dict(jax.eval_shape(network.init, jax.random.key(0), patch))
+    check_fit(path, saved=variables, template={"batch_stats": {}, **expected})
+
+
 def load_run(workdir: pathlib.Path) -> TrainedRun:
     """Load the best checkpoint of a run; nothing but its workdir is needed.
 
@@ -488,9 +549,7 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
     Raises:
         InputError: there is no run, or no checkpoint that can be read.
     """
-    record = read_finished_record(workdir)
-    config = ConfigDict(as_tuples(record["config"]))
-    preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    config, preprocessing = _read_run(workdir)
     use_compilation_cache(config.compilation_cache_dir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
@@ -501,6 +560,9 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
         "params": state.get("ema_params") or state["params"],
         "batch_stats": state.get("batch_stats") or {},
     }
+    _check_weights(
+        workdir / "checkpoints" / str(step), config, preprocessing, variables
+    )
     make_predict_fn = create_predict_fn_maker(config, preprocessing, validation=False)
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
@@ -524,8 +586,19 @@ def read_clusters_of_classes(
     path = workdir / "clusters.json"
     if not path.exists():
         return None
-    groups = json.loads(path.read_text())["clusters_of_class"]
-    return tuple(tuple(group) for group in groups)
+    try:
+        groups = json.loads(path.read_text())["clusters_of_class"]
+        return tuple(tuple(int(one) for one in group) for group in groups)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> InputError:
+    """Say in one line that what a run chose at its end cannot be read."""
+    return InputError(
+        f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
+        "remove it and start the training command again, which makes it"
+    )
 
 
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
@@ -545,7 +618,10 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
     if wanted == "auto":
         if not path.exists():
             return ()
-        wanted = json.loads(path.read_text())["steps"]
+        try:
+            wanted = json.loads(path.read_text())["steps"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(path, error) from error
     try:
         steps = tuple(
             (str(name), int(index), number) for name, index, number in wanted or ()

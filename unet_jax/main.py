@@ -40,6 +40,7 @@ flags.DEFINE_string("input", None, "predict: an image file, or a folder of them.
 flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
+flags.DEFINE_bool("overwrite", False, "predict: replace files in the output folder.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
 flags.DEFINE_bool(
@@ -139,6 +140,7 @@ def run() -> None:
                 output_folder=FLAGS.output,
                 probabilities=FLAGS.probabilities,
                 contours=FLAGS.contours,
+                overwrite=FLAGS.overwrite,
             )
         case "compare":
             if FLAGS.runs:

@@ -11,7 +11,12 @@ from scipy import stats
 from unet_jax.atomic import atomic_path
 from unet_jax.errors import InputError
 from unet_jax.evaluate import MIN_GROUPS
-from unet_jax.workdir import MAY_CHANGE, flat_config, read_finished_record
+from unet_jax.workdir import (
+    MAY_CHANGE,
+    check_no_run,
+    flat_config,
+    read_finished_record,
+)
 
 _DRAWS = 2000
 _METRICS = ("dice", "iou")
@@ -51,6 +56,7 @@ def compare_runs(
     """
     if len(workdirs) < 2:
         raise InputError("--runs: found one folder, expected at least two: A,B")
+    check_no_run(output)
     runs = [_read_run(workdir) for workdir in workdirs]
     for run in runs[1:]:
         if (run.test, run.cases) != (runs[0].test, runs[0].cases):
@@ -84,11 +90,21 @@ def _read_run(workdir: pathlib.Path) -> _Run:
     path = workdir / "test_metrics.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["per_case"]
-    except (OSError, ValueError, KeyError) as error:
+        cases, scores = _case_scores(rows)
+        test = record["dataset"]["test"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path}: cannot be read ({error}); expected the scores of a finished run; "
-            f"make them with --mode=evaluate --workdir={workdir}"
+            f"{path}: cannot be read ({reason}); expected the scores of a finished "
+            f"run; make them with --mode=evaluate --workdir={workdir}"
         ) from None
+    return _Run(str(workdir), record["config"], test, cases, scores)
+
+
+def _case_scores(
+    rows: Sequence[dict[str, Any]],
+) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """Return the group of each case, and its mean over classes in each metric."""
     cases = {row["id"]: row["group"] for row in rows}
     scores: dict[str, dict[str, float]] = {}
     for metric in _METRICS:
@@ -101,9 +117,7 @@ def _read_run(workdir: pathlib.Path) -> _Run:
             ]
             if values:
                 scores[metric][case] = float(np.mean(values))
-    return _Run(
-        str(workdir), record["config"], record["dataset"]["test"], cases, scores
-    )
+    return cases, scores
 
 
 def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:

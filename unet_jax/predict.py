@@ -1,7 +1,9 @@
 """Files in, label maps out, with the network of a finished run."""
 
 import dataclasses
+import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,9 +11,14 @@ from unet_jax.atomic import atomic_path
 from unet_jax.data.canonical import as_case_image, to_canonical
 from unet_jax.data.contours import write_contours
 from unet_jax.data.sources.case_files import ReadOptions
-from unet_jax.data.sources.new_images import find_new_images, read_new_image
+from unet_jax.data.sources.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.data.stored import StoredImage, file_suffix, output_name
-from unet_jax.data.writing import label_statistics, write_csv, write_label_map
+from unet_jax.data.writing import (
+    check_targets,
+    label_statistics,
+    write_csv,
+    write_label_map,
+)
 from unet_jax.errors import InputError
 from unet_jax.experiment import TrainedRun, load_run
 from unet_jax.report.overlay import overlay, write_figure
@@ -24,6 +31,7 @@ def predict_files(
     output_folder: str,
     probabilities: bool = False,
     contours: bool = False,
+    overwrite: bool = False,
 ) -> list[pathlib.Path]:
     """Segment images with the best checkpoint of a run.
 
@@ -35,29 +43,24 @@ def predict_files(
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
             the grid of the file, as ``<name>.probabilities.npy``.
         contours: write the outlines too, as ``<name>.geojson``.
+        overwrite: replace what an earlier prediction left in the folder.
 
     Returns:
         The label maps.
 
     Raises:
-        InputError: there is no run, or some files cannot be segmented; the others are
-            done nevertheless.
+        InputError: there is no run, a file would be replaced that must not be, or some
+            files cannot be segmented; the others are done nevertheless.
     """
     run, folder = load_run(workdir), pathlib.Path(output_folder)
     reading = _reading(run)
     images = find_new_images(input_path, reading, channels=run.preprocessing.channels)
-    if folder.resolve() == images[0].path.parent.resolve():
-        raise InputError(
-            f"--output {folder}: is the folder of the images, whose files could be "
-            "overwritten; name another"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--output {folder}: cannot be made ({error.strerror}); name a folder that "
-            "can be written"
-        ) from None
+    _check_output(folder, images)
+    check_targets(
+        _targets(folder, images, probabilities=probabilities, contours=contours),
+        inputs=[file for image in images for file in image.files],
+        overwrite=overwrite,
+    )
     written, rows, failures = [], [], []
     for number, image in enumerate(images, start=1):
         file = image.path
@@ -69,7 +72,7 @@ def predict_files(
             )
             if contours:
                 write_contours(
-                    folder / f"{_stem(file)}.geojson",
+                    _contours_path(folder, file),
                     labels,
                     class_names=tuple(run.config.data.class_names),
                     class_colors=tuple(run.config.data.class_colors),
@@ -96,6 +99,58 @@ def predict_files(
             failures,
         )
     return written
+
+
+def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
+    """Refuse a folder that cannot be written, or that holds the images."""
+    if folder.resolve() == images[0].path.parent.resolve():
+        raise InputError(
+            f"--output {folder}: is the folder of the images, whose files could be "
+            "overwritten; name another"
+        )
+    # It is made when the first label map is there, so that a refusal leaves nothing.
+    made = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not made.is_dir():
+        raise InputError(
+            f"--output {folder}: {made} is a file, expected a folder; name another"
+        )
+    if not os.access(made, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--output {folder}: {made} cannot be written; name a folder that can"
+        )
+
+
+def _targets(
+    folder: pathlib.Path,
+    images: list[NewImage],
+    *,
+    probabilities: bool,
+    contours: bool,
+) -> Iterator[pathlib.Path]:
+    """Name everything that will be written."""
+    for file in (image.path for image in images):
+        yield folder / output_name(file)
+        yield _overlay_path(folder, file)
+        if probabilities:
+            yield _probabilities_path(folder, file)
+        if contours:
+            yield _contours_path(folder, file)
+    yield folder / "classes.csv"
+
+
+def _overlay_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Name the picture of one image."""
+    return folder / "overlays" / f"{output_name(file)}.png"
+
+
+def _probabilities_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Name the probabilities of one image."""
+    return folder / f"{_stem(file)}.probabilities.npy"
+
+
+def _contours_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Name the outlines of one image."""
+    return folder / f"{_stem(file)}.geojson"
 
 
 def _reading(run: TrainedRun) -> ReadOptions:
@@ -145,7 +200,7 @@ def _segment(
     image, spacing, restore = as_case_image(stored, axis)
     if folder is None:
         return restore(run.predict_fn(image, spacing, name=name))
-    path = folder / f"{_stem(stored.path)}.probabilities.npy"
+    path = _probabilities_path(folder, stored.path)
     shape = (*stored.image.shape[:-1], run.predict_fn.num_classes)
     with atomic_path(path) as temporary:
         filled = np.lib.format.open_memmap(
@@ -179,4 +234,4 @@ def _draw(
         color_background=data.include_background,
         title=stored.path.name,
     )
-    write_figure(folder / "overlays" / f"{output_name(stored.path)}.png", figure)
+    write_figure(_overlay_path(folder, stored.path), figure)

@@ -17,7 +17,7 @@ from unet_jax.data.stored import StoredImage
 from unet_jax.data.writing import write_label_map
 from unet_jax.errors import InputError
 from unet_jax.evaluate import evaluate, write_results
-from unet_jax.experiment import SPLITS, TrainedRun, load_run, open_dataset
+from unet_jax.experiment import SPLITS, TrainedRun, load_run, open_run_data
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import Step, choose_steps
 from unet_jax.metrics.case_scores import HeldOutLoss
@@ -28,7 +28,7 @@ from unet_jax.segment import PredictFn, Segmenter
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
 from unet_jax.training.loss_terms import needs_shares, reads_labels
 from unet_jax.unsupervised.naming import Naming, Segmented
-from unet_jax.workdir import as_tuples, check_same_data, read_finished_record
+from unet_jax.workdir import as_tuples, check_no_run, read_finished_record
 
 
 def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
@@ -61,9 +61,9 @@ def score_run(
     Raises:
         InputError: there is no run, or its data is gone.
     """
-    run = load_run(workdir)
     if sources is None:
-        sources = _sources(run, workdir)
+        sources = _sources(workdir)
+    run = load_run(workdir)
     predict_fn = run.predict_fn
     if not reads_labels(run.config.loss):
         predict_fn = _with_named_clusters(workdir, run, sources["train"])
@@ -93,9 +93,10 @@ def evaluate_ensemble(
     Raises:
         InputError: a run is missing, or they differ in classes or test split.
     """
+    check_no_run(output)
     runs = [load_run(workdir) for workdir in workdirs]
     _check_one_test(workdirs, runs)
-    sources = _sources(runs[0], workdirs[0])
+    sources = _sources(workdirs[0])
     members = tuple(one for run in runs for one in run.predict_fn.members)
     ensemble = Segmenter(members, _common_steps(runs))
     print(f"test split with the mean of {len(runs)} runs:")
@@ -119,7 +120,7 @@ def _check_one_test(
         ),
         (
             "the test split",
-            [record["dataset"]["test"] for record in records],
+            [record["dataset"].get("test") for record in records],
             "; train them with the same data.splits, or the same data.split_seed, "
             "data.test_share and data.group_regex; data.fold and seed may differ",
         ),
@@ -142,10 +143,9 @@ def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
     return common
 
 
-def _sources(run: TrainedRun, workdir: pathlib.Path) -> Mapping[str, Source]:
-    """Open the data of a run, if they are still those that it was trained on."""
-    dataset = open_dataset(run.config, workdir)
-    check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
+def _sources(workdir: pathlib.Path) -> Mapping[str, Source]:
+    """Open the splits of a run's data."""
+    dataset = open_run_data(workdir)
     return {split: dataset.source(split) for split in SPLITS}
 
 

@@ -13,12 +13,15 @@ from unet_jax.data.fingerprint import (
     fingerprint,
     suggest,
 )
+from unet_jax.data.preprocess import INTENSITIES
+from unet_jax.data.sources.label_map import LabelMap
 from unet_jax.errors import InputError
 from unet_jax.metrics.names import LOSS_PREFIX, check_metric_names
 from unet_jax.models.presets import create_model
 from unet_jax.models.sizes import fit_stages, tiling_size
 from unet_jax.models.unet import UNet
 from unet_jax.report.palette import class_colors
+from unet_jax.workdir import flat_config
 
 
 def check_config(config: ConfigDict, *, complete: bool = False) -> None:
@@ -32,6 +35,8 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     Raises:
         InputError: a value is out of range or two do not fit together.
     """
+    _check_given(config)
+    _check_data(config.data)
     if complete or config.data.source != "folder":
         _check_filled(config)
     data, train = config.data, config.train
@@ -70,6 +75,39 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         "strides",
     ):
         _check_counts(f"model.{name}", config.model[name])
+    _check_rates("model.dropout", config.model.dropout)
+
+
+def _check_given(config: ConfigDict) -> None:
+    """Refuse None for a key that has to say something."""
+    for key, value in flat_config(config.to_dict()).items():
+        # A model and an augmentation have defaults of their own.
+        left = key in (*FROM_DATA, *_OPTIONAL) or key.startswith(("model.", "augment."))
+        if value is None and (not left or key in _NEEDED):
+            raise InputError(
+                f"{key}: found None, expected a value, see configs/base.py"
+            )
+
+
+def _check_data(data: ConfigDict) -> None:
+    """Refuse names that are unknown, colours that are none, a map that is none."""
+    for key, known in (
+        ("source", ("tfds", "folder", "path_or_tfds")),
+        ("intensity", (None, *INTENSITIES)),
+    ):
+        if data[key] not in known:
+            names = ", ".join(repr(name) for name in known if name)
+            raise InputError(
+                f"data.{key}: unknown {key} {data[key]!r}; expected one of {names}"
+            )
+    _check_colors("data.palette", data.palette)
+    if data.label_map:
+        count = _MANY_CLASSES if data.class_names is None else len(data.class_names)
+        LabelMap(tuple(data.label_map), num_classes=count)
+
+
+_MANY_CLASSES = 2**15
+"""Where the data give the names of the classes, no map leads to more."""
 
 
 def _is_loss(metric: Any) -> bool:
@@ -109,6 +147,10 @@ FROM_DATA = (
 """Keys that may be None for the folder source: the data fill them in."""
 
 
+_OPTIONAL = ("data.dims", "data.size", "data.spacing", "eval.postprocess")
+_NEEDED = ("model.name", "model.head", "model.dtype", "augment.enabled")
+
+
 def _check_filled(config: ConfigDict) -> None:
     """Refuse None where a value is needed."""
     for key in FROM_DATA:
@@ -134,15 +176,17 @@ def _check_classes(names: Any, colors: Any) -> None:
             f"data.class_colors: found {len(colors)} colours for {len(names)} classes; "
             "give one (red, green, blue) a class"
         )
-    _check_colors(colors)
+    _check_colors("data.class_colors", colors)
 
 
 def _check_numbers(config: ConfigDict) -> None:
     """Refuse numbers out of their limits."""
     for key, (low, high) in _LIMITS.items():
         section, _, name = key.rpartition(".")
-        value = config[section][name] if section else config[name]
-        if value is None:  # left to the data, or to the preset
+        # The record of a run may be older than a key; None is left to the data, or to
+        # the preset.
+        value = (config[section] if section else config).get(name)
+        if value is None:
             continue
         if not low <= value <= high:
             raise InputError(f"{key}: found {value}, expected {low} to {high}")
@@ -152,6 +196,7 @@ _MANY = 10**9
 _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.palette_tolerance": (0, 255),
+    "data.dims": (2, 3),
     "data.split_seed": (0, 2**31 - 1),
     "data.fold": (-1, 999),
     "data.folds": (2, 1000),
@@ -204,13 +249,23 @@ def _check_counts(key: str, value: Any) -> None:
         raise InputError(f"{key}: found {value!r}, expected whole numbers above 0")
 
 
-def _check_colors(colors: Any) -> None:
+def _check_rates(key: str, value: Any) -> None:
+    """Refuse what is not a share below 1, or one a stage."""
+    for rate in value if isinstance(value, tuple | list) else (value,):
+        if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
+            raise InputError(
+                f"{key}: found {value!r}, expected a share from 0 to below 1, or one a "
+                "stage"
+            )
+
+
+def _check_colors(key: str, colors: Any) -> None:
     """Refuse what is not red, green and blue of each class."""
     for index, color in enumerate(colors):
         rgb = tuple(color) if isinstance(color, tuple | list) else (color,)
         if len(rgb) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in rgb):
             raise InputError(
-                f"data.class_colors[{index}]: found {color!r}, expected (red, green, "
+                f"{key}[{index}]: found {color!r}, expected (red, green, "
                 "blue), whole numbers from 0 to 255"
             )
 
@@ -291,9 +346,16 @@ def _chosen(
 ) -> dict[str, Any]:
     """Choose a value for each key that may be left to the data."""
     patch = config.train.patch_size
+    dims = config.data.dims if patch is None else len(patch)
+    if dims is not None and dims > found.axes:
+        key = "data.dims" if patch is None else "train.patch_size"
+        raise InputError(
+            f"{key}: found {dims if patch is None else tuple(patch)} for pictures, "
+            "which have two axes; expected 2-D"
+        )
     chosen = suggest(
         found,
-        dims=config.data.dims if patch is None else len(patch),
+        dims=dims,
         slice_axis=config.data.slice_axis,
         base_features=config.model.base_features,
         max_features=config.model.max_features,

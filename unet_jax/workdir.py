@@ -42,6 +42,10 @@ MAY_CHANGE = frozenset(
 )
 """Keys that may differ on resume: those marked so in configs/base.py."""
 
+FORMAT = 1
+"""Of config.json; to be raised when what an older program reads would mislead it."""
+
+_PARTS = ("config", "preprocessing", "dataset")
 _ADDED_LATER = frozenset({"deterministic", "data.split_seed"})
 """Keys that runs of an earlier version did not have, and behaved as by default."""
 
@@ -62,6 +66,7 @@ def make_record(
         A dict that JSON can hold.
     """
     return {
+        "format": FORMAT,
         "config": config,
         "preprocessing": preprocessing,
         "dataset": dataset,
@@ -122,12 +127,13 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         The record, or None where no run has begun.
 
     Raises:
-        InputError: the file is not a record.
+        InputError: the file is not a record, or a newer program's.
     """
     path = workdir / "config.json"
     try:
-        record = json.loads(path.read_text())
-        return {key: record[key] for key in ("config", "preprocessing", "dataset")}
+        record = json.loads(path.read_text(encoding="utf-8"))
+        parts = {key: dict(record[key]) for key in _PARTS}
+        written = int(record.get("format", FORMAT))
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -139,6 +145,12 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
             f"{path}: not the record of a run ({type(error).__name__}: {error}); name "
             "another --workdir"
         ) from None
+    if written > FORMAT:
+        raise InputError(
+            f"{path}: is of format {written}, expected at most {FORMAT}: a newer "
+            "unet_jax wrote it; update this one, or name another --workdir"
+        )
+    return parts
 
 
 def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
@@ -160,6 +172,25 @@ def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
             "train one first"
         )
     return record
+
+
+def check_no_run(output: pathlib.Path) -> None:
+    """Refuse to put what several runs give together into the folder of a run.
+
+    Args:
+        output: the folder to be written; it may be missing.
+
+    Raises:
+        InputError: it is the folder of a run, whose scores would be replaced, or no
+            folder.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--workdir {output}: found a file, expected a folder")
+    if (output / "config.json").exists():
+        raise InputError(
+            f"--workdir {output}: is the folder of a run, whose scores would be "
+            "replaced; name another"
+        )
 
 
 def check_same_run(

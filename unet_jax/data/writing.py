@@ -1,7 +1,7 @@
 """Label maps out, in the form of their images, and tables of what they hold."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import nibabel
@@ -55,6 +55,47 @@ def write_label_map(
         else:
             _write_nifti(temporary, labels, stored)
     return target
+
+
+def check_targets(
+    targets: Iterable[Path], *, inputs: Iterable[Path], overwrite: bool
+) -> None:
+    """Refuse to replace files, before the work that they are to hold.
+
+    Args:
+        targets: files that will be written.
+        inputs: files that will be read; none of them is ever replaced, by whatever
+            name, link or case a target has it.
+        overwrite: whether other files may be replaced.
+
+    Raises:
+        InputError: a target is an input, a folder, or exists and may not be replaced.
+    """
+    read = {_identity(path) for path in inputs}
+    for target in targets:
+        if not target.exists():
+            continue
+        if _identity(target) in read:
+            raise InputError(
+                f"{target}: is an input image; expected another place for what is "
+                "written; choose another output folder"
+            )
+        if target.is_dir():
+            raise InputError(
+                f"{target}: is a folder; expected nothing, or a file to replace; "
+                "choose another output folder"
+            )
+        if not overwrite:
+            raise InputError(
+                f"{target}: exists; expected no such file; choose another output "
+                "folder, or replace what is there with --overwrite"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what two names of one file have in common."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def label_statistics(

@@ -141,7 +141,7 @@ class Checkpoints:
             InputError: if the checkpoint is missing or damaged, or does not fit.
         """
         step = self._find(step)
-        _check_fit(self._path(step), saved=self._shapes(step), template=template)
+        check_fit(self._path(step), saved=self._shapes(step), template=template)
         restored = self._read(
             step,
             state=ocp.args.StandardRestore(jax.tree.map(_abstract, template)),
@@ -363,8 +363,17 @@ def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
-    """Refuse a checkpoint with other arrays: Orbax may cut, pad or cast them."""
+def check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
+    """Refuse a checkpoint with other arrays: Orbax may cut, pad or cast them.
+
+    Args:
+        path: of the checkpoint, for the message.
+        saved: pytree of what it holds: anything with a shape and a dtype.
+        template: pytree of what is expected.
+
+    Raises:
+        InputError: a name, a shape or a dtype differs.
+    """
     there, here = _by_name(saved), _by_name(template)
     names = [*here, *(name for name in there if name not in here)]
     wrong = [

@@ -239,8 +239,10 @@ def _create_term(
             f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
             f'such as ("dice", 1.0, {{}})'
         ) from None
-    if not math.isfinite(weight):
-        raise InputError(f"loss: weight of {name!r}: found {weight}, expected a number")
+    if not 0 <= weight < math.inf:
+        raise InputError(
+            f"loss: weight of {name!r}: found {weight}, expected a number from 0 on"
+        )
     function, kind = loss_function(name)
     _check_head(name, head)
     known = set(inspect.signature(function).parameters)

@@ -36,9 +36,9 @@ def check_sums(path: pathlib.Path) -> None:
         InputError: a file changed or is missing.
     """
     try:
-        expected = json.loads((path / SUMS_FILE).read_text())
+        expected = dict(json.loads((path / SUMS_FILE).read_text()))
         found = _sums(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise damaged(path / SUMS_FILE, error) from error
     for name, digest in expected.items():
         if found.get(name) != digest:

@@ -42,6 +42,10 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"data.splits: {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"data.splits: {path}: is no text ({error}); expected JSON or CSV in UTF-8"
+        ) from None
     if path.suffix.lower() == ".csv":
         return _read_csv(path, text, fold)
     try:
@@ -75,7 +79,12 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
 
 def _read_csv(path: Path, text: str, fold: int) -> SplitFile:
     """Read a table with the columns id, split and perhaps group."""
-    rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    try:
+        rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(
+            f"data.splits: {path} is no CSV ({error}); expected the columns id, split"
+        ) from None
     columns = set(rows[0]) if rows else set()
     column = "group" if "group" in columns else "patient"
     if "id" not in columns or not columns & {"split", column}:
