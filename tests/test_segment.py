@@ -227,14 +227,21 @@ def test_probabilities_that_are_none_end_the_run():
     broken = dataclasses.replace(member, forward=forward)
     with pytest.raises(RunError, match=r"scan.png: the network gives .* NaN"):
         dataclasses.replace(plain, members=(broken,))(image, None, name="scan.png")
+    # Between the steps of a training the loss says it, with the step.
+    lenient = dataclasses.replace(plain, members=(broken,), strict=False)
+    assert lenient(image, None).shape == (9, 12)
 
 
 @pytest.mark.parametrize("patch", [188, 204])
 def test_windows_without_padding_are_large_enough_to_tile(patch):
     config = base.get_config()
     config.model.name, config.train.patch_size = "unet_2015", (patch, patch)
-    maker = create_predict_fn_maker(config, _preprocessing(2), validation=False)
-    (member,) = maker({}).members
+    for validation in (False, True):
+        maker = create_predict_fn_maker(
+            config, _preprocessing(2), validation=validation
+        )
+        (member,) = maker({}).members
+        assert maker({}).strict is not validation
     assert member.window == (20, 20)
     assert member.margin == (92, 92)
     assert member.multiple == (16, 16)

@@ -433,7 +433,7 @@ def create_predict_fn_maker(
         patch = tiling_size(network, patch)
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
-        return make_predict_fn(
+        predict_fn = make_predict_fn(
             forward,
             variables,
             preprocessing,
@@ -444,6 +444,7 @@ def create_predict_fn_maker(
             margin=lost,
             multiple=multiple,
         )
+        return dataclasses.replace(predict_fn, strict=not validation)
 
     return with_variables
 

@@ -250,10 +250,13 @@ class Segmenter:
     Attributes:
         members: at least one; of the same classes.
         steps: what is done to the labels afterwards.
+        strict: refuse probabilities that are NaN. Validation does not: the loss of the
+            next step ends a run that diverged, and names the last good checkpoint.
     """
 
     members: tuple[Member, ...]
     steps: tuple[Step, ...] = ()
+    strict: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -299,12 +302,14 @@ class Segmenter:
             )
             for member in self.members
         ]
-        means = (
+        means: Iterator[np.ndarray] = (
             planes[0] if len(planes) == 1 else np.mean(planes, axis=0)
             for planes in zip(*streams, strict=True)
         )
+        if self.strict:
+            means = _finite(means, name)
         labels = _best_classes(
-            _finite(means, name),
+            means,
             image.shape[:-1],
             axis,
             self.num_classes,
