@@ -184,7 +184,7 @@ def test_the_network_of_the_table_is_the_one_that_was_scored(workdir):
 def test_no_network_reads_a_test_label(workdir, name):
     # The oracle-matched row is left out: it reads them, and its block says so.
     run = compare.load_run(workdir)
-    dataset = compare.open_dataset(run.config, workdir)
+    dataset = compare.open_run_data(workdir)
     train, test = dataset.source("train"), dataset.source("test")
     ready = compare._make(name, run, compare._samples(train), workdir, None)
     guarded = [_Guarded(test[index]) for index in range(2)]
