@@ -351,6 +351,11 @@ def test_an_image_that_is_none(place, refused, mode, bad):
     (place / "data/images/2.png").unlink()
     file = place / f"data/images/2{bad.suffix}"
     file.write_bytes(bad.content)
+    if bad.suffix == ".nii":  # its mask must say as well how its pixels lie
+        mask = place / "data/masks/2.png"
+        labels = np.asarray(Image.open(mask)).T
+        nibabel.Nifti1Image(labels, np.eye(4)).to_filename(mask.with_suffix(".nii"))
+        mask.unlink()
     _one_fault(refused, mode, place, f"{file}: {bad.line}")
     assert not Path("malicious").exists()
 

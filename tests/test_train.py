@@ -374,8 +374,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(shared, tmp_path):
     config = _config(
         shared, **{"optimizer.learning_rate": 1e38, "optimizer.gradient_clip": 0.0}
     )
-    # Weights that overflow in the update are seen by the first validation.
-    with pytest.raises(RunError, match=r"step 2: .* NaN or infinite; .* saved yet"):
+    # Weights that the second update made too large: validation still scores them, and
+    # the next loss tells which step it was.
+    with pytest.raises(RunError, match=r"step 3: loss is nan.* last good .* step 2;"):
         train_and_evaluate(config, tmp_path)
     assert not (tmp_path / "test_metrics.json").exists()
 
