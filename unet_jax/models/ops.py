@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from unet_jax.models import cpu_convolution
+
 FORMULATIONS = ("cpu", "plain")
 
 
@@ -70,7 +72,7 @@ def convolve(
         return x @ kernel.reshape(kernel.shape[-2:])
     if len(window) == 3:
         return _convolve_depth_taps(x, kernel, strides=strides, padding=padding)
-    return _convolve_plain(x, kernel, strides=strides, padding=padding)
+    return _convolve_planes(x, kernel, strides=strides, padding=padding)
 
 
 def _convolve_plain(x, kernel, *, strides, padding):
@@ -80,6 +82,13 @@ def _convolve_plain(x, kernel, *, strides, padding):
     return lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=numbers
     )
+
+
+def _convolve_planes(x, kernel, *, strides, padding):
+    """2-D convolution on CPU."""
+    if kernel.shape[:2] == (3, 3) and math.prod(strides) == 1:
+        return cpu_convolution.convolve_3x3(x, kernel, {"SAME": 1, "VALID": 0}[padding])
+    return _convolve_plain(x, kernel, strides=strides, padding=padding)
 
 
 def _convolve_depth_taps(x, kernel, *, strides, padding):
@@ -105,7 +114,7 @@ def _convolve_depth_taps(x, kernel, *, strides, padding):
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(
         height, width, taps * channels, features
     )
-    y = _convolve_plain(planes, kernel, strides=strides[1:], padding=padding)
+    y = _convolve_planes(planes, kernel, strides=strides[1:], padding=padding)
     return y.reshape(x.shape[0], depth, *y.shape[1:])
 
 
