@@ -51,7 +51,7 @@ def convolve_3x3(
         The convolved planes in the dtype of ``x``. Reverse-mode differentiable.
     """
     if _winograd_pays(x, kernel):
-        return _winograd(x, kernel, pad, contract=0)
+        return _winograd(x, kernel, pad, turned=False)
     return _xla(x, kernel, pad)
 
 
@@ -61,11 +61,11 @@ def _forward(x, kernel, pad):
 
 def _backward(pad, residuals, gradient):
     x, kernel = residuals
-    turned = kernel[::-1, ::-1]
     if _winograd_pays(x, kernel):
-        of_input = _winograd(gradient, turned, 2 - pad, contract=1)
+        of_input = _winograd(gradient, kernel, 2 - pad, turned=True)
         return of_input, _winograd_kernel_gradient(x, gradient, pad)
-    of_input = _xla(gradient, turned.swapaxes(2, 3), 2 - pad)
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    of_input = _xla(gradient, turned, 2 - pad)
     return of_input, _banded_kernel_gradient(x, gradient, pad)
 
 
@@ -92,22 +92,27 @@ def _winograd_pays(x, kernel):
     )
 
 
-def _winograd(x, kernel, pad, *, contract):
-    """Convolution by tiles; the sum is over axis 0 or 1 of the kernel's channels."""
+def _winograd(x, kernel, pad, *, turned):
+    """Convolution by tiles, or with the kernel turned round and its channels swapped.
+
+    The transform of a turned kernel is that of the kernel in another order: both passes
+    share it.
+    """
     batch = x.shape[0]
     height, width = (n + 2 * pad - 2 for n in x.shape[1:3])
     tiles = -(-height // 2), -(-width // 2)
-    weights = _mix([kernel[at] for at in range(3)], _KERNEL, axis=0)
-    weights = _mix([weights[:, at] for at in range(3)], _KERNEL, axis=1)
+    order = (3, 1, 2, 0) if turned else (0, 1, 2, 3)
+    weights = np.kron(_KERNEL, _KERNEL).astype(x.dtype) @ kernel.reshape(9, -1)
     products = lax.dot_general(
-        _input_tiles(x, pad, tiles),
+        _input_tiles(x, pad, tiles, _TILE[order, :]),
         weights.reshape(16, *kernel.shape[2:]),
-        (((2,), (1 + contract,)), ((0,), (0,))),
+        (((2,), (2 if turned else 1,)), ((0,), (0,))),
     )
     products = products.reshape(4, 4, batch, *tiles, -1)
     # (4, batch, tiles, 2, tiles, features), then (batch, tiles, 2, tiles, 2, features)
-    rows = _mix([products[at] for at in range(4)], _OUTPUT, axis=3)
-    y = _mix([rows[at] for at in range(4)], _OUTPUT, axis=4)
+    matrix = _OUTPUT[:, order]
+    rows = _mix([products[at] for at in range(4)], matrix, axis=3)
+    y = _mix([rows[at] for at in range(4)], matrix, axis=4)
     y = y.reshape(batch, 2 * tiles[0], 2 * tiles[1], -1)
     return _written(y)[:, :height, :width]
 
@@ -122,25 +127,24 @@ def _winograd_kernel_gradient(x, gradient, pad):
     rows = _mix([gradient[:, :, at] for at in range(2)], _OUTPUT.T, axis=0)
     of_tiles = _mix([rows[:, :, :, :, at] for at in range(2)], _OUTPUT.T, axis=1)
     products = lax.dot_general(
-        _input_tiles(x, pad, tiles),
+        _input_tiles(x, pad, tiles, _TILE),
         of_tiles.reshape(16, -1, features),
         (((1,), (1,)), ((0,), (0,))),
     )
-    products = products.reshape(4, 4, x.shape[-1], features)
-    rows = _mix([products[at] for at in range(4)], _KERNEL.T, axis=0)
-    return _mix([rows[:, at] for at in range(4)], _KERNEL.T, axis=1)
+    of_kernel = np.kron(_KERNEL, _KERNEL).T.astype(x.dtype) @ products.reshape(16, -1)
+    return of_kernel.reshape(3, 3, x.shape[-1], features)
 
 
-def _input_tiles(x, pad, tiles):
+def _input_tiles(x, pad, tiles, matrix):
     """All overlapping 4x4 tiles, transformed: (16, batch * tiles, channels)."""
     batch, *sizes, channels = x.shape
     ends = [(pad, 2 * n + 2 - size - pad) for n, size in zip(tiles, sizes, strict=True)]
     x = _written(jnp.pad(x, ((0, 0), *ends, (0, 0))))
     x = x.reshape(batch, tiles[0] + 1, 2, tiles[1] + 1, 2, channels)
     rows = [x[:, at // 2 : at // 2 + tiles[0], at % 2] for at in range(4)]
-    rows = _written(_mix(rows, _TILE, axis=0))
+    rows = _written(_mix(rows, matrix, axis=0))
     columns = [rows[:, :, :, at // 2 : at // 2 + tiles[1], at % 2] for at in range(4)]
-    return _mix(columns, _TILE, axis=1).reshape(16, -1, channels)
+    return _mix(columns, matrix, axis=1).reshape(16, -1, channels)
 
 
 def _written(x):
