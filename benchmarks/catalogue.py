@@ -1,5 +1,6 @@
 """Every case of every benchmark."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,92 @@ def _inference_2d() -> Iterator[Case]:
             )
 
 
+_NNUNET = {
+    "network": {
+        "features": [32, 64, 128, 256, 320],
+        "norm": "instance",
+        "downsample": "strided",
+        "deep_supervision": 3,
+    },
+    "channels": 1,
+    "classes": 4,
+    "patch": [64, 64, 64],
+    "batch": 2,
+    "optimizer": _ADAM,
+}
+"""nnU-Net's PlainConvUNet, as it plans it for such a patch."""
+
+
+def _train_3d() -> Iterator[Case]:
+    """Steps of nnU-Net's network, with its deep supervision."""
+    tolerances = {"losses": 2e-3}
+    case = _torch_case("train_3d", "nnunet", "step", "train", _NNUNET, tolerances)
+    yield dataclasses.replace(case, peer_name="PlainConvUNet")
+
+
+def _inference_3d() -> Iterator[Case]:
+    """nnU-Net's network on two patches."""
+    tolerances = {"probabilities": 1e-3}
+    case = _torch_case(
+        "inference_3d", "nnunet", "batch of 2", "inference", _NNUNET, tolerances
+    )
+    yield dataclasses.replace(case, peer_name="PlainConvUNet")
+
+
+def _sliding_window() -> Iterator[Case]:
+    """A volume in 147 windows that overlap by half, blended by a Gaussian."""
+    work = {
+        "network": {"features": [16, 32, 64, 128], "norm": "instance"},
+        "channels": 1,
+        "classes": 4,
+        "patch": [64, 64, 64],
+        "batch": 1,
+        "volume": [256, 256, 128],
+    }
+    # MONAI lifts the smallest weights of its Gaussian to 0.001.
+    tolerances = {"probabilities": 2e-2}
+    case = _torch_case(
+        "sliding_window", "volume", "volume", "sliding_window", work, tolerances
+    )
+    yield dataclasses.replace(
+        case, peer_name="MONAI", least_seconds=None, repeats=3, modes=_TORCH_MODES[:3]
+    )
+
+
+_NO_ELASTIC = {"elastic_probability": 0.0}
+"""What makes our default list nnU-Net's."""
+
+
+def _augmentation() -> Iterator[Case]:
+    """The nnU-Net list in 2-D and 3-D, against each package that has it."""
+    peers = {
+        "batchgeneratorsv2": "benchmarks.peers.transforms_nnunet",
+        "MONAI": "benchmarks.peers.transforms_monai",
+    }
+    for dims, shape, batch in (("2d", [256, 256], 16), ("3d", [64, 64, 64], 4)):
+        work = {"shape": shape, "batch": batch, "draws": 512, "augment": _NO_ELASTIC}
+        for name, module in peers.items():
+            yield Case(
+                benchmark="augmentation",
+                name=f"{dims}_{name.lower()}",
+                unit=f"{batch} examples",
+                ours="benchmarks.ours.augmentation",
+                peer="benchmarks.peers.augmentation",
+                peer_name=name,
+                modes=("threads", "processes"),
+                options={"work": work},
+                peer_options={"transforms": module},
+                # Draws differ: three deviations of a mean over 512 of them.
+                tolerances={
+                    "mean": 0.03,
+                    "deviation": 0.03,
+                    "labelled": 0.02,
+                    "changed": 0.08,
+                },
+                least_seconds=2.0,
+            )
+
+
 def _torch_case(
     benchmark: str,
     name: str,
@@ -76,4 +163,11 @@ def _torch_case(
     )
 
 
-CASES = (*_train_2d(), *_inference_2d())
+CASES = (
+    *_train_2d(),
+    *_train_3d(),
+    *_inference_2d(),
+    *_inference_3d(),
+    *_augmentation(),
+    *_sliding_window(),
+)

@@ -31,6 +31,7 @@ class Case:
         peer_name: what the table calls it.
         modes: of the peer; the fastest counts.
         options: keywords of ``prepare`` on both sides.
+        peer_options: further ones of the peer's.
         tolerances: see ``check_outputs``.
         least_seconds: a repeat is of as many calls as last so long; None for one call
             that needs no warm-up.
@@ -45,6 +46,7 @@ class Case:
     peer_name: str
     modes: tuple[str, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    peer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tolerances: Mapping[str, float] = dataclasses.field(default_factory=dict)
     least_seconds: float | None = 0.5
     repeats: int | None = None
@@ -184,10 +186,10 @@ def take_turns(
         failed, differences = {}, {}
         for mode in case.modes:
             try:
-                worker = begin(mode, peer_python, mode=mode)
+                worker = begin(mode, peer_python, mode=mode, **case.peer_options)
             except WorkerError as error:
                 failed[mode] = str(error)
-                say(f"  {mode} does not work: {str(error).strip().splitlines()[-1]}")
+                say(f"  {mode} does not work: {_last_line(str(error))}")
                 continue
             check_facts(answers["ours"]["facts"], answers[mode]["facts"])
             differences[mode] = check_outputs(
@@ -195,7 +197,12 @@ def take_turns(
             )
             workers[mode] = worker
         if len(workers) == 1:
-            raise WorkerError(f"no mode of the peer works: {failed}")
+            raise WorkerError(
+                "no mode of the peer works: "
+                + "; ".join(
+                    f"{mode}: {_last_line(text)}" for mode, text in failed.items()
+                )
+            )
         measured = _rounds(case, workers, min(repeats, case.repeats or repeats), say)
     return Outcome(
         ours=measured.pop("ours"),
@@ -208,6 +215,11 @@ def take_turns(
             "peer": next(answers[mode]["versions"] for mode in measured),
         },
     )
+
+
+def _last_line(text: str) -> str:
+    """What a traceback ends with."""
+    return text.strip().splitlines()[-1]
 
 
 def _rounds(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers import unet
+from benchmarks.peers import modes, nets
 from benchmarks.worker import Task
 
 
@@ -16,29 +16,18 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
     Args:
         folder: shared with ours.
         work: of the case.
-        mode: one of ``unet.MODES``.
+        mode: one of ``modes.MODES``.
     """
-    given = unet.begin(mode, folder)
-    model = unet.create(work)
-    unet.load(model, given)
-    return task(model, given["image"], mode)
-
-
-def task(model: torch.nn.Module, image: np.ndarray, mode: str) -> Task:
-    """Run a network over an image again and again.
-
-    Args:
-        model: with its weights.
-        image: ``(batch, *spatial, channels)``.
-        mode: one of ``unet.MODES``.
-    """
-    memory_format = unet.layout(mode, image.ndim - 2)
-    model = model.eval().to(memory_format=memory_format)
-    network = unet.compiled(model, mode)
+    given = modes.begin(mode, folder)
+    net = nets.build(work, given)
+    image = net.turned(given["image"])
+    memory_format = modes.layout(mode, image.ndim - 2)
+    model = for_inference(net.model).to(memory_format=memory_format)
+    network = modes.compiled(model, mode)
 
     @torch.inference_mode()
     def once() -> np.ndarray:
-        logits = network(unet.tensor(image, memory_format))
+        logits = network(modes.tensor(image, memory_format))
         return torch.softmax(logits, dim=1).movedim(1, -1).numpy()
 
     def repeat(calls: int) -> None:
@@ -47,7 +36,22 @@ def task(model: torch.nn.Module, image: np.ndarray, mode: str) -> Task:
 
     return Task(
         run=repeat,
-        facts={"parameters": unet.parameters(model), "output": list(once().shape)},
-        outputs=lambda: {"probabilities": once()},
-        packages=unet.PACKAGES,
+        facts={
+            "parameters": modes.parameters(model),
+            "output": list(once().shape),
+        },
+        outputs=lambda: {"probabilities": net.turned(once())},
+        packages=net.packages,
     )
+
+
+def for_inference(model: torch.nn.Module) -> torch.nn.Module:
+    """Switch off what is for training alone, nnU-Net's deep supervision too.
+
+    Args:
+        model: the network.
+    """
+    decoder = getattr(model, "decoder", None)
+    if decoder is not None:
+        decoder.deep_supervision = False
+    return model.eval()

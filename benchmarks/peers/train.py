@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers import objective, unet
+from benchmarks.peers import modes, nets, objective
 from benchmarks.worker import Task
 
 
@@ -17,9 +17,9 @@ class Trainer:
         self, model: torch.nn.Module, mode: str, dims: int, optimizer: dict[str, Any]
     ) -> None:
         """Bring the network into the mode."""
-        self._layout = unet.layout(mode, dims)
+        self._layout = modes.layout(mode, dims)
         self.model = model.to(memory_format=self._layout).train()
-        self._network = unet.compiled(self.model, mode)
+        self._network = modes.compiled(self.model, mode)
         # As ours: decay spares what is a vector.
         kinds: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
         for parameter in self.model.parameters():
@@ -43,7 +43,7 @@ class Trainer:
             labels: of each output, finest first.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        output = self._network(unet.tensor(image, self._layout))
+        output = self._network(modes.tensor(image, self._layout))
         outputs = output if isinstance(output, list | tuple) else [output]
         loss = objective.loss(outputs, labels)
         loss.backward()
@@ -59,20 +59,31 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
     Args:
         folder: shared with ours.
         work: of the case.
-        mode: one of ``unet.MODES``.
+        mode: one of ``modes.MODES``.
     """
-    given = unet.begin(mode, folder)
-    model = unet.create(work)
-    unet.load(model, given)
-    trainer = Trainer(model, mode, len(work["patch"]), work["optimizer"])
-    labels = [torch.from_numpy(given["label"]).long()]
+    given = modes.begin(mode, folder)
+    net = nets.build(work, given)
+    trainer = Trainer(net.model, mode, len(work["patch"]), work["optimizer"])
+    image = net.turned(given["image"])
+    supervised = work["network"].get("deep_supervision", 0)
+    targets = _targets(given["label"], coarser=supervised)
+    labels = [torch.from_numpy(net.turned(target)).long() for target in targets]
 
     def steps(count: int) -> list[torch.Tensor]:
-        return [trainer.step(given["image"], labels) for _ in range(count)]
+        return [trainer.step(image, labels) for _ in range(count)]
 
     return Task(
         run=lambda calls: steps(calls) and None,
-        facts={"parameters": unet.parameters(model)},
+        facts={"parameters": modes.parameters(net.model)},
         outputs=lambda: {"losses": torch.stack(steps(3)).numpy()},
-        packages=unet.PACKAGES,
+        packages=net.packages,
     )
+
+
+def _targets(label: np.ndarray, *, coarser: int) -> list[np.ndarray]:
+    """Labels on the grid of each output: the one nearest to a coarse pixel's centre."""
+    targets = [label]
+    for step in (2**index for index in range(1, coarser + 1)):
+        places = (slice(step // 2, None, step),) * (label.ndim - 1)
+        targets.append(label[:, *places])
+    return targets
