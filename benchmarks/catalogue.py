@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks import masks
 from benchmarks.turns import Case
 
 _TORCH_MODES = ("eager", "channels_last", "compile", "compile_channels_last")
@@ -141,6 +142,88 @@ def _augmentation() -> Iterator[Case]:
             )
 
 
+def _surface_metrics() -> Iterator[Case]:
+    """Like against like: surface elements with DeepMind's, border voxels with MONAI."""
+    for prediction in masks.PREDICTIONS:
+        for peer, mode, surface in (
+            ("surface-distance", "surface_distance", "area"),
+            ("MONAI", "monai", "voxel"),
+        ):
+            work = {
+                "prediction": prediction,
+                "spacing": [0.9, 0.9, 1.5],
+                "tolerance": 1.0,
+                "surface": surface,
+            }
+            yield Case(
+                benchmark="surface_metrics",
+                name=f"{prediction}_{mode}",
+                unit="pair of 256x256x256",
+                ours="benchmarks.ours.surface_metrics",
+                peer="benchmarks.peers.surface_metrics",
+                peer_name=peer,
+                modes=(mode,),
+                options={"work": work},
+                tolerances={"hd95_nsd_dice": 1e-6},
+                least_seconds=None,
+                repeats=3 if prediction == "noise" else None,
+            )
+
+
+def _data() -> Iterator[Case]:
+    """Batches of crops as they are, before augmentation."""
+    common = {"patch": [96, 96], "batch": 8, "workers": 2, "draws": 200}
+    for source, modes in (
+        ("tfds", ("from_memory",)),
+        ("folder", ("from_files", "from_memory")),
+    ):
+        yield Case(
+            benchmark="data",
+            name=source,
+            unit="800 crops",
+            ours="benchmarks.ours.data",
+            peer="benchmarks.peers.data",
+            peer_name="DataLoader",
+            modes=modes,
+            options={"work": {**common, "source": source, "pictures": 60}},
+            # Of 200 batches of 8: draws differ.
+            tolerances={"mean": 0.08, "deviation": 0.08, "labelled": 0.05},
+            least_seconds=2.0,
+        )
+
+
+def _startup() -> Iterator[Case]:
+    """Of the main job, and of a plain PyTorch script for it."""
+    for what in ("import", "help", "first_step_cold", "first_step_warm"):
+        yield Case(
+            benchmark="startup",
+            name=what,
+            unit="start",
+            ours="benchmarks.ours.startup",
+            peer="benchmarks.peers.startup",
+            peer_name="PyTorch script",
+            modes=("eager",),
+            options={"work": {"what": what}},
+            least_seconds=None,
+        )
+
+
+def _time_to_quality() -> Iterator[Case]:
+    """The main job from its command to a validation Dice of 0.93."""
+    yield Case(
+        benchmark="time_to_quality",
+        name="brain",
+        unit="run",
+        ours="benchmarks.ours.time_to_quality",
+        peer="benchmarks.peers.time_to_quality",
+        peer_name="PyTorch script",
+        modes=_TORCH_MODES[:3],
+        options={"work": {"dice": 0.93, "every": 50}},
+        least_seconds=None,
+        repeats=3,
+    )
+
+
 def _torch_case(
     benchmark: str,
     name: str,
@@ -170,4 +253,8 @@ CASES = (
     *_inference_3d(),
     *_augmentation(),
     *_sliding_window(),
+    *_surface_metrics(),
+    *_data(),
+    *_startup(),
+    *_time_to_quality(),
 )

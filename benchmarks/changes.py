@@ -38,3 +38,20 @@ def describe(
     ]
     means = np.mean(np.array(rows, np.float64), axis=0)
     return dict(zip(("mean", "deviation", "labelled", "changed"), means, strict=True))
+
+
+def crop_statistics(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Average over batches of crops.
+
+    Args:
+        batches: images and labels ``(batch, *patch)``.
+
+    Returns:
+        ``mean`` and ``deviation`` of the images, and the share of the pixels that are
+        ``labelled``, averaged over the batches.
+    """
+    rows = [(image.mean(), image.std(), (label > 0).mean()) for image, label in batches]
+    means = np.mean(np.array(rows, np.float64), axis=0)
+    return dict(zip(("mean", "deviation", "labelled"), means, strict=True))

@@ -58,7 +58,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
 
 
 def phantom(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Make a textured ellipsoid on 0: no matter what lies beyond the border.
+    """Make a textured ellipsoid on 0.
 
     Args:
         shape: pixels an axis.

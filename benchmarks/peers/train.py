@@ -17,8 +17,8 @@ class Trainer:
         self, model: torch.nn.Module, mode: str, dims: int, optimizer: dict[str, Any]
     ) -> None:
         """Bring the network into the mode."""
-        self._layout = modes.layout(mode, dims)
-        self.model = model.to(memory_format=self._layout).train()
+        self.layout = modes.layout(mode, dims)
+        self.model = model.to(memory_format=self.layout).train()
         self._network = modes.compiled(self.model, mode)
         # As ours: decay spares what is a vector.
         kinds: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
@@ -43,7 +43,7 @@ class Trainer:
             labels: of each output, finest first.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        output = self._network(modes.tensor(image, self._layout))
+        output = self._network(modes.tensor(image, self.layout))
         outputs = output if isinstance(output, list | tuple) else [output]
         loss = objective.loss(outputs, labels)
         loss.backward()

@@ -31,7 +31,7 @@ class Transforms:
         if set(augment) != {"elastic_probability"}:
             raise ValueError(f"augment: found {augment}, expected elastic off alone")
         monai.data.set_track_meta(False)
-        modes = {"mode": ("bilinear", "nearest"), "padding_mode": "zeros"}
+        modes = {"mode": ("bilinear", "nearest"), "padding_mode": "reflection"}
         limit = math.radians(180 if dims == 2 else 30)
         ranges = dict.fromkeys(("range_x", "range_y", "range_z")[: 2 * dims - 3], limit)
         linear = {2: "bilinear", 3: "trilinear"}[dims]
@@ -42,7 +42,7 @@ class Transforms:
             min_zoom=1 / 1.4,
             max_zoom=1 / 0.7,
             mode=(linear, "nearest"),
-            padding_mode="constant",
+            padding_mode="reflect",
         )
         self.flips = [
             transforms.RandFlipd(_BOTH, prob=0.5, spatial_axis=axis)

@@ -31,7 +31,8 @@ PACKAGES = ("torch", "numpy", "batchgeneratorsv2")
 class Transforms:
     """The list of nnU-Net's trainer, in its order.
 
-    Interpolation is linear for images and nearest for labels, as ours.
+    Interpolation is linear for images and nearest for labels, and beyond the border
+    lies the mirror image, as in ours.
     """
 
     def __init__(self, shape: tuple[int, ...], augment: dict[str, Any]) -> None:
@@ -57,6 +58,8 @@ class Transforms:
             scaling=(0.7, 1.4),
             p_synchronize_scaling_across_axes=1,
             mode_seg="nearest",
+            padding_mode_image="reflection",
+            border_mode_seg="reflection",
         )
         whole = {"synchronize_channels": False, "p_per_channel": 1}
         self.noise = RandomTransform(
