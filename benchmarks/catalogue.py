@@ -118,8 +118,11 @@ def _augmentation() -> Iterator[Case]:
         "batchgeneratorsv2": "benchmarks.peers.transforms_nnunet",
         "MONAI": "benchmarks.peers.transforms_monai",
     }
-    for dims, shape, batch in (("2d", [256, 256], 16), ("3d", [64, 64, 64], 4)):
-        work = {"shape": shape, "batch": batch, "draws": 512, "augment": _NO_ELASTIC}
+    for dims, shape, batch, draws in (
+        ("2d", [256, 256], 16, 512),
+        ("3d", [64, 64, 64], 4, 256),
+    ):
+        work = {"shape": shape, "batch": batch, "draws": draws, "augment": _NO_ELASTIC}
         for name, module in peers.items():
             yield Case(
                 benchmark="augmentation",
@@ -131,12 +134,12 @@ def _augmentation() -> Iterator[Case]:
                 modes=("threads", "processes"),
                 options={"work": work},
                 peer_options={"transforms": module},
-                # Draws differ: three deviations of a mean over 512 of them.
+                # Draws differ: some three deviations of the means over them.
                 tolerances={
                     "mean": 0.03,
                     "deviation": 0.03,
                     "labelled": 0.02,
-                    "changed": 0.08,
+                    "changed": 0.1,
                 },
                 least_seconds=2.0,
             )

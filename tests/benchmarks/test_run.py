@@ -6,7 +6,6 @@ import json
 import pytest
 
 from benchmarks import run
-from benchmarks.catalogue import CASES
 from tests.benchmarks.test_turns import CASE
 
 
@@ -74,9 +73,3 @@ def test_a_file_of_another_kind_is_refused_before_any_work(tmp_path, capsys):
         run.main([f"--output={path}"])
     assert "expected results of format 1" in capsys.readouterr().err
     assert path.read_text() == "mine"
-
-
-def test_names_of_cases_are_their_own():
-    keys = [(case.benchmark, case.name) for case in CASES]
-    assert len(set(keys)) == len(keys)
-    json.dumps([dict(case.options) for case in CASES])  # they go through a pipe
