@@ -168,13 +168,14 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
             if mode != best
         ]
         share = found["ratio"]
+        alone = len(found["peers"]) == 1 and not result["failed_modes"]
         rows.append(
             [
                 result["benchmark"],
                 result["case"],
                 result["unit"] if name == "seconds" else name.replace("_", " "),
                 _spread(name, found["ours"]),
-                f"{result['peer']} {best}",
+                result["peer"] if alone else f"{result['peer']} {best}",
                 _spread(name, found["peers"][best]),
                 f"{share['median']:.2f} ({share['low']:.2f} to {share['high']:.2f})",
                 ", ".join([*others, *(f"{mode} fails" for mode in _failed(result))]),

@@ -47,11 +47,9 @@ def main() -> None:
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
     modes.use_cores()
-    with np.load(options.data) as given:
-        train, validation = (
-            (given[f"{split}_image"], given[f"{split}_label"])
-            for split in ("train", "validation")
-        )
+    with np.load(options.data) as file:
+        given = dict(file)
+    (validation,) = crops.slabs(given, "validation")
     model = unet.UNet(
         dims=2, channels=1, classes=CLASSES, features=FEATURES, norm="batch"
     )
@@ -59,7 +57,7 @@ def main() -> None:
         if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             torch.nn.init.kaiming_normal_(layer.weight, a=0.01)
     trainer = Trainer(model, options.mode, 2, OPTIMIZER)
-    batches = _batches(*train)
+    batches = _batches(crops.of_slices(given))
     for step in range(1, STEPS + 1):
         for group in trainer.optimizer.param_groups:
             group["lr"] = _rate(step - 1)
@@ -72,14 +70,12 @@ def main() -> None:
             _write(options.log, step=step, dice=dice)
 
 
-def _batches(images: np.ndarray, labels: np.ndarray):
+def _batches(slices: list[tuple[np.ndarray, np.ndarray]]):
     """Augmented crops from two processes."""
     from benchmarks.peers.transforms_nnunet import Transforms
 
-    transforms = Transforms(PATCH, AUGMENT)
-    data = crops.Crops(
-        crops.from_arrays(images, labels), len(images), PATCH, transforms
-    )
+    read = crops.from_memory(slices)
+    data = crops.Crops(read, len(slices), PATCH, Transforms(PATCH, AUGMENT))
     return crops.loader(data, batch=BATCH, workers=2)
 
 

@@ -1,7 +1,7 @@
 """A plain torch data set of random crops."""
 
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -79,14 +79,41 @@ class Crops(Dataset):
         return found[np.random.randint(len(found))]
 
 
-def from_arrays(images: np.ndarray, labels: np.ndarray) -> Read:
+def slabs(
+    given: Mapping[str, np.ndarray], split: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Take what our side handed over of the brain.
+
+    Args:
+        given: its arrays.
+        split: "train" or "validation".
+
+    Returns:
+        Normalised images and labels ``(slices, height, width)`` of each slab.
+    """
+    count = sum(name.startswith(f"{split}_label_") for name in given)
+    return [
+        (given[f"{split}_image_{index}"], given[f"{split}_label_{index}"])
+        for index in range(count)
+    ]
+
+
+def from_memory(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Read:
     """Read from memory.
 
     Args:
-        images: ``(count, *spatial)`` normalised.
-        labels: likewise.
+        pairs: normalised image and label of each index.
     """
-    return lambda index: (images[index], labels[index])
+    return lambda index: pairs[index]
+
+
+def of_slices(given: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """List the slices of the brain's training slabs.
+
+    Args:
+        given: what our side handed over.
+    """
+    return [pair for slab in slabs(given, "train") for pair in zip(*slab, strict=True)]
 
 
 def from_pictures(paths: Sequence[tuple[pathlib.Path, pathlib.Path]]) -> Read:

@@ -50,13 +50,11 @@ def _reader(
     """What reads an image and its label, and how many there are."""
     if work["source"] == "tfds":
         with np.load(folder / "given.npz") as given:
-            images, labels = given["train_image"], given["train_label"]
-        return crops.from_arrays(images, labels), len(images)
+            slices = crops.of_slices(dict(given))
+        return crops.from_memory(slices), len(slices)
     names = sorted((folder / "pictures" / "images").iterdir())
     paths = [(path, path.parent.parent / "masks" / path.name) for path in names]
     read = crops.from_pictures(paths)
     if mode == "from_files":
         return read, len(paths)
-    pairs = [read(index) for index in range(len(paths))]
-    images, labels = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-    return crops.from_arrays(images, labels), len(paths)
+    return crops.from_memory([read(index) for index in range(len(paths))]), len(paths)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -79,6 +80,14 @@ def test_the_table_has_a_line_for_each_measure():
         "250 MiB (250 to 250)",
     ]
     assert cells[4][:4] == ["sums", "small", "", "failed: WorkerError: it / broke"]
+
+
+def test_the_mode_of_a_peer_with_one_alone_is_not_named():
+    only = dataclasses.replace(
+        OUTCOME, peers={"plain": OUTCOME.peers["plain"]}, failed={}
+    )
+    line = report.table([report.result_of(CASE, only, ABOUT)]).split("\n")[2]
+    assert line.split("|")[5].strip() == "another"
 
 
 def test_results_of_a_case_replace_older_ones_and_others_stay(tmp_path):
