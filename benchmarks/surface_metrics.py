@@ -1,6 +1,6 @@
 """HD95 and NSD of a 256 x 256 x 256 pair of masks: ours against each peer's.
 
-    python -m benchmarks.surface_metrics  # or some rows: ... "1 % noise"
+    python -m benchmarks.surface_metrics  # or some rows: ... noise
 
 needs the extra ``bench``. Like is held against like: area-weighted elements against
 DeepMind's ``surface-distance``, border voxels against MONAI. Ours and the peer's take
@@ -17,11 +17,11 @@ import numpy as np
 import surface_distance
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-from scipy import ndimage
 
+from benchmarks.masks import PREDICTIONS, organ, prediction
 from unet_jax.metrics.surface import surface_scores
 
-SIZE, SPACING, TOLERANCE = 256, (0.9, 0.9, 1.5), 1.0
+SPACING, TOLERANCE = (0.9, 0.9, 1.5), 1.0
 REPEATS = 5
 
 
@@ -29,16 +29,10 @@ def main() -> None:
     """Print a row for each pair of masks and peer."""
     # Its code names what SciPy deprecates, once a call.
     warnings.simplefilter("ignore", DeprecationWarning)
-    label = _organ(seed=0)
+    label = organ(seed=0)
     print(f"{'prediction':<14}{'peer':<18}{'ours s':<26}{'peer s':<26}ratio")
-    predictions = {
-        "close": lambda: _organ(seed=0, growth=0.01),
-        "3 mm off": lambda: _organ(seed=0, growth=0.04),
-        "another shape": lambda: _organ(seed=5),
-        "1 % noise": lambda: np.random.default_rng(0).random((SIZE,) * 3) < 0.01,
-    }
-    for name in sys.argv[1:] or predictions:
-        prediction = predictions[name]()
+    for name in sys.argv[1:] or PREDICTIONS:
+        predicted = prediction(name)
         for peer, theirs, surface in (
             ("surface-distance", _deepmind, "area"),
             ("MONAI", _monai, "voxel"),
@@ -54,19 +48,10 @@ def main() -> None:
                 )
                 return scores.hd95, scores.nsd
 
-            times = _alternate(ours, theirs, prediction, label)
+            times = _alternate(ours, theirs, predicted, label)
             ratio = np.median(times[1]) / np.median(times[0])
             cells = "".join(f"{_spread(seconds):<26}" for seconds in times)
             print(f"{name:<14}{peer:<18}{cells}{ratio:.1f}", flush=True)
-
-
-def _organ(*, seed: int, growth: float = 0.0) -> np.ndarray:
-    """A lumpy ellipsoid of some 200 voxels across, larger by a share ``growth``."""
-    rng = np.random.default_rng(seed)
-    x, y, z = np.meshgrid(*[np.linspace(-1, 1, SIZE)] * 3, indexing="ij", sparse=True)
-    radius = np.sqrt((x / 0.75) ** 2 + (y / 0.6) ** 2 + (z / 0.7) ** 2)
-    lumps = ndimage.zoom(rng.normal(size=(10, 10, 10)), SIZE / 10, order=1)
-    return radius + 0.12 * lumps < 1 + growth
 
 
 def _alternate(ours: Callable, theirs: Callable, *masks: np.ndarray) -> list[list]:

@@ -1,0 +1,1 @@
+"""Side by side with PyTorch, MONAI and nnU-Net; `unet_jax` never imports it."""

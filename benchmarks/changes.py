@@ -1,0 +1,57 @@
+"""What augmentation does to images on average, for both sides to be held together."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def describe(
+    original: np.ndarray, drawn: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Average over many draws of one example.
+
+    Args:
+        original: image ``(*spatial)`` before.
+        drawn: images and labels ``(*spatial)`` after.
+
+    Returns:
+        The mean over the draws of each image's mean (``mean``) and standard deviation
+        (``deviation``), of the share of its label that is not 0 (``labelled``), and the
+        share of the draws that are the original neither as it is nor mirrored
+        (``changed``).
+    """
+    axes = range(original.ndim)
+    mirrored = [
+        np.flip(original, chosen)
+        for count in range(original.ndim + 1)
+        for chosen in itertools.combinations(axes, count)
+    ]
+    rows = [
+        (
+            image.mean(),
+            image.std(),
+            (label != 0).mean(),
+            all(np.abs(image - same).max() > 1e-5 for same in mirrored),
+        )
+        for image, label in drawn
+    ]
+    means = np.mean(np.array(rows, np.float64), axis=0)
+    return dict(zip(("mean", "deviation", "labelled", "changed"), means, strict=True))
+
+
+def crop_statistics(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Average over batches of crops.
+
+    Args:
+        batches: images and labels ``(batch, *patch)``.
+
+    Returns:
+        ``mean`` and ``deviation`` of the images, and the share of the pixels that are
+        ``labelled``, averaged over the batches.
+    """
+    rows = [(image.mean(), image.std(), (label > 0).mean()) for image, label in batches]
+    means = np.mean(np.array(rows, np.float64), axis=0)
+    return dict(zip(("mean", "deviation", "labelled"), means, strict=True))

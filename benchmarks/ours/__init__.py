@@ -1,0 +1,1 @@
+"""What the project does: run by the Python that has jax."""

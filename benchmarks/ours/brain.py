@@ -1,0 +1,44 @@
+"""The data of configs/brain.py, for the peer to have the same."""
+
+import pathlib
+
+import numpy as np
+
+from benchmarks.ours import nets
+from configs import brain
+from unet_jax import run
+from unet_jax.experiment import create_prepared_cases
+
+
+def opened(folder: pathlib.Path) -> run.Run:
+    """Prepare the main job as its command does.
+
+    Args:
+        folder: for what a run leaves behind.
+    """
+    config = brain.get_config()
+    config.lock()
+    return run.prepare(config, folder / "run", None)
+
+
+def hand_over(folder: pathlib.Path, made: run.Run) -> None:
+    """Write the slices of training and validation as the network sees them.
+
+    Each slab of the scan is an array ``(slices, height, width)``: ``train_image_0``
+    float32 and ``train_label_0``, and so on; slabs have sizes of their own.
+
+    Args:
+        folder: shared with the peer.
+        made: from `opened`.
+    """
+    arrays = {}
+    for split in ("train", "validation"):
+        source = made.sources[split]
+        cases = create_prepared_cases(
+            made.config, source, made.preprocessing, folder / split
+        )
+        for index in range(len(source)):
+            image, label = cases.case(index)
+            arrays[f"{split}_image_{index}"] = image[..., 0]
+            arrays[f"{split}_label_{index}"] = label
+    np.savez(folder / nets.GIVEN, **arrays)

@@ -1,0 +1,44 @@
+"""The network on batches that are there, as prediction runs it."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.ours import nets
+from benchmarks.worker import Task
+from unet_jax.experiment import create_network
+from unet_jax.segment import make_forward
+
+
+def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
+    """Make the task: one call is one batch, from host array to host array.
+
+    Args:
+        folder: shared with the peer.
+        work: see ``nets.config_of``.
+    """
+    config = nets.config_of(work)
+    network = create_network(config, axis_name=None)
+    image = nets.examples(work)["image"]
+    variables = jax.jit(network.init)(jax.random.key(0), image[:1])
+    nets.hand_over(folder, variables, {"image": image})
+    forward = make_forward(network, head=config.model.head)
+
+    def once() -> np.ndarray:
+        return np.asarray(forward(variables, image))
+
+    def repeat(calls: int) -> None:
+        for _ in range(calls):
+            once()
+
+    return Task(
+        run=repeat,
+        facts={
+            "parameters": nets.parameters(variables),
+            "output": list(once().shape),
+        },
+        outputs=lambda: {"probabilities": once()},
+        packages=nets.PACKAGES,
+    )

@@ -1,0 +1,1 @@
+"""What people use now: run by the Python that has torch and its packages."""

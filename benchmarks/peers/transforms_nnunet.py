@@ -1,0 +1,168 @@
+"""nnU-Net's training transforms, from batchgeneratorsv2."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.intensity.brightness import (
+    MultiplicativeBrightnessTransform,
+)
+from batchgeneratorsv2.transforms.intensity.contrast import (
+    BGContrast,
+    ContrastTransform,
+)
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import (
+    GaussianNoiseTransform,
+)
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import (
+    SimulateLowResolutionTransform,
+)
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+PACKAGES = ("torch", "numpy", "batchgeneratorsv2")
+
+
+class Transforms:
+    """The list of nnU-Net's trainer, in its order.
+
+    Interpolation is linear for images and nearest for labels, and beyond the border
+    lies the mirror image, as in ours.
+    """
+
+    def __init__(self, shape: tuple[int, ...], augment: dict[str, Any]) -> None:
+        """Build it.
+
+        Args:
+            shape: pixels an axis.
+            augment: what differs from nnU-Net's own, in the names of our config.
+        """
+        dims = len(shape)
+        self._augment = augment
+        degrees = 180.0 if dims == 2 else 30.0
+        limit = math.radians(degrees)
+        self.degrees = degrees
+        self.spatial = SpatialTransform(
+            shape,
+            patch_center_dist_from_border=0,
+            random_crop=False,
+            p_elastic_deform=0,
+            p_rotation=self._share("rotation", 0.2),
+            rotation=(-limit, limit),
+            p_scaling=self._share("scaling", 0.2),
+            scaling=(0.7, 1.4),
+            p_synchronize_scaling_across_axes=1,
+            mode_seg="nearest",
+            padding_mode_image="reflection",
+            border_mode_seg="reflection",
+        )
+        whole = {"synchronize_channels": False, "p_per_channel": 1}
+        self.noise = RandomTransform(
+            GaussianNoiseTransform((0, 0.1), synchronize_channels=True),
+            self._share("noise", 0.1),
+        )
+        self.blur = RandomTransform(
+            GaussianBlurTransform((0.5, 1.0), p_per_channel=0.5, benchmark=True),
+            self._share("blur", 0.2),
+        )
+        self.brightness = RandomTransform(
+            MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), **whole),
+            self._share("brightness", 0.15),
+        )
+        self.contrast = RandomTransform(
+            ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, **whole),
+            self._share("contrast", 0.15),
+        )
+        self.low_resolution = RandomTransform(
+            SimulateLowResolutionTransform(
+                (0.5, 1), False, True, ignore_axes=None, p_per_channel=0.5
+            ),
+            self._share("low_resolution", 0.25),
+        )
+        self.gamma_inverted, self.gamma = (
+            RandomTransform(
+                GammaTransform(
+                    BGContrast((0.7, 1.5)),
+                    p_invert_image=inverted,
+                    p_retain_stats=1,
+                    **whole,
+                ),
+                self._share(name, probability),
+            )
+            for name, inverted, probability in (
+                ("gamma_inverted", 1, 0.1),
+                ("gamma", 0, 0.3),
+            )
+        )
+        self.mirror = MirrorTransform(tuple(range(dims)))
+        self._all = ComposeTransforms(
+            [self.spatial]
+            + [step for step in self._value_steps() if step.apply_probability > 0]
+            + [self.mirror]
+        )
+
+    def _value_steps(self) -> list[RandomTransform]:
+        """What changes values, in order."""
+        return [
+            self.noise,
+            self.blur,
+            self.brightness,
+            self.contrast,
+            self.low_resolution,
+            self.gamma_inverted,
+            self.gamma,
+        ]
+
+    def _share(self, name: str, usual: float) -> float:
+        """Probability of a transform: nnU-Net's, or the one given."""
+        return self._augment.get(f"{name}_probability", usual)
+
+    def seed(self, seed: int) -> None:
+        """Seed what it draws from."""
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def __call__(
+        self, image: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augment an example, ``(1, *spatial)`` each; they stay as they are."""
+        both = self._all(image=image.clone(), segmentation=label.clone())
+        return both["image"], both["segmentation"]
+
+    def facts(self) -> dict[str, Any]:
+        """Read back from the transforms what they will do to one channel."""
+
+        def drawn(step: RandomTransform, limits: Any) -> list[Any]:
+            share = step.transform.p_per_channel
+            limits = getattr(limits, "contrast_range", limits)
+            return [round(step.apply_probability * share, 6), *map(float, limits)]
+
+        low, high = map(math.degrees, self.spatial.rotation)
+        return {
+            "flip": [0.5, list(self.mirror.allowed_axes)],
+            "rotation": [self.spatial.p_rotation, round(low, 6), round(high, 6)],
+            "scaling": [self.spatial.p_scaling, *self.spatial.scaling],
+            "elastic": self.spatial.p_elastic_deform,
+            "noise": drawn(self.noise, self.noise.transform.noise_variance),
+            "blur": drawn(self.blur, self.blur.transform.blur_sigma),
+            "brightness": drawn(
+                self.brightness, self.brightness.transform.multiplier_range
+            ),
+            "contrast": drawn(self.contrast, self.contrast.transform.contrast_range),
+            "low_resolution": drawn(
+                self.low_resolution, self.low_resolution.transform.scale
+            ),
+            "gamma_inverted": drawn(
+                self.gamma_inverted, self.gamma_inverted.transform.gamma
+            ),
+            "gamma": drawn(self.gamma, self.gamma.transform.gamma),
+            "interpolation": [
+                {"bilinear": "linear"}[self.spatial.mode_image],
+                self.spatial.mode_seg,
+            ],
+        }

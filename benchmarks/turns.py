@@ -1,0 +1,242 @@
+"""Ours and the peer's processes take turns, so that both see the same machine."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.same_work import check_facts, check_outputs
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class WorkerError(Exception):
+    """A process could not do what it was asked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One line of the table.
+
+    Attributes:
+        benchmark: name of the group, as ``--only`` takes it.
+        name: as ``--case`` takes it.
+        unit: what one time is of.
+        ours: module of our side.
+        peer: module of the peer's.
+        peer_name: what the table calls it.
+        modes: of the peer; the fastest counts.
+        options: keywords of ``prepare`` on both sides.
+        peer_options: further ones of the peer's.
+        tolerances: see ``check_outputs``.
+        least_seconds: a repeat is of as many calls as last so long; None for one call
+            that needs no warm-up.
+        repeats: largest number of repeats, for what lasts minutes; None for no bound.
+    """
+
+    benchmark: str
+    name: str
+    unit: str
+    ours: str
+    peer: str
+    peer_name: str
+    modes: tuple[str, ...]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    peer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tolerances: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    least_seconds: float | None = 0.5
+    repeats: int | None = None
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a case came to.
+
+    Attributes:
+        ours: repeats of each measure, ``seconds`` first.
+        peers: the same of each mode of the peer.
+        failed: modes that did not work, with the reason.
+        differences: see ``check_outputs``; of each mode.
+        facts: that both sides share.
+        versions: of the packages of each side.
+    """
+
+    ours: dict[str, list[float]]
+    peers: dict[str, dict[str, list[float]]]
+    failed: dict[str, str]
+    differences: dict[str, dict[str, dict[str, float]]]
+    facts: dict[str, Any]
+    versions: dict[str, dict[str, str]]
+
+    @property
+    def best_mode(self) -> str:
+        """The mode of the peer with the smallest median time."""
+        return min(
+            self.peers, key=lambda mode: statistics.median(self.peers[mode]["seconds"])
+        )
+
+
+class Worker:
+    """A process of one side."""
+
+    def __init__(self, python: str, log: pathlib.Path) -> None:
+        """Start it.
+
+        Args:
+            python: interpreter that has the packages of the side.
+            log: gets what it prints.
+        """
+        self._log = log
+        with log.open("w") as stderr:
+            self._process = subprocess.Popen(
+                [python, "-m", "benchmarks.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=ROOT,
+            )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises:
+            WorkerError: the process failed at it, or ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            last = self._log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise WorkerError(
+                f"{request['do']}: the process ended with code {self._process.wait()}; "
+                f"expected an answer; its last words: {' | '.join(last)}"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(f"{request['do']}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Let it end: it does when there are no more requests."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+def take_turns(
+    case: Case,
+    *,
+    our_python: str,
+    peer_python: str,
+    repeats: int,
+    cores: Sequence[int],
+    folder: pathlib.Path,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Prepare both sides, check that they do the same, and time them in turns.
+
+    Args:
+        case: what to do.
+        our_python: interpreter with jax.
+        peer_python: interpreter with torch.
+        repeats: rounds; in each every side has one turn.
+        cores: that every process may use; () for all.
+        folder: for what the sides hand each other, empty.
+        say: told of progress.
+
+    Returns:
+        The repeats.
+
+    Raises:
+        OtherWorkError: the sides do not do the same.
+        WorkerError: ours failed, or every mode of the peer.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def begin(side: str, python: str, **options: Any) -> Worker:
+            worker = Worker(python, folder / f"{side}.log")
+            stack.callback(worker.close)
+            answers[side] = worker.ask(
+                do="prepare",
+                module=case.ours if side == "ours" else case.peer,
+                options={**case.options, **options},
+                folder=str(folder),
+                cores=list(cores),
+            )
+            worker.ask(do="check", file=str(folder / f"{side}.npz"))
+            return worker
+
+        answers: dict[str, dict[str, Any]] = {}
+        workers = {"ours": begin("ours", our_python)}
+        failed, differences = {}, {}
+        for mode in case.modes:
+            try:
+                worker = begin(mode, peer_python, mode=mode, **case.peer_options)
+            except WorkerError as error:
+                failed[mode] = str(error)
+                say(f"  {mode} does not work: {_last_line(str(error))}")
+                continue
+            check_facts(answers["ours"]["facts"], answers[mode]["facts"])
+            differences[mode] = check_outputs(
+                folder / "ours.npz", folder / f"{mode}.npz", case.tolerances
+            )
+            workers[mode] = worker
+        if len(workers) == 1:
+            raise WorkerError(
+                "no mode of the peer works: "
+                + "; ".join(
+                    f"{mode}: {_last_line(text)}" for mode, text in failed.items()
+                )
+            )
+        measured = _rounds(case, workers, min(repeats, case.repeats or repeats), say)
+    return Outcome(
+        ours=measured.pop("ours"),
+        peers=measured,
+        failed=failed,
+        differences=differences,
+        facts=answers["ours"]["facts"],
+        versions={
+            "ours": answers["ours"]["versions"],
+            "peer": next(answers[mode]["versions"] for mode in measured),
+        },
+    )
+
+
+def _last_line(text: str) -> str:
+    """What a traceback ends with."""
+    return text.strip().splitlines()[-1]
+
+
+def _rounds(
+    case: Case, workers: dict[str, Worker], repeats: int, say: Callable[[str], None]
+) -> dict[str, dict[str, list[float]]]:
+    """Time every worker once a round; the order turns round from one to the next."""
+    calls = {side: 1 for side in workers}
+    if case.least_seconds is not None:
+        for side, worker in workers.items():
+            answer = worker.ask(do="warm", least_seconds=case.least_seconds)
+            calls[side] = answer["calls"]
+    measured: dict[str, dict[str, list[float]]] = {side: {} for side in workers}
+    for number in range(repeats):
+        sides = list(workers) if number % 2 == 0 else list(workers)[::-1]
+        for side in sides:
+            for name, value in workers[side].ask(do="time", calls=calls[side]).items():
+                measured[side].setdefault(name, []).append(value)
+        times = (f"{side} {measured[side]['seconds'][-1]:.4g} s" for side in workers)
+        say(f"  {number + 1}/{repeats}: " + ", ".join(times))
+    return measured
