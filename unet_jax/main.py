@@ -17,6 +17,7 @@ import re
 import shlex
 import sys
 import traceback
+from contextlib import nullcontext
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -97,12 +98,21 @@ def _leave(code: int) -> NoReturn:
 def _hint() -> str:
     """Say how to go on."""
     command = f"python -m unet_jax.main {shlex.join(sys.argv[1:])}"
-    return f"go on from the last checkpoint:\n  {command}"
+    return f"the same command goes on:\n  {command}"
 
 
 def run() -> None:
     """Make the one call that ``--mode`` names."""
-    _join_processes()
+    # What a scheduler starts can be told to stop, from here on: to find the other
+    # processes may take minutes.
+    heard = FLAGS.mode in ("train", "evaluate", "compare")
+    with StopSignals(hint=_hint()) if heard else nullcontext(Stop()) as stop:
+        _join_processes()
+        _call(stop)
+
+
+def _call(stop: Stop) -> None:
+    """Make the call."""
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
@@ -111,22 +121,11 @@ def run() -> None:
 
                 check_determinism(config)
                 return
-            with StopSignals(hint=_hint()) as stop:
-                from unet_jax.train import train_and_evaluate
+            from unet_jax.train import train_and_evaluate
 
-                train_and_evaluate(config, _workdir(), profile=profile, stop=stop)
+            train_and_evaluate(config, _workdir(), profile=profile, stop=stop)
         case "evaluate":
-            if FLAGS.workdirs:
-                from unet_jax.score import evaluate_ensemble
-
-                folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
-                output = _folder_of(FLAGS.workdirs, "ensemble")
-                evaluate_ensemble(folders, output=output)
-                return
-            workdir = _workdir()
-            from unet_jax.score import evaluate_run
-
-            evaluate_run(workdir)
+            _evaluate(stop)
         case "predict":
             workdir = _workdir()
             for name in ("input", "output"):
@@ -149,8 +148,7 @@ def run() -> None:
                 runs = [pathlib.Path(folder) for folder in FLAGS.runs]
                 compare_runs(runs, output=_folder_of(FLAGS.runs, "comparison"))
                 return
-            with StopSignals(hint=_hint()) as stop:
-                _train_and_compare(_workdir(), stop)
+            _train_and_compare(_workdir(), stop)
         case "plan":
             config = _config()
             from unet_jax.plan import plan_run
@@ -179,6 +177,20 @@ def _join_processes() -> None:
     agree.be_patient(3 * timeout)  # shares of cases differ
     if not agree.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def _evaluate(stop: Stop) -> None:
+    """Score a run, or the mean of several."""
+    workdir = None if FLAGS.workdirs else _workdir()
+    from unet_jax.hosts.lost import leaving_when_lost
+    from unet_jax.score import evaluate_ensemble, evaluate_run
+
+    with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
+        if workdir is not None:
+            evaluate_run(workdir)
+            return
+        folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
+        evaluate_ensemble(folders, output=_folder_of(FLAGS.workdirs, "ensemble"))
 
 
 def _train_and_compare(workdir: pathlib.Path, stop: Stop) -> None:

@@ -74,7 +74,8 @@ class StopSignals(Stop):
     again, 130 stands for Ctrl-C.
 
     A context manager, for the main thread; the handlers from before come back at its
-    end. ``jax.distributed`` has to be initialised before: it installs its own.
+    end. The preemption service of ``jax.distributed`` has to be off: it installs its
+    own.
 
     Args:
         hint: lines for the user on how to go on, printed at an exit at once.

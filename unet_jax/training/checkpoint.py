@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from unet_jax.errors import InputError, RunError
+from unet_jax.hosts.lost import is_lost_peer
 from unet_jax.training.manifest import (
     RUN_FILE,
     check_sums,
@@ -229,8 +230,10 @@ class Checkpoints:
                 )
             )
 
-    def _unwritten(self, error: Exception) -> RunError:
+    def _unwritten(self, error: Exception) -> Exception:
         """Say in one line that a checkpoint could not be written."""
+        if is_lost_peer(error):
+            return error  # no fault of the disk
         reason = shortened(error)
         return RunError(
             f"{self._directory / str(self._saving)}: the checkpoint cannot be written "
@@ -288,6 +291,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
+            if is_lost_peer(error):
+                raise
             raise damaged(self._path(step), error) from error
 
 
