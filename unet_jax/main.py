@@ -71,11 +71,13 @@ def main(argv: list[str]) -> None:
     except (InputError, RunError) as error:
         if FLAGS.debug:
             raise
-        code = 2 if isinstance(error, InputError) else 1
+        if isinstance(error, RunError):
+            _say(error)
+            _leave(1)
         if is_one_of_several():
             _say(error)
-            _leave(code)
-        _exit(error, code)
+            _leave(2)
+        _exit(error)
     except Stopped as stopped:
         print(f"\nunet_jax: {stopped}\n{_hint()}", file=sys.stderr)
         sys.exit(stopped.code)
@@ -90,7 +92,12 @@ def main(argv: list[str]) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End one of several processes: an orderly end would wait for the others."""
+    """End at once what an orderly end would keep: all that is to be done is done.
+
+    One of several processes would wait for the others, and after a save that failed
+    threads of Orbax wait for ten minutes.
+    """
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
@@ -286,10 +293,10 @@ def _explain_config_error(argv: list[str], error: Exception) -> str:
     return f"--config: cannot be loaded: {type(error).__name__}: {reason}"
 
 
-def _exit(error: object, code: int = 2) -> NoReturn:
+def _exit(error: object) -> NoReturn:
     """Print one line, and one for each of several faults, and leave."""
     _say(error)
-    sys.exit(code)
+    sys.exit(2)
 
 
 def _say(error: object) -> None:

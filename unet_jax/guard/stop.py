@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from unet_jax.errors import Stopped
+from unet_jax.guard.answer import answer_of
 
 REQUEUE = 42
 """Exit code: preempted; the same command goes on from the last checkpoint."""
@@ -169,8 +170,7 @@ class StopSignals(Stop):
             why: in words.
         """
         for callback in self._on_exit:
-            with contextlib.suppress(Exception):
-                callback()
+            answer_of(callback)  # a disk may hang
         by = f" by {self.reason}" if self.reason else ""
         print(f"\nunet_jax: stopped{by}: {why}", file=sys.stderr)
         if self._hint:

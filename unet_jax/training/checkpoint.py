@@ -11,7 +11,8 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -56,6 +57,8 @@ class Checkpoints:
     ) -> None:
         """Find what is there."""
         logging.getLogger("absl").addFilter(_is_worth_saying)
+        if not isinstance(sys.unraisablehook, _DropLateAnswers):
+            sys.unraisablehook = _DropLateAnswers(sys.unraisablehook)
         # Orbax takes absolute paths only.
         self._directory = pathlib.Path(directory).absolute()
         self._scores: dict[int, float | None] = {}
@@ -351,6 +354,22 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
     if "/orbax/" not in record.pathname:
         return True
     return record.levelno >= logging.WARNING and not record.exc_info
+
+
+class _DropLateAnswers:
+    """Drops the tracebacks of writes whose save has failed at another one.
+
+    The threads of TensorStore that end them find nobody to tell, and each says so.
+    """
+
+    def __init__(self, show: Callable[[Any], None]) -> None:
+        """Keep the way other exceptions of threads are shown."""
+        self._show = show
+
+    def __call__(self, unraisable: Any) -> None:
+        """Drop, or show."""
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._show(unraisable)
 
 
 def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
