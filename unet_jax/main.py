@@ -110,12 +110,27 @@ def _hint() -> str:
 
 def run() -> None:
     """Make the one call that ``--mode`` names."""
+    _refuse_buckets()
     # What a scheduler starts can be told to stop, from here on: to find the other
     # processes may take minutes.
     heard = FLAGS.mode in ("train", "evaluate", "compare")
     with StopSignals(hint=_hint()) if heard else nullcontext(Stop()) as stop:
         _join_processes()
         _call(stop)
+
+
+def _refuse_buckets() -> None:
+    """Refuse gs://a/b: as a path it would be the folder gs:/a/b of this disk."""
+    for name in ("workdir", "input", "output", "workdirs", "runs"):
+        value = FLAGS[name].value or []
+        for path in [value] if isinstance(value, str) else value:
+            if "://" in path:
+                raise InputError(
+                    f"--{name}: found {path!r}, expected a path of a file system: "
+                    "buckets are neither read nor written; work on a disk that all "
+                    "processes share, and copy the folder to the bucket and back "
+                    "(docs/cluster.md)"
+                )
 
 
 def _call(stop: Stop) -> None:
