@@ -1,5 +1,6 @@
 """A run that is killed again and again ends as if nothing had happened."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -20,6 +21,8 @@ from unet_jax.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 EVERY, STEPS = 40, 400
+PATIENCE = 1800.0
+"""Seconds for one start to end by itself: the long test may run beside other work."""
 
 FLAGS = (
     "--config=configs/smoke.py",
@@ -41,11 +44,6 @@ class Start:
 
     workdir: pathlib.Path
     process: subprocess.Popen[bytes]
-    began: float
-
-    def age(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.began
 
     def has(self, pattern: str) -> bool:
         """Whether this start has made such a file or folder."""
@@ -103,8 +101,9 @@ def _command(shared, workdir, *extra) -> list[str]:
     ]
 
 
-def _start(shared, workdir, log, *extra) -> Start:
-    began = time.monotonic()
+@contextlib.contextmanager
+def _started(shared, workdir, log, *extra) -> Iterator[Start]:
+    """Start the command; whatever becomes of the test, no process outlives it."""
     process = subprocess.Popen(
         _command(shared, workdir, *extra),
         cwd=ROOT,
@@ -112,7 +111,17 @@ def _start(shared, workdir, log, *extra) -> Start:
         stdout=log,
         stderr=subprocess.STDOUT,
     )
-    return Start(workdir, process, began)
+    try:
+        yield Start(workdir, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _code_left_alone(shared, workdir, log) -> int:
+    """Start the command, and let it end."""
+    with _started(shared, workdir, log) as start:
+        return start.process.wait(PATIENCE)
 
 
 def _kill_in(start: Start, phase: str, number: int, wait: float) -> bool:
@@ -139,16 +148,16 @@ def _run_with_kills(shared, workdir, plan, rng) -> Counter[str]:
     with log_path.open("ab") as log:
         for phase in plan:
             number = rng.choice([signal.SIGKILL] * 3 + [signal.SIGTERM])
-            start = _start(shared, workdir, log)
-            killed = _kill_in(start, phase, number, rng.random())
-            code = start.process.wait(300)
+            with _started(shared, workdir, log) as start:
+                killed = _kill_in(start, phase, number, rng.random())
+                code = start.process.wait(PATIENCE)
             if not killed or code == 0:
                 break
             # Before main has begun nothing listens to SIGTERM.
             early = -signal.SIGTERM if phase == "start" else 42
             assert code in (-signal.SIGKILL, 42, early), log_path.read_text()
             done[phase] += 1
-        code = _start(shared, workdir, log).process.wait(300)
+        code = _code_left_alone(shared, workdir, log)
     assert code == 0, log_path.read_text()
     return done
 
@@ -181,7 +190,7 @@ def left_alone(shared) -> pathlib.Path:
     """Workdir of a run that nobody killed."""
     workdir = shared / "alone"
     with (shared / "alone.log").open("wb") as log:
-        code = _start(shared, workdir, log).process.wait(300)
+        code = _code_left_alone(shared, workdir, log)
     assert code == 0, (shared / "alone.log").read_text()
     return workdir
 

@@ -61,6 +61,14 @@ BRAIN = "--config=configs/brain.py"
             "--topology: found 'v9:4x4', expected a kind of TPU and the shape",
         ),
         ([BRAIN, "--mode=plan", "--channels=0"], "flag --channels=0"),
+        (
+            [BRAIN, "--workdir=gs://bucket/brain"],
+            "--workdir: found 'gs://bucket/brain', expected a path of a file system",
+        ),
+        (
+            ["--mode=compare", "--runs=a,gs://bucket/b"],
+            "--runs: found 'gs://bucket/b', expected a path of a file system",
+        ),
         (["--mode=evaluate"], "--mode=evaluate needs --workdir=FOLDER"),
         (["--mode=predict"], "--mode=predict needs --workdir=FOLDER"),
         (["--mode=predict", "--workdir=x"], "--mode=predict needs --input=PATH"),

@@ -99,6 +99,8 @@ class Loop:
                     best = self._validate(state, step, best)
                     window.restart_clock()
                     if last or best["stopped"]:
+                        with self._watching_save(step):
+                            self.checkpoints.wait()
                         return best["step"]
                 if self._is_to_stop():
                     rows = window.rows(step, last_good=self.checkpoints.last_good)
@@ -162,19 +164,24 @@ class Loop:
             self.writer.write(step, split, scores)
         score = score_of(rows)
         best = updated_best(best, step, score, self.config)
-        self.lease.check()
-        self.checkpoints.save(
-            step,
-            state,
-            place=self.batches.get_state(),
-            record=self._record(best),
-            score=score,
-        )
+        with self._watching_save(step):
+            self.lease.check()
+            self.checkpoints.save(
+                step,
+                state,
+                place=self.batches.get_state(),
+                record=self._record(best),
+                score=score,
+            )
         self.pace.validated(time.monotonic() - paused)
         self.progress.paused(time.monotonic() - paused)
         self.progress.update(step, score=score)
         self.progress.write(validation_line(step, rows, best))
         return best
+
+    def _watching_save(self, step: int) -> contextlib.AbstractContextManager[None]:
+        """Watch a save, and the end of the one before it: a disk may hang."""
+        return self.watchdog.watching(f"the checkpoint of step {step}")
 
     @contextlib.contextmanager
     def _validating(self, step: int) -> Iterator[None]:
@@ -211,19 +218,14 @@ class Loop:
     ) -> NoReturn:
         """Save where the run stands, with a validation that is due, and leave."""
         if step:
-            self.lease.check()
-            self.checkpoints.wait()
-            if step != self.checkpoints.latest_step():
-                self.checkpoints.save_interrupted(
-                    step,
-                    state,
-                    place=self.batches.get_state(),
-                    record={
-                        **self._record(best),
-                        "window": rows,
-                        "evaluation_due": due,
-                    },
-                )
+            record = {**self._record(best), "window": rows, "evaluation_due": due}
+            with self._watching_save(step):
+                self.lease.check()
+                self.checkpoints.wait()
+                if step != self.checkpoints.latest_step():
+                    self.checkpoints.save_interrupted(
+                        step, state, place=self.batches.get_state(), record=record
+                    )
         saved = f"step {step} is saved" if step else "no step was done"
         reason = self.stop.reason or "a signal to another process"
         raise Stopped(reason, code=self.stop.code, saved=saved) from None

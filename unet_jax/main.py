@@ -17,6 +17,7 @@ import re
 import shlex
 import sys
 import traceback
+from contextlib import nullcontext
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -70,11 +71,13 @@ def main(argv: list[str]) -> None:
     except (InputError, RunError) as error:
         if FLAGS.debug:
             raise
-        code = 2 if isinstance(error, InputError) else 1
+        if isinstance(error, RunError):
+            _say(error)
+            _leave(1)
         if is_one_of_several():
             _say(error)
-            _leave(code)
-        _exit(error, code)
+            _leave(2)
+        _exit(error)
     except Stopped as stopped:
         print(f"\nunet_jax: {stopped}\n{_hint()}", file=sys.stderr)
         sys.exit(stopped.code)
@@ -89,7 +92,12 @@ def main(argv: list[str]) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End one of several processes: an orderly end would wait for the others."""
+    """End at once what an orderly end would keep: all that is to be done is done.
+
+    One of several processes would wait for the others, and after a save that failed
+    threads of Orbax wait for ten minutes.
+    """
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
@@ -97,12 +105,36 @@ def _leave(code: int) -> NoReturn:
 def _hint() -> str:
     """Say how to go on."""
     command = f"python -m unet_jax.main {shlex.join(sys.argv[1:])}"
-    return f"go on from the last checkpoint:\n  {command}"
+    return f"the same command goes on:\n  {command}"
 
 
 def run() -> None:
     """Make the one call that ``--mode`` names."""
-    _join_processes()
+    _refuse_buckets()
+    # What a scheduler starts can be told to stop, from here on: to find the other
+    # processes may take minutes.
+    heard = FLAGS.mode in ("train", "evaluate", "compare")
+    with StopSignals(hint=_hint()) if heard else nullcontext(Stop()) as stop:
+        _join_processes()
+        _call(stop)
+
+
+def _refuse_buckets() -> None:
+    """Refuse gs://a/b: as a path it would be the folder gs:/a/b of this disk."""
+    for name in ("workdir", "input", "output", "workdirs", "runs"):
+        value = FLAGS[name].value or []
+        for path in [value] if isinstance(value, str) else value:
+            if "://" in path:
+                raise InputError(
+                    f"--{name}: found {path!r}, expected a path of a file system: "
+                    "buckets are neither read nor written; work on a disk that all "
+                    "processes share, and copy the folder to the bucket and back "
+                    "(docs/cluster.md)"
+                )
+
+
+def _call(stop: Stop) -> None:
+    """Make the call."""
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
@@ -111,22 +143,11 @@ def run() -> None:
 
                 check_determinism(config)
                 return
-            with StopSignals(hint=_hint()) as stop:
-                from unet_jax.train import train_and_evaluate
+            from unet_jax.train import train_and_evaluate
 
-                train_and_evaluate(config, _workdir(), profile=profile, stop=stop)
+            train_and_evaluate(config, _workdir(), profile=profile, stop=stop)
         case "evaluate":
-            if FLAGS.workdirs:
-                from unet_jax.score import evaluate_ensemble
-
-                folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
-                output = _folder_of(FLAGS.workdirs, "ensemble")
-                evaluate_ensemble(folders, output=output)
-                return
-            workdir = _workdir()
-            from unet_jax.score import evaluate_run
-
-            evaluate_run(workdir)
+            _evaluate(stop)
         case "predict":
             workdir = _workdir()
             for name in ("input", "output"):
@@ -149,8 +170,7 @@ def run() -> None:
                 runs = [pathlib.Path(folder) for folder in FLAGS.runs]
                 compare_runs(runs, output=_folder_of(FLAGS.runs, "comparison"))
                 return
-            with StopSignals(hint=_hint()) as stop:
-                _train_and_compare(_workdir(), stop)
+            _train_and_compare(_workdir(), stop)
         case "plan":
             config = _config()
             from unet_jax.plan import plan_run
@@ -179,6 +199,20 @@ def _join_processes() -> None:
     agree.be_patient(3 * timeout)  # shares of cases differ
     if not agree.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def _evaluate(stop: Stop) -> None:
+    """Score a run, or the mean of several."""
+    workdir = None if FLAGS.workdirs else _workdir()
+    from unet_jax.hosts.lost import leaving_when_lost
+    from unet_jax.score import evaluate_ensemble, evaluate_run
+
+    with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
+        if workdir is not None:
+            evaluate_run(workdir)
+            return
+        folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
+        evaluate_ensemble(folders, output=_folder_of(FLAGS.workdirs, "ensemble"))
 
 
 def _train_and_compare(workdir: pathlib.Path, stop: Stop) -> None:
@@ -274,10 +308,10 @@ def _explain_config_error(argv: list[str], error: Exception) -> str:
     return f"--config: cannot be loaded: {type(error).__name__}: {reason}"
 
 
-def _exit(error: object, code: int = 2) -> NoReturn:
+def _exit(error: object) -> NoReturn:
     """Print one line, and one for each of several faults, and leave."""
     _say(error)
-    sys.exit(code)
+    sys.exit(2)
 
 
 def _say(error: object) -> None:

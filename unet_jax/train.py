@@ -22,6 +22,7 @@ from unet_jax.guard.lease import Lease, NoLease
 from unet_jax.guard.stop import Stop
 from unet_jax.guard.watchdog import Watchdog
 from unet_jax.hosts import agree
+from unet_jax.hosts.lost import leaving_when_lost
 from unet_jax.loop import Loop
 from unet_jax.report.curves import write_curves
 from unet_jax.report.progress import Progress
@@ -91,7 +92,10 @@ def train_and_evaluate(
     config = resolve_source(config)
     check(config, workdir)
     read_record(workdir)  # a folder that is no run's stays as it is
-    with _lease(workdir) as lease:
+    with (
+        leaving_when_lost(stop, safe=lambda: last_good(workdir)),
+        _lease(workdir) as lease,
+    ):
         stop.on_exit(lease.release)
         agree.check_shared(workdir)
         run = prepare(config, workdir, profile)
@@ -143,6 +147,9 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
             memory,
             options=compiler_options(config.deterministic),
         )
+        # One process may find the step in its cache while another compiles: the first
+        # step would be taken for one that hangs.
+        agree.wait_for_all()
         _print_summary(run, state, compiled)
         with (
             contextlib.closing(
@@ -200,21 +207,8 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
                 stop=stop,
                 trace=lambda step: _trace(run.profile, step, workdir),
             )
-            with _lost_peers(workdir, stop):
+            with leaving_when_lost(stop, safe=lambda: last_good(workdir)):
                 return loop.run(state, step=first_step, record=record)
-
-
-@contextlib.contextmanager
-def _lost_peers(workdir: pathlib.Path, stop: Stop) -> Iterator[None]:
-    """Leave when a collective fails since another process is gone."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = " ".join(str(error).split())[:200]
-        # Not by an exception: on its way out Orbax and jax would wait for the others.
-        stop.leave(f"another process is gone ({reason}); {last_good(workdir)}")
 
 
 def _print_summary(run: Run, state: TrainState, compiled: Any) -> None:

@@ -86,6 +86,17 @@ def test_a_save_that_does_not_end_is_not_waited_for():
     assert seconds < 15
 
 
+def test_what_is_done_on_exit_may_hang(monkeypatch):
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with StopSignals() as stop:
+        stop.on_exit(lambda: time.sleep(60))
+        began = time.monotonic()
+        stop.leave("a disk hangs")
+        assert time.monotonic() - began < 30
+    assert codes == [42]
+
+
 def test_a_second_ctrl_c_does_not_wait():
     returned, _, _, seconds = _send("stuck", signal.SIGINT, again=True)
     assert returned == 130

@@ -26,6 +26,23 @@ def test_work_that_does_not_come_back_ends_the_process(capfd):
     assert "test_work_that_does_not_come_back" in error  # where this thread stood
 
 
+def test_a_disk_that_hangs_too_does_not_hold_it_up(capfd):
+    left = threading.Event()
+    codes = []
+
+    def leave(code):
+        codes.append(code)
+        left.set()
+
+    with (
+        Watchdog(0.2, last_good=lambda: time.sleep(60), leave=leave) as watchdog,
+        watchdog.watching("step 7"),
+    ):
+        assert left.wait(30)
+    assert codes == [42]
+    assert "a disk hangs; its checkpoints cannot be listed" in capfd.readouterr().err
+
+
 def test_only_the_watched_work_counts_and_each_piece_anew():
     codes = []
     with Watchdog(1.0, last_good=str, leave=codes.append) as watchdog:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -58,11 +59,29 @@ def folder(tmp_path_factory) -> pathlib.Path:
     return root
 
 
-def _start(folder, workdirs, *extra, devices=1):
-    """Start one process a workdir."""
+_PROGRAM = """
+import os, runpy, signal, time
+from unet_jax import train
+def before(name, change):
+    function = getattr(train, name)
+    setattr(train, name, lambda *args, **how: [change(), function(*args, **how)][1])
+{change}
+runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
+"""
+"""The program, on a host where something happens before it calls a function."""
+
+_SLOW = 'before("compile_step", lambda: time.sleep(20))'
+_DIES = 'before("score_run", lambda: os.kill(os.getpid(), signal.SIGKILL))'
+
+
+def _start(folder, workdirs, *extra, devices=1, last=None):
+    """Start one process a workdir; ``last`` is what happens on the last host."""
     port = free_port()
     together = []
     for place, workdir in enumerate(workdirs):
+        program = ["-m", "unet_jax.main"]
+        if last is not None and place == len(workdirs) - 1:
+            program = ["-c", _PROGRAM.format(change=last)]
         flags = [
             f"--coordinator=localhost:{port}",
             f"--num_processes={len(workdirs)}",
@@ -73,8 +92,7 @@ def _start(folder, workdirs, *extra, devices=1):
             process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "unet_jax.main",
+                    *program,
                     *extra,
                     f"--workdir={workdir}",
                     *(flags if len(workdirs) > 1 else []),
@@ -89,7 +107,7 @@ def _start(folder, workdirs, *extra, devices=1):
     return together
 
 
-def _train(folder, workdirs, *extra, devices=1):
+def _train(folder, workdirs, *extra, devices=1, last=None):
     """Start a training in so many processes."""
     return _start(
         folder,
@@ -100,6 +118,7 @@ def _train(folder, workdirs, *extra, devices=1):
         f"--config.compilation_cache_dir={folder / 'compiled'}",
         *extra,
         devices=devices,
+        last=last,
     )
 
 
@@ -178,6 +197,49 @@ def test_one_of_two_is_killed_and_the_restarted_pair_ends_as_if_not(pair, folder
     codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
     assert codes == [0, 0], log
     _assert_equal_runs(pair, workdir)
+
+
+def test_a_process_that_compiles_for_long_is_waited_for(folder):
+    workdir = folder / "slow"
+    codes, log = _ended(
+        _train(folder, [workdir] * 2, "--config.train.steps=10", last=_SLOW)
+    )
+    assert codes == [0, 0], log
+
+
+def test_one_is_killed_while_the_test_split_is_scored(pair, folder):
+    workdir = folder / "scoring"
+    codes, log = _ended(_train(folder, [workdir] * 2, devices=2, last=_DIES))
+    assert codes == [42, -signal.SIGKILL], log
+    assert "another process is gone" in log
+    assert "Traceback" not in log
+    codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
+    assert codes == [0, 0], log
+    _assert_equal_runs(pair, workdir)
+
+
+def test_a_signal_is_heard_before_the_others_are_there(folder):
+    workdir = folder / "early"
+    processes = _train(folder, [workdir] * 2)
+    processes[1].kill()
+    _wait_until_heard(processes[0], signal.SIGUSR1)
+    processes[0].send_signal(signal.SIGUSR1)
+    codes, log = _ended(processes)
+    assert codes == [42, -signal.SIGKILL], log
+    assert "stopped by SIGUSR1: nothing new to save" in log
+    assert not workdir.exists()
+
+
+def _wait_until_heard(process, number):
+    """Wait until a process has a handler for a signal."""
+    end = time.monotonic() + 100
+    while True:
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        caught = re.search(r"SigCgt:\s*(\w+)", status)
+        if caught and int(caught[1], 16) >> (number - 1) & 1:
+            return
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_signal_to_one_stops_both_at_one_step(pair, folder):

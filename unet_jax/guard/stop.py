@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from unet_jax.errors import Stopped
+from unet_jax.guard.answer import answer_of
 
 REQUEUE = 42
 """Exit code: preempted; the same command goes on from the last checkpoint."""
@@ -74,7 +75,8 @@ class StopSignals(Stop):
     again, 130 stands for Ctrl-C.
 
     A context manager, for the main thread; the handlers from before come back at its
-    end. ``jax.distributed`` has to be initialised before: it installs its own.
+    end. The preemption service of ``jax.distributed`` has to be off: it installs its
+    own.
 
     Args:
         hint: lines for the user on how to go on, printed at an exit at once.
@@ -168,8 +170,7 @@ class StopSignals(Stop):
             why: in words.
         """
         for callback in self._on_exit:
-            with contextlib.suppress(Exception):
-                callback()
+            answer_of(callback)  # a disk may hang
         by = f" by {self.reason}" if self.reason else ""
         print(f"\nunet_jax: stopped{by}: {why}", file=sys.stderr)
         if self._hint:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
+from unet_jax.guard.answer import answer_of
 from unet_jax.guard.stop import REQUEUE
 
 
@@ -76,11 +77,12 @@ class Watchdog:
             work = self._work
             if work is None or time.monotonic() - work[1] < self._seconds:
                 continue
+            # It may be the disk that hangs.
+            safe = answer_of(self._last_good) or "its checkpoints cannot be listed"
             print(
                 f"\nunet_jax: error: {work[0]} has not come back for "
                 f"{self._seconds:g} s (train.step_timeout): another process, a device "
-                f"or a disk hangs; {self._last_good()}; where each thread stands "
-                "follows",
+                f"or a disk hangs; {safe}; where each thread stands follows",
                 file=sys.stderr,
             )
             faulthandler.dump_traceback(all_threads=True)

@@ -11,7 +11,8 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from unet_jax.errors import InputError, RunError
+from unet_jax.hosts.lost import is_lost_peer
 from unet_jax.training.manifest import (
     RUN_FILE,
     check_sums,
@@ -55,6 +57,8 @@ class Checkpoints:
     ) -> None:
         """Find what is there."""
         logging.getLogger("absl").addFilter(_is_worth_saying)
+        if not isinstance(sys.unraisablehook, _DropLateAnswers):
+            sys.unraisablehook = _DropLateAnswers(sys.unraisablehook)
         # Orbax takes absolute paths only.
         self._directory = pathlib.Path(directory).absolute()
         self._scores: dict[int, float | None] = {}
@@ -229,8 +233,10 @@ class Checkpoints:
                 )
             )
 
-    def _unwritten(self, error: Exception) -> RunError:
+    def _unwritten(self, error: Exception) -> Exception:
         """Say in one line that a checkpoint could not be written."""
+        if is_lost_peer(error):
+            return error  # no fault of the disk
         reason = shortened(error)
         return RunError(
             f"{self._directory / str(self._saving)}: the checkpoint cannot be written "
@@ -288,6 +294,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
+            if is_lost_peer(error):
+                raise
             raise damaged(self._path(step), error) from error
 
 
@@ -346,6 +354,22 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
     if "/orbax/" not in record.pathname:
         return True
     return record.levelno >= logging.WARNING and not record.exc_info
+
+
+class _DropLateAnswers:
+    """Drops the tracebacks of writes whose save has failed at another one.
+
+    The threads of TensorStore that end them find nobody to tell, and each says so.
+    """
+
+    def __init__(self, show: Callable[[Any], None]) -> None:
+        """Keep the way other exceptions of threads are shown."""
+        self._show = show
+
+    def __call__(self, unraisable: Any) -> None:
+        """Drop, or show."""
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._show(unraisable)
 
 
 def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
