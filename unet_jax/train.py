@@ -194,8 +194,7 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
                     run.seen,
                     run.loss_terms,
                     workdir,
-                    # Several processes can only stop together, after a step.
-                    check=stop.check if jax.process_count() == 1 else lambda: None,
+                    stop=stop,
                 ),
                 checkpoints=checkpoints,
                 pace=pace,

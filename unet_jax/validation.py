@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.preprocess import Preprocessing
+from unet_jax.errors import Stopped
 from unet_jax.evaluate import PredictFn, evaluate
 from unet_jax.experiment import (
     create_batches,
     create_network,
     create_predict_fn_maker,
 )
+from unet_jax.guard.stop import Stop
 from unet_jax.hosts import agree
 from unet_jax.segment import stack_axis
 from unet_jax.training.images_alone import make_validation
@@ -33,7 +35,7 @@ def create_validation(
     loss_terms: tuple[LossTerm, ...],
     workdir: pathlib.Path,
     *,
-    check: Callable[[], None],
+    stop: Stop,
 ) -> Callable[[dict[str, Any]], Rows]:
     """Build ``variables -> {split: scores}``: Dice, or of images alone the loss.
 
@@ -43,17 +45,18 @@ def create_validation(
         sources: the cases of each split, as training may see them.
         loss_terms: of the training.
         workdir: folder of the run.
-        check: called before each case; what it raises ends the validation.
+        stop: looked at before each case.
 
     Returns:
-        A function of the network's variables.
+        A function of the network's variables. In every process it raises ``Stopped``
+        where one of them was asked to stop meanwhile.
     """
     if reads_labels(config.loss):
         maker = create_predict_fn_maker(config, preprocessing, validation=True)
         sample = _sample(sources["train"], config.eval.train_images, preprocessing)
         return lambda variables: {
-            "train": _validate(config, maker(variables), sample, check),
-            "val": _validate(config, maker(variables), sources["validation"], check),
+            "train": _validate(config, maker(variables), sample, stop),
+            "val": _validate(config, maker(variables), sources["validation"], stop),
         }
     count = -(-config.eval.train_images // config.train.batch_size)
     folder = workdir / "validation"
@@ -96,16 +99,16 @@ def _validate(
     config: ConfigDict,
     predict_fn: PredictFn,
     cases: Source | list[Case],
-    check: Callable[[], None],
+    stop: Stop,
 ) -> dict[str, float]:
     """Score Dice of each class and of the foreground; NaN where there is none."""
     results = evaluate(
         predict_fn,
-        _interruptible(cases, check),
+        _until_stopped(cases, stop),
         class_names=tuple(config.data.class_names),
         include_background=config.data.include_background,
         metrics=("dice",),  # surfaces take their time
-        gather=agree.gather_shares,
+        gather=lambda mine: _gather_unless_stopped(mine, stop),
     )
     values = {"dice": results["mean"]["dice"]}
     for name, scores in results["per_class"].items():
@@ -113,13 +116,21 @@ def _validate(
     return {key: math.nan if v is None else v for key, v in values.items()}
 
 
-def _interruptible(
-    cases: Source | list[Case], check: Callable[[], None]
-) -> Iterator[Case]:
+def _until_stopped(cases: Source | list[Case], stop: Stop) -> Iterator[Case]:
     """Read this process's share case by case, looking whether to stop before each."""
     for index in agree.share(len(cases)):
-        check()
+        if stop.reason is not None:
+            return
         yield read_case(cases, index)
+
+
+def _gather_unless_stopped(mine: Sequence[Any], stop: Stop) -> list[Any]:
+    """Put the shares together, or leave in all processes where one was cut off."""
+    reason = stop.reason or ""
+    reasons = [text.decode() for text in agree.gather(reason.encode())]
+    for asked in filter(None, reasons):
+        raise Stopped(asked, code=stop.code)
+    return agree.gather_shares(mine)
 
 
 def score_of(rows: Rows) -> float:

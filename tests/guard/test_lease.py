@@ -15,16 +15,18 @@ from unet_jax.guard.lease import Lease
 _HOLDER = """
 import sys, time, pathlib
 from unet_jax.guard.lease import Lease
-Lease(pathlib.Path(sys.argv[1]))
+Lease(pathlib.Path(sys.argv[1]), beat_seconds=0.2)
 print("held", flush=True)
 time.sleep(60)
 """
 
 
-def _holder(workdir):
+def _holder(workdir, *before):
     """Let another process take the lease."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(workdir)], stdout=subprocess.PIPE, text=True
+        [*before, sys.executable, "-c", _HOLDER, str(workdir)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "held\n"
     return process
@@ -33,6 +35,17 @@ def _holder(workdir):
 def test_a_second_run_is_refused_and_says_who_is_there(tmp_path):
     process = _holder(tmp_path)
     with pytest.raises(InputError, match=f"process {process.pid}, last sign"):
+        Lease(tmp_path)
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_in_a_container_with_this_hosts_name_is_not_taken_for_dead(tmp_path):
+    inside = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*inside, "true"], check=False).returncode:
+        pytest.skip("processes may not have numbers of their own here")
+    process = _holder(tmp_path, *inside)
+    with pytest.raises(InputError, match="another run is at work there"):
         Lease(tmp_path)
     process.kill()
     process.communicate()

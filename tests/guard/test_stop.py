@@ -126,15 +126,7 @@ def test_a_run_that_stopped_in_time_is_not_ended_later():
     assert threading.active_count() == before
 
 
-def test_a_request_is_raised_where_it_is_looked_for():
-    stop = Stop()
-    stop.check()
-    with StopSignals() as stop, stop.saving():
-        stop.check()
-        os.kill(os.getpid(), signal.SIGUSR1)
-        end = time.monotonic() + 10
-        while stop.reason is None and time.monotonic() < end:
-            time.sleep(0.01)
-        with pytest.raises(Stopped, match="stopped by SIGUSR1") as caught:
-            stop.check()
+def test_without_a_command_line_leaving_is_an_exception():
+    with pytest.raises(Stopped, match="a fault outside: a disk hangs") as caught:
+        Stop().leave("a disk hangs")
     assert caught.value.code == 42

@@ -71,6 +71,16 @@ runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
 """The program, on a host where something happens before it calls a function."""
 
 _SLOW = 'before("compile_step", lambda: time.sleep(20))'
+_READS_SLOWLY = """
+import sys
+from unet_jax import validation
+read_case = validation.read_case
+def slowly(*args):
+    print("reading", file=sys.stderr, flush=True)
+    time.sleep(3)
+    return read_case(*args)
+validation.read_case = slowly
+"""
 _DIES = 'before("score_run", lambda: os.kill(os.getpid(), signal.SIGKILL))'
 
 
@@ -252,6 +262,25 @@ def test_a_signal_to_one_stops_both_at_one_step(pair, folder):
         assert codes == [42, 42], log
         saved = {line for line in log.splitlines() if "is saved" in line}
         assert len({line.partition(": step")[2] for line in saved}) == 1, log
+    codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
+    assert codes == [0, 0], log
+    _assert_equal_runs(pair, workdir)
+
+
+def test_a_signal_in_a_validation_cuts_it_off_in_both(pair, folder):
+    workdir = folder / "cut"
+    processes = _train(folder, [workdir] * 2, devices=2, last=_READS_SLOWLY)
+    end = time.monotonic() + 200
+    while "reading" not in processes[1].log.read_text():
+        assert time.monotonic() < end
+        assert processes[1].poll() is None
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, log = _ended(processes)
+    assert codes == [42, 42], log
+    assert log.count("step 10 is saved") == 2
+    assert (workdir / "interrupted" / "10").is_dir()  # without scores
+    assert not (workdir / "checkpoints" / "10").exists()
     codes, log = _ended(_train(folder, [workdir] * 2, devices=2))
     assert codes == [0, 0], log
     _assert_equal_runs(pair, workdir)

@@ -214,9 +214,14 @@ def _lives_here(other: Mapping[str, Any], me: Mapping[str, Any]) -> bool | None:
 
 
 def _boot() -> str | None:
-    """Identity of this boot of this machine; None where the system has none."""
+    """Identity of this boot of this machine; None where the system has none.
+
+    With it that of the process numbers: another container, though it may have the
+    host's name, has others, and what it does not see there may live.
+    """
     with contextlib.suppress(OSError):
-        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return None
 
 

@@ -56,15 +56,6 @@ class Stop:
         """
         raise Stopped(self.reason or "a fault outside", code=self.code, saved=why)
 
-    def check(self) -> None:
-        """Leave here if a stop was asked for.
-
-        Raises:
-            Stopped: it was.
-        """
-        if self.reason is not None:
-            raise Stopped(self.reason, code=self.code)
-
 
 class StopSignals(Stop):
     """Turns SIGTERM, SIGUSR1 and Ctrl-C into a request that the loop looks at.

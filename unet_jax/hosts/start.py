@@ -41,7 +41,8 @@ def find_processes(
         What ``jax.distributed`` needs to know; None for a process on its own.
 
     Raises:
-        InputError: some of the three flags are missing, or do not fit together.
+        InputError: some of the three flags are missing, or do not fit together; an
+            address has no port, or a variable of jax is no number.
     """
     given = (coordinator, count, index)
     if any(value is not None for value in given):
@@ -55,9 +56,13 @@ def find_processes(
                 f"--process_id: found {index}, expected 0 to {count - 1}, below "
                 "--num_processes"
             )
+        _check_address("--coordinator", coordinator)
         return Processes(*given) if count > 1 else None
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         # Number and place as jax's variables or a launcher's say.
+        _check_address(
+            "JAX_COORDINATOR_ADDRESS", environment["JAX_COORDINATOR_ADDRESS"]
+        )
         return Processes(environment["JAX_COORDINATOR_ADDRESS"], *_counted(environment))
     several = _number(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") > 1
     if several and "SLURM_PROCID" in environment:
@@ -119,8 +124,22 @@ def _counted(environment: Mapping[str, str]) -> tuple[int | None, int | None]:
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     if not all(environment.get(name) for name in names):
         return None, None
+    for name in names:
+        if not environment[name].isdigit():
+            raise InputError(
+                f"{name}: found {environment[name]!r}, expected a number; set it, or "
+                "unset JAX_COORDINATOR_ADDRESS for a process on its own"
+            )
     count, index = (int(environment[name]) for name in names)
     return count, index
+
+
+def _check_address(name: str, address: str) -> None:
+    """Refuse an address without a port: jax itself fails with a traceback."""
+    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
+        raise InputError(
+            f"{name}: found {address!r}, expected HOST:PORT such as node1:29400"
+        )
 
 
 def _number(environment: Mapping[str, str], *names: str) -> int:
