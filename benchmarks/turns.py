@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import signal
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +101,7 @@ class Worker:
                 stderr=stderr,
                 text=True,
                 cwd=ROOT,
+                start_new_session=True,  # its data loaders are to end with it
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -124,16 +127,20 @@ class Worker:
             raise WorkerError(f"{request['do']}: {answer['error']}")
         return answer
 
-    def close(self) -> None:
-        """Let it end: it does when there are no more requests."""
+    def close(self, *, patience: float = 20.0) -> None:
+        """Let it end: it does when there are no more requests.
+
+        Args:
+            patience: seconds after which it is ended, with all that it started.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process.stdout.close()
 

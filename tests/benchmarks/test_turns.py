@@ -1,6 +1,8 @@
 """Workers are processes of their own here; only what they work on is small."""
 
 import dataclasses
+import json
+import signal
 import sys
 
 import pytest
@@ -127,3 +129,21 @@ def test_a_process_that_ends_says_its_last_words(tmp_path):
     with pytest.raises(WorkerError, match="time: the process ended with code -15"):
         worker.ask(do="time", calls=1)
     worker.close()
+
+
+def test_a_process_that_does_not_end_is_ended(tmp_path):
+    worker = Worker(sys.executable, tmp_path / "log")
+    options = {"numbers": [1.0], "slow": "ours"}
+    worker.ask(
+        do="prepare",
+        module="tests.benchmarks.pair",
+        options=options,
+        folder=str(tmp_path),
+        cores=[],
+    )
+    process = worker._process
+    request = json.dumps({"do": "time", "calls": 10_000})  # 200 s
+    process.stdin.write(request + "\n")
+    process.stdin.flush()
+    worker.close(patience=0.2)
+    assert process.returncode == -signal.SIGKILL
