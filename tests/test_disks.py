@@ -48,10 +48,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 _HUNG = """
 import runpy, time
 from unet_jax.training.resume import RunCheckpoints
-RunCheckpoints.save = lambda *_, **how: time.sleep(1000)
+from unet_jax.training.window import MetricWindow
+{place} = lambda *_, **how: time.sleep(1000)
 runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
 """
-"""The program, on a disk that does not answer."""
+"""The program, where a disk or a device does not answer."""
 
 
 def _start(
@@ -161,14 +162,21 @@ def test_a_deleted_workdir_ends_the_run_in_one_line(shared):
     assert str(workdir) in _last_message(output)
 
 
-def test_a_save_that_hangs_ends_the_run(shared):
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("RunCheckpoints.save", "the checkpoint of step 10"),
+        ("MetricWindow.rows", "step 5"),  # where a step is waited for
+    ],
+)
+def test_what_hangs_ends_the_run(shared, place, what):
     flags = ("--config.train.steps=20", "--config.train.step_timeout=40")
-    process = _start(shared, shared / "hung", *flags, program=("-c", _HUNG))
-    code, output = _ended(process)
+    program = ("-c", _HUNG.format(place=place))
+    workdir = shared / f"hung_{place}"
+    code, output = _ended(_start(shared, workdir, *flags, program=program))
     assert code == 42, output
-    line = "the checkpoint of step 10 has not come back for 40 s (train.step_timeout)"
-    assert line in output
-    assert "in _validate" in output  # where the main thread stood
+    assert f"{what} has not come back for 40 s (train.step_timeout)" in output
+    assert "in _train" in output  # where the main thread stood
 
 
 def test_a_second_run_on_the_workdir_is_refused(shared):

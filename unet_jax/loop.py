@@ -102,50 +102,53 @@ class Loop:
                         with self._watching_save(step):
                             self.checkpoints.wait()
                         return best["step"]
-                if self._is_to_stop():
-                    rows = window.rows(step, last_good=self.checkpoints.last_good)
+                if self._is_to_stop(step):
+                    with self.watchdog.watching(f"step {step}"):
+                        rows = window.rows(step, last_good=self.checkpoints.last_good)
                     self._save_and_leave(state, step, best, rows, due=False)
                 step += 1
                 self.trace(step)
-                state = self._step(state, step, window)
-                due, last = self.pace.after(step)
-                if due or step % self.config.log.every_steps == 0:
-                    window.write(
-                        step, self.writer, last_good=self.checkpoints.last_good
-                    )
+                # To hand a step over takes no time: it is waited for where it is read.
+                with self.watchdog.watching(f"step {step}"):
+                    state = self._step(state, step, window)
+                    due, last = self.pace.after(step)
+                    if due or step % self.config.log.every_steps == 0:
+                        window.write(
+                            step, self.writer, last_good=self.checkpoints.last_good
+                        )
                 self.progress.update(
                     step, loss=window.last_loss, total=self.pace.total_steps
                 )
-                if due and self._is_to_stop():
+                if due and self._is_to_stop(step):
                     self._save_and_leave(state, step, best, [], due=True)
 
     def _step(self, state: TrainState, step: int, window: MetricWindow) -> TrainState:
         """Make one update."""
-        with self.watchdog.watching(f"step {step}"):
-            devices = jax.local_device_count()
-            with reading_data(step, self.checkpoints.last_good):
-                part = shard_batch(next(self.batches), devices)
-            if jax.process_count() > 1:
-                part[STOP] = np.full(devices, self.stop.reason is not None, np.int32)
-            rate = float(self.schedule(self.pace.place(step)))
-            state, metrics = self.step_function(
-                dataclasses.replace(state, learning_rate=replicate(jnp.float32(rate))),
-                distribute(part),
-            )
-            if jax.process_count() > 1:
-                self._votes.append(metrics.pop(STOP))
-            window.add(metrics, learning_rate=rate)
+        devices = jax.local_device_count()
+        with reading_data(step, self.checkpoints.last_good):
+            part = shard_batch(next(self.batches), devices)
+        if jax.process_count() > 1:
+            part[STOP] = np.full(devices, self.stop.reason is not None, np.int32)
+        rate = float(self.schedule(self.pace.place(step)))
+        state, metrics = self.step_function(
+            dataclasses.replace(state, learning_rate=replicate(jnp.float32(rate))),
+            distribute(part),
+        )
+        if jax.process_count() > 1:
+            self._votes.append(metrics.pop(STOP))
+        window.add(metrics, learning_rate=rate)
         return state
 
-    def _is_to_stop(self) -> bool:
+    def _is_to_stop(self, step: int) -> bool:
         """Whether the run ends after this step: the same in every process.
 
         Votes are read two steps late, when they are there: nothing waits for them.
         """
         if jax.process_count() == 1:
             return self.stop.reason is not None
-        while len(self._votes) > 2:
-            self._stopping = self._stopping or int(self._votes.popleft()) > 0
+        with self.watchdog.watching(f"step {step}"):
+            while len(self._votes) > 2:
+                self._stopping = self._stopping or int(self._votes.popleft()) > 0
         return self._stopping
 
     def _validate(

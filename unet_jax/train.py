@@ -149,7 +149,7 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
         )
         # One process may find the step in its cache while another compiles: the first
         # step would be taken for one that hangs.
-        agree.wait_for_all()
+        agree.wait_for_compiles()
         _print_summary(run, state, compiled)
         with (
             contextlib.closing(

@@ -17,6 +17,9 @@ from unet_jax.atomic import atomic_path
 from unet_jax.errors import InputError
 from unet_jax.guard.watchdog import Watchdog
 
+_COMPILE_SECONDS = 3600.0
+"""Patience with another process that compiles while this one had it in its cache."""
+
 _seconds = 600.0
 
 
@@ -30,9 +33,10 @@ def be_patient(seconds: float) -> None:
     _seconds = seconds
 
 
-def _patience() -> Watchdog:
+def _patience(least: float) -> Watchdog:
     """A watchdog for one exchange."""
-    return Watchdog(_seconds, last_good=lambda: "the checkpoints are as they were")
+    seconds = max(_seconds, least) if _seconds else 0.0
+    return Watchdog(seconds, last_good=lambda: "the checkpoints are as they were")
 
 
 def is_first() -> bool:
@@ -49,11 +53,12 @@ def share(count: int) -> range:
     return range(jax.process_index(), count, jax.process_count())
 
 
-def gather(mine: bytes) -> list[bytes]:
+def gather(mine: bytes, *, patience_seconds: float = 0.0) -> list[bytes]:
     """Give every process what each of them has.
 
     Args:
         mine: of this process.
+        patience_seconds: with the others, where that of `be_patient` may be too short.
 
     Returns:
         One entry a process, in their order.
@@ -65,7 +70,8 @@ def gather(mine: bytes) -> list[bytes]:
     def every(array: np.ndarray) -> np.ndarray:
         return np.asarray(multihost_utils.process_allgather(array))
 
-    with _patience() as watchdog, watchdog.watching("what other processes have to say"):
+    what = "what other processes have to say"
+    with _patience(patience_seconds) as watchdog, watchdog.watching(what):
         sizes = every(np.array([len(mine)], np.int32)).reshape(-1)
         padded = np.zeros(max(int(sizes.max()), 1), np.uint8)
         padded[: len(mine)] = np.frombuffer(mine, np.uint8)
@@ -75,9 +81,9 @@ def gather(mine: bytes) -> list[bytes]:
     ]
 
 
-def wait_for_all() -> None:
-    """Go on when every process has come here."""
-    gather(b"")
+def wait_for_compiles() -> None:
+    """Go on when every process has compiled what comes next."""
+    gather(b"", patience_seconds=_COMPILE_SECONDS)
 
 
 def gather_shares(mine: Sequence[Any]) -> list[Any]:
