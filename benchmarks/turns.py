@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ import signal
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.same_work import check_facts, check_outputs
 
@@ -145,6 +146,22 @@ class Worker:
         self._process.stdout.close()
 
 
+class Side(NamedTuple):
+    """One side that is ready.
+
+    Attributes:
+        worker: its process.
+        facts: what must be equal on both sides.
+        versions: of its packages.
+        outputs: file of what its work comes to.
+    """
+
+    worker: Worker
+    facts: dict[str, Any]
+    versions: dict[str, str]
+    outputs: pathlib.Path
+
+
 def take_turns(
     case: Case,
     *,
@@ -175,53 +192,62 @@ def take_turns(
     """
     with contextlib.ExitStack() as stack:
 
-        def begin(side: str, python: str, **options: Any) -> Worker:
+        def begin(side: str, python: str, **options: Any) -> Side:
             worker = Worker(python, folder / f"{side}.log")
             stack.callback(worker.close)
-            answers[side] = worker.ask(
+            answer = worker.ask(
                 do="prepare",
                 module=case.ours if side == "ours" else case.peer,
                 options={**case.options, **options},
                 folder=str(folder),
                 cores=list(cores),
             )
-            worker.ask(do="check", file=str(folder / f"{side}.npz"))
-            return worker
+            outputs = folder / f"{side}.npz"
+            worker.ask(do="check", file=str(outputs))
+            return Side(worker, answer["facts"], answer["versions"], outputs)
 
-        answers: dict[str, dict[str, Any]] = {}
-        workers = {"ours": begin("ours", our_python)}
-        failed, differences = {}, {}
-        for mode in case.modes:
-            try:
-                worker = begin(mode, peer_python, mode=mode, **case.peer_options)
-            except WorkerError as error:
-                failed[mode] = str(error)
-                say(f"  {mode} does not work: {_last_line(str(error))}")
-                continue
-            check_facts(answers["ours"]["facts"], answers[mode]["facts"])
+        ours = begin("ours", our_python)
+        begin_peer = functools.partial(begin, python=peer_python, **case.peer_options)
+        peers, failed = _working(case.modes, begin_peer, say)
+        differences = {}
+        for mode, peer in peers.items():
+            check_facts(ours.facts, peer.facts)
             differences[mode] = check_outputs(
-                folder / "ours.npz", folder / f"{mode}.npz", case.tolerances
+                ours.outputs, peer.outputs, case.tolerances
             )
-            workers[mode] = worker
-        if len(workers) == 1:
-            raise WorkerError(
-                "no mode of the peer works: "
-                + "; ".join(
-                    f"{mode}: {_last_line(text)}" for mode, text in failed.items()
-                )
-            )
+        workers = {
+            side: begun.worker for side, begun in {"ours": ours, **peers}.items()
+        }
         measured = _rounds(case, workers, min(repeats, case.repeats or repeats), say)
     return Outcome(
         ours=measured.pop("ours"),
         peers=measured,
         failed=failed,
         differences=differences,
-        facts=answers["ours"]["facts"],
+        facts=ours.facts,
         versions={
-            "ours": answers["ours"]["versions"],
-            "peer": next(answers[mode]["versions"] for mode in measured),
+            "ours": ours.versions,
+            "peer": next(iter(peers.values())).versions,
         },
     )
+
+
+def _working(
+    modes: Sequence[str], begin: Callable[..., Side], say: Callable[[str], None]
+) -> tuple[dict[str, Side], dict[str, str]]:
+    """Begin every mode of the peer; give those that work, and why others do not."""
+    peers: dict[str, Side] = {}
+    failed: dict[str, str] = {}
+    for mode in modes:
+        try:
+            peers[mode] = begin(mode, mode=mode)
+        except WorkerError as error:
+            failed[mode] = str(error)
+            say(f"  {mode} does not work: {_last_line(str(error))}")
+    if not peers:
+        reasons = (f"{mode}: {_last_line(text)}" for mode, text in failed.items())
+        raise WorkerError(f"no mode of the peer works: {'; '.join(reasons)}")
+    return peers, failed
 
 
 def _last_line(text: str) -> str:

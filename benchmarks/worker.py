@@ -39,6 +39,20 @@ class Task:
     packages: tuple[str, ...]
 
 
+def repeated(once: Callable[[], object]) -> Callable[[int], None]:
+    """Make what a task runs of work that is done when it comes back.
+
+    Args:
+        once: do it one time.
+    """
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            once()
+
+    return run
+
+
 class Server:
     """Answers requests about one task."""
 

@@ -12,11 +12,10 @@ import jax
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Source
+from unet_jax.data.pipeline import TrainIterator
 from unet_jax.data.shares import class_shares
 from unet_jax.errors import InputError, RunError
-from unet_jax.experiment import (
-    create_batches,
-)
+from unet_jax.experiment import create_batches
 from unet_jax.guard.disk import disk_faults
 from unet_jax.guard.lease import Lease, NoLease
 from unet_jax.guard.stop import Stop
@@ -43,22 +42,13 @@ from unet_jax.settings import resolve_source
 from unet_jax.training.compilation import compiler_options, step_cost
 from unet_jax.training.faults import NonfiniteSteps
 from unet_jax.training.finite import group_names
-from unet_jax.training.loss_terms import (
-    reads_labels,
-)
-from unet_jax.training.memory import (
-    compile_step,
-    explained,
-)
+from unet_jax.training.loss_terms import reads_labels
+from unet_jax.training.memory import StepMemory, compile_step, explained
 from unet_jax.training.pace import ClockPace, Pace, StepPace
 from unet_jax.training.resume import RunCheckpoints, last_good
-from unet_jax.training.state import (
-    TrainState,
-)
+from unet_jax.training.state import TrainState
 from unet_jax.validation import create_validation
-from unet_jax.workdir import (
-    read_record,
-)
+from unet_jax.workdir import read_record
 
 
 def train_and_evaluate(
@@ -121,14 +111,7 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
     with contextlib.closing(batches), RunCheckpoints(workdir) as checkpoints:
-        # ---- State: from the last checkpoint, from another run, or new ----
-        state = create_state(config, run.optimizer, run.preprocessing)
-        first_step, record = checkpoints.latest_step(), dict(_NEW_RECORD)
-        if first_step:
-            _, state, place, record = checkpoints.restore(state)
-            batches.set_state(place)
-        elif config.init_from:
-            state = init_from(state, pathlib.Path(config.init_from))
+        state, first_step, record = _first_state(run, batches, checkpoints)
         pace = _create_pace(config, record, first_step, began)
         if first_step:
             print(f"resumed at step {first_step} of {pace.total_steps}")
@@ -136,31 +119,10 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
         if (pace.is_over or record["stopped"]) and not due:
             return checkpoints.best_step()
 
-        # ---- Compile, and say what will run ----
-        step_function = create_step(config, run.optimizer, run.loss_terms)
-        shapes = batch_shapes(config, run.preprocessing)
-        memory = count_memory(config, state, shapes)
-        compiled, memory = compile_step(
-            step_function,
-            state,
-            shapes,
-            memory,
-            options=compiler_options(config.deterministic),
-        )
-        # One process may find the step in its cache while another compiles: the first
-        # step would be taken for one that hangs.
-        agree.wait_for_compiles()
+        compiled, memory = _compile(run, state)
         _print_summary(run, state, compiled)
         with (
-            contextlib.closing(
-                MetricWriter(
-                    workdir,
-                    resume_step=first_step,
-                    resume_size=record.get("metrics_bytes"),
-                )
-                if agree.is_first()
-                else NoWriter()
-            ) as writer,
+            contextlib.closing(_open_writer(workdir, first_step, record)) as writer,
             Progress(
                 pace.total_steps,
                 images_per_step=config.train.batch_size,
@@ -208,6 +170,49 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
             )
             with leaving_when_lost(stop, safe=lambda: last_good(workdir)):
                 return loop.run(state, step=first_step, record=record)
+
+
+def _first_state(
+    run: Run, batches: TrainIterator, checkpoints: RunCheckpoints
+) -> tuple[TrainState, int, dict[str, Any]]:
+    """Give state, steps done and record: of a checkpoint, of another run, or new."""
+    config = run.config
+    state = create_state(config, run.optimizer, run.preprocessing)
+    if checkpoints.latest_step():
+        step, state, place, record = checkpoints.restore(state)
+        batches.set_state(place)
+        return state, step, record
+    if config.init_from:
+        state = init_from(state, pathlib.Path(config.init_from))
+    return state, 0, dict(_NEW_RECORD)
+
+
+def _compile(run: Run, state: TrainState) -> tuple[Any, StepMemory]:
+    """Compile the step, and count what memory it takes."""
+    config = run.config
+    shapes = batch_shapes(config, run.preprocessing)
+    compiled, memory = compile_step(
+        create_step(config, run.optimizer, run.loss_terms),
+        state,
+        shapes,
+        count_memory(config, state, shapes),
+        options=compiler_options(config.deterministic),
+    )
+    # One process may find the step in its cache while another compiles: the first
+    # step would be taken for one that hangs.
+    agree.wait_for_compiles()
+    return compiled, memory
+
+
+def _open_writer(
+    workdir: pathlib.Path, first_step: int, record: dict[str, Any]
+) -> MetricWriter | NoWriter:
+    """Write down what the first process sees, from where the run goes on."""
+    if not agree.is_first():
+        return NoWriter()
+    return MetricWriter(
+        workdir, resume_step=first_step, resume_size=record.get("metrics_bytes")
+    )
 
 
 def _print_summary(run: Run, state: TrainState, compiled: Any) -> None:

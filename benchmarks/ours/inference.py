@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from benchmarks.ours import nets
-from benchmarks.worker import Task
+from benchmarks.worker import Task, repeated
 from unet_jax.experiment import create_network
 from unet_jax.segment import make_forward
 
@@ -29,12 +29,8 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
     def once() -> np.ndarray:
         return np.asarray(forward(variables, image))
 
-    def repeat(calls: int) -> None:
-        for _ in range(calls):
-            once()
-
     return Task(
-        run=repeat,
+        run=repeated(once),
         facts={
             "parameters": nets.parameters(variables),
             "output": list(once().shape),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import modes, nets
-from benchmarks.worker import Task
+from benchmarks.worker import Task, repeated
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
@@ -30,12 +30,8 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
         logits = network(modes.tensor(image, memory_format))
         return torch.softmax(logits, dim=1).movedim(1, -1).numpy()
 
-    def repeat(calls: int) -> None:
-        for _ in range(calls):
-            once()
-
     return Task(
-        run=repeat,
+        run=repeated(once),
         facts={
             "parameters": modes.parameters(model),
             "output": list(once().shape),

@@ -3,43 +3,49 @@
 import threading
 import time
 
+import pytest
+
 from unet_jax.guard.watchdog import Watchdog
 
 
-def test_work_that_does_not_come_back_ends_the_process(capfd):
-    left = threading.Event()
-    codes = []
+class _Leaving:
+    """Takes the place of the end of the process."""
 
-    def leave(code):
-        codes.append(code)
-        left.set()
+    def __init__(self):
+        self.happened = threading.Event()
+        self.codes = []
 
+    def __call__(self, code):
+        self.codes.append(code)
+        self.happened.set()
+
+
+@pytest.fixture
+def leaving():
+    """What a watchdog calls to end the process."""
+    return _Leaving()
+
+
+def test_work_that_does_not_come_back_ends_the_process(capfd, leaving):
     with (
-        Watchdog(0.2, last_good=lambda: "LAST GOOD", leave=leave) as watchdog,
+        Watchdog(0.2, last_good=lambda: "LAST GOOD", leave=leaving) as watchdog,
         watchdog.watching("step 7"),
     ):
-        assert left.wait(20)
+        assert leaving.happened.wait(20)
     error = capfd.readouterr().err
-    assert codes == [42]
+    assert leaving.codes == [42]
     assert "step 7 has not come back for 0.2 s" in error
     assert "LAST GOOD" in error
     assert "test_work_that_does_not_come_back" in error  # where this thread stood
 
 
-def test_a_disk_that_hangs_too_does_not_hold_it_up(capfd):
-    left = threading.Event()
-    codes = []
-
-    def leave(code):
-        codes.append(code)
-        left.set()
-
+def test_a_disk_that_hangs_too_does_not_hold_it_up(capfd, leaving):
     with (
-        Watchdog(0.2, last_good=lambda: time.sleep(60), leave=leave) as watchdog,
+        Watchdog(0.2, last_good=lambda: time.sleep(60), leave=leaving) as watchdog,
         watchdog.watching("step 7"),
     ):
-        assert left.wait(30)
-    assert codes == [42]
+        assert leaving.happened.wait(30)
+    assert leaving.codes == [42]
     assert "a disk hangs; its checkpoints cannot be listed" in capfd.readouterr().err
 
 
