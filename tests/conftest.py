@@ -3,8 +3,10 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import warnings
 from typing import NamedTuple
 
@@ -27,6 +29,26 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+def pytest_configure(config):
+    """Let the tests of one worker, and what they start, share compiled programs.
+
+    Many compile what another has compiled: it is a third of their time. Each worker has
+    a folder of its own, for jax may read what another process has half written.
+    """
+    if config.getoption("numprocesses", None):
+        return  # the workers do the work
+    import jax
+
+    folder = tempfile.mkdtemp(prefix="compiled_by_tests_")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    for name, value in {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 class Answer(NamedTuple):

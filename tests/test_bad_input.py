@@ -42,7 +42,6 @@ pytestmark = pytest.mark.slow  # some 300 commands
 
 SIZE = 24
 SMALL = {
-    "compilation_cache_dir": "",
     "model.features": (2, 4),
     "train.patch_size": (16, 16),
     "train.memory_gib": 0.001,

@@ -117,7 +117,6 @@ def workdir(tmp_path_factory):
     config.update_from_flattened_dict(
         {
             "augment.enabled": False,
-            "compilation_cache_dir": "",
             "data.path": str(root / "data"),
             "data.test_share": 0.5,
             "model.base_features": 4,

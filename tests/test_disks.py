@@ -70,11 +70,15 @@ def _start(
             *FLAGS,
             f"--workdir={workdir}",
             f"--config.data.data_dir={shared / 'data'}",
-            f"--config.compilation_cache_dir={shared / 'compiled'}",
             *extra,
         ],
         cwd=ROOT,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        # A folder of compiled programs that is set for jax goes before the config's.
+        env={
+            **os.environ,
+            "JAX_NUM_CPU_DEVICES": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(shared / "compiled"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

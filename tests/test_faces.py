@@ -332,7 +332,6 @@ def test_a_folder_that_is_not_there(tmp_path):
 def _run(path, workdir, *, steps):
     """Train for seconds with configs/face.py."""
     config = face.get_config()
-    config.compilation_cache_dir = ""
     config.data.path = str(path)
     config.data.size = (SIZE, SIZE)
     config.train.patch_size = (SIZE, SIZE)

@@ -54,7 +54,6 @@ def pictures(tmp_path_factory):
 def _config(pictures, **changes) -> ConfigDict:
     config = folder.get_config()
     config.augment.enabled = False
-    config.compilation_cache_dir = ""
     config.data.path = str(pictures)
     config.update_from_flattened_dict({**SMALL, **changes})
     return config.lock()

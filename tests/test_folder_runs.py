@@ -46,7 +46,6 @@ def _config(path, **changes) -> ConfigDict:
     """Return a config that trains in seconds."""
     config = folder.get_config()
     config.augment.enabled = False
-    config.compilation_cache_dir = ""
     config.data.path = str(path)
     config.update_from_flattened_dict({**SMALL, **changes})
     return config.lock()

@@ -96,7 +96,6 @@ def _command(shared, workdir, *extra) -> list[str]:
         *FLAGS,
         f"--workdir={workdir}",
         f"--config.data.data_dir={workdir.parent / (workdir.name + '_data')}",
-        f"--config.compilation_cache_dir={shared / 'compiled'}",
         *extra,
     ]
 
@@ -181,7 +180,7 @@ def _assert_equal_runs(first, second):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> pathlib.Path:
-    """Folder of compiled programs and of runs."""
+    """Folder of runs."""
     return tmp_path_factory.mktemp("kills")
 
 

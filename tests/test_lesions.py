@@ -50,7 +50,6 @@ def _kaggle(root, *, patients, slices):
 def test_the_kaggle_layout_is_split_by_patient_and_scored_by_volume(tmp_path):
     sizes = _kaggle(tmp_path / "kaggle_3m", patients=8, slices=11)
     config = lesion.get_config()
-    config.compilation_cache_dir = ""
     config.data.path = str(tmp_path / "kaggle_3m")
     config.data.test_share = 0.3
     config.model.name = "unet_tiny"

@@ -45,7 +45,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> pathlib.Path:
-    """Folder of the prepared data and of compiled programs."""
+    """Folder of the prepared data."""
     return tmp_path_factory.mktemp("shared")
 
 
@@ -53,7 +53,6 @@ def _config(shared, **changes) -> ConfigDict:
     """Return a config that trains in seconds, without augmentation."""
     config = smoke.get_config()
     config.augment.enabled = False
-    config.compilation_cache_dir = ""
     config.data.data_dir = str(shared / "data")
     config.update_from_flattened_dict(SMALL)
     config.update_from_flattened_dict(changes)
@@ -69,7 +68,6 @@ def _command(shared, workdir, *extra) -> list[str]:
         "--config=configs/smoke.py",
         f"--workdir={workdir}",
         f"--config.data.data_dir={shared / 'data'}",
-        f"--config.compilation_cache_dir={shared / 'compiled'}",
         *flags,
         *extra,
     ]

@@ -36,7 +36,6 @@ def test_the_config_is_of_images_alone_whatever_the_run_was():
 @pytest.mark.slow
 def test_it_trains_in_a_folder_of_its_own_and_is_not_trained_twice(tmp_path, capsys):
     config = smoke.get_config()
-    config.compilation_cache_dir = ""
     config.data.data_dir = str(tmp_path / "data")
     config.eval.train_images = 8
     config.log.overlays = 0

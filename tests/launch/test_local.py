@@ -98,7 +98,6 @@ def test_a_real_run_from_the_command_to_its_scores(tmp_path):
         "--config.log.overlays=1",
         "--config.augment.enabled=False",
         f"--config.data.data_dir={tmp_path / 'data'}",
-        "--config.compilation_cache_dir=",
     ]
     environment = os.environ | {"PYTHON": sys.executable, "JAX_NUM_CPU_DEVICES": "1"}
     answer = subprocess.run(

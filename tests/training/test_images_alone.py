@@ -49,7 +49,6 @@ def shared(tmp_path_factory):
 def _config(shared, **changes):
     config = smoke.get_config()
     config.augment.enabled = False
-    config.compilation_cache_dir = ""
     config.data.data_dir = str(shared / "data")
     config.loss = LOSS
     config.update_from_flattened_dict({**SMALL, **changes})

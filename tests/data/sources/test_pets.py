@@ -27,7 +27,6 @@ def test_the_pets_config_trains_and_predicts(pets_dir, tmp_path):
             "train.patch_size": (16, 16),
             "optimizer.warmup_steps": 1,
             "augment.enabled": False,
-            "compilation_cache_dir": "",
         }
     )
     results = train_and_evaluate(config.lock(), tmp_path)
