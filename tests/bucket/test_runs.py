@@ -1,0 +1,88 @@
+"""Runs whose workdir is in a bucket end as those in a folder do."""
+
+import signal
+import time
+
+import pytest
+
+from tests.hosts.together import assert_equal_runs, ended, make_data, start, train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The data of the runs, and room for them."""
+    root = tmp_path_factory.mktemp("bucket")
+    make_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def local(folder):
+    """Workdir of a run in a folder: what the others are compared with."""
+    workdir = folder / "local"
+    codes, log = ended(train(folder, [workdir], devices=2))
+    assert codes == [0], log
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    """Workdir of a run of two processes in a folder that both see."""
+    workdir = folder / "pair"
+    codes, log = ended(train(folder, [workdir] * 2))
+    assert codes == [0, 0], log
+    return workdir
+
+
+def _wait_for(storage, name, processes):
+    end = time.monotonic() + 200
+    while name not in storage.objects:
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process in processes), ended(processes)
+        time.sleep(0.02)
+
+
+def test_a_run_killed_and_started_anew_from_the_bucket_ends_as_a_local_one(
+    local, folder, storage
+):
+    url = "gs://bucket/runs/killed"
+    processes = train(folder, [url], devices=2)
+    _wait_for(storage, "runs/killed/checkpoints/20/sha256.json", processes)
+    processes[0].kill()
+    assert processes[0].wait() == -signal.SIGKILL
+    codes, log = ended(train(folder, [url], devices=2))
+    assert codes == [0], log
+    assert "resumed at step" in log
+    assert "scores: gs://bucket/runs/killed/test_metrics.json" in log
+    storage.copy_to(folder / "killed", "runs/killed/")
+    assert_equal_runs(local, folder / "killed")
+    assert not (folder / "killed" / "~lease.json").exists()
+    assert not (folder / "killed" / "lease.json").exists()
+    steps = {path.name for path in (folder / "killed" / "checkpoints").iterdir()}
+    assert steps == {path.name for path in (local / "checkpoints").iterdir()}
+    for name in ("predictions", "figures"):
+        found = {path.name for path in (folder / "killed" / name).iterdir()}
+        assert found == {path.name for path in (local / name).iterdir()}
+
+
+def test_two_processes_with_a_bucket_are_as_two_with_a_folder(pair, folder, storage):
+    url = "gs://bucket/two"
+    processes = train(folder, [url] * 2)
+    _wait_for(storage, "two/checkpoints/10/sha256.json", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, log = ended(processes)
+    if 0 not in codes:
+        assert codes == [42, 42], log
+    codes, log = ended(train(folder, [url] * 2))
+    assert codes == [0, 0], log
+    storage.copy_to(folder / "two", "two/")
+    assert_equal_runs(pair, folder / "two")
+    assert len(list((folder / "two" / "predictions").iterdir())) == 5
+
+    del storage.objects["two/test_metrics.json"]
+    codes, log = ended(start(folder, [url] * 2, "--mode=evaluate"))
+    assert codes == [0, 0], log
+    found = storage.objects["two/test_metrics.json"][1]
+    assert found == (pair / "test_metrics.json").read_bytes()
