@@ -103,8 +103,8 @@ class Mirror:
         except BucketError as error:
             self.is_cut_off = True
             raise RunError(
-                f"{self._store.url}: cannot be written ({error}); {self._last_good}; "
-                "then start the same command again"
+                f"{self._store.url}: cannot be written: {error}, then start the same "
+                f"command again; {self._last_good}"
             ) from None
 
     def last_good(self) -> str:
