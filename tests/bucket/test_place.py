@@ -1,5 +1,6 @@
 """A workdir by its name: what is refused, what is printed, what is left behind."""
 
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -149,3 +150,17 @@ def test_a_copy_to_read_has_the_files_of_the_run(storage):
     storage.refuse = lambda method, name: 403
     with pytest.raises(InputError, match="PERMISSION_DENIED"), copy_of(URL):
         pass
+
+
+def test_a_copy_that_a_kill_left_is_removed_and_one_in_use_is_not(storage, temporary):
+    left, young = temporary / "unet_jax-left", temporary / "unet_jax-young"
+    left.mkdir()
+    os.utime(left, (1, 1))
+    with opened(URL, stop=Stop()) as (path, _):
+        assert not left.exists()
+        os.utime(path, (1, 1))
+        young.mkdir()
+        with copy_of(URL):
+            assert path.exists()
+            assert young.exists()
+    young.rmdir()

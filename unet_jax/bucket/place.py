@@ -1,10 +1,13 @@
 """A workdir by its name: a folder as it is, or the copy of one in a bucket."""
 
 import contextlib
+import fcntl
+import os
 import pathlib
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +18,10 @@ from unet_jax.bucket.store import SCHEME, BucketError, Store
 from unet_jax.errors import InputError, RunError
 from unet_jax.guard.stop import Stop
 from unet_jax.hosts import agree
+
+_PREFIX = "unet_jax-"
+_YOUNG_SECONDS = 60.0
+"""Age of a temporary folder whose process may not have locked it yet."""
 
 _QUICK_RETRIES = 3
 """At the start, about ten seconds: what is wrong then is mostly a name."""
@@ -121,13 +128,33 @@ def _lease(store: Store, stop: Stop) -> Iterator[BucketLease | None]:
 
 @contextlib.contextmanager
 def _temporary_folder(stop: Stop) -> Iterator[pathlib.Path]:
-    """Make a folder that is gone at the end."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="unet_jax-"))
+    """Make a folder that is gone at the end.
+
+    It is locked: what cleans up temporary folders by their age leaves it alone, and so
+    does the next start here, which removes those that a kill left.
+    """
+    for other in pathlib.Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(other):
+            if time.time() - other.stat().st_mtime > _YOUNG_SECONDS:
+                shutil.rmtree(other)
+    path = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
     stop.on_exit(lambda: shutil.rmtree(path, ignore_errors=True))
     try:
-        yield path
+        with _locked(path):
+            yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Lock a folder; OSError where another process has it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ class RunCheckpoints:
         interrupted = steps_in(workdir / _INTERRUPTED)
         newest = self._scored.latest_step() or 0
         self._interrupted = max(interrupted, default=0)
+        self._newest = 0  # that was saved here, or by the first process for all
         if interrupted and self._interrupted <= newest:
             self._remove_interrupted()
         if agree.folders_are_own():
@@ -74,7 +75,7 @@ class RunCheckpoints:
 
     def latest_step(self) -> int:
         """Return the step that a restart would go on from; 0 without any."""
-        return max(self._scored.latest_step() or 0, self._interrupted)
+        return max(self._scored.latest_step() or 0, self._interrupted, self._newest)
 
     def restore(self, template: Any) -> Restored:
         """Read the newest checkpoint.
@@ -124,6 +125,7 @@ class RunCheckpoints:
         """
         self.wait()
         self._scored.save(step, state, iterator_state=place, record=record, score=score)
+        self._newest = step
         if self._bucket is not None:
             self.wait()
             self._bucket.saved()
