@@ -1,5 +1,6 @@
 """What is fetched from a bucket and sent to it, and what a kill in between leaves."""
 
+import errno
 import pathlib
 import shutil
 
@@ -215,3 +216,14 @@ def test_names_that_lead_out_of_the_copy_are_left_alone(mirror, lease, tmp_path)
     again = _fetched(tmp_path / "again", lease)
     assert not (tmp_path / "outside").exists()
     assert not (again.path / "folder").exists()
+
+
+def test_a_file_that_cannot_be_read_is_one_line(mirror, monkeypatch):
+    (mirror.path / "metrics.jsonl").write_text("more")
+
+    def fail(path: pathlib.Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    with pytest.raises(RunError, match=r"Input/output error, in the copy of gs://buc"):
+        mirror.send()

@@ -1,9 +1,12 @@
 """Runs whose workdir is in a bucket end as those in a folder do."""
 
+import json
 import signal
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.hosts.together import assert_equal_runs, ended, make_data, start, train
 
@@ -86,3 +89,66 @@ def test_two_processes_with_a_bucket_are_as_two_with_a_folder(pair, folder, stor
     assert codes == [0, 0], log
     found = storage.objects["two/test_metrics.json"][1]
     assert found == (pair / "test_metrics.json").read_bytes()
+
+
+def _put(storage, workdir, prefix):
+    """Put a folder into the bucket."""
+    for path in workdir.rglob("*"):
+        if path.is_file():
+            name = f"{prefix}/{path.relative_to(workdir).as_posix()}"
+            storage.objects[name] = 1, path.read_bytes()
+
+
+def test_a_run_is_used_by_an_account_that_may_only_read(local, folder, storage):
+    _put(storage, local, "read")
+    storage.refuse = lambda method, name: None if method == "GET" else 403
+    images, output = folder / "data" / "images", folder / "segmented"
+    codes, log = ended(
+        start(
+            folder,
+            ["gs://bucket/read"],
+            "--mode=predict",
+            f"--input={images}",
+            f"--output={output}",
+        )
+    )
+    assert codes == [0], log
+    for number in range(7, 12):
+        found = np.asarray(Image.open(output / f"c{number}.png"))
+        expected = np.asarray(Image.open(local / "predictions" / f"c{number}.png"))
+        np.testing.assert_array_equal(found, expected)
+    codes, log = ended(
+        train(
+            folder,
+            [folder / "further"],
+            "--config.init_from=gs://bucket/read",
+            "--config.train.steps=1",
+        )
+    )
+    assert codes == [0], log
+    assert "init_from gs://bucket/read (step" in log
+    assert ": 0 skipped" in log
+
+
+def test_a_mean_of_runs_is_written_to_the_bucket_and_names_them(local, folder, storage):
+    _put(storage, local, "a")
+    codes, log = ended(
+        start(
+            folder,
+            ["gs://bucket/mean"],
+            "--mode=evaluate",
+            f"--workdirs=gs://bucket/a,{local}",
+        )
+    )
+    assert codes == [0], log
+    results = json.loads(storage.objects["mean/test_metrics.json"][1])
+    assert results["members"] == ["gs://bucket/a", str(local)]
+    assert "mean/predictions/c7.png" in storage.objects
+
+
+@pytest.mark.parametrize("other", ["gs://bucket/there", "runs/there"])
+def test_processes_that_name_different_workdirs_are_refused(other, folder, storage):
+    codes, log = ended(train(folder, ["gs://bucket/here", other]))
+    assert codes == [2, 2], log
+    assert "--workdir: process 0 has 'gs://bucket/here', process 1 has '" in log
+    assert storage.objects == {}

@@ -106,6 +106,11 @@ class Mirror:
                 f"{self._store.url}: cannot be written: {error}, then start the same "
                 f"command again; {self._last_good}"
             ) from None
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or self.path}: {error.strerror}, in the copy of "
+                f"{self._store.url}; start the same command again; {self._last_good}"
+            ) from None
 
     def last_good(self) -> str:
         """Say in words which checkpoint in the bucket a restart would go on from."""

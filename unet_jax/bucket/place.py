@@ -52,11 +52,12 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
         InputError: the bucket cannot be used, or another run is at work there.
         RunError: it cannot be written at the end.
     """
-    if not name.startswith(SCHEME):
+    is_bucket = name.startswith(SCHEME)
+    agree.check_equal("--workdir", name if is_bucket else "a path")
+    if not is_bucket:
         yield Place(pathlib.Path(name), None)
         return
     agree.keep_own_folders()
-    agree.check_equal("--workdir", name)
     with contextlib.ExitStack() as stack:
         stores: list[Store] = []
         agree.on_all(lambda: stores.append(_store(name)))
