@@ -132,6 +132,24 @@ def test_whatever_is_sent_before_a_kill_a_whole_checkpoint_is_found(
     assert steps_in(end.path / "checkpoints") == steps_in(again.path / "checkpoints")
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_fetched_is_left_out(
+    mirror, storage, tmp_path
+):
+    _checkpoint(mirror.path, 20, "b")
+    mirror.send()
+    objects = storage.objects
+
+    def remove(method: str, name: str) -> None:
+        if name:  # the list was given
+            objects.pop("run/checkpoints/10/state/d/a", None)
+
+    storage.refuse = remove
+    reader = Mirror(Store(URL), tmp_path / "reader")
+    reader.path.mkdir()
+    reader.fetch()
+    assert steps_in(reader.path / "checkpoints") == [20]
+
+
 def test_what_did_not_change_is_not_sent_again(mirror, storage, lease, tmp_path):
     storage.requests.clear()
     mirror.send()

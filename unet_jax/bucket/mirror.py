@@ -133,16 +133,18 @@ class Mirror:
         """See what is there, and read it."""
         self._there = set(self._store.names(known=self._known))
         whole = _whole(self._there)
-        self._drop_other_checkpoints(whole)
         wanted = [name for name in sorted(self._there) if self._is_wanted(name, whole)]
         digest = hashlib.sha256()
         for name, found in self._store.read_all(wanted):
             digest.update(name.encode() + found.generation)
-            if found.content is not None:  # else another run removes it just now
-                path = self.path / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(found.content)
-                self._sent[name] = _state(path)
+            if found.content is None:  # another run removes it just now
+                whole.discard(_checkpoint_of(name) or "")
+                continue
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(found.content)
+            self._sent[name] = _state(path)
+        self._drop_all_checkpoints_but(whole)
         self._note_last_good()
         return digest.hexdigest()
 
@@ -158,8 +160,8 @@ class Mirror:
             return True
         return checkpoint in whole and not (self.path / name).exists()
 
-    def _drop_other_checkpoints(self, whole: set[str]) -> None:
-        """Remove the checkpoints here that are not there any more."""
+    def _drop_all_checkpoints_but(self, whole: set[str]) -> None:
+        """Remove the checkpoints here that are not there, or not any more."""
         here = {_checkpoint_of(name) for name in _files(self.path)}
         for checkpoint in here - whole - {None}:
             shutil.rmtree(self.path / str(checkpoint))

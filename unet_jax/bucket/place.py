@@ -24,7 +24,8 @@ _YOUNG_SECONDS = 60.0
 """Age of a temporary folder whose process may not have locked it yet."""
 
 _QUICK_RETRIES = 3
-"""At the start, about ten seconds: what is wrong then is mostly a name."""
+"""At the start, about ten seconds: what is wrong then is mostly a name. So has the
+lease, which is renewed again soon."""
 
 
 class Place(NamedTuple):
@@ -61,7 +62,7 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
     with contextlib.ExitStack() as stack:
         stores: list[Store] = []
         agree.on_all(lambda: stores.append(_store(name)))
-        lease = stack.enter_context(_lease(stores[0], stop)) if trains else None
+        lease = stack.enter_context(_lease(name, stop)) if trains else None
         path = stack.enter_context(_temporary_folder(stop))
         known = LEASE if trains else "config.json"
         mirror = Mirror(stores[0], path, lease=lease, known=known)
@@ -110,13 +111,13 @@ def _refused(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lease(store: Store, stop: Stop) -> Iterator[BucketLease | None]:
+def _lease(name: str, stop: Stop) -> Iterator[BucketLease | None]:
     """Take the lease: one process for all of them."""
     taken: list[BucketLease] = []
 
     def take() -> None:
-        with _refused(store.url):
-            taken.append(BucketLease(store))
+        with _refused(name):
+            taken.append(BucketLease(Store(name, retries=_QUICK_RETRIES)))
 
     agree.on_first(take)
     if not taken:

@@ -71,7 +71,7 @@ class Checkpoints:
         self._scores: dict[int, float | None] = {}
         self._saving: int | None = None
         self._alone = agree.folders_are_own()
-        together = _alone() if self._alone else MultiprocessingOptions()
+        together = _by_itself() if self._alone else MultiprocessingOptions()
         if self._alone and not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
@@ -420,7 +420,7 @@ def _placed(array: np.ndarray, leaf: Any) -> jax.Array:
     )
 
 
-def _alone() -> MultiprocessingOptions:
+def _by_itself() -> MultiprocessingOptions:
     """Let Orbax wait for no other process."""
     me = jax.process_index()
     return MultiprocessingOptions(
