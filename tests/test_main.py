@@ -62,12 +62,25 @@ BRAIN = "--config=configs/brain.py"
         ),
         ([BRAIN, "--mode=plan", "--channels=0"], "flag --channels=0"),
         (
-            [BRAIN, "--workdir=gs://bucket/brain"],
-            "--workdir: found 'gs://bucket/brain', expected a path of a file system",
+            [BRAIN, "--workdir=s3://bucket/brain"],
+            "--workdir: found 's3://bucket/brain', expected a path of a file system, "
+            "or gs://BUCKET/FOLDER",
         ),
         (
-            ["--mode=compare", "--runs=a,gs://bucket/b"],
-            "--runs: found 'gs://bucket/b', expected a path of a file system",
+            ["--mode=compare", "--runs=a,s3://bucket/b"],
+            "--runs: found 's3://bucket/b', expected a path of a file system, or gs:",
+        ),
+        (
+            ["--mode=predict", "--workdir=x", "--input=gs://bucket/scans"],
+            "--input: found 'gs://bucket/scans', expected a path of a file system: ",
+        ),
+        (
+            ["--mode=evaluate", "--workdir=gs://bucket"],
+            "--workdir gs://bucket: expected gs://BUCKET/FOLDER",
+        ),
+        (
+            ["--mode=evaluate", "--workdir=gs://Bad!/run"],
+            'Invalid GCS bucket name: "Bad!"; expected gs://BUCKET/FOLDER',
         ),
         (["--mode=evaluate"], "--mode=evaluate needs --workdir=FOLDER"),
         (["--mode=predict"], "--mode=predict needs --workdir=FOLDER"),

@@ -17,8 +17,9 @@ import re
 import shlex
 import sys
 import traceback
-from contextlib import nullcontext
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -26,6 +27,9 @@ from ml_collections import ConfigDict, config_flags
 from unet_jax.errors import InputError, RunError, Stopped
 from unet_jax.guard.stop import Stop, StopSignals
 from unet_jax.hosts.start import environment_processes, is_one_of_several, start
+
+if TYPE_CHECKING:
+    from unet_jax.bucket.place import Place
 
 FLAGS = flags.FLAGS
 _MODES = ["train", "evaluate", "predict", "compare", "plan"]
@@ -35,7 +39,9 @@ config_flags.DEFINE_config_file(
     "Config of the run, e.g. configs/brain.py; --config.any.key=value changes a key.",
     lock_config=True,
 )
-flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config.name>.")
+flags.DEFINE_string(
+    "workdir", None, "Folder of the run, or gs://...; default runs/<config.name>."
+)
 flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 flags.DEFINE_string("input", None, "predict: an image file, or a folder of them.")
 flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
@@ -120,16 +126,22 @@ def run() -> None:
 
 
 def _refuse_buckets() -> None:
-    """Refuse gs://a/b: as a path it would be the folder gs:/a/b of this disk."""
+    """Refuse s3://a/b: as a path it would be the folder s3:/a/b of this disk."""
     for name in ("workdir", "input", "output", "workdirs", "runs"):
         value = FLAGS[name].value or []
         for path in [value] if isinstance(value, str) else value:
-            if "://" in path:
+            if "://" not in path:
+                continue
+            if name in ("input", "output"):
                 raise InputError(
                     f"--{name}: found {path!r}, expected a path of a file system: "
-                    "buckets are neither read nor written; work on a disk that all "
-                    "processes share, and copy the folder to the bucket and back "
-                    "(docs/cluster.md)"
+                    "images are neither read from a bucket nor written to one; copy "
+                    "them (docs/cluster.md)"
+                )
+            if not path.startswith("gs://"):
+                raise InputError(
+                    f"--{name}: found {path!r}, expected a path of a file system, or "
+                    "gs://BUCKET/FOLDER: no other buckets are known (docs/cluster.md)"
                 )
 
 
@@ -145,7 +157,10 @@ def _call(stop: Stop) -> None:
                 return
             from unet_jax.train import train_and_evaluate
 
-            train_and_evaluate(config, _workdir(), profile=profile, stop=stop)
+            with _opened(_workdir(), stop, trains=True) as place:
+                train_and_evaluate(
+                    config, place.path, profile=profile, stop=stop, bucket=place.bucket
+                )
         case "evaluate":
             _evaluate(stop)
         case "predict":
@@ -155,22 +170,25 @@ def _call(stop: Stop) -> None:
                     raise InputError(f"--mode=predict needs --{name}=PATH")
             from unet_jax.predict import predict_files
 
-            predict_files(
-                workdir,
-                input_path=FLAGS.input,
-                output_folder=FLAGS.output,
-                probabilities=FLAGS.probabilities,
-                contours=FLAGS.contours,
-                overwrite=FLAGS.overwrite,
-            )
+            with _opened(workdir, stop) as place:
+                predict_files(
+                    place.path,
+                    input_path=FLAGS.input,
+                    output_folder=FLAGS.output,
+                    probabilities=FLAGS.probabilities,
+                    contours=FLAGS.contours,
+                    overwrite=FLAGS.overwrite,
+                )
         case "compare":
             if FLAGS.runs:
                 from unet_jax.paired import compare_runs
 
-                runs = [pathlib.Path(folder) for folder in FLAGS.runs]
-                compare_runs(runs, output=_folder_of(FLAGS.runs, "comparison"))
+                with _opened_all(FLAGS.runs, "comparison", stop) as (runs, output):
+                    compare_runs(runs, output=output, names=FLAGS.runs)
                 return
-            _train_and_compare(_workdir(), stop)
+            trains = FLAGS.config is not None
+            with _opened(_workdir(), stop, trains=trains) as place:
+                _train_and_compare(place, stop)
         case "plan":
             config = _config()
             from unet_jax.plan import plan_run
@@ -209,13 +227,14 @@ def _evaluate(stop: Stop) -> None:
 
     with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
         if workdir is not None:
-            evaluate_run(workdir)
+            with _opened(workdir, stop) as place:
+                evaluate_run(place.path)
             return
-        folders = [pathlib.Path(folder) for folder in FLAGS.workdirs]
-        evaluate_ensemble(folders, output=_folder_of(FLAGS.workdirs, "ensemble"))
+        with _opened_all(FLAGS.workdirs, "ensemble", stop) as (folders, output):
+            evaluate_ensemble(folders, output=output, names=FLAGS.workdirs)
 
 
-def _train_and_compare(workdir: pathlib.Path, stop: Stop) -> None:
+def _train_and_compare(place: "Place", stop: Stop) -> None:
     """Train the network if there is a config, then run every method beside it."""
     from unet_jax.compare import compare_methods, method_names
 
@@ -223,8 +242,28 @@ def _train_and_compare(workdir: pathlib.Path, stop: Stop) -> None:
         method_names(FLAGS.config.compare.methods)  # before hours of training
         from unet_jax.train import train_and_evaluate
 
-        train_and_evaluate(FLAGS.config, workdir, stop=stop)
-    compare_methods(workdir, stop=stop)
+        train_and_evaluate(FLAGS.config, place.path, stop=stop, bucket=place.bucket)
+    compare_methods(place.path, stop=stop)
+
+
+def _opened(
+    workdir: str, stop: Stop, *, trains: bool = False
+) -> AbstractContextManager["Place"]:
+    """Give a workdir as a folder."""
+    from unet_jax.bucket.place import opened
+
+    return opened(workdir, stop=stop, trains=trains)
+
+
+@contextmanager
+def _opened_all(
+    runs: list[str], kind: str, stop: Stop
+) -> Iterator[tuple[list[pathlib.Path], pathlib.Path]]:
+    """Give runs as folders, and one for what they give together."""
+    with ExitStack() as stack:
+        output = stack.enter_context(_opened(_folder_of(runs, kind), stop)).path
+        places = [stack.enter_context(_opened(run, stop)) for run in runs]
+        yield [place.path for place in places], output
 
 
 def _config() -> ConfigDict:
@@ -236,21 +275,21 @@ def _config() -> ConfigDict:
     return FLAGS.config
 
 
-def _workdir() -> pathlib.Path:
-    """Return the folder of the run, named by flag or by the config."""
+def _workdir() -> str:
+    """Return the name of the run's workdir, by flag or by the config."""
     if FLAGS.workdir:
-        return pathlib.Path(FLAGS.workdir)
+        return str(FLAGS.workdir)
     if FLAGS.config is None:
         raise InputError(f"--mode={FLAGS.mode} needs --workdir=FOLDER of a run")
-    return pathlib.Path("runs") / FLAGS.config.name
+    return f"runs/{FLAGS.config.name}"
 
 
-def _folder_of(runs: list[str], kind: str) -> pathlib.Path:
-    """Return the folder for what several runs give together."""
+def _folder_of(runs: list[str], kind: str) -> str:
+    """Return the name of the folder for what several runs give together."""
     if FLAGS.workdir:
-        return pathlib.Path(FLAGS.workdir)
+        return str(FLAGS.workdir)
     names = "+".join(pathlib.Path(folder).name for folder in runs)
-    return pathlib.Path("runs") / f"{kind}_{names}"
+    return f"runs/{kind}_{names}"
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

@@ -33,7 +33,10 @@ class _Run(NamedTuple):
 
 
 def compare_runs(
-    workdirs: Sequence[pathlib.Path], *, output: pathlib.Path
+    workdirs: Sequence[pathlib.Path],
+    *,
+    output: pathlib.Path,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Compare finished runs on the test set that they share.
 
@@ -44,6 +47,7 @@ def compare_runs(
     Args:
         workdirs: folders of at least two finished runs.
         output: folder for comparison.json and comparison.md.
+        names: of the runs, to be written down; None for their paths.
 
     Returns:
         The content of comparison.json: ``methods`` with mean and deviation of each
@@ -57,7 +61,10 @@ def compare_runs(
     if len(workdirs) < 2:
         raise InputError("--runs: found one folder, expected at least two: A,B")
     check_no_run(output)
-    runs = [_read_run(workdir) for workdir in workdirs]
+    runs = [
+        _read_run(workdir, name)
+        for workdir, name in zip(workdirs, names or map(str, workdirs), strict=True)
+    ]
     for run in runs[1:]:
         if (run.test, run.cases) != (runs[0].test, runs[0].cases):
             raise InputError(
@@ -84,7 +91,7 @@ def compare_runs(
     return results
 
 
-def _read_run(workdir: pathlib.Path) -> _Run:
+def _read_run(workdir: pathlib.Path, name: str) -> _Run:
     """Read the scores of a finished run, a number a case and metric."""
     record = read_finished_record(workdir)
     path = workdir / "test_metrics.json"
@@ -98,7 +105,7 @@ def _read_run(workdir: pathlib.Path) -> _Run:
             f"{path}: cannot be read ({reason}); expected the scores of a finished "
             f"run; make them with --mode=evaluate --workdir={workdir}"
         ) from None
-    return _Run(str(workdir), record["config"], test, cases, scores)
+    return _Run(name, record["config"], test, cases, scores)
 
 
 def _case_scores(

@@ -78,7 +78,10 @@ def score_run(
 
 
 def evaluate_ensemble(
-    workdirs: Sequence[pathlib.Path], *, output: pathlib.Path
+    workdirs: Sequence[pathlib.Path],
+    *,
+    output: pathlib.Path,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Score the mean of the probabilities of several runs on their test split.
 
@@ -86,6 +89,7 @@ def evaluate_ensemble(
         workdirs: folders of finished runs with the same classes and test split: folds
             or seeds.
         output: folder for test_metrics.json, label maps and pictures.
+        names: of the runs, to be written down; None for their paths.
 
     Returns:
         The content of test_metrics.json.
@@ -101,7 +105,7 @@ def evaluate_ensemble(
     ensemble = Segmenter(members, _common_steps(runs))
     print(f"test split with the mean of {len(runs)} runs:")
     results = _score(ensemble, runs[0].config, sources, output)
-    results["members"] = [str(workdir) for workdir in workdirs]
+    results["members"] = list(names or map(str, workdirs))
     if agree.is_first():
         write_results(output / "test_metrics.json", results)
     return results

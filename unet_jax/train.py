@@ -5,12 +5,14 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from unet_jax.bucket.mirror import Mirror
+from unet_jax.bucket.place import copy_of
 from unet_jax.data.case import Source
 from unet_jax.data.pipeline import TrainIterator
 from unet_jax.data.shares import class_shares
@@ -57,6 +59,7 @@ def train_and_evaluate(
     *,
     profile: tuple[int, int] | None = None,
     stop: Stop | None = None,
+    bucket: Mirror | None = None,
 ) -> dict[str, Any]:
     """Train a network, choose its best checkpoint and score the test split.
 
@@ -67,6 +70,7 @@ def train_and_evaluate(
         workdir: folder of the run.
         profile: first and last step of a jax profiler trace, or None.
         stop: tells when the run is asked to stop; None where nobody asks.
+        bucket: of which the workdir is a copy; None where the workdir is all there is.
 
     Returns:
         The content of test_metrics.json.
@@ -82,16 +86,19 @@ def train_and_evaluate(
     config = resolve_source(config)
     check(config, workdir)
     read_record(workdir)  # a folder that is no run's stays as it is
+    safe = bucket.last_good if bucket is not None else lambda: last_good(workdir)
     with (
-        leaving_when_lost(stop, safe=lambda: last_good(workdir)),
+        leaving_when_lost(stop, safe=safe),
         _lease(workdir) as lease,
     ):
         stop.on_exit(lease.release)
         agree.check_shared(workdir)
         run = prepare(config, workdir, profile)
-        with disk_faults(workdir, last_good=lambda: last_good(workdir)):
-            best_step = _train(run, began=began, lease=lease, stop=stop)
-            return _finish(run.config, workdir, run.sources, best_step)
+        with disk_faults(workdir, last_good=safe):
+            best_step = _train(
+                run, began=began, lease=lease, stop=stop, bucket=bucket, safe=safe
+            )
+            return _finish(run.config, workdir, run.sources, best_step, bucket)
 
 
 @contextlib.contextmanager
@@ -106,11 +113,22 @@ def _lease(workdir: pathlib.Path) -> Iterator[Lease | NoLease]:
 _NEW_RECORD = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
 
 
-def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int | None:
+def _train(
+    run: Run,
+    *,
+    began: float,
+    lease: Lease | NoLease,
+    stop: Stop,
+    bucket: Mirror | None,
+    safe: Callable[[], str],
+) -> int | None:
     """Take up the last checkpoint, train to the end, and return the best step."""
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
-    with contextlib.closing(batches), RunCheckpoints(workdir) as checkpoints:
+    with (
+        contextlib.closing(batches),
+        RunCheckpoints(workdir, bucket=bucket) as checkpoints,
+    ):
         state, first_step, record = _first_state(run, batches, checkpoints)
         pace = _create_pace(config, record, first_step, began)
         if first_step:
@@ -130,9 +148,7 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
                 score_name=_score_name(config),
                 stream=None if agree.is_first() else open(os.devnull, "w"),
             ) as progress,
-            Watchdog(
-                config.train.step_timeout, last_good=lambda: last_good(workdir)
-            ) as watchdog,
+            Watchdog(config.train.step_timeout, last_good=safe) as watchdog,
             explained(
                 lambda text: f"{memory.explain(text)}; {checkpoints.last_good()}",
                 RunError,
@@ -168,7 +184,7 @@ def _train(run: Run, *, began: float, lease: Lease | NoLease, stop: Stop) -> int
                 stop=stop,
                 trace=lambda step: _trace(run.profile, step, workdir),
             )
-            with leaving_when_lost(stop, safe=lambda: last_good(workdir)):
+            with leaving_when_lost(stop, safe=safe):
                 return loop.run(state, step=first_step, record=record)
 
 
@@ -183,7 +199,8 @@ def _first_state(
         batches.set_state(place)
         return state, step, record
     if config.init_from:
-        state = init_from(state, pathlib.Path(config.init_from))
+        with copy_of(config.init_from) as source:
+            state = init_from(state, source)
     return state, 0, dict(_NEW_RECORD)
 
 
@@ -276,6 +293,7 @@ def _finish(
     workdir: pathlib.Path,
     sources: dict[str, Source],
     checkpoint_step: int | None,
+    bucket: Mirror | None,
 ) -> dict[str, Any]:
     """Draw the curves and score the best checkpoint, if that is still to do."""
     path = workdir / "test_metrics.json"
@@ -288,6 +306,8 @@ def _finish(
         pass  # missing or damaged: they are made anew
     if agree.is_first():
         _draw_curves(config, workdir)
+    if bucket is not None:
+        bucket.share()  # the checkpoints, which the first process alone has
     return score_run(workdir, sources)
 
 

@@ -10,19 +10,84 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from unet_jax.errors import InputError, RunError
 
 STALE_SECONDS = 60.0
 """Age of the last sign of life after which a lease counts no longer."""
 
-_BEAT_SECONDS = 10.0
+BEAT_SECONDS = 10.0
 _FILE = "lease.json"
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
-class Lease:
+class Held:
+    """A right that a thread renews until it is given back.
+
+    Args:
+        name: of the workdir.
+    """
+
+    def __init__(self, name: object) -> None:
+        """Start nothing yet: the right has to be taken."""
+        self._name = name
+        self._lost: str | None = None
+        self._ended = threading.Event()
+        self._renewing = threading.Lock()
+
+    def check(self) -> None:
+        """See that the workdir is still this run's.
+
+        Raises:
+            RunError: it was deleted, or another run has taken it over.
+        """
+        self._sign_of_life()
+        if self._lost is not None:
+            raise RunError(f"--workdir {self._name}: {self._lost}; nothing is saved")
+
+    def release(self) -> None:
+        """Give the lease back; a second time does nothing."""
+        self._ended.set()
+        self._give_back()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Give it back."""
+        self.release()
+        self._thread.join()
+
+    def _start(self, beat_seconds: float) -> None:
+        """Renew it from now on."""
+        self._thread = threading.Thread(
+            target=self._beat, args=(beat_seconds,), daemon=True
+        )
+        self._thread.start()
+
+    def _beat(self, seconds: float) -> None:
+        """Renew the lease until it is given back or lost."""
+        while self._lost is None and not self._ended.wait(seconds):
+            self._sign_of_life()
+
+    def _sign_of_life(self) -> None:
+        """Renew it, from one thread at a time."""
+        with self._renewing:
+            if self._lost is None and not self._ended.is_set():
+                self._renew()
+
+    def _renew(self) -> None:
+        """Give a sign of life, or find the lease lost."""
+        raise NotImplementedError
+
+    def _give_back(self) -> None:
+        """Remove what was taken, if it is still this run's."""
+        raise NotImplementedError
+
+
+class Lease(Held):
     """The right to write into a workdir, as ``lease.json`` in it.
 
     It names host, process and job. A thread touches the file every ten seconds. Ages
@@ -44,15 +109,15 @@ class Lease:
         self,
         workdir: pathlib.Path,
         *,
-        beat_seconds: float = _BEAT_SECONDS,
+        beat_seconds: float = BEAT_SECONDS,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
         """Take the lease, or refuse."""
+        super().__init__(workdir)
         self._workdir = workdir
         self._path = workdir / _FILE
         self._stale = stale_seconds
-        self._me = _identity()
-        self._lost: str | None = None
+        self._me = identity()
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             self._acquire()
@@ -61,40 +126,7 @@ class Lease:
                 f"--workdir {workdir}: cannot be written ({error.strerror}); name a "
                 "folder that can"
             ) from None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=self._beat, args=(beat_seconds,), daemon=True
-        )
-        self._thread.start()
-
-    def check(self) -> None:
-        """See that the workdir is still this run's.
-
-        Raises:
-            RunError: it was deleted, or another run has taken it over.
-        """
-        if self._lost is None:
-            self._renew()
-        if self._lost is not None:
-            raise RunError(f"--workdir {self._workdir}: {self._lost}; nothing is saved")
-
-    def release(self) -> None:
-        """Give the lease back; a second time does nothing."""
-        self._ended.set()
-        with contextlib.suppress(OSError):
-            if _read(self._path).get("token") == self._me["token"]:
-                self._path.unlink()
-        with contextlib.suppress(OSError):
-            self._workdir.rmdir()  # where nothing was written, nothing is left
-
-    def __enter__(self) -> "Lease":
-        """Return itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Give it back."""
-        self.release()
-        self._thread.join()
+        self._start(beat_seconds)
 
     def _acquire(self) -> None:
         """Create the file, in the place of one that counts no longer."""
@@ -111,10 +143,10 @@ class Lease:
             except FileNotFoundError:
                 continue  # given back meanwhile
             age = self._now() - renewed
-            lives = _lives_here(other, self._me)
+            lives = lives_here(other, self._me)
             last = (other.get("token"), renewed)
             if lives or (lives is None and seen is not None and seen != last):
-                raise InputError(self._refusal(other, age))
+                raise InputError(refusal(self._workdir, other, f"{max(age, 0):.0f} s"))
             if lives is None and age < self._stale:
                 if seen is None:
                     print(
@@ -144,25 +176,8 @@ class Lease:
         with tempfile.NamedTemporaryFile(dir=self._workdir, prefix=".clock") as file:
             return os.stat(file.name).st_mtime
 
-    def _refusal(self, other: Mapping[str, Any], age: float) -> str:
-        """Say who is at work there."""
-        job = f", job {other['job']}" if other.get("job") else ""
-        return (
-            f"--workdir {self._workdir}: another run is at work there (host "
-            f"{other.get('host', 'unknown')}, process {other.get('pid', 'unknown')}"
-            f"{job}, last sign of life {max(age, 0):.0f} s ago); stop it, or name "
-            "another --workdir"
-        )
-
-    def _beat(self, seconds: float) -> None:
-        """Renew the lease until it is given back or lost."""
-        while self._lost is None and not self._ended.wait(seconds):
-            self._renew()
-
     def _renew(self) -> None:
         """Give a sign of life, if the lease is still ours."""
-        if self._ended.is_set():
-            return
         try:
             if _read(self._path).get("token") != self._me["token"]:
                 self._lost = "another run has taken it over"
@@ -173,6 +188,14 @@ class Lease:
         except OSError:
             # A disk that answers again is as good as before; a full one can be touched.
             pass
+
+    def _give_back(self) -> None:
+        """Remove the file, and a folder in which nothing was written."""
+        with contextlib.suppress(OSError):
+            if _read(self._path).get("token") == self._me["token"]:
+                self._path.unlink()
+        with contextlib.suppress(OSError):
+            self._workdir.rmdir()
 
 
 class NoLease:
@@ -192,7 +215,23 @@ class NoLease:
         """Do nothing."""
 
 
-def _identity() -> dict[str, Any]:
+def refusal(workdir: object, other: Mapping[str, Any], age: str) -> str:
+    """Say who is at work there.
+
+    Args:
+        workdir: its name.
+        other: content of the lease.
+        age: of the last sign of life, in words.
+    """
+    job = f", job {other['job']}" if other.get("job") else ""
+    return (
+        f"--workdir {workdir}: another run is at work there (host "
+        f"{other.get('host', 'unknown')}, process {other.get('pid', 'unknown')}"
+        f"{job}, last sign of life {age} ago); stop it, or name another --workdir"
+    )
+
+
+def identity() -> dict[str, Any]:
     """Name this process so that no other is mistaken for it."""
     return {
         "token": uuid.uuid4().hex,
@@ -205,8 +244,13 @@ def _identity() -> dict[str, Any]:
     }
 
 
-def _lives_here(other: Mapping[str, Any], me: Mapping[str, Any]) -> bool | None:
-    """Whether the process of another lease lives; None where it cannot be known."""
+def lives_here(other: Mapping[str, Any], me: Mapping[str, Any]) -> bool | None:
+    """Whether the process of another lease lives; None where it cannot be known.
+
+    Args:
+        other: content of the lease.
+        me: what `identity` gives here.
+    """
     here = other.get("boot") == me["boot"] and other.get("host") == me["host"]
     if not here or me["boot"] is None or not isinstance(other.get("pid"), int):
         return None
@@ -236,9 +280,18 @@ def _started(pid: int) -> str | None:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """Read a lease; empty where it is half written."""
+    """Read the file of a lease."""
+    return read_lease(path.read_bytes())
+
+
+def read_lease(content: bytes) -> dict[str, Any]:
+    """Read a lease; empty where it is half written.
+
+    Args:
+        content: of the file or object.
+    """
     try:
-        lease = json.loads(path.read_text(encoding="utf-8"))
+        lease = json.loads(content)
     except ValueError:
         return {}
     return lease if isinstance(lease, dict) else {}

@@ -21,6 +21,7 @@ _COMPILE_SECONDS = 3600.0
 """Patience with another process that compiles while this one had it in its cache."""
 
 _seconds = 600.0
+_own_folders = False
 
 
 def be_patient(seconds: float) -> None:
@@ -31,6 +32,17 @@ def be_patient(seconds: float) -> None:
     """
     global _seconds
     _seconds = seconds
+
+
+def keep_own_folders() -> None:
+    """Say that the workdir is a copy of this process: no other one sees it."""
+    global _own_folders
+    _own_folders = True
+
+
+def folders_are_own() -> bool:
+    """Whether there are several processes, each with a workdir of its own."""
+    return _own_folders and jax.process_count() > 1
 
 
 def _patience(least: float) -> Watchdog:
@@ -116,28 +128,67 @@ def on_first(function: Callable[[], Any]) -> None:
     Raises:
         InputError: the function raised it; every process does.
     """
+    on_all(function if is_first() else lambda: None)
+
+
+def on_each_folder(function: Callable[[], Any]) -> None:
+    """Do something once in each workdir: in the one that all see, or in every copy.
+
+    Args:
+        function: what to do.
+
+    Raises:
+        InputError: the function raised it in some process; every process does.
+    """
+    (on_all if folders_are_own() else on_first)(function)
+
+
+def on_all(function: Callable[[], Any]) -> None:
+    """Let every process do something, and go on when all have done it.
+
+    Args:
+        function: what to do.
+
+    Raises:
+        InputError: the function raised it in some process; every process does.
+    """
     failure: InputError | None = None
-    if is_first():
-        try:
-            function()
-        except InputError as error:
-            failure = error
-    if jax.process_count() == 1:
-        if failure is not None:
-            raise failure
-        return
+    try:
+        function()
+    except InputError as error:
+        failure = error
     report = json.dumps([str(failure), list(failure.details)] if failure else None)
-    message = json.loads(gather(report.encode())[0])
+    reports = [json.loads(one) for one in gather(report.encode())]
     if failure is not None:
         raise failure
-    if message is not None:
-        raise InputError(message[0], message[1])
+    for refusal in filter(None, reports):
+        raise InputError(*refusal)
+
+
+def check_equal(what: str, mine: str) -> None:
+    """Refuse processes of which one found something else than the first.
+
+    Args:
+        what: its name for the message.
+        mine: what this process found.
+
+    Raises:
+        InputError: they differ; every process raises it.
+    """
+    found = [one.decode() for one in gather(mine.encode())]
+    for number, other in enumerate(found):
+        if other != found[0]:
+            raise InputError(
+                f"{what}: process 0 has {found[0]!r}, process {number} has {other!r}, "
+                "expected the same in all; start all of them with the same command"
+            )
 
 
 def check_shared(workdir: pathlib.Path, *, patience_seconds: float = 30.0) -> None:
     """See that all processes have the same folder under that name.
 
-    The first one writes a token, and the others read it.
+    The first one writes a token, and the others read it. Folders that are each
+    process's own are not looked at.
 
     Args:
         workdir: folder of the run; it exists.
@@ -146,7 +197,7 @@ def check_shared(workdir: pathlib.Path, *, patience_seconds: float = 30.0) -> No
     Raises:
         InputError: some process does not see it; every process raises it.
     """
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or folders_are_own():
         return
     path = workdir / ".token"
     mine = secrets.token_hex(8) if is_first() else ""

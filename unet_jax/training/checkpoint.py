@@ -19,8 +19,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint.options import MultiprocessingOptions
 
 from unet_jax.errors import InputError, RunError
+from unet_jax.hosts import agree
 from unet_jax.hosts.lost import is_lost_peer
 from unet_jax.training.manifest import (
     RUN_FILE,
@@ -30,6 +32,7 @@ from unet_jax.training.manifest import (
     steps_in,
     write_sums,
 )
+from unet_jax.training.state import local_copy
 
 LATEST_TO_KEEP = 3
 
@@ -42,6 +45,10 @@ class Checkpoints:
 
     The best is the first of those with the highest score. A score that is None or not
     finite never is the best and never takes its place.
+
+    Several processes that share a folder write one checkpoint together. Where each has
+    a folder of its own (`agree.keep_own_folders`), the first one alone writes, and all
+    read by themselves.
 
     Args:
         directory: the folder of all checkpoints; made where it is missing.
@@ -63,17 +70,26 @@ class Checkpoints:
         self._directory = pathlib.Path(directory).absolute()
         self._scores: dict[int, float | None] = {}
         self._saving: int | None = None
+        self._alone = agree.folders_are_own()
+        together = _by_itself() if self._alone else MultiprocessingOptions()
+        if self._alone and not read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                create=not read_only,
+                create=not read_only and not self._alone,
+                multiprocessing_options=together,
                 cleanup_tmp_directories=not read_only,
                 preservation_policy=_KeepLatestAndBest(self._scores),
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(filename=RUN_FILE),
+                "state": ocp.StandardCheckpointHandler(
+                    multiprocessing_options=together
+                ),
+                "run": ocp.JsonCheckpointHandler(
+                    filename=RUN_FILE, multiprocessing_options=together
+                ),
             },
         )
         for step in self._manager.all_steps():
@@ -101,10 +117,13 @@ class Checkpoints:
 
         Returns:
             False, and nothing is written, where the step is there already: a run that
-            was resumed comes by the step that it was resumed from.
+            was resumed comes by the step that it was resumed from. So it is where
+            another process does it.
         """
-        if step in self._manager.all_steps():
+        if step in self._manager.all_steps() or (self._alone and not agree.is_first()):
             return False
+        if self._alone:  # of global arrays each process would write its own part
+            state = jax.tree.map(np.asarray, local_copy(state))
         self.wait()
         self._saving = step
         self._check_space(state)
@@ -148,11 +167,15 @@ class Checkpoints:
         check_fit(self._path(step), saved=self._shapes(step), template=template)
         restored = self._read(
             step,
-            state=ocp.args.StandardRestore(jax.tree.map(_abstract, template)),
+            state=ocp.args.StandardRestore(
+                jax.tree.map(_empty if self._alone else _abstract, template)
+            ),
             run=ocp.args.JsonRestore(),
         )
-        run = restored.run
-        return restored.state, run["iterator_state"], run["record"]
+        state, run = restored.state, restored.run
+        if self._alone:
+            state = jax.tree.map(_placed, state, template)
+        return state, run["iterator_state"], run["record"]
 
     def restore_raw(self, step: int | None) -> dict[str, Any]:
         """Read the arrays of a state without knowing its classes or devices.
@@ -168,9 +191,7 @@ class Checkpoints:
             InputError: if the checkpoint is missing or damaged.
         """
         step = self._find(step)
-        template = jax.tree.map(
-            lambda saved: np.empty(saved.shape, saved.dtype), self._shapes(step)
-        )
+        template = jax.tree.map(_empty, self._shapes(step))
         return self._read(step, state=ocp.args.StandardRestore(template)).state
 
     def latest_step(self) -> int | None:
@@ -385,6 +406,26 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _empty(leaf: Any) -> np.ndarray:
+    """Make room for a leaf on the host."""
+    return np.empty(leaf.shape, leaf.dtype)
+
+
+def _placed(array: np.ndarray, leaf: Any) -> jax.Array:
+    """Place what every process has read as a leaf of the template is."""
+    return jax.make_array_from_callback(
+        array.shape, leaf.sharding, lambda index: array[index]
+    )
+
+
+def _by_itself() -> MultiprocessingOptions:
+    """Let Orbax wait for no other process."""
+    me = jax.process_index()
+    return MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
 
 
 def check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:

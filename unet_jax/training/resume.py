@@ -3,7 +3,8 @@
 import contextlib
 import pathlib
 import shutil
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol
 
 from unet_jax.errors import RunError
 from unet_jax.hosts import agree
@@ -30,6 +31,16 @@ class Restored(NamedTuple):
     record: dict[str, Any]
 
 
+class Bucket(Protocol):
+    """Where checkpoints are brought to when they are on the disk."""
+
+    def saved(self) -> None:
+        """Bring them there, and wait for it."""
+
+    def last_good(self) -> str:
+        """Say in words which checkpoint there a restart would go on from."""
+
+
 class RunCheckpoints:
     """The checkpoints that a training run writes and goes on from.
 
@@ -40,26 +51,31 @@ class RunCheckpoints:
 
     Args:
         workdir: folder of the run.
+        bucket: of which the workdir is a copy, or None; with it a save is waited for.
 
     Raises:
-        InputError: there are checkpoints, and none is whole.
+        InputError: there are checkpoints, and none is whole; or the processes have
+            copies that differ.
     """
 
-    def __init__(self, workdir: pathlib.Path) -> None:
+    def __init__(self, workdir: pathlib.Path, *, bucket: Bucket | None = None) -> None:
         """See what is there, and what is whole."""
-        self._workdir = workdir
+        self._workdir, self._bucket = workdir, bucket
         folders = [workdir / FOLDER, workdir / _INTERRUPTED]
-        agree.on_first(lambda: _mend(folders))
+        agree.on_each_folder(lambda: _mend(folders))
         self._scored = Checkpoints(workdir / FOLDER)
         interrupted = steps_in(workdir / _INTERRUPTED)
         newest = self._scored.latest_step() or 0
         self._interrupted = max(interrupted, default=0)
+        self._newest = 0  # that was saved here, or by the first process for all
         if interrupted and self._interrupted <= newest:
             self._remove_interrupted()
+        if agree.folders_are_own():
+            agree.check_equal("the newest checkpoint", str(self.latest_step()))
 
     def latest_step(self) -> int:
         """Return the step that a restart would go on from; 0 without any."""
-        return max(self._scored.latest_step() or 0, self._interrupted)
+        return max(self._scored.latest_step() or 0, self._interrupted, self._newest)
 
     def restore(self, template: Any) -> Restored:
         """Read the newest checkpoint.
@@ -109,6 +125,10 @@ class RunCheckpoints:
         """
         self.wait()
         self._scored.save(step, state, iterator_state=place, record=record, score=score)
+        self._newest = step
+        if self._bucket is not None:
+            self.wait()
+            self._bucket.saved()
 
     def save_interrupted(
         self, step: int, state: Any, *, place: dict[str, Any], record: dict[str, Any]
@@ -128,9 +148,13 @@ class RunCheckpoints:
             )
             checkpoints.wait()
         self._interrupted = step
+        if self._bucket is not None:
+            self._bucket.saved()
 
     def last_good(self) -> str:
         """Say in words which checkpoint a restart would go on from."""
+        if self._bucket is not None:
+            return self._bucket.last_good()
         with contextlib.suppress(RunError):
             self._scored.wait()
         return last_good(self._workdir)
@@ -158,7 +182,7 @@ class RunCheckpoints:
     def _remove_interrupted(self) -> None:
         """Remove what a later checkpoint made needless."""
         self._interrupted = 0
-        if agree.is_first():
+        if agree.is_first() or agree.folders_are_own():
             shutil.rmtree(self._workdir / _INTERRUPTED, ignore_errors=True)
 
 
@@ -187,6 +211,15 @@ def last_good(workdir: pathlib.Path) -> str:
     steps = [
         step for name in (FOLDER, _INTERRUPTED) for step in steps_in(workdir / name)
     ]
+    return last_good_of(steps)
+
+
+def last_good_of(steps: Collection[int]) -> str:
+    """Say in words which of some checkpoints a run would go on from.
+
+    Args:
+        steps: of which there is one.
+    """
     if not steps:
         return "no checkpoint was saved yet"
     return f"the last good checkpoint is step {max(steps)}"
