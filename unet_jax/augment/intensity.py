@@ -4,11 +4,14 @@ What changes an image is folded into a few numbers a channel first, neutral ones
 the augmentation does not happen; then the pixels are passed over once.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
+from unet_jax.augment.branches import where_drawn
 
 _SMALLEST = 1e-7  # A range or deviation below this is that of a constant image.
 
@@ -38,8 +41,8 @@ def gaussian_noise(
         return image
     decision_key, noise_key = jax.random.split(key)
     applied, shares = _decide_per_channel(decision_key, image, probability)
-    strength = jnp.where(applied, draws.between(shares, deviation), 0.0)
-    return image + strength * jax.random.normal(noise_key, image.shape, image.dtype)
+    strength = draws.between(shares, deviation)
+    return where_drawn(applied, _with_noise, image, strength, noise_key)
 
 
 def brightness(
@@ -65,7 +68,8 @@ def brightness(
     if probability == 0:
         return image
     applied, shares = _decide_per_channel(key, image, probability)
-    return image * jnp.where(applied, draws.around_one(shares, factor), 1.0)
+    factors = draws.around_one(shares, factor)
+    return where_drawn(applied, jnp.multiply, image, factors)
 
 
 def contrast(
@@ -91,12 +95,8 @@ def contrast(
     if probability == 0:
         return image
     applied, shares = _decide_per_channel(key, image, probability)
-    axes = tuple(range(image.ndim - 1))
-    slope = jnp.where(applied, draws.around_one(shares, factor), 1.0)
-    offset = image.mean(axes) * (1.0 - slope)
-    low = jnp.where(applied, image.min(axes), -jnp.inf)
-    high = jnp.where(applied, image.max(axes), jnp.inf)
-    return jnp.clip(image * slope + offset, low, high)
+    factors = draws.around_one(shares, factor)
+    return where_drawn(applied, _stretched, image, factors)
 
 
 def gamma(
@@ -125,17 +125,9 @@ def gamma(
     if probability == 0:
         return image
     applied, shares = _decide_per_channel(key, image, probability)
-    axes = tuple(range(image.ndim - 1))
-    low, high = image.min(axes), image.max(axes)
-    start, direction = (high, -1.0) if invert else (low, 1.0)
-    slope = direction / jnp.maximum(high - low, _SMALLEST)
     power = draws.around_one(shares, exponent)
-    # A power by exp and log costs half of pow on a CPU; exp(-inf) is the right 0.
-    bent = jnp.exp(power * jnp.log((image - start) * slope))
-    # The range itself cancels: only the shape of the curve survives the next lines.
-    ratio = direction * image.std(axes) / jnp.maximum(bent.std(axes), _SMALLEST)
-    offset = image.mean(axes) - bent.mean(axes) * ratio
-    return jnp.where(applied, bent * ratio + offset, image)
+    bend = functools.partial(_bent, invert=invert)
+    return where_drawn(applied, bend, image, power)
 
 
 def _decide_per_channel(
@@ -145,3 +137,29 @@ def _decide_per_channel(
     return draws.decide(
         key, probability=probability, shape=image.shape[-1:], dtype=image.dtype
     )
+
+
+def _with_noise(image: Array, strength: Array, key: PRNGKeyArray) -> Array:
+    """Add noise of one strength a channel."""
+    return image + strength * jax.random.normal(key, image.shape, image.dtype)
+
+
+def _stretched(image: Array, slope: Array) -> Array:
+    """Stretch about the mean, within the range."""
+    axes = tuple(range(image.ndim - 1))
+    offset = image.mean(axes) * (1.0 - slope)
+    return jnp.clip(image * slope + offset, image.min(axes), image.max(axes))
+
+
+def _bent(image: Array, power: Array, *, invert: bool) -> Array:
+    """Raise to a power within the range; mean and deviation stay."""
+    axes = tuple(range(image.ndim - 1))
+    low, high = image.min(axes), image.max(axes)
+    start, direction = (high, -1.0) if invert else (low, 1.0)
+    slope = direction / jnp.maximum(high - low, _SMALLEST)
+    # A power by exp and log costs half of pow on a CPU; exp(-inf) is the right 0.
+    bent = jnp.exp(power * jnp.log((image - start) * slope))
+    # The range itself cancels: only the shape of the curve survives the next lines.
+    ratio = direction * image.std(axes) / jnp.maximum(bent.std(axes), _SMALLEST)
+    offset = image.mean(axes) - bent.mean(axes) * ratio
+    return bent * ratio + offset

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
+from unet_jax.augment.branches import where_drawn
 
 _TRUNCATE = 4.0  # The kernel ends at so many deviations, as scipy's does.
 
@@ -47,10 +48,7 @@ def gaussian_blur(
     sigmas = jnp.maximum(sigmas, 1e-3)[:, None]
     weights = jnp.exp(-0.5 * (offset[:, None] / sigmas) ** 2)
     weights /= 2.0 * weights.sum(1, keepdims=True) - weights[:, :1]
-    blurred = image
-    for axis in range(image.ndim - 1):
-        blurred = _symmetric_filter(blurred, weights[axis], axis)
-    return jnp.where(applied, blurred, image)
+    return where_drawn(applied.any(), _blurred, image, weights, applied)
 
 
 def low_resolution(
@@ -82,20 +80,7 @@ def low_resolution(
         key, image, probability, channel_probability, 1
     )
     scales = draws.between(shares[0], scale)
-    coarse = image
-    for axis in range(image.ndim - 1):
-        matrices = jax.vmap(_there_and_back, in_axes=(0, None))(
-            scales, image.shape[axis]
-        )
-        # Full precision: a TPU would otherwise round the image to bfloat16 here.
-        coarse = jnp.einsum(
-            "cij,j...c->i...c",
-            matrices,
-            jnp.moveaxis(coarse, axis, 0),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        coarse = jnp.moveaxis(coarse, 0, axis)
-    return jnp.where(applied, coarse, image)
+    return where_drawn(applied.any(), _coarsened, image, scales, applied)
 
 
 def _decide_per_channel(
@@ -115,6 +100,14 @@ def _decide_per_channel(
     return applied & (shares[0] < channel_probability), shares[1:]
 
 
+def _blurred(image: Array, weights: Array, applied: Array) -> Array:
+    """Filter the axes of the channels that are changed."""
+    blurred = image
+    for axis in range(image.ndim - 1):
+        blurred = _symmetric_filter(blurred, weights[axis], axis)
+    return jnp.where(applied, blurred, image)
+
+
 def _symmetric_filter(image: Array, weights: Array, axis: int) -> Array:
     """Filter one axis with ``weights`` (radius + 1, channels), the centre first."""
     radius, size = weights.shape[0] - 1, image.shape[axis]
@@ -131,6 +124,24 @@ def _symmetric_filter(image: Array, weights: Array, axis: int) -> Array:
     for offset in range(1, radius + 1):
         result += weights[offset] * (shifted(offset) + shifted(-offset))
     return result
+
+
+def _coarsened(image: Array, scales: Array, applied: Array) -> Array:
+    """Sample channels on their coarser grids and bring them back, where applied."""
+    coarse = image
+    for axis in range(image.ndim - 1):
+        matrices = jax.vmap(_there_and_back, in_axes=(0, None))(
+            scales, image.shape[axis]
+        )
+        # Full precision: a TPU would otherwise round the image to bfloat16 here.
+        coarse = jnp.einsum(
+            "cij,j...c->i...c",
+            matrices,
+            jnp.moveaxis(coarse, axis, 0),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        coarse = jnp.moveaxis(coarse, 0, axis)
+    return jnp.where(applied, coarse, image)
 
 
 def _there_and_back(scale: Array, size: int) -> Array:
