@@ -49,8 +49,10 @@ def where_drawn(
 
     def selected(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
         changed = change(arrays, *numbers)
-        return jax.tree.map(
-            lambda new, old: jnp.where(applied, new, old), changed, arrays
+        # Without a barrier one step is fused into the next, which works it out again
+        # for each of its reductions.
+        return lax.optimization_barrier(
+            jax.tree.map(lambda new, old: jnp.where(applied, new, old), changed, arrays)
         )
 
     def in_turn(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
@@ -73,6 +75,20 @@ def where_drawn(
         return changed, jax.tree.map(lambda _: True, changed)
 
     return one(applied, arrays, numbers)
+
+
+def kept(arrays: Arrays) -> Arrays:
+    """Have a CPU work something out once and keep it, not once for each of its readers.
+
+    Args:
+        arrays: what is read several times.
+
+    Returns:
+        The same.
+    """
+    return lax.platform_dependent(
+        arrays, cpu=lax.optimization_barrier, default=lambda same: same
+    )
 
 
 def _in_turn(

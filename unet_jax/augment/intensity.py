@@ -5,13 +5,14 @@ the augmentation does not happen; then the pixels are passed over once.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
-from unet_jax.augment.branches import where_drawn
+from unet_jax.augment.branches import kept, where_drawn
 
 _SMALLEST = 1e-7  # A range or deviation below this is that of a constant image.
 
@@ -146,20 +147,32 @@ def _with_noise(image: Array, strength: Array, key: PRNGKeyArray) -> Array:
 
 def _stretched(image: Array, slope: Array) -> Array:
     """Stretch about the mean, within the range."""
-    axes = tuple(range(image.ndim - 1))
-    offset = image.mean(axes) * (1.0 - slope)
-    return jnp.clip(image * slope + offset, image.min(axes), image.max(axes))
+    offset = _mean(image) * (1.0 - slope)
+    low, high = _over_pixels(jnp.min, image), _over_pixels(jnp.max, image)
+    return jnp.clip(image * slope + offset, low, high)
 
 
 def _bent(image: Array, power: Array, *, invert: bool) -> Array:
     """Raise to a power within the range; mean and deviation stay."""
-    axes = tuple(range(image.ndim - 1))
-    low, high = image.min(axes), image.max(axes)
+    low, high = _over_pixels(jnp.min, image), _over_pixels(jnp.max, image)
     start, direction = (high, -1.0) if invert else (low, 1.0)
     slope = direction / jnp.maximum(high - low, _SMALLEST)
     # A power by exp and log costs half of pow on a CPU; exp(-inf) is the right 0.
-    bent = jnp.exp(power * jnp.log((image - start) * slope))
+    bent = kept(jnp.exp(power * jnp.log((image - start) * slope)))
     # The range itself cancels: only the shape of the curve survives the next lines.
-    ratio = direction * image.std(axes) / jnp.maximum(bent.std(axes), _SMALLEST)
-    offset = image.mean(axes) - bent.mean(axes) * ratio
-    return bent * ratio + offset
+    mean, bent_mean = _mean(image), _mean(bent)
+    spread = jnp.sqrt(_mean((image - mean) ** 2))
+    bent_spread = jnp.sqrt(_mean((bent - bent_mean) ** 2))
+    ratio = direction * spread / jnp.maximum(bent_spread, _SMALLEST)
+    return bent * ratio + (mean - bent_mean * ratio)
+
+
+def _mean(image: Array) -> Array:
+    """Mean of each channel."""
+    return _over_pixels(jnp.sum, image) / (image.size // image.shape[-1])
+
+
+def _over_pixels(reduce: Callable[..., Array], image: Array) -> Array:
+    """Reduce each channel, rows first: a CPU takes many pixels of a row at once."""
+    row = kept(reduce(image.reshape(image.shape[0], -1), axis=0))
+    return reduce(row.reshape(-1, image.shape[-1]), axis=0)
