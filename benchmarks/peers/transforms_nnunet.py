@@ -42,12 +42,21 @@ class Transforms:
             shape: pixels an axis.
             augment: what differs from nnU-Net's own, in the names of our config.
         """
-        dims = len(shape)
         self._augment = augment
-        degrees = 180.0 if dims == 2 else 30.0
-        limit = math.radians(degrees)
-        self.degrees = degrees
-        self.spatial = SpatialTransform(
+        self.spatial = self._spatial(shape)
+        self._blurring()
+        self._brightening()
+        self.mirror = MirrorTransform(tuple(range(len(shape))))
+        self._all = ComposeTransforms(
+            [self.spatial]
+            + [step for step in self._value_steps() if step.apply_probability > 0]
+            + [self.mirror]
+        )
+
+    def _spatial(self, shape: tuple[int, ...]) -> SpatialTransform:
+        """What rotates and scales."""
+        limit = math.radians(180.0 if len(shape) == 2 else 30.0)
+        return SpatialTransform(
             shape,
             patch_center_dist_from_border=0,
             random_crop=False,
@@ -61,7 +70,9 @@ class Transforms:
             padding_mode_image="reflection",
             border_mode_seg="reflection",
         )
-        whole = {"synchronize_channels": False, "p_per_channel": 1}
+
+    def _blurring(self) -> None:
+        """Build what takes detail away."""
         self.noise = RandomTransform(
             GaussianNoiseTransform((0, 0.1), synchronize_channels=True),
             self._share("noise", 0.1),
@@ -70,6 +81,16 @@ class Transforms:
             GaussianBlurTransform((0.5, 1.0), p_per_channel=0.5, benchmark=True),
             self._share("blur", 0.2),
         )
+        self.low_resolution = RandomTransform(
+            SimulateLowResolutionTransform(
+                (0.5, 1), False, True, ignore_axes=None, p_per_channel=0.5
+            ),
+            self._share("low_resolution", 0.25),
+        )
+
+    def _brightening(self) -> None:
+        """Build what maps values to values."""
+        whole = {"synchronize_channels": False, "p_per_channel": 1}
         self.brightness = RandomTransform(
             MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), **whole),
             self._share("brightness", 0.15),
@@ -77,12 +98,6 @@ class Transforms:
         self.contrast = RandomTransform(
             ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, **whole),
             self._share("contrast", 0.15),
-        )
-        self.low_resolution = RandomTransform(
-            SimulateLowResolutionTransform(
-                (0.5, 1), False, True, ignore_axes=None, p_per_channel=0.5
-            ),
-            self._share("low_resolution", 0.25),
         )
         self.gamma_inverted, self.gamma = (
             RandomTransform(
@@ -98,12 +113,6 @@ class Transforms:
                 ("gamma_inverted", 1, 0.1),
                 ("gamma", 0, 0.3),
             )
-        )
-        self.mirror = MirrorTransform(tuple(range(dims)))
-        self._all = ComposeTransforms(
-            [self.spatial]
-            + [step for step in self._value_steps() if step.apply_probability > 0]
-            + [self.mirror]
         )
 
     def _value_steps(self) -> list[RandomTransform]:

@@ -23,9 +23,10 @@ def _affine(name, ndim, key=KEY):
 
 
 def _elastic(shape, *, spacing=4.0, magnitude=(0.3, 0.3), key=KEY):
-    return coordinates.displacement(
+    points = coordinates.control_points(
         key, shape=shape, spacing=spacing, magnitude=magnitude, **ALWAYS
     )
+    return coordinates.displacement(points, shape=shape, spacing=spacing)
 
 
 @jax.jit

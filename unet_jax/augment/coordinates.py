@@ -125,7 +125,7 @@ def then(
     return jnp.matmul(second, first, precision=_EXACT)
 
 
-def displacement(
+def control_points(
     key: PRNGKeyArray,
     *,
     shape: Sequence[int],
@@ -133,8 +133,8 @@ def displacement(
     spacing: float,
     magnitude: tuple[float, float],
     dtype: DTypeLike,
-) -> Float[Array, "ndim *spatial"]:
-    """Draw cubic B-splines through a coarse grid of random control points.
+) -> Float[Array, "ndim *nodes"]:
+    """Draw how far each point of a coarse grid is moved.
 
     Args:
         key: random key.
@@ -146,13 +146,11 @@ def displacement(
         dtype: floating dtype of the displacement.
 
     Returns:
-        Pixels along each axis, for every pixel.
+        Pixels along each axis, for every control point; 0 where nothing is displaced.
 
-    Source: Rueckert et al. 1999 (free-form deformation); Choi and Lee 2000 for the
-    bound on folding.
+    Source: Choi and Lee 2000 for the bound on folding.
     """
-    bases = [_spline_basis(size, spacing) for size in shape]
-    nodes = [basis.shape[1] for basis in bases]
+    nodes = [_spline_basis(size, spacing).shape[1] for size in shape]
     applied, shares = draws.decide(
         key,
         probability=probability,
@@ -161,12 +159,31 @@ def displacement(
     )
     strength = jnp.where(applied, spacing * draws.between(shares[0], magnitude), 0.0)
     moved = strength * draws.between(shares[1:], (-1.0, 1.0))
-    moved = moved.reshape(len(shape), *nodes)
-    for basis in bases:
+    return moved.reshape(len(shape), *nodes)
+
+
+def displacement(
+    points: Float[Array, "ndim *nodes"], *, shape: Sequence[int], spacing: float
+) -> Float[Array, "ndim *spatial"]:
+    """Lay cubic B-splines through control points.
+
+    Args:
+        points: displacements of the control points, from `control_points`.
+        shape: spatial shape of the image.
+        spacing: distance of neighbouring control points, in pixels.
+
+    Returns:
+        Pixels along each axis, for every pixel.
+
+    Source: Rueckert et al. 1999 (free-form deformation).
+    """
+    moved = points
+    for size in shape:
         # Contract the first grid axis and append the full one: after as many turns as
         # there are axes, their order is the old one. Not a dot: its rounding may depend
         # on the batch size, and with it the pixel that a label is read from.
-        weights = basis.T.astype(dtype).reshape(-1, *[1] * (len(shape) - 1), len(basis))
+        basis = _spline_basis(size, spacing).T.astype(points.dtype)
+        weights = basis.reshape(-1, *[1] * (len(shape) - 1), size)
         moved = (moved[..., None] * weights).sum(1)
     return moved
 

@@ -4,11 +4,15 @@ What changes an image is folded into a few numbers a channel first, neutral ones
 the augmentation does not happen; then the pixels are passed over once.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
+from unet_jax.augment.branches import kept, where_drawn
 
 _SMALLEST = 1e-7  # A range or deviation below this is that of a constant image.
 
@@ -38,8 +42,8 @@ def gaussian_noise(
         return image
     decision_key, noise_key = jax.random.split(key)
     applied, shares = _decide_per_channel(decision_key, image, probability)
-    strength = jnp.where(applied, draws.between(shares, deviation), 0.0)
-    return image + strength * jax.random.normal(noise_key, image.shape, image.dtype)
+    strength = draws.between(shares, deviation)
+    return where_drawn(applied, _with_noise, image, strength, noise_key)
 
 
 def brightness(
@@ -65,7 +69,8 @@ def brightness(
     if probability == 0:
         return image
     applied, shares = _decide_per_channel(key, image, probability)
-    return image * jnp.where(applied, draws.around_one(shares, factor), 1.0)
+    factors = draws.around_one(shares, factor)
+    return where_drawn(applied, jnp.multiply, image, factors)
 
 
 def contrast(
@@ -91,12 +96,8 @@ def contrast(
     if probability == 0:
         return image
     applied, shares = _decide_per_channel(key, image, probability)
-    axes = tuple(range(image.ndim - 1))
-    slope = jnp.where(applied, draws.around_one(shares, factor), 1.0)
-    offset = image.mean(axes) * (1.0 - slope)
-    low = jnp.where(applied, image.min(axes), -jnp.inf)
-    high = jnp.where(applied, image.max(axes), jnp.inf)
-    return jnp.clip(image * slope + offset, low, high)
+    factors = draws.around_one(shares, factor)
+    return where_drawn(applied, _stretched, image, factors)
 
 
 def gamma(
@@ -125,17 +126,9 @@ def gamma(
     if probability == 0:
         return image
     applied, shares = _decide_per_channel(key, image, probability)
-    axes = tuple(range(image.ndim - 1))
-    low, high = image.min(axes), image.max(axes)
-    start, direction = (high, -1.0) if invert else (low, 1.0)
-    slope = direction / jnp.maximum(high - low, _SMALLEST)
     power = draws.around_one(shares, exponent)
-    # A power by exp and log costs half of pow on a CPU; exp(-inf) is the right 0.
-    bent = jnp.exp(power * jnp.log((image - start) * slope))
-    # The range itself cancels: only the shape of the curve survives the next lines.
-    ratio = direction * image.std(axes) / jnp.maximum(bent.std(axes), _SMALLEST)
-    offset = image.mean(axes) - bent.mean(axes) * ratio
-    return jnp.where(applied, bent * ratio + offset, image)
+    bend = functools.partial(_bent, invert=invert)
+    return where_drawn(applied, bend, image, power)
 
 
 def _decide_per_channel(
@@ -145,3 +138,41 @@ def _decide_per_channel(
     return draws.decide(
         key, probability=probability, shape=image.shape[-1:], dtype=image.dtype
     )
+
+
+def _with_noise(image: Array, strength: Array, key: PRNGKeyArray) -> Array:
+    """Add noise of one strength a channel."""
+    return image + strength * jax.random.normal(key, image.shape, image.dtype)
+
+
+def _stretched(image: Array, slope: Array) -> Array:
+    """Stretch about the mean, within the range."""
+    offset = _mean(image) * (1.0 - slope)
+    low, high = _over_pixels(jnp.min, image), _over_pixels(jnp.max, image)
+    return jnp.clip(image * slope + offset, low, high)
+
+
+def _bent(image: Array, power: Array, *, invert: bool) -> Array:
+    """Raise to a power within the range; mean and deviation stay."""
+    low, high = _over_pixels(jnp.min, image), _over_pixels(jnp.max, image)
+    start, direction = (high, -1.0) if invert else (low, 1.0)
+    slope = direction / jnp.maximum(high - low, _SMALLEST)
+    # A power by exp and log costs half of pow on a CPU; exp(-inf) is the right 0.
+    bent = kept(jnp.exp(power * jnp.log((image - start) * slope)))
+    # The range itself cancels: only the shape of the curve survives the next lines.
+    mean, bent_mean = _mean(image), _mean(bent)
+    spread = jnp.sqrt(_mean((image - mean) ** 2))
+    bent_spread = jnp.sqrt(_mean((bent - bent_mean) ** 2))
+    ratio = direction * spread / jnp.maximum(bent_spread, _SMALLEST)
+    return bent * ratio + (mean - bent_mean * ratio)
+
+
+def _mean(image: Array) -> Array:
+    """Mean of each channel."""
+    return _over_pixels(jnp.sum, image) / (image.size // image.shape[-1])
+
+
+def _over_pixels(reduce: Callable[..., Array], image: Array) -> Array:
+    """Reduce each channel, rows first: a CPU takes many pixels of a row at once."""
+    row = kept(reduce(image.reshape(image.shape[0], -1), axis=0))
+    return reduce(row.reshape(-1, image.shape[-1]), axis=0)

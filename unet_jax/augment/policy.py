@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, PRNGKeyArray, Shaped
 
 from unet_jax.augment import coordinates, intensity, resolution
+from unet_jax.augment.branches import where_drawn
 from unet_jax.augment.options import AugmentationOptions, resolve_options
 from unet_jax.augment.sampling import sample
 
@@ -72,22 +73,66 @@ def _moved(
     key: PRNGKeyArray, image: Array, label: Array, options: AugmentationOptions
 ) -> tuple[Array, Array]:
     """Compose the coordinate map and read image and label at it."""
-    matrix_key, displacement_key = jax.random.split(key)
+    matrix_key, points_key = jax.random.split(key)
     matrix = _drawn_matrix(matrix_key, label.ndim, image.dtype, options)
-    moved = None
+    points = None
     if options.elastic_probability:
-        moved = coordinates.displacement(
-            displacement_key,
+        points = coordinates.control_points(
+            points_key,
             shape=label.shape,
             probability=options.elastic_probability,
             spacing=options.elastic_spacing,
             magnitude=options.elastic_magnitude,
             dtype=image.dtype,
         )
-    if matrix is None and moved is None:
+    if matrix is None and points is None:
         return image, label  # No interpolation in the program.
-    places = coordinates.places(matrix, moved, shape=label.shape, dtype=image.dtype)
+    read = functools.partial(_read, spacing=options.elastic_spacing)
+    return jax.lax.platform_dependent(
+        (image, label),
+        matrix,
+        points,
+        cpu=functools.partial(_mirrored_or_read, read),
+        default=read,
+    )
+
+
+def _read(
+    both: tuple[Array, Array],
+    matrix: Array | None,
+    points: Array | None,
+    *,
+    spacing: float,
+) -> tuple[Array, Array]:
+    """Read image and label where each pixel's place is taken to."""
+    image, label = both
+    shape, moved = label.shape, None
+    if points is not None:
+        moved = coordinates.displacement(points, shape=shape, spacing=spacing)
+    places = coordinates.places(matrix, moved, shape=shape, dtype=image.dtype)
     return sample(image, label, places)
+
+
+def _mirrored_or_read(
+    read: Callable[..., tuple[Array, Array]],
+    both: tuple[Array, Array],
+    matrix: Array | None,
+    points: Array | None,
+) -> tuple[Array, Array]:
+    """Read only what is not just mirrored: those places are pixels, to be swapped."""
+    between_pixels = jnp.array(False)
+    if points is not None:
+        between_pixels |= jnp.any(points != 0)
+    if matrix is not None:
+        directions = jnp.diagonal(matrix)
+        between_pixels |= jnp.any(jnp.abs(matrix) != jnp.eye(len(matrix)))
+        for axis in range(len(matrix)):
+            both = where_drawn(
+                ~between_pixels & (directions[axis] < 0),
+                functools.partial(jax.tree.map, functools.partial(jnp.flip, axis=axis)),
+                both,
+            )
+    return where_drawn(between_pixels, read, both, matrix, points)
 
 
 def _drawn_matrix(
@@ -130,9 +175,7 @@ def _revalued(key: PRNGKeyArray, image: Array, options: AugmentationOptions) -> 
     """Change the values, one step after the other."""
     steps = _value_steps(options)
     for step_key, step in zip(jax.random.split(key, len(steps)), steps, strict=True):
-        # Without a barrier XLA fuses across steps and works one out again for every
-        # reduction of the next: more than twice the time on a CPU.
-        image = jax.lax.optimization_barrier(step(step_key, image))
+        image = step(step_key, image)
     return image
 
 

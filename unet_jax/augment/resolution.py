@@ -1,5 +1,6 @@
 """Augmentations that make an image less sharp: blur and coarser sampling."""
 
+import functools
 import math
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
+from unet_jax.augment.branches import kept, where_drawn
 
 _TRUNCATE = 4.0  # The kernel ends at so many deviations, as scipy's does.
 
@@ -47,10 +49,7 @@ def gaussian_blur(
     sigmas = jnp.maximum(sigmas, 1e-3)[:, None]
     weights = jnp.exp(-0.5 * (offset[:, None] / sigmas) ** 2)
     weights /= 2.0 * weights.sum(1, keepdims=True) - weights[:, :1]
-    blurred = image
-    for axis in range(image.ndim - 1):
-        blurred = _symmetric_filter(blurred, weights[axis], axis)
-    return jnp.where(applied, blurred, image)
+    return where_drawn(applied.any(), _blurred, image, weights, applied)
 
 
 def low_resolution(
@@ -82,20 +81,7 @@ def low_resolution(
         key, image, probability, channel_probability, 1
     )
     scales = draws.between(shares[0], scale)
-    coarse = image
-    for axis in range(image.ndim - 1):
-        matrices = jax.vmap(_there_and_back, in_axes=(0, None))(
-            scales, image.shape[axis]
-        )
-        # Full precision: a TPU would otherwise round the image to bfloat16 here.
-        coarse = jnp.einsum(
-            "cij,j...c->i...c",
-            matrices,
-            jnp.moveaxis(coarse, axis, 0),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        coarse = jnp.moveaxis(coarse, 0, axis)
-    return jnp.where(applied, coarse, image)
+    return where_drawn(applied.any(), _coarsened, image, scales, applied)
 
 
 def _decide_per_channel(
@@ -115,12 +101,20 @@ def _decide_per_channel(
     return applied & (shares[0] < channel_probability), shares[1:]
 
 
+def _blurred(image: Array, weights: Array, applied: Array) -> Array:
+    """Filter the axes of the channels that are changed."""
+    blurred = image
+    for axis in range(image.ndim - 1):
+        blurred = kept(_symmetric_filter(blurred, weights[axis], axis))
+    return jnp.where(applied, blurred, image)
+
+
 def _symmetric_filter(image: Array, weights: Array, axis: int) -> Array:
     """Filter one axis with ``weights`` (radius + 1, channels), the centre first."""
     radius, size = weights.shape[0] - 1, image.shape[axis]
     pad_width = [(0, 0)] * image.ndim
     pad_width[axis] = (radius, radius)
-    padded = jnp.pad(image, pad_width, mode="reflect")
+    padded = kept(jnp.pad(image, pad_width, mode="reflect"))
 
     def shifted(offset: int) -> Array:
         return jax.lax.slice_in_dim(
@@ -133,18 +127,71 @@ def _symmetric_filter(image: Array, weights: Array, axis: int) -> Array:
     return result
 
 
-def _there_and_back(scale: Array, size: int) -> Array:
-    """Return the (size, size) matrix of nearest coarsening and linear refinement."""
+def _coarsened(image: Array, scales: Array, applied: Array) -> Array:
+    """Sample channels on their coarser grids and bring them back, where applied."""
+    coarse = image
+    for axis in range(image.ndim - 1):
+        # Reading pixels is less work than a product, but a TPU does products only well.
+        coarse = jax.lax.platform_dependent(
+            coarse,
+            scales,
+            cpu=functools.partial(_coarsened_by_reading, axis=axis),
+            default=functools.partial(_coarsened_by_product, axis=axis),
+        )
+    return jnp.where(applied, coarse, image)
+
+
+def _coarsened_by_product(image: Array, scales: Array, *, axis: int) -> Array:
+    """Multiply one axis of each channel by its matrix."""
+    size = image.shape[axis]
+
+    def matrix(scale: Array) -> Array:
+        left, right, weight = _there_and_back(scale, size)
+        first, second = (
+            source[:, None] == jnp.arange(size) for source in (left, right)
+        )
+        return (1.0 - weight[:, None]) * first + weight[:, None] * second
+
+    # Full precision: a TPU would otherwise round the image to bfloat16 here.
+    coarse = jnp.einsum(
+        "cij,j...c->i...c",
+        jax.vmap(matrix)(scales),
+        jnp.moveaxis(image, axis, 0),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jnp.moveaxis(coarse, 0, axis)
+
+
+def _coarsened_by_reading(image: Array, scales: Array, *, axis: int) -> Array:
+    """Read the two pixels that each pixel of one axis comes from."""
+
+    def channel(values: Array, scale: Array) -> Array:
+        left, right, weight = _there_and_back(scale, values.shape[axis])
+        before = (slice(None),) * axis
+        weight = weight.reshape(-1, *[1] * (values.ndim - axis - 1))
+        first, second = (
+            values.at[(*before, source)].get(mode="promise_in_bounds")
+            for source in (left, right)
+        )
+        return (1.0 - weight) * first + weight * second
+
+    return kept(jax.vmap(channel, (-1, 0), -1)(image, scales))
+
+
+def _there_and_back(scale: Array, size: int) -> tuple[Array, Array, Array]:
+    """Coarsen one axis by nearest and refine it linearly.
+
+    Returns the two pixels that each comes from, and the weight of the second.
+    """
     coarse_size = jnp.maximum(jnp.round(size * scale), 1.0)
     ratio = size / coarse_size
     pixel = jnp.arange(size, dtype=scale.dtype)
     position = jnp.clip((pixel + 0.5) / ratio - 0.5, 0.0, coarse_size - 1.0)
     left = jnp.floor(position)
     right = jnp.minimum(left + 1.0, coarse_size - 1.0)
-    weight = (position - left)[:, None]
 
-    def picks(coarse_pixel: Array) -> Array:
-        source = jnp.minimum(jnp.floor((coarse_pixel + 0.5) * ratio), size - 1.0)
-        return (source[:, None] == pixel).astype(scale.dtype)
+    def source(coarse_pixel: Array) -> Array:
+        place = jnp.minimum(jnp.floor((coarse_pixel + 0.5) * ratio), size - 1.0)
+        return place.astype(jnp.int32)
 
-    return (1.0 - weight) * picks(left) + weight * picks(right)
+    return kept((source(left), source(right), position - left))

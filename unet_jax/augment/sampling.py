@@ -5,6 +5,8 @@ import itertools
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from unet_jax.augment.branches import kept
+
 
 def sample(
     image: Float[Array, "*spatial channels"],
@@ -25,9 +27,12 @@ def sample(
         Image and label in their shapes and dtypes.
     """
     shape = label.shape
-    positions = [
-        _mirrored(place, size) for place, size in zip(places, shape, strict=True)
-    ]
+    positions = kept(
+        [
+            jnp.broadcast_to(_mirrored(place, size), shape)
+            for place, size in zip(places, shape, strict=True)
+        ]
+    )
     return _linear(image, positions), _nearest(label, positions)
 
 

@@ -1,0 +1,120 @@
+"""Doing only what was drawn, where a processor gains by it.
+
+A TPU or GPU works on all examples of a batch at once and selects afterwards. A CPU
+works on them one after the other: there it is a gain to leave alone what was not drawn.
+The two agree up to rounding, and what was not drawn is the same to the bit in both.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool
+
+Arrays = TypeVar("Arrays")
+
+
+def where_drawn(
+    applied: Bool[Array, ""],
+    change: Callable[..., Arrays],
+    arrays: Arrays,
+    *numbers: Any,
+) -> Arrays:
+    """Change arrays, or leave them as they are.
+
+    Under ``vmap`` a CPU walks over the examples and changes those that are drawn; other
+    platforms change all and select. Which it is is settled when the program is lowered.
+
+    Args:
+        applied: whether they are changed.
+        change: function of ``arrays`` and the numbers, which returns arrays of the same
+            shapes and dtypes. It must not close over traced values.
+        arrays: one array, or a tuple.
+        *numbers: what else ``change`` takes: arrays, tuples of them, keys, None.
+
+    Returns:
+        The arrays, changed or not.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def one(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
+        return lax.platform_dependent(
+            applied, arrays, numbers, cpu=branched, default=selected
+        )
+
+    def branched(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
+        return lax.cond(applied, lambda: change(arrays, *numbers), lambda: arrays)
+
+    def selected(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
+        changed = change(arrays, *numbers)
+        # Without a barrier one step is fused into the next, which works it out again
+        # for each of its reductions.
+        return lax.optimization_barrier(
+            jax.tree.map(lambda new, old: jnp.where(applied, new, old), changed, arrays)
+        )
+
+    def in_turn(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
+        return _in_turn(applied, change, arrays, numbers)
+
+    @one.def_vmap
+    def _(size: int, batched: Sequence[Any], *operands: Any) -> tuple[Arrays, Any]:
+        operands = jax.tree.map(
+            lambda is_batched, operand: (
+                operand
+                if is_batched
+                else jnp.broadcast_to(operand, (size, *operand.shape))
+            ),
+            tuple(batched),
+            operands,
+        )
+        changed = lax.platform_dependent(
+            *operands, cpu=in_turn, default=jax.vmap(selected)
+        )
+        return changed, jax.tree.map(lambda _: True, changed)
+
+    return one(applied, arrays, numbers)
+
+
+def kept(arrays: Arrays) -> Arrays:
+    """Have a CPU work something out once and keep it, not once for each of its readers.
+
+    Args:
+        arrays: what is read several times.
+
+    Returns:
+        The same.
+    """
+    return lax.platform_dependent(
+        arrays, cpu=lax.optimization_barrier, default=lambda same: same
+    )
+
+
+def _in_turn(
+    applied: Bool[Array, " batch"],
+    change: Callable[..., Arrays],
+    arrays: Arrays,
+    numbers: Any,
+) -> Arrays:
+    """Change one example after the other, in place; the others are not touched."""
+
+    def visit(index: Array, arrays: Arrays) -> Arrays:
+        def changed(turn: Array, arrays: Arrays) -> Arrays:
+            # What depends on the index alone would be worked out before the loop, and
+            # so for every example.
+            here, _ = lax.optimization_barrier((index, turn))
+            one, its_numbers = jax.tree.map(lambda all_: all_[here], (arrays, numbers))
+            # Without a barrier XLA writes into the batch from within the last fusion,
+            # and that runs on one core.
+            one = lax.optimization_barrier(change(one, *its_numbers))
+            return jax.tree.map(
+                lambda all_, row: lax.dynamic_update_index_in_dim(all_, row, here, 0),
+                arrays,
+                one,
+            )
+
+        # A loop of one turn or none: a conditional would copy the batch.
+        return lax.fori_loop(0, applied[index].astype(jnp.int32), changed, arrays)
+
+    return lax.fori_loop(0, len(applied), visit, arrays)
