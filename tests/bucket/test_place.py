@@ -22,7 +22,7 @@ def temporary(tmp_path, monkeypatch) -> pathlib.Path:
     """Where copies lie: nothing is left of them."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield tmp_path
-    assert list(tmp_path.glob("unet_jax-*")) == []
+    assert list(tmp_path.glob("unet_jax*")) == []
 
 
 def test_a_path_is_the_workdir_itself(tmp_path):
@@ -153,9 +153,13 @@ def test_a_copy_to_read_has_the_files_of_the_run(storage):
 
 
 def test_a_copy_that_a_kill_left_is_removed_and_one_in_use_is_not(storage, temporary):
-    left, young = temporary / "unet_jax-left", temporary / "unet_jax-young"
-    left.mkdir()
-    os.utime(left, (1, 1))
+    left, young, other = (
+        temporary / name
+        for name in (f"{place.PREFIX}left", f"{place.PREFIX}young", "unet_jax-main")
+    )
+    for old in (left, other):
+        old.mkdir()
+        os.utime(old, (1, 1))
     with opened(URL, stop=Stop()) as (path, _):
         assert not left.exists()
         os.utime(path, (1, 1))
@@ -163,4 +167,6 @@ def test_a_copy_that_a_kill_left_is_removed_and_one_in_use_is_not(storage, tempo
         with copy_of(URL):
             assert path.exists()
             assert young.exists()
+            assert other.exists()  # it is somebody's
     young.rmdir()
+    other.rmdir()

@@ -19,7 +19,9 @@ from unet_jax.errors import InputError, RunError
 from unet_jax.guard.stop import Stop
 from unet_jax.hosts import agree
 
-_PREFIX = "unet_jax-"
+PREFIX = "unet_jax_bucket_copy-"
+"""Of names that nobody else gives: what a kill left under them is removed."""
+
 _YOUNG_SECONDS = 60.0
 """Age of a temporary folder whose process may not have locked it yet."""
 
@@ -135,11 +137,11 @@ def _temporary_folder(stop: Stop) -> Iterator[pathlib.Path]:
     It is locked: what cleans up temporary folders by their age leaves it alone, and so
     does the next start here, which removes those that a kill left.
     """
-    for other in pathlib.Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for other in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(other):
             if time.time() - other.stat().st_mtime > _YOUNG_SECONDS:
                 shutil.rmtree(other)
-    path = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
+    path = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX))
     stop.on_exit(lambda: shutil.rmtree(path, ignore_errors=True))
     try:
         with _locked(path):
