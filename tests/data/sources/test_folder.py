@@ -348,6 +348,8 @@ def test_wrong_files_of_splits(tmp_path):
         ("{}", "has no ids under 'train'"),
         ('{"train": ["0"], "holdout": []}', "has 'holdout': expected lists"),
         ('[{"train": ["0"]}]', "data.fold: found -1, expected 0 to 0"),
+        ('{"train": ["0"], "train": ["1"]}', "names the split 'train' twice"),
+        ('{"train": ["0"], "val": ["1"], "validation": ["2"]}', "'validation' twice"),
     ):
         path.write_text(content)
         assert message in _faults(folder, splits=str(path))[0]
