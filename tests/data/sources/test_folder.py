@@ -462,6 +462,18 @@ def test_the_same_image_in_two_splits(tmp_path):
     assert "remove one, or put both into one group" in lines[0]
 
 
+def test_the_same_image_twice_in_the_one_split_that_is_scored(tmp_path):
+    folder = _set(tmp_path / "set", count=4)
+    (folder / "images/3.png").write_bytes((folder / "images/2.png").read_bytes())
+    path = tmp_path / "splits.json"
+    path.write_text('{"train": ["0", "1"], "validation": ["2", "3"]}')
+    dataset = _open(folder, splits=str(path))
+    assert _ids(dataset, "validation") == _ids(dataset, "test") == ["2", "3"]
+    path.write_text('{"train": ["0", "2"], "validation": ["1", "3"]}')
+    (line,) = _faults(folder, splits=str(path))
+    assert "which is in train, while it is in validation" in line
+
+
 def test_all_faults_are_in_one_report(tmp_path):
     _set(tmp_path, count=60, classes=2)
     for number in range(53):
