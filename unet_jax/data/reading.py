@@ -100,10 +100,10 @@ def read_label(
 ) -> StoredImage:
     """Read the value that a mask stores for every pixel, exactly.
 
-    A palette file gives its indices, a 1-bit file 0 and 1, grey its values; alpha is
-    dropped, and three equal channels are grey. With a ``palette``, colours (those of a
-    palette file too) give the index of the entry that they match; no colour is snapped
-    to one that it is not.
+    A palette file gives its indices, grey of any number of bits its values (0 and 1 of
+    one bit); alpha is dropped, and three equal channels are grey. With a ``palette``,
+    colours (those of a palette file too) give the index of the entry that they match;
+    no colour is snapped to one that it is not.
 
     Args:
         path: a file with one of ``SUFFIXES``.
