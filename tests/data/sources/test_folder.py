@@ -221,6 +221,18 @@ def test_instances_become_one_class_by_a_range(tmp_path):
         np.testing.assert_array_equal(label, instances > 0)
 
 
+def test_instances_with_a_value_to_ignore_propose_a_map_that_works(tmp_path):
+    _set(tmp_path)
+    for number, file in enumerate(sorted((tmp_path / "masks").iterdir())):
+        ids = (np.arange(80, dtype=np.int16).reshape(8, 10) - 1) * (number + 1)
+        file.unlink()
+        tifffile.imwrite(file.with_suffix(".tif"), ids)
+    (line,) = _faults(tmp_path)
+    proposal = ast.literal_eval(line.split("data.label_map=")[1])
+    assert proposal[0] == ((-6, -1), -1)
+    assert _open(tmp_path, label_map=proposal).class_names == ("background", "class_1")
+
+
 def test_colour_masks_go_through_the_palette(tmp_path):
     palette = ((0, 0, 0), (250, 10, 10), (10, 10, 250))
     labels = np.arange(12).reshape(3, 4) % 3
