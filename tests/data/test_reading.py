@@ -838,6 +838,13 @@ def test_what_is_no_mask_is_refused(tmp_path):
         read_label(tmp_path / "two.tif")
 
 
+@pytest.mark.parametrize("value", [np.uint64(2**63 + 5), np.int64(-(2**62)), 1e30])
+def test_mask_values_that_no_class_can_have_are_refused(tmp_path, value):
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[value, 0], [1, 1]]))
+    with pytest.raises(InputError, match=r"m.tif: values from .*; number them anew"):
+        read_label(tmp_path / "m.tif")
+
+
 def test_tiff_axes_can_be_named(tmp_path):
     image = _random(3, 6, 5)
     path = tmp_path / "i.tif"
