@@ -73,6 +73,16 @@ def test_a_ring_keeps_its_hole_and_what_is_inside(tmp_path):
     assert len(two["geometry"]["coordinates"]) == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_ring_comes_to_a_corner_twice(tmp_path, seed):
+    labels = np.random.default_rng(seed).integers(0, 2, (24, 20)).astype(np.uint8)
+    labels[:3, :3] = [[0, 1, 1], [1, 0, 1], [1, 1, 1]]  # a hole that touches outside
+    for feature in _features(tmp_path, labels):
+        for ring in feature["geometry"]["coordinates"]:
+            corners = [tuple(corner) for corner in ring[1:]]
+            assert len(set(corners)) == len(corners)
+
+
 def test_slices_of_a_volume_are_outlined_each(tmp_path):
     labels = np.zeros((5, 6, 3), np.uint8)
     labels[1:3, 2:4, 1:] = 1

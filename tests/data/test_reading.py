@@ -27,19 +27,25 @@ def _random(*shape, dtype=np.uint8):
 
 def _deep_png(path, pixels):
     """Write a 16-bit PNG of 1 to 4 channels, which Pillow cannot."""
-    height, width, channels = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[-1]]
+    rows = [row.astype(">u2").tobytes() for row in pixels]
+    _write_png(path, rows, width=pixels.shape[1], bits=16, kind=kind)
+
+
+def _write_png(path, rows, *, width, bits, kind):
+    """Write packed rows as a PNG."""
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, kind, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
     data = b"\x89PNG\r\n\x1a\n"
-    for name, body in (
-        (b"IHDR", header),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ):
-        check = struct.pack(">I", zlib.crc32(name + body))
-        data += struct.pack(">I", len(body)) + name + body + check
+    for name, part in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
+        check = struct.pack(">I", zlib.crc32(name + part))
+        data += struct.pack(">I", len(part)) + name + part + check
     path.write_bytes(data)
+
+
+def _packed(row, bits):
+    """Pack values of few bits into bytes, the first in the highest bits."""
+    return np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :]).tobytes()
 
 
 def _outcome(path):
@@ -750,6 +756,37 @@ def test_masks_of_one_bit_with_alpha_or_of_equal_channels(tmp_path):
     np.testing.assert_array_equal(_values(tmp_path / "rgba.png"), grey)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_masks_of_few_bits_keep_their_values(tmp_path, bits):
+    labels = _random(6, 5) % 2**bits
+    rows = [_packed(row, bits) for row in labels]
+    _write_png(tmp_path / "m.png", rows, width=5, bits=bits, kind=0)
+    np.testing.assert_array_equal(_values(tmp_path / "m.png"), labels)
+    image = read_image(tmp_path / "m.png").image[..., 0]
+    np.testing.assert_array_equal(image, labels * (255 // (2**bits - 1)))
+
+
+@pytest.mark.parametrize(
+    ("bits", "colors"),
+    [(bits, (0, 255)) for bits in (1, 4, 8)]
+    + [(bits, tuple(range(count))) for bits in (4, 8) for count in (3, 16)],
+)
+def test_bmp_with_a_grey_palette_is_exact(tmp_path, bits, colors):
+    labels = _random(6, 5) % np.uint8(len(colors))
+    rows = b""
+    for row in labels[::-1]:
+        packed = _packed(row, bits)
+        rows += packed + bytes(-len(packed) % 4)
+    palette = b"".join(bytes([color] * 3 + [0]) for color in colors)
+    start = 54 + len(palette)
+    head = struct.pack("<IHHI", start + len(rows), 0, 0, start)
+    info = struct.pack("<IiiHHIIiiII", 40, 5, 6, 1, bits, 0, 0, 0, 0, len(colors), 0)
+    (tmp_path / "m.bmp").write_bytes(b"BM" + head + info + palette + rows)
+    np.testing.assert_array_equal(_values(tmp_path / "m.bmp"), labels)
+    image = read_image(tmp_path / "m.bmp").image[..., 0]
+    np.testing.assert_array_equal(image, np.uint8(colors)[labels])
+
+
 def test_masks_are_turned_upright(tmp_path):
     labels = _random(6, 5) % 3
     exif = Image.Exif()
@@ -799,6 +836,13 @@ def test_what_is_no_mask_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "two.tif", _random(2, 6, 5), metadata={"axes": "CYX"})
     with pytest.raises(InputError, match=r"2 channels; expected one value a pixel"):
         read_label(tmp_path / "two.tif")
+
+
+@pytest.mark.parametrize("value", [np.uint64(2**63 + 5), np.int64(-(2**62)), 1e30])
+def test_mask_values_that_no_class_can_have_are_refused(tmp_path, value):
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[value, 0], [1, 1]]))
+    with pytest.raises(InputError, match=r"m.tif: values from .*; number them anew"):
+        read_label(tmp_path / "m.tif")
 
 
 def test_tiff_axes_can_be_named(tmp_path):

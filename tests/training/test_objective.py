@@ -6,7 +6,12 @@ from unet_jax.labels import IGNORE
 from unet_jax.losses.cross_entropy import cross_entropy
 from unet_jax.losses.overlap import dice_loss
 from unet_jax.training.loss_terms import create_loss_terms
-from unet_jax.training.objective import global_totals, objective
+from unet_jax.training.objective import (
+    global_totals,
+    objective,
+    supervised_objective,
+    targets_of,
+)
 
 
 def _example():
@@ -53,6 +58,39 @@ def test_terms_are_weighted_and_summed():
     total, terms = _value((("dice", 2.0, {}), ("cross_entropy", 0.5, {})))
     expected = 2.0 * terms["dice"] + 0.5 * terms["cross_entropy"]
     np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_outputs_of_deep_supervision_have_halving_weights():
+    rng = np.random.default_rng(0)
+    sizes = [(8, 12), (4, 6), (2, 3)]
+    logits = [rng.normal(size=(2, *size, 3)).astype(np.float32) for size in sizes]
+    targets = targets_of(rng.integers(0, 3, (2, 8, 12)), sizes)
+    terms = create_loss_terms((("dice", 2.0, {}), ("cross_entropy", 0.5, {})))
+    totals = [global_totals(target, axis_name=None) for target in targets]
+    options = {"include_background": False, "axis_name": None}
+    total, shares, _ = supervised_objective(
+        terms, logits=logits, targets=targets, totals=totals, **options
+    )
+    each = [
+        objective(terms, logits=output, labels=target, totals=counts, **options)
+        for output, target, counts in zip(logits, targets, totals, strict=True)
+    ]
+    weights = np.array([4, 2, 1]) / 7
+    expected = np.dot(weights, [value for value, _ in each])
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    for name, share in shares.items():
+        expected = np.dot(weights, [parts[name] for _, parts in each])
+        np.testing.assert_allclose(share, expected, rtol=1e-6)
+
+
+def test_targets_are_the_centre_and_the_nearest_labels():
+    labels = np.arange(2 * 9 * 10).reshape(2, 9, 10)
+    (centre,) = targets_of(labels, [(5, 4)])
+    np.testing.assert_array_equal(centre, labels[:, 2:7, 3:7])
+    whole, coarse = targets_of(labels, [(9, 10), (5, 5)])
+    np.testing.assert_array_equal(whole, labels)
+    # Of each coarse pixel the fine one at, or just behind, its centre.
+    np.testing.assert_array_equal(coarse, labels[:, [0, 2, 4, 6, 8]][:, :, 1::2])
 
 
 def test_an_empty_batch_of_ignored_pixels_is_finite():

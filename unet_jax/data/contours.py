@@ -119,12 +119,13 @@ def _walk(following: dict[tuple[int, int], list[tuple[int, int]]]) -> Ring:
     ring, here, direction = [list(start)], start, (0, 0)
     while True:
         options = following[here]
-        # Where two pixels touch at a corner two edges leave: turn right, so that the
-        # ring stays with its own pixel.
+        # Where two pixels touch at a corner two edges leave: turn left, to the other
+        # pixel. A ring that came back to the corner would be no valid outline; so what
+        # lies behind the corner is a hole, which may touch its outer ring.
         choice = options[0]
         for option in options:
             step = (option[0] - here[0], option[1] - here[1])
-            if step == (-direction[1], direction[0]):
+            if step == (direction[1], -direction[0]):
                 choice = option
         options.remove(choice)
         if not options:

@@ -24,6 +24,9 @@ from unet_jax.errors import InputError
 # Two flat values may have survived; between more of them JPEG makes new ones.
 _JPEG_VALUES = 2
 
+# Larger values wrap around where they are looked up.
+_LARGEST_VALUE = 2**53
+
 
 def list_images(path: str | Path) -> list[Path]:
     """List the image files that a path names.
@@ -100,10 +103,10 @@ def read_label(
 ) -> StoredImage:
     """Read the value that a mask stores for every pixel, exactly.
 
-    A palette file gives its indices, a 1-bit file 0 and 1, grey its values; alpha is
-    dropped, and three equal channels are grey. With a ``palette``, colours (those of a
-    palette file too) give the index of the entry that they match; no colour is snapped
-    to one that it is not.
+    A palette file gives its indices, grey of any number of bits its values (0 and 1 of
+    one bit); alpha is dropped, and three equal channels are grey. With a ``palette``,
+    colours (those of a palette file too) give the index of the entry that they match;
+    no colour is snapped to one that it is not.
 
     Args:
         path: a file with one of ``SUFFIXES``.
@@ -137,6 +140,14 @@ def read_label(
         same = np.repeat(values, 3, axis=-1)
         values = match_palette(same, palette, tolerance=tolerance, name=str(path))
     if values.dtype.kind == "f":
+        check_finite(values, name=str(path))
+    low, high = values.min(), values.max()
+    if max(-float(low), float(high)) > _LARGEST_VALUE:
+        raise InputError(
+            f"{path}: values from {low} to {high}; expected the class of every pixel, "
+            f"or the number of an object up to {_LARGEST_VALUE}; number them anew"
+        )
+    if values.dtype.kind == "f":
         values = _whole_numbers(values, path)
     if FORMS[file_suffix(path)] == "JPEG" and not palette:
         count = len(np.unique(values))
@@ -151,7 +162,6 @@ def read_label(
 
 def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
     """Turn floats that are whole numbers into integers."""
-    check_finite(values, name=str(path))
     whole = np.rint(values)
     wrong = values != whole
     if wrong.any():

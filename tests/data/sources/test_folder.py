@@ -221,6 +221,18 @@ def test_instances_become_one_class_by_a_range(tmp_path):
         np.testing.assert_array_equal(label, instances > 0)
 
 
+def test_instances_with_a_value_to_ignore_propose_a_map_that_works(tmp_path):
+    _set(tmp_path)
+    for number, file in enumerate(sorted((tmp_path / "masks").iterdir())):
+        ids = (np.arange(80, dtype=np.int16).reshape(8, 10) - 1) * (number + 1)
+        file.unlink()
+        tifffile.imwrite(file.with_suffix(".tif"), ids)
+    (line,) = _faults(tmp_path)
+    proposal = ast.literal_eval(line.split("data.label_map=")[1])
+    assert proposal[0] == ((-6, -1), -1)
+    assert _open(tmp_path, label_map=proposal).class_names == ("background", "class_1")
+
+
 def test_colour_masks_go_through_the_palette(tmp_path):
     palette = ((0, 0, 0), (250, 10, 10), (10, 10, 250))
     labels = np.arange(12).reshape(3, 4) % 3
@@ -348,6 +360,8 @@ def test_wrong_files_of_splits(tmp_path):
         ("{}", "has no ids under 'train'"),
         ('{"train": ["0"], "holdout": []}', "has 'holdout': expected lists"),
         ('[{"train": ["0"]}]', "data.fold: found -1, expected 0 to 0"),
+        ('{"train": ["0"], "train": ["1"]}', "names the split 'train' twice"),
+        ('{"train": ["0"], "val": ["1"], "validation": ["2"]}', "'validation' twice"),
     ):
         path.write_text(content)
         assert message in _faults(folder, splits=str(path))[0]
@@ -458,6 +472,18 @@ def test_the_same_image_in_two_splits(tmp_path):
     lines = _faults(tmp_path)
     assert "the same image as" in lines[0]
     assert "remove one, or put both into one group" in lines[0]
+
+
+def test_the_same_image_twice_in_the_one_split_that_is_scored(tmp_path):
+    folder = _set(tmp_path / "set", count=4)
+    (folder / "images/3.png").write_bytes((folder / "images/2.png").read_bytes())
+    path = tmp_path / "splits.json"
+    path.write_text('{"train": ["0", "1"], "validation": ["2", "3"]}')
+    dataset = _open(folder, splits=str(path))
+    assert _ids(dataset, "validation") == _ids(dataset, "test") == ["2", "3"]
+    path.write_text('{"train": ["0", "2"], "validation": ["1", "3"]}')
+    (line,) = _faults(folder, splits=str(path))
+    assert "which is in train, while it is in validation" in line
 
 
 def test_all_faults_are_in_one_report(tmp_path):

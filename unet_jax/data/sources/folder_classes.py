@@ -128,6 +128,8 @@ def _no_classes(masks: Mapping[str, Mapping[int, int]], found: Sequence[int]) ->
     """Say that the stored values are no classes, and propose a map."""
     if len(found) > _MAX_CLASSES or (len(found) > 16 and found[0] == 0):
         proposal: tuple[Entry, ...] = ((0, 0), ((1, int(found[-1])), 1))
+        if found[0] < 0:
+            proposal = (((int(found[0]), -1), IGNORE), *proposal)
         what = "if they are instances of one class"
         where = ""
     else:

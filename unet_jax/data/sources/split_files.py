@@ -49,7 +49,12 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
     if path.suffix.lower() == ".csv":
         return _read_csv(path, text, fold)
     try:
-        content: Any = json.loads(text)
+        content: Any = json.loads(text, object_pairs_hook=_splits_once)
+    except _TwiceError as error:
+        raise InputError(
+            f"data.splits: {path} names the split {error} twice; expected each once; "
+            "put its ids into one list"
+        ) from None
     except ValueError as error:
         raise InputError(
             f'data.splits: {path} is no JSON ({error}); expected {{"train": [ids], '
@@ -75,6 +80,19 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
     if not splits.get("train"):
         raise InputError(f"data.splits: {path} has no ids under 'train'")
     return SplitFile(splits, None, left)
+
+
+class _TwiceError(Exception):
+    """A split that is there twice, by its name or by another that means the same."""
+
+
+def _splits_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict, but lose no split to another of its name."""
+    names = [SPLIT_NAMES.get(key.lower(), key) for key, _ in pairs]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise _TwiceError(repr(pairs[index][0]))
+    return dict(pairs)
 
 
 def _read_csv(path: Path, text: str, fold: int) -> SplitFile:
