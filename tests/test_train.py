@@ -81,7 +81,7 @@ def _run(shared, workdir, *extra) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 

@@ -47,7 +47,7 @@ def pair(folder):
 
 
 def _wait_for(storage, name, processes):
-    end = time.monotonic() + 200
+    end = time.monotonic() + 900
     while name not in storage.objects:
         assert time.monotonic() < end
         assert all(process.poll() is None for process in processes), ended(processes)

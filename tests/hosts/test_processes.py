@@ -46,7 +46,7 @@ def _results(folder, number, devices) -> dict[str, np.ndarray]:
         )
         for place in range(number)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * number, outputs
     with np.load(output) as arrays:
         return dict(arrays)

@@ -15,6 +15,8 @@ from tests.hosts.test_processes import free_port
 from unet_jax.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+PATIENCE = 900.0
+"""Seconds for processes to end by themselves, also beside other work."""
 
 FLAGS = (
     "--config=configs/folder.py",
@@ -111,12 +113,12 @@ def train(folder, workdirs, *extra, devices=1, last=None):
 
 
 def ended(processes) -> tuple[list[int], str]:
-    codes = [process.wait(300) for process in processes]
+    codes = [process.wait(PATIENCE) for process in processes]
     return codes, "\n".join(process.log.read_text() for process in processes)
 
 
 def wait_for(path, processes):
-    end = time.monotonic() + 200
+    end = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < end
         assert all(process.poll() is None for process in processes), ended(processes)

@@ -106,7 +106,7 @@ def test_a_real_run_from_the_command_to_its_scores(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
