@@ -31,6 +31,7 @@ def test_the_lease_of_a_dead_process_of_this_host_is_taken_over_at_once(storage)
     dead = json.loads(content) | {"started": "0", "token": "x"}
     storage.objects[OBJECT] = generation, json.dumps(dead).encode()
     with BucketLease(Store(URL)) as lease:
+        assert json.loads(storage.objects[OBJECT][1])["token"] != "x"
         lease.check()
 
 
@@ -88,12 +89,15 @@ def test_a_write_whose_answer_was_lost_is_known_again(storage):
 
     storage.loses_answer = answer_is_lost
     with BucketLease(Store(URL)) as lease:
+        assert lost[0] <= 0  # an answer was lost
         lease.check()
 
 
 def test_a_bucket_that_does_not_answer_for_a_while_takes_no_lease(storage):
     with BucketLease(Store(URL)) as lease:
+        first = storage.objects[OBJECT][0]
         storage.refuse = lambda method, name: 403
         lease.check()
         storage.refuse = lambda method, name: None
         lease.check()
+        assert storage.objects[OBJECT][0] > first
