@@ -348,7 +348,8 @@ def _run(path, workdir, *, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("published", "steps"), [("FASSEG", 70), ("CelebAMask-HQ", 190)]
+    ("published", "steps"),
+    [("FASSEG", 70), pytest.param("CelebAMask-HQ", 190, marks=pytest.mark.soak)],
 )
 def test_a_short_run_finds_every_part_of_unseen_drawings(tmp_path, published, steps):
     if published == "FASSEG":

@@ -97,6 +97,7 @@ def test_one_of_two_is_killed_and_the_restarted_pair_ends_as_if_not(pair, folder
     assert_equal_runs(pair, workdir)
 
 
+@pytest.mark.soak
 def test_a_process_that_compiles_for_long_is_waited_for(folder):
     workdir = folder / "slow"
     codes, log = ended(
