@@ -53,7 +53,8 @@ def _assert_equal_to_plain(arrays, pad, tolerance):
     [
         ((2, 12, 14), MANY, MANY),  # Winograd's, whole tiles
         ((1, 19, 23), MANY, MANY + 2),  # cut tiles
-        ((3, 7, 6), 3, 5),  # all planes in one band
+        ((3, 7, 6), 3, 5),  # all planes in one band, two pixels at once
+        ((3, 6, 7), 5, 3),  # more channels than features; an odd width
         ((2, 9, 5), MANY - 1, MANY),  # just too few channels for tiles
     ],
 )
@@ -66,10 +67,13 @@ def test_value_and_gradients_are_those_of_the_plain_one(shape, channels, feature
 
 @pytest.mark.parametrize("pad", [0, 1])
 @pytest.mark.parametrize("size", [1, 1000, 3000, 20000])
-def test_bands_of_every_height_add_up(monkeypatch, size, pad):
+@pytest.mark.parametrize(("width", "packed"), [(8, 4), (9, 4), (9, 3)])
+def test_bands_of_every_height_add_up(monkeypatch, size, pad, width, packed):
     monkeypatch.setattr(cpu_convolution, "BAND_BYTES", size)
+    monkeypatch.setattr(cpu_convolution, "PACKED_CHANNELS", packed)
     with jax.enable_x64(True):
-        _assert_equal_to_plain(_arrays((6, 13, 8), 4, 3, pad, np.float64), pad, 1e-13)
+        arrays = _arrays((6, 13, width), 4, 3, pad, np.float64)
+        _assert_equal_to_plain(arrays, pad, 1e-13)
 
 
 def test_which_form_is_taken(monkeypatch):

@@ -27,6 +27,8 @@ WINOGRAD_PIXELS = 256
 """Fewest pixels of a batch for which it is: the kernel is transformed in every step."""
 BAND_BYTES = 2**20
 """Bytes of input and output that one band of the kernel's gradient reads."""
+PACKED_CHANNELS = 32
+"""Most channels of which the kernel's gradient takes two pixels at once."""
 
 # The matrices of the paper: a tile of 4x4 inputs, its kernel, a tile of 2x2 outputs.
 _TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
@@ -66,7 +68,7 @@ def _backward(pad, residuals, gradient):
         return of_input, _winograd_kernel_gradient(x, gradient, pad)
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     of_input = _xla(gradient, turned, 2 - pad)
-    return of_input, _banded_kernel_gradient(x, gradient, pad)
+    return of_input, _kernel_gradient(x, gradient, pad)
 
 
 convolve_3x3.defvjp(_forward, _backward)
@@ -170,9 +172,26 @@ def _mix(parts, matrix, *, axis):
     return functools.reduce(jnp.add, terms)
 
 
-def _banded_kernel_gradient(x, gradient, pad):
-    """The kernel's gradient, summed over bands of rows of a few planes each."""
-    batch, height, width, features = gradient.shape
+def _kernel_gradient(x, gradient, pad):
+    """The kernel's gradient; the array of more channels takes the part of a kernel.
+
+    It is a correlation of the two arrays, and read from the other side the same one
+    turned round.
+    """
+    if x.shape[-1] <= gradient.shape[-1]:
+        return _banded_correlation(x, gradient, pad)
+    turned = _banded_correlation(gradient, x, 2 - pad)
+    return turned[::-1, ::-1].swapaxes(2, 3)
+
+
+def _banded_correlation(x, by, pad):
+    """Correlate two arrays over batch and space: (3, 3, channels, features).
+
+    Summed over bands of rows of a few planes each. Of few features, two neighbouring
+    pixels stand side by side in the features of ``by``: XLA's library for convolution
+    leaves fewer than 17 to code that is several times slower.
+    """
+    batch, height, width, features = by.shape
     channels = x.shape[-1]
     row = (x.shape[2] * channels + width * features) * x.dtype.itemsize
     bands = -(-height * row // BAND_BYTES)
@@ -180,24 +199,30 @@ def _banded_kernel_gradient(x, gradient, pad):
     bands = -(-height // rows)
     planes = max(1, min(batch, BAND_BYTES // (height * row)))
     planes = next(n for n in range(planes, 0, -1) if batch % n == 0)
-    spare = bands * rows - height
-    x = jnp.pad(x, ((0, 0), (pad, pad + spare), (0, 0), (0, 0)))
-    gradient = jnp.pad(gradient, ((0, 0), (0, spare), (0, 0), (0, 0)))
+    pack = 2 if features <= PACKED_CHANNELS else 1
+    below, right = bands * rows - height, -width % pack
+    x = jnp.pad(x, ((0, 0), (pad, pad + below), (0, 0), (0, 0)))
+    by = jnp.pad(by, ((0, 0), (0, below), (0, right), (0, 0)))
+    by = by.reshape(batch, height + below, -1, pack * features)
 
     def add_band(total, index):
         start = (index // bands * planes, index % bands * rows, 0, 0)
         band = lax.dynamic_slice(x, start, (planes, rows + 2, *x.shape[2:]))
-        by = lax.dynamic_slice(gradient, start, (planes, rows, width, features))
+        band_by = lax.dynamic_slice(by, start, (planes, rows, *by.shape[2:]))
         # The channels take the place of the batch, and the planes that of the channels.
         part = lax.conv_general_dilated(
             band.transpose(3, 1, 2, 0),
-            by.transpose(1, 2, 0, 3),
+            band_by.transpose(1, 2, 0, 3),
             (1, 1),
-            ((0, 0), (pad, pad)),
+            ((0, 0), (pad, pad + right)),
+            rhs_dilation=(1, pack),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return total + part, None
 
-    zeros = jnp.zeros((channels, 3, 3, features), jnp.promote_types(x.dtype, "float32"))
+    dtype = jnp.promote_types(x.dtype, "float32")
+    zeros = jnp.zeros((channels, 3, 2 + pack, pack * features), dtype)
     total, _ = lax.scan(add_band, zeros, jnp.arange(batch // planes * bands))
-    return total.transpose(1, 2, 0, 3).astype(x.dtype)
+    total = total.reshape(channels, 3, 2 + pack, pack, features)
+    shifts = sum(total[:, :, at : at + 3, at] for at in range(pack))
+    return shifts.transpose(1, 2, 0, 3).astype(x.dtype)
