@@ -58,7 +58,9 @@ def one_process(tmp_path_factory) -> dict[str, np.ndarray]:
     return _results(tmp_path_factory.mktemp("one"), 1, 4)
 
 
-@pytest.mark.parametrize(("number", "devices"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("number", "devices"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.soak)]
+)
 def test_processes_see_the_same_batches_and_make_the_same_steps(
     tmp_path, one_process, number, devices
 ):

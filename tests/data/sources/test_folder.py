@@ -407,6 +407,21 @@ def test_two_volumes_give_a_test_split_and_slabs(tmp_path):
     assert sizes == {"train": 39, "validation": 10, "test": 50}
 
 
+def test_slabs_of_a_scan_share_out_what_is_labelled(tmp_path):
+    image = np.random.default_rng(0).normal(size=(7, 8, 100)).astype(np.float32)
+    label = np.zeros((7, 8, 100), np.uint8)
+    label[2:4, 3:6, 10:60] = 1
+    for name, array in (("images", image), ("labels", label)):
+        (tmp_path / name).mkdir()
+        _write(tmp_path / name / "scan.nii.gz", array)
+    dataset = _open(tmp_path)
+    parts = {name: dataset.source(name)[0] for name in ("train", "validation", "test")}
+    ids = [case.id for case in parts.values()]
+    assert ids == ["scan[z 0-40]", "scan[z 41-50]", "scan[z 51-100]"]
+    counts = [int((case.label == 1).sum()) // 6 for case in parts.values()]
+    assert counts == [30, 9, 9]
+
+
 # ---- faults --------------------------------------------------------------------------
 
 

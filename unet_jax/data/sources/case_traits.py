@@ -37,6 +37,9 @@ class CaseTraits:
         dtype: stored dtype of the image.
         spacing: millimetres a pixel and axis; None if unknown.
         values: pixels of each stored label value.
+        labelled: on each axis the first plane that has any but the mask's commonest
+            value, and the one after the last such plane; the whole axis where there
+            is no other value.
         lowest: smallest value of the image.
         highest: largest one.
         reference: mean and deviation of each channel's non-zero pixels.
@@ -55,6 +58,7 @@ class CaseTraits:
     dtype: str
     spacing: tuple[float, ...] | None
     values: dict[int, int]
+    labelled: tuple[tuple[int, int], ...]
     lowest: float
     highest: float
     reference: tuple[tuple[float, float], ...]
@@ -76,6 +80,7 @@ class CaseTraits:
             parts[name] = tuple(parts[name])
         parts["spacing"] = None if parts["spacing"] is None else tuple(parts["spacing"])
         parts["reference"] = tuple((pair[0], pair[1]) for pair in parts["reference"])
+        parts["labelled"] = tuple((ends[0], ends[1]) for ends in parts["labelled"])
         parts["values"] = {int(key): count for key, count in parts["values"].items()}
         return cls(**parts)
 
@@ -219,6 +224,7 @@ def _traits(
         dtype=str(image.dtype),
         spacing=spacing,
         values=values,
+        labelled=_labelled(label, values),
         lowest=float(image.min()),
         highest=float(image.max()),
         reference=tuple(
@@ -237,6 +243,17 @@ def _counted(label: np.ndarray) -> dict[int, int]:
         return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
     values, counts = np.unique(label, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _labelled(label: np.ndarray, values: dict[int, int]) -> tuple[tuple[int, int], ...]:
+    """Where a mask has any but its commonest value: first plane and end, by axis."""
+    other = label != max(values, key=values.__getitem__)
+    ends = []
+    for axis, size in enumerate(label.shape):
+        along = other.any(tuple(k for k in range(label.ndim) if k != axis))
+        planes = np.flatnonzero(along)
+        ends.append((int(planes[0]), int(planes[-1]) + 1) if planes.size else (0, size))
+    return tuple(ends)
 
 
 def _digest(array: np.ndarray) -> str:

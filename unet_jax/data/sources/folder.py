@@ -25,7 +25,7 @@ from unet_jax.data.sources.folder_scan import Scan, scan
 from unet_jax.data.sources.folder_splits import NamedSplits, find_groups, find_splits
 from unet_jax.data.sources.label_map import Entry, LabelMap
 from unet_jax.data.sources.layouts import find_layout
-from unet_jax.data.sources.slabs import cut_axis, slab_of
+from unet_jax.data.sources.slabs import cut_axis, shared_out, slab_of
 from unet_jax.data.sources.splits import Part, Splits, draw_splits, named_splits
 from unet_jax.errors import InputError
 
@@ -265,6 +265,8 @@ def open_folder(
     faults += classes.faults
     splits = _split(named, groups, options, seed, faults)
     if splits is not None:
+        parts = shared_out(splits.parts, scanned.traits, options.slice_axis)
+        splits = splits._replace(parts=parts)
         faults += same_image_faults(scanned.traits, splits)
         if classes.names and not named.faults:
             faults += missing_class_faults(

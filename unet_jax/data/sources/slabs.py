@@ -1,13 +1,49 @@
 """Slabs: parts of one case, where there are too few cases to draw splits from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from unet_jax.data.sources.case_traits import CaseTraits
 from unet_jax.data.sources.splits import Part
 
 _THIN = 10
 """A volume of fewer slices is cut along its longest axis instead."""
+
+
+def shared_out(
+    parts: Mapping[str, Sequence[Part]],
+    traits: Sequence[CaseTraits],
+    slice_axis: int,
+) -> dict[str, tuple[Part, ...]]:
+    """Move slabs so that their shares are those of what is labelled.
+
+    The ends of a scan are often empty: a slab of them would have nothing to score.
+
+    Args:
+        parts: of each split, with shares of a whole axis.
+        traits: of the cases; those that are missing are left as they are.
+        slice_axis: that volumes are cut along.
+
+    Returns:
+        The parts; the first and the last slab still reach to the ends.
+    """
+    known = {case.id: case for case in traits}
+
+    def moved(part: Part, share: float) -> float:
+        if share in (0.0, 1.0) or part.id not in known:
+            return share
+        case = known[part.id]
+        axis = cut_axis(case.shape, slice_axis)
+        first, end = case.labelled[axis]
+        return (first + share * (end - first)) / case.shape[axis]
+
+    return {
+        split: tuple(
+            Part(one.id, moved(one, one.start), moved(one, one.stop)) for one in found
+        )
+        for split, found in parts.items()
+    }
 
 
 def slab_of(part: Part, shape: Sequence[int], slice_axis: int) -> slice | None:
