@@ -154,8 +154,8 @@ def _step_and_state(config: ConfigDict, channels: int) -> tuple[TrainStep, Train
         deep_supervision=config.model.deep_supervision,
         foreground_oversampling=config.data.foreground_oversampling,
     )
-    step = create_train_step(config, optimizer, terms, formulation="plain")
-    network = create_network(config, axis_name=None, formulation="plain")
+    step = create_train_step(config, optimizer, terms, formulation="tpu")
+    network = create_network(config, axis_name=None, formulation="tpu")
     state = jax.eval_shape(
         lambda: create_train_state(
             network,

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from unet_jax.models import presets, unet
+from unet_jax.models import ops, presets, unet
 
 _ThreeStages = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
 
@@ -133,10 +133,87 @@ def test_options_and_formulations(spatial, options, shapes):
 
         return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
 
-    leaves = [jax.tree.leaves(gradients(kind)) for kind in ("cpu", "plain")]
-    for cpu, plain in zip(*leaves, strict=True):
-        # Many layers deep, and a rounding may turn a rectifier: not 1e-5.
-        np.testing.assert_allclose(cpu, plain, rtol=0, atol=1e-3 * np.abs(plain).max())
+    leaves = [jax.tree.leaves(gradients(kind)) for kind in ops.FORMULATIONS]
+    for *others, plain in zip(*leaves, strict=True):
+        for found in others:
+            # Many layers deep, and a rounding may turn a rectifier: not 1e-5.
+            tolerance = 1e-3 * np.abs(plain).max()
+            np.testing.assert_allclose(found, plain, rtol=0, atol=tolerance)
+
+
+PACKED = [
+    ((16, 12), {}),
+    ((13, 21), {"norm": "batch", "attention": True, "upsample": "resize"}),
+    ((13, 9), {"norm": "group", "dropout": 0.3, "convolutions_per_stage": 3}),
+    ((12, 18), {"norm": "none", "activation": "relu", "strides": (3, (1, 2))}),
+    ((9, 12), {"block": "residual", "downsample": "strided", "deep_supervision": 1}),
+    ((16, 8), {"kernel_sizes": (5, (1, 3), 2), "decoder_convolutions": 2}),
+    ((5, 6, 7), {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)}),
+    ((4, 8, 5), {"block": "residual", "downsample": "strided"}),
+]
+
+
+@pytest.mark.parametrize(("spatial", "options"), PACKED)
+def test_a_packed_network_is_the_plain_one(spatial, options):
+    """Parameters, logits, statistics and gradients, in float64: to rounding."""
+    given = {"features": (16, 32, 128), "convolutions_per_stage": 1, **options}
+    with jax.enable_x64(True):
+        model = _ThreeStages(dtype=jnp.float64, **given)
+        x = _image(2, *spatial, 2).astype(jnp.float64)
+        variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), _init(model, x))
+        keys = jax.random.split(jax.random.key(3), 2)
+        results = [
+            _results(model.clone(formulation=kind), variables, x, keys)
+            for kind in ("tpu", "plain")
+        ]
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    for found, expected in zip(*map(jax.tree.leaves, results), strict=True):
+        scale = np.abs(expected).max() or 1.0
+        np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-9)
+
+
+def _results(model, variables, x, keys):
+    """Logits, statistics and gradients; new variables have the shapes of the given."""
+    shapes = jax.tree.map(
+        lambda leaf: leaf.shape, jax.eval_shape(model.init, jax.random.key(0), x)
+    )
+    assert shapes == jax.tree.map(lambda leaf: leaf.shape, variables)
+
+    @jax.jit
+    def run(params, x):
+        def loss(params, x):
+            outputs, updated = model.apply(
+                {**variables, "params": params},
+                x,
+                train=True,
+                keys=keys,
+                mutable=["batch_stats"],
+            )
+            values = jax.tree.leaves(outputs)
+            weights = [_image(*y.shape, seed=1) for y in values]
+            total = sum(jnp.sum(y * w) for y, w in zip(values, weights, strict=True))
+            return total, (outputs, updated)
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+
+    results = run(variables["params"], x), jax.jit(model.apply)(variables, x)
+    return jax.tree.map(np.asarray, results)
+
+
+@pytest.mark.parametrize(
+    ("options", "packed"),
+    [({}, True), ({"upsample": "resize"}, True), ({"padding": "VALID"}, False)],
+)
+def test_a_network_is_packed_on_tpu_alone(options, packed):
+    """Blocks of 2x4 pixels with 128 channels stand between convolutions, or none."""
+    size = (60, 60) if options.get("padding") == "VALID" else (16, 16)
+    model = _ThreeStages(features=(16, 32, 64), convolutions_per_stage=2, **options)
+    x = jax.ShapeDtypeStruct((2, *size, 1), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    for formulation in ops.FORMULATIONS:
+        traced = jax.make_jaxpr(model.clone(formulation=formulation).apply)
+        found = str(traced(variables, x))
+        assert ("f32[2,9,5,128]" in found) == (packed and formulation == "tpu")
 
 
 def _zero(params, *names, rows=slice(None)):

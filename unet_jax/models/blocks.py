@@ -1,5 +1,6 @@
 """The parts of a U-Net: convolution, norm, dropout, and the stages made of them."""
 
+import functools
 import math
 import zlib
 from collections.abc import Sequence
@@ -10,7 +11,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from unet_jax.models import ops
+from unet_jax.models import ops, packed_ops
+from unet_jax.models.packing import (
+    Layout,
+    Packed,
+    as_packed,
+    elementwise,
+    pack,
+    unpack,
+)
 
 NORMS = ("instance", "group", "batch", "none")
 ACTIVATIONS = ("leaky_relu", "relu")
@@ -65,13 +74,27 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(
-        self, *inputs: Float[Array, "batch *spatial _"]
-    ) -> Float[Array, "batch *out_spatial features"]:
-        """Return the convolution of all channels, those of the first input first."""
-        # A kernel split between the inputs instead would be no faster.
-        x = jnp.concatenate([x.astype(self.dtype) for x in inputs], axis=-1)
-        shape = (*self.window, x.shape[-1], self.features)
+        self,
+        *inputs: Float[Array, "batch *spatial _"] | Packed,
+        layout: Layout | None = None,
+    ) -> Float[Array, "batch *out_spatial features"] | Packed:
+        """Return the convolution of all channels, those of the first input first.
+
+        With a layout the result is packed so; the inputs are packed in any one.
+        """
+        channels = sum(as_packed(x).channels for x in inputs)
+        shape = (*self.window, channels, self.features)
         kernel = self.param("kernel", he_normal, shape, math.prod(shape[:-1]))
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if layout is not None:
+            packed = [as_packed(x) for x in inputs]
+            packed = [x.with_values(x.values.astype(self.dtype)) for x in packed]
+            y = packed_ops.convolve(packed, kernel, layout=layout, strides=self.strides)
+            return y if bias is None else packed_ops.add_bias(y, bias)
+        # A kernel split between the inputs instead would be no faster.
+        x = jnp.concatenate([unpack(x).astype(self.dtype) for x in inputs], axis=-1)
         x = ops.convolve(
             x,
             kernel.astype(self.dtype),
@@ -79,10 +102,7 @@ class Convolution(nn.Module):
             padding=self.padding,
             formulation=self.formulation,
         )
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            x = x + bias.astype(x.dtype)
-        return x
+        return x if bias is None else x + bias.astype(x.dtype)
 
 
 class Norm(nn.Module):
@@ -105,12 +125,12 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch *spatial channels"], *, train: bool
-    ) -> Float[Array, "batch *spatial channels"]:
+        self, x: Float[Array, "batch *spatial channels"] | Packed, *, train: bool
+    ) -> Float[Array, "batch *spatial channels"] | Packed:
         """Return the normalised input; in training, update the running statistics."""
         if self.kind == "none":
             return x
-        channels = x.shape[-1]
+        channels = as_packed(x).channels
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         match self.kind:
@@ -119,33 +139,40 @@ class Norm(nn.Module):
             case "group":
                 groups = self.groups
             case "batch":
-                mean, variance = self._batch_moments(x, train=train)
+                mean, variance = self._batch_moments(x, channels, train=train)
+                moments = {"mean": mean, "variance": variance}
+                if isinstance(x, Packed):
+                    return packed_ops.standardise(x, **moments, scale=scale, bias=bias)
                 return ops.standardise(
                     x,
-                    mean=mean,
-                    variance=variance,
+                    **moments,
                     scale=scale,
                     bias=bias,
                     formulation=self.formulation,
                 )
             case _:
                 raise ValueError(f"Unknown norm {self.kind!r}; expected one of {NORMS}")
+        if isinstance(x, Packed):
+            return packed_ops.group_norm(x, scale, bias, groups=groups)
         return ops.group_norm(
             x, scale, bias, groups=groups, formulation=self.formulation
         )
 
-    def _batch_moments(self, x, *, train):
+    def _batch_moments(self, x, channels, *, train):
         """Moments of the batch in training, the running ones otherwise."""
-        shape = (x.shape[-1],)
+        shape = (channels,)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_variance = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
             return running_mean.value, running_variance.value
         # Flax initialises outside of any mapped axis.
         axis_name = None if self.is_initializing() else self.axis_name
-        moments = ops.batch_moments(
-            x, axis_name=axis_name, formulation=self.formulation
-        )
+        if isinstance(x, Packed):
+            moments = packed_ops.batch_moments(x, axis_name=axis_name)
+        else:
+            moments = ops.batch_moments(
+                x, axis_name=axis_name, formulation=self.formulation
+            )
         if not self.is_initializing():
             for running, new in zip(
                 (running_mean, running_variance), moments, strict=True
@@ -173,11 +200,11 @@ class ChannelDropout(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "batch *spatial channels"],
+        x: Float[Array, "batch *spatial channels"] | Packed,
         *,
         train: bool,
         keys: Key[Array, " batch"] | None,
-    ) -> Float[Array, "batch *spatial channels"]:
+    ) -> Float[Array, "batch *spatial channels"] | Packed:
         """Return the input with some channels at zero."""
         if not train or not self.rate or self.is_initializing():
             return x
@@ -186,14 +213,15 @@ class ChannelDropout(nn.Module):
                 "dropout in training needs keys, one random key for each example"
             )
         place = zlib.crc32("/".join(self.path).encode()) & 0x7FFFFFFF
-        channels = x.shape[-1]
+        packed = as_packed(x)
 
         def kept(key):
-            uniform = jax.random.uniform(jax.random.fold_in(key, place), (channels,))
-            return uniform >= self.rate
+            key = jax.random.fold_in(key, place)
+            return jax.random.uniform(key, (packed.channels,)) >= self.rate
 
-        mask = jax.vmap(kept)(keys).astype(x.dtype) / (1 - self.rate)
-        return x * mask.reshape(x.shape[0], *(1,) * (x.ndim - 2), channels)
+        mask = jax.vmap(kept)(keys).astype(packed.values.dtype) / (1 - self.rate)
+        dropped = packed_ops.scale_channels(packed, mask)
+        return dropped if isinstance(x, Packed) else dropped.values
 
 
 class Stage(nn.Module):
@@ -236,11 +264,15 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(
         self,
-        *inputs: Float[Array, "batch *spatial _"],
+        *inputs: Float[Array, "batch *spatial _"] | Packed,
         train: bool,
         keys: Key[Array, " batch"] | None = None,
-    ) -> Float[Array, "batch *out_spatial features"]:
-        """Return the features; several inputs are read side by side."""
+        layout: Layout | None = None,
+    ) -> Float[Array, "batch *out_spatial features"] | Packed:
+        """Return the features; several inputs are read side by side.
+
+        With a layout all is packed, and the result in this layout.
+        """
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"Unknown activation {self.activation!r}; expected one of {ACTIVATIONS}"
@@ -249,35 +281,58 @@ class Stage(nn.Module):
             case "plain":
                 for index in range(self.convolutions):
                     strides = self.strides if index == 0 else None
-                    x = self._normed(inputs, self.window, strides, str(index), train)
+                    shift = index % 2 == 0 and index + 1 < self.convolutions
+                    x = self._normed(
+                        inputs,
+                        self.window,
+                        strides,
+                        str(index),
+                        train,
+                        self._shifted(layout) if shift else layout,
+                    )
                     inputs = (self._activated(x, str(index), train, keys),)
                 return inputs[0]
             case "residual":
                 for index in range(self.convolutions):
-                    inputs = (self._residual(inputs, index, train, keys),)
+                    inputs = (self._residual(inputs, index, train, keys, layout),)
                 return inputs[0]
             case _:
                 raise ValueError(
                     f"Unknown block {self.block!r}; expected one of {BLOCKS}"
                 )
 
-    def _residual(self, inputs, index, train, keys):
+    def _shifted(self, layout):
+        """The layout between two convolutions, which saves both of them products.
+
+        Where blocks begin as much earlier as the window reaches back, a block reads two
+        blocks along an axis, and not three.
+        """
+        if layout is None:
+            return None
+        return layout.shifted(
+            (size - 1) // 2 if factor > 1 else 0
+            for size, factor in zip(self.window, layout.factors, strict=True)
+        )
+
+    def _residual(self, inputs, index, train, keys, layout):
         """One residual block."""
         strides = self.strides if index == 0 else None
-        x = self._normed(inputs, self.window, strides, f"{index}_0", train)
+        shifted = self._shifted(layout)
+        x = self._normed(inputs, self.window, strides, f"{index}_0", train, shifted)
         x = self._activated(x, f"{index}_0", train, keys)
-        x = self._normed((x,), self.window, None, f"{index}_1", train)
-        channels = sum(part.shape[-1] for part in inputs)
+        x = self._normed((x,), self.window, None, f"{index}_1", train, layout)
+        channels = sum(as_packed(part).channels for part in inputs)
         if channels == self.features and strides is None and len(inputs) == 1:
             skip = inputs[0]
         else:
             point = (1,) * len(self.window)
-            skip = self._normed(inputs, point, strides, f"{index}_skip", train)
+            skip = self._normed(inputs, point, strides, f"{index}_skip", train, layout)
         # Without padding the block's output is the centre of what it came from.
-        skip = centre_crop(skip, x.shape[1:-1])
-        return self._activated(x + skip, f"{index}_1", train, keys)
+        skip = centre_crop(skip, x)
+        x = elementwise(jnp.add, x, skip)
+        return self._activated(x, f"{index}_1", train, keys)
 
-    def _normed(self, inputs, window, strides, name, train):
+    def _normed(self, inputs, window, strides, name, train, layout):
         """A convolution and its norm."""
         x = Convolution(
             features=self.features,
@@ -288,7 +343,7 @@ class Stage(nn.Module):
             dtype=self.dtype,
             formulation=self.formulation,
             name=f"convolution_{name}",
-        )(*inputs)
+        )(*inputs, layout=layout)
         return Norm(
             kind=self.norm,
             groups=self.norm_groups,
@@ -300,7 +355,10 @@ class Stage(nn.Module):
     def _activated(self, x, name, train, keys):
         """The activation and its dropout."""
         leaky = self.activation == "leaky_relu"
-        x = nn.leaky_relu(x, 0.01) if leaky else nn.relu(x)
+        x = elementwise(
+            functools.partial(nn.leaky_relu, negative_slope=0.01) if leaky else nn.relu,
+            x,
+        )
         dropout = ChannelDropout(rate=self.dropout, name=f"dropout_{name}")
         return dropout(x, train=train, keys=keys)
 
@@ -322,11 +380,13 @@ class AttentionGate(nn.Module):
     @nn.compact
     def __call__(
         self,
-        skip: Float[Array, "batch *spatial channels"],
-        gate: Float[Array, "batch *spatial _"],
-    ) -> Float[Array, "batch *spatial channels"]:
+        skip: Float[Array, "batch *spatial channels"] | Packed,
+        gate: Float[Array, "batch *spatial _"] | Packed,
+    ) -> Float[Array, "batch *spatial channels"] | Packed:
         """Return the skip times weights between 0 and 1."""
-        point = (1,) * (skip.ndim - 2)
+        packed = as_packed(skip)
+        point = (1,) * len(packed.layout.size)
+        layout = packed.layout if isinstance(skip, Packed) else None
 
         def mixed(features, name, *inputs):
             return Convolution(
@@ -336,24 +396,31 @@ class AttentionGate(nn.Module):
                 dtype=self.dtype,
                 formulation=self.formulation,
                 name=name,
-            )(*inputs)
+            )(*inputs, layout=layout)
 
-        hidden = nn.relu(mixed(max(1, skip.shape[-1] // 2), "hidden", skip, gate))
-        return skip * nn.sigmoid(mixed(1, "weight", hidden))
+        hidden = mixed(max(1, packed.channels // 2), "hidden", skip, gate)
+        weight = as_packed(mixed(1, "weight", elementwise(nn.relu, hidden)))
+        weight = weight.with_values(nn.sigmoid(weight.values))
+        weighed = packed_ops.weigh_pixels(packed, weight)
+        return weighed if layout is not None else weighed.values
 
 
 def centre_crop(
-    x: Float[Array, "batch *spatial channels"], sizes: Sequence[int]
-) -> Float[Array, "batch *out_spatial channels"]:
-    """Cut the centre out of an array.
+    x: Float[Array, "batch *spatial channels"] | Packed,
+    other: Float[Array, "batch *out_spatial _"] | Packed,
+) -> Float[Array, "batch *out_spatial channels"] | Packed:
+    """Cut the centre out of an array, as large as another.
 
     Args:
         x: channels last.
-        sizes: of the centre on each spatial axis, at most those of ``x``.
+        other: on each spatial axis at most as large as ``x``; as large, where packed.
 
     Returns:
-        ``(batch, *sizes, channels)``; an odd rest leaves one pixel more at the end.
+        The centre; an odd rest leaves one pixel more at the end.
     """
+    if isinstance(x, Packed) or isinstance(other, Packed):
+        return x
+    sizes = other.shape[1:-1]
     starts = [(old - new) // 2 for old, new in zip(x.shape[1:-1], sizes, strict=True)]
     places = [slice(at, at + n) for at, n in zip(starts, sizes, strict=True)]
     return x[:, *places]
@@ -384,18 +451,23 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch *spatial channels"]
-    ) -> Float[Array, "batch *out_spatial features"]:
-        """Return the input on the finer grid."""
-        x = self._upsampled(x)
+        self,
+        x: Float[Array, "batch *spatial channels"] | Packed,
+        *,
+        layout: Layout | None = None,
+    ) -> Float[Array, "batch *out_spatial features"] | Packed:
+        """Return the input on the finer grid, packed in the layout if one is given."""
+        x = self._upsampled(x, layout)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            if isinstance(x, Packed):
+                return packed_ops.add_bias(x, bias)
             x = x + bias.astype(x.dtype)
         return x
 
-    def _upsampled(self, x):
+    def _upsampled(self, x, layout):
         """The input on the finer grid, before the bias."""
-        channels = x.shape[-1]
+        channels = as_packed(x).channels
         factors = tuple(self.factors)
         match self.kind:
             case "transposed":
@@ -409,8 +481,11 @@ class Upsample(nn.Module):
         # Each output pixel reads one tap, so the window is no part of the fan-in.
         shape = (*window, channels, self.features)
         kernel = self.param("kernel", he_normal, shape, channels)
-        kernel = kernel.astype(self.dtype)
+        if self.kind == "transposed" and layout is not None:
+            return packed_ops.up_convolve(as_packed(x), kernel, layout=layout)
+        kernel, x = kernel.astype(self.dtype), unpack(x)
         if self.kind == "transposed":
             return ops.up_convolve(x, kernel, formulation=self.formulation)
         x = ops.convolve(x, kernel, formulation=self.formulation)
-        return ops.resize_up(x, factors=factors, formulation=self.formulation)
+        x = ops.resize_up(x, factors=factors, formulation=self.formulation)
+        return x if layout is None else pack(x, layout)

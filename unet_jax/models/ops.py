@@ -1,10 +1,12 @@
-"""Convolution, pooling, upsampling and norm, each in two formulations of one function.
+"""Convolution, pooling, upsampling and norm, each in formulations of one function.
 
 ``"plain"`` is what XLA has a name for, and what TPU and GPU compilers are made for.
 ``"cpu"`` says the same with dense products, slices and element-wise operations, which
-XLA's CPU compiler runs several times faster, above all backwards. Both give the same
-values and gradients up to rounding. ``choose_formulation`` is the one place that
-chooses; every function takes ``formulation`` to override it.
+XLA's CPU compiler runs several times faster, above all backwards. ``"tpu"`` is the
+plain one of arrays as they are; the U-Net hands its stages to `packed_ops` there, with
+pixels packed into channels. All give the same values and gradients up to rounding.
+``choose_formulation`` is the one place that chooses; every function takes
+``formulation`` to override it.
 """
 
 import functools
@@ -19,15 +21,15 @@ from jaxtyping import Array, Float
 
 from unet_jax.models import cpu_convolution
 
-FORMULATIONS = ("cpu", "plain")
+FORMULATIONS = ("cpu", "tpu", "plain")
 
 
 def choose_formulation(formulation: str | None) -> str:
     """Return the formulation to trace: the one given, or the default device's.
 
     Args:
-        formulation: ``"cpu"``, ``"plain"``, or None for what suits the default
-            backend. Give it when compiling for another platform than the default.
+        formulation: ``"cpu"``, ``"tpu"``, ``"plain"``, or None for what suits the
+            default backend. Give it when compiling for another platform than that.
 
     Returns:
         One of ``FORMULATIONS``.
@@ -36,7 +38,8 @@ def choose_formulation(formulation: str | None) -> str:
         ValueError: the formulation is not known.
     """
     if formulation is None:
-        return "cpu" if jax.default_backend() == "cpu" else "plain"
+        platform = jax.default_backend()
+        return platform if platform in ("cpu", "tpu") else "plain"
     if formulation not in FORMULATIONS:
         raise ValueError(
             f"Unknown formulation {formulation!r}; expected one of {FORMULATIONS}"
@@ -66,7 +69,7 @@ def convolve(
     """
     window = kernel.shape[:-2]
     strides = tuple(strides) if strides is not None else (1,) * len(window)
-    if choose_formulation(formulation) == "plain":
+    if choose_formulation(formulation) != "cpu":
         return _convolve_plain(x, kernel, strides=strides, padding=padding)
     if math.prod(window) == 1 and math.prod(strides) == 1:
         return x @ kernel.reshape(kernel.shape[-2:])
@@ -136,7 +139,7 @@ def max_pool(
         ``(batch, *(spatial // window), channels)``. Of equal values the first takes the
         gradient, in both formulations.
     """
-    if choose_formulation(formulation) == "plain":
+    if choose_formulation(formulation) != "cpu":
         dimensions = (1, *window, 1)
         return lax.reduce_window(x, -jnp.inf, lax.max, dimensions, dimensions, "VALID")
     counts = [size // step for size, step in zip(x.shape[1:-1], window, strict=True)]
@@ -149,14 +152,20 @@ def max_pool(
         x[:, *itertools.chain(*((slice(None), at) for at in offset))]
         for offset in offsets
     ]
-    return functools.reduce(_larger, corners)
+    return functools.reduce(larger, corners)
 
 
-def _larger(first, second):
-    """The larger of two, NaN before all; the first where they are equal.
+def larger(
+    first: Float[Array, "*shape"], second: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Return the larger of two, NaN before all; the first where they are equal.
 
     ``jnp.maximum`` would halve the gradient between equal values, and constant
     background is all equal values.
+
+    Args:
+        first: values.
+        second: others.
     """
     return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
@@ -180,7 +189,7 @@ def up_convolve(
     """
     strides, (channels, features) = kernel.shape[:-2], kernel.shape[-2:]
     axes = tuple(range(len(strides)))
-    if choose_formulation(formulation) == "plain":
+    if choose_formulation(formulation) != "cpu":
         spatial = {2: "HW", 3: "DHW"}[x.ndim - 2]
         numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
         # lax.conv_transpose reads the window backwards.
@@ -229,7 +238,7 @@ def resize_up(
     Returns:
         ``(batch, *(spatial * factors), channels)`` in the dtype of ``x``.
     """
-    if choose_formulation(formulation) == "plain":
+    if choose_formulation(formulation) != "cpu":
         grown = [n * step for n, step in zip(x.shape[1:-1], factors, strict=True)]
         return jax.image.resize(x, (x.shape[0], *grown, x.shape[-1]), "linear")
     for axis, factor in enumerate(factors, start=1):
@@ -283,18 +292,16 @@ def group_norm(
     Source: Wu and He 2018, arXiv:1803.08494; Ulyanov et al. 2016, arXiv:1607.08022.
     """
     channels = x.shape[-1]
-    if channels % groups:
-        raise ValueError(f"{channels} channels do not divide into {groups} groups")
-    grouped = (x.shape[0], groups, channels // groups)
-    if choose_formulation(formulation) == "plain":
-        values = _wide(x).reshape(*x.shape[:-1], *grouped[1:])
+    grouped = (x.shape[0], groups, group_size(channels, groups))
+    if choose_formulation(formulation) != "cpu":
+        values = wide(x).reshape(*x.shape[:-1], *grouped[1:])
         axes = (*range(1, x.ndim - 1), x.ndim)
         mean = values.mean(axes, keepdims=True)
         variance = values.var(axes, keepdims=True)
         values = (values - mean) * lax.rsqrt(variance + epsilon)
         return (values.reshape(x.shape) * scale + bias).astype(x.dtype)
     means, variances = (part.reshape(grouped) for part in _channel_moments(x))
-    mean, variance = _pool_moments(means, variances, axis=-1)
+    mean, variance = pool_moments(means, variances, axis=-1)
     return standardise(
         x,
         mean=jnp.repeat(mean, grouped[-1], axis=-1),
@@ -304,6 +311,21 @@ def group_norm(
         epsilon=epsilon,
         formulation="cpu",
     )
+
+
+def group_size(channels: int, groups: int) -> int:
+    """Return the channels of each group.
+
+    Args:
+        channels: of the array.
+        groups: number of groups.
+
+    Raises:
+        ValueError: the channels do not divide into the groups.
+    """
+    if channels % groups:
+        raise ValueError(f"{channels} channels do not divide into {groups} groups")
+    return channels // groups
 
 
 def batch_moments(
@@ -325,11 +347,27 @@ def batch_moments(
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    if choose_formulation(formulation) == "plain":
+    if choose_formulation(formulation) != "cpu":
         axes = tuple(range(x.ndim - 1))
-        mean, variance = _wide(x).mean(axes), _wide(x).var(axes)
+        mean, variance = wide(x).mean(axes), wide(x).var(axes)
     else:
-        mean, variance = _pool_moments(*_channel_moments(x), axis=0)
+        mean, variance = pool_moments(*_channel_moments(x), axis=0)
+    return synchronised(mean, variance, axis_name=axis_name)
+
+
+def synchronised(
+    mean: Float[Array, " channels"],
+    variance: Float[Array, " channels"],
+    *,
+    axis_name: str | None,
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Return the moments of the whole batch.
+
+    Args:
+        mean: of this device's part.
+        variance: likewise.
+        axis_name: mapped axis whose devices hold equal parts; None for one device.
+    """
     if axis_name is None:
         return mean, variance
     devices = lax.psum(1, axis_name)
@@ -363,12 +401,12 @@ def standardise(
         The normalised array in the dtype of ``x``.
     """
     factor = lax.rsqrt(variance + epsilon)
-    if choose_formulation(formulation) == "plain":
-        values = (_wide(x) - _over_space(mean, x)) * _over_space(factor, x)
+    if choose_formulation(formulation) != "cpu":
+        values = (wide(x) - _over_space(mean, x)) * _over_space(factor, x)
         return (values * scale + bias).astype(x.dtype)
     factor = factor * scale
     shift = bias - mean * factor
-    return (_wide(x) * _over_space(factor, x) + _over_space(shift, x)).astype(x.dtype)
+    return (wide(x) * _over_space(factor, x) + _over_space(shift, x)).astype(x.dtype)
 
 
 def _over_space(values, x):
@@ -376,8 +414,12 @@ def _over_space(values, x):
     return values.reshape(*values.shape[:-1], *(1,) * (x.ndim - 2), values.shape[-1])
 
 
-def _wide(x):
-    """At least float32, for statistics."""
+def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the values in float32 or better, for statistics.
+
+    Args:
+        x: in any dtype.
+    """
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -390,7 +432,7 @@ def _channel_moments(x):
     """
     batch, *_, width, channels = x.shape
     count = math.prod(x.shape[1:-1])
-    x = _wide(x)
+    x = wide(x)
     pixel = lax.stop_gradient(x[:, *(slice(1),) * (x.ndim - 2)])
     rows = (x - pixel).reshape(batch, -1, width * channels)
     total, squares = (
@@ -401,8 +443,16 @@ def _channel_moments(x):
     return total + pixel.reshape(batch, channels), variance
 
 
-def _pool_moments(means, variances, *, axis):
-    """Moments of the union of equally large parts."""
+def pool_moments(
+    means: Float[Array, "*parts"], variances: Float[Array, "*parts"], *, axis: int
+) -> tuple[Float[Array, "*_"], Float[Array, "*_"]]:
+    """Return the moments of the union of equally large parts.
+
+    Args:
+        means: of each part.
+        variances: likewise.
+        axis: along which the parts lie.
+    """
     mean = means.mean(axis, keepdims=True)
     variance = (variances + jnp.square(means - mean)).mean(axis)
     return jnp.squeeze(mean, axis), variance

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from unet_jax.models import blocks, ops
+from unet_jax.models import blocks, ops, packed_ops
+from unet_jax.models.packing import Packed, pack, stage_layouts, unpack
 from unet_jax.models.sizes import (
     output_size,
     stage_counts,
@@ -110,9 +111,13 @@ class UNet(nn.Module):
         x = x.astype(self.dtype)
         if self.padding == "SAME":
             x = _pad_to_multiple(x, total_stride(self, axes))
-        outputs = self._encode(x, strides, train, keys)
-        decoded = self._decode(outputs, strides, train, keys)
-        grids = [spatial if self.padding == "SAME" else decoded[0].shape[1:-1]]
+        layouts = self._layouts(x, strides)
+        first = x if layouts[0] is None else pack(x, layouts[0])
+        outputs = self._encode(first, axes, strides, layouts, train, keys)
+        decoded = self._decode(outputs, strides, layouts, train, keys)
+        grids = [spatial]
+        if self.padding == "VALID":
+            grids = [output_size(self, spatial)]
         for step in strides[: self.deep_supervision]:
             grids.append(
                 tuple(-(-n // k) for n, k in zip(grids[-1], step, strict=True))
@@ -120,7 +125,7 @@ class UNet(nn.Module):
         supervised = train or self.is_initializing()
         count = 1 + self.deep_supervision if supervised else 1
         logits = [
-            self._logits(decoded[index], index)[:, *map(slice, grids[index])]
+            self._logits(decoded[index], index, axes)[:, *map(slice, grids[index])]
             for index in range(count)
         ]
         return tuple(logits) if train and self.deep_supervision else logits[0]
@@ -152,9 +157,16 @@ class UNet(nn.Module):
             output_size(self, x.shape[1:-1])
         return stage_strides(self, x.ndim - 2)
 
-    def _encode(self, x, strides, train, keys):
+    def _layouts(self, x, strides):
+        """How each stage is packed; None where arrays stay as they are."""
+        packed = ops.choose_formulation(self.formulation) == "tpu"
+        if not packed or self.padding == "VALID":
+            return [None] * len(self.features)
+        return stage_layouts(x.shape[1:-1], features=self.features, strides=strides)
+
+    def _encode(self, x, axes, strides, layouts, train, keys):
         """The output of each stage on the way down."""
-        axes, stages = x.ndim - 2, len(self.features)
+        stages = len(self.features)
         counts = stage_counts(
             "convolutions_per_stage", self.convolutions_per_stage, stages
         )
@@ -162,16 +174,19 @@ class UNet(nn.Module):
         for index in range(stages):
             step = strides[index - 1] if index else None
             if step is not None and self.downsample == "max_pool":
-                x = ops.max_pool(x, window=step, formulation=self.formulation)
+                if isinstance(x, Packed):
+                    x = packed_ops.max_pool(x, window=step)
+                else:
+                    x = ops.max_pool(x, window=step, formulation=self.formulation)
                 step = None
             stage = self._stage("encoder", index, counts[index], axes, step)
-            x = stage(x, train=train, keys=keys)
+            x = stage(x, train=train, keys=keys, layout=layouts[index])
             outputs.append(x)
         return outputs
 
-    def _decode(self, outputs, strides, train, keys):
+    def _decode(self, outputs, strides, layouts, train, keys):
         """The output of each stage on the way up, finest first."""
-        axes, stages = outputs[0].ndim - 2, len(self.features)
+        stages = len(self.features)
         counts = self.decoder_convolutions
         if counts is None:
             counts = stage_counts(
@@ -181,16 +196,17 @@ class UNet(nn.Module):
             counts = stage_counts("decoder_convolutions", counts, stages - 1)
         x, decoded = outputs[-1], []
         for index in reversed(range(stages - 1)):
-            upsampled = self._upsample(index, strides[index])(x)
-            skip = blocks.centre_crop(outputs[index], upsampled.shape[1:-1])
+            layout, step = layouts[index], strides[index]
+            upsampled = self._upsample(index, step)(x, layout=layout)
+            skip = blocks.centre_crop(outputs[index], upsampled)
             if self.attention:
                 skip = blocks.AttentionGate(
                     dtype=self.dtype,
                     formulation=self.formulation,
                     name=f"attention_{index}",
                 )(skip, upsampled)
-            stage = self._stage("decoder", index, counts[index], axes, None)
-            x = stage(skip, upsampled, train=train, keys=keys)
+            stage = self._stage("decoder", index, counts[index], len(step), None)
+            x = stage(skip, upsampled, train=train, keys=keys, layout=layout)
             decoded.insert(0, x)
         return decoded or [x]
 
@@ -236,17 +252,18 @@ class UNet(nn.Module):
             name=f"upsample_{index}",
         )
 
-    def _logits(self, x, index):
+    def _logits(self, x, index, axes):
         """The logits of one stage of the decoder."""
-        return blocks.Convolution(
+        head = blocks.Convolution(
             features=self.num_classes,
-            window=(1,) * (x.ndim - 2),
+            window=(1,) * axes,
             use_bias=True,
             # Logits in bfloat16 would have two digits left for the loss.
             dtype=jnp.promote_types(self.dtype, jnp.float32),
             formulation=self.formulation,
             name="head" if index == 0 else f"head_{index}",
-        )(x)
+        )
+        return unpack(head(x, layout=x.layout if isinstance(x, Packed) else None))
 
 
 def _pad_to_multiple(x, multiples):

@@ -1,0 +1,206 @@
+"""What the TPU compiler says of our training step and of a naive one; needs no TPU.
+
+    pip install -e '.[tpu]'
+    python -m benchmarks.tpu_cycles
+
+Both steps are the real one of the config, with augmentation, losses and update,
+compiled for a v5e:2x2 by libtpu; only the network differs. One line of JSON for each:
+estimated cycles, bytes of HBM read and written, and HBM a chip; then their ratio.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from benchmarks.naive_unet import NaiveUNet
+from configs import brain, volume_3d
+from unet_jax.experiment import (
+    create_augmentation,
+    create_network,
+    create_optimizer_and_schedule,
+)
+from unet_jax.models.sizes import stage_counts
+from unet_jax.training.chips import parse_topology
+from unet_jax.training.loss_terms import create_loss_terms
+from unet_jax.training.state import AXIS, TrainState, create_train_state
+from unet_jax.training.step import TrainStep, make_train_step
+from unet_jax.training.topology import (
+    HbmExceeded,
+    batch_shapes,
+    compile_step,
+    slice_devices,
+)
+
+TOPOLOGY = "v5e:2x2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A config and the crops that a chip has of a batch.
+
+    Attributes:
+        config: of the run.
+        rows: crops a chip.
+    """
+
+    config: ConfigDict
+    rows: int
+
+
+def cases() -> dict[str, Case]:
+    """Return what is compared, by name."""
+    flat = brain.get_config()
+    flat.model.dtype = "bfloat16"
+    deep = volume_3d.get_config()
+    deep.data.class_names = ("background", "organ", "lesion")
+    return {
+        "2d": Case(flat, flat.train.batch_size // parse_topology(TOPOLOGY).chips),
+        "2d_full": Case(flat, 64),
+        "3d": Case(deep, 1),
+    }
+
+
+def naive_network(ours: Any, *, axis_name: str | None) -> NaiveUNet:
+    """Return the naive network of the same layers.
+
+    Args:
+        ours: the network of the config.
+        axis_name: mapped axis of batch norm.
+    """
+    stages = len(ours.features)
+    down = stage_counts("", ours.convolutions_per_stage, stages)
+    up = down[:-1]
+    if ours.decoder_convolutions is not None:
+        up = stage_counts("", ours.decoder_convolutions, stages - 1)
+    return NaiveUNet(
+        num_classes=ours.num_classes,
+        features=ours.features,
+        convolutions_per_stage=down,
+        decoder_convolutions=up,
+        block=ours.block,
+        downsample=ours.downsample,
+        norm=ours.norm,
+        deep_supervision=ours.deep_supervision,
+        dtype=ours.dtype,
+        axis_name=axis_name,
+    )
+
+
+def step_and_state(
+    config: ConfigDict, network: nn.Module, initial: nn.Module
+) -> tuple[TrainStep, TrainState]:
+    """Build the training step of a config around a network, and its state's shapes.
+
+    Args:
+        config: of the run.
+        network: with the name of the mapped axis.
+        initial: the same without it.
+    """
+    optimizer, _ = create_optimizer_and_schedule(config)
+    step = make_train_step(
+        network,
+        optimizer,
+        loss_terms=create_loss_terms(config.loss, head=config.model.head, shares=None),
+        include_background=config.data.include_background,
+        augmentation=create_augmentation(config),
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
+    )
+    state = jax.eval_shape(
+        lambda: create_train_state(
+            initial,
+            optimizer,
+            seed=config.seed,
+            input_shape=(*config.train.patch_size, 1),
+            ema=config.train.ema_decay > 0,
+        )
+    )
+    return step, state
+
+
+def networks(config: ConfigDict) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Return each network with and without the name of the mapped axis.
+
+    Args:
+        config: of the run.
+    """
+    found: dict[str, tuple[nn.Module, nn.Module]] = {}
+    for name, formulation in (("tpu", "tpu"), ("plain", "plain")):
+        found[name] = tuple(
+            create_network(config, axis_name=axis, formulation=formulation)
+            for axis in (AXIS, None)
+        )
+    found["naive"] = tuple(
+        naive_network(found["plain"][0], axis_name=axis) for axis in (AXIS, None)
+    )
+    return found
+
+
+def measure(case: Case, name: str, devices: list[Any]) -> dict[str, float]:
+    """Compile the step of one network.
+
+    Args:
+        case: what is compared.
+        name: of the network.
+        devices: of the slice.
+    """
+    step, state = step_and_state(case.config, *networks(case.config)[name])
+    batch = batch_shapes(
+        case.rows * len(devices), patch_size=case.config.train.patch_size, channels=1
+    )
+    figures = {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "crops_a_chip": case.rows,
+    }
+    start = time.perf_counter()
+    try:
+        cost = compile_step(step, devices, state=state, batch=batch)
+    except HbmExceeded as error:
+        return {**figures, "fits": False, "memory_bytes": error.memory_bytes}
+    return {
+        **figures,
+        "fits": True,
+        "memory_bytes": cost.memory_bytes,
+        "cycles": cost.program.cycles,
+        "hbm_bytes": cost.program.hbm_bytes,
+        "flops": cost.flops,
+        "compile_seconds": round(time.perf_counter() - start),
+    }
+
+
+def main() -> None:
+    """Compile what the command asks for, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="+", default=["2d", "2d_full", "3d"])
+    parser.add_argument("--networks", nargs="+", default=["tpu", "naive"])
+    options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    devices = slice_devices(parse_topology(TOPOLOGY))
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "libtpu", "flax")
+    }
+    print(json.dumps({"topology": TOPOLOGY, **versions}), flush=True)
+    for case in options.cases:
+        results = {}
+        for name in options.networks:
+            results[name] = measure(cases()[case], name, devices)
+            print(
+                json.dumps({"case": case, "network": name, **results[name]}), flush=True
+            )
+        ours, naive = results.get("tpu", {}), results.get("naive", {})
+        if "cycles" in ours and "cycles" in naive:
+            assert ours["parameters"] == naive["parameters"]
+            ratio = naive["cycles"] / ours["cycles"]
+            print(json.dumps({"case": case, "naive / ours, cycles": round(ratio, 2)}))
+
+
+if __name__ == "__main__":
+    main()

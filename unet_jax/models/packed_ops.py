@@ -1,0 +1,370 @@
+"""The operations of `ops`, of arrays in packed form: the same functions, exactly.
+
+A convolution of the pixels is one of the blocks, whose kernel holds each weight once
+for every pixel of a block that reads it, and zeros elsewhere.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from unet_jax.models import ops
+from unet_jax.models.packing import (
+    Layout,
+    Packed,
+    as_packed,
+    keep_inside,
+    pack,
+    spread,
+    unpack,
+)
+
+
+def convolve(
+    inputs: Sequence[Packed],
+    kernel: Float[Array, "*window channels features"],
+    *,
+    layout: Layout,
+    strides: Sequence[int] | None = None,
+) -> Packed:
+    """Convolve with zero padding, as if the channels of the inputs stood side by side.
+
+    Args:
+        inputs: in one layout.
+        kernel: weights, in float32 or better; they are rounded to the inputs' dtype.
+        layout: of the result.
+        strides: pixels between outputs on each spatial axis; None for 1.
+
+    Returns:
+        The convolved array in the dtype of the inputs.
+    """
+    window = kernel.shape[:-2]
+    strides = tuple(strides) if strides is not None else (1,) * len(window)
+    inputs = [_dividing(x, layout, strides) for x in inputs]
+    source = inputs[0].layout
+    axes = [
+        _convolution_axis(source, layout, axis, window[axis], strides[axis])
+        for axis in range(len(window))
+    ]
+    places = [place for place, _, _ in axes]
+    starts = np.cumsum([0, *(x.channels for x in inputs)])
+    spatial = {2: "HW", 3: "DHW"}[len(window)]
+    parts = []
+    for start, x in zip(starts, inputs, strict=False):
+        part = _embed(kernel[..., start : start + x.channels, :], places)
+        y = lax.conv_general_dilated(
+            x.values,
+            part.astype(x.values.dtype),
+            [step for _, step, _ in axes],
+            [pads for _, _, pads in axes],
+            dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        )
+        parts.append(y)
+    # A sum of convolutions: side by side the inputs would first have to be copied.
+    return keep_inside(Packed(functools.reduce(jnp.add, parts), layout))
+
+
+def _dividing(x: Packed, layout: Layout, strides: Sequence[int]) -> Packed:
+    """The input, unpacked if blocks of the result begin in the middle of its blocks."""
+    whole = all(
+        step * made % read == 0
+        for step, made, read in zip(
+            strides, layout.factors, x.layout.factors, strict=True
+        )
+    )
+    return x if whole else as_packed(unpack(x))
+
+
+def _convolution_axis(
+    source: Layout, layout: Layout, axis: int, window: int, stride: int
+) -> tuple[Bool[np.ndarray, "taps weights read made"], int, tuple[int, int]]:
+    """What a convolution of the blocks does along one axis.
+
+    Returns where each weight goes (taps of the blocks' kernel, weights of the pixels',
+    pixels of the block that is read, pixels of the block that is made), the stride of
+    the blocks, and their padding.
+    """
+    read, made = source.factors[axis], layout.factors[axis]
+    size, outputs = source.size[axis], layout.size[axis]
+    low = max(0, (outputs - 1) * stride + window - size) // 2
+    # The first block that is made reads from this place on in the blocks that are read.
+    start = source.shifts[axis] - stride * layout.shifts[axis] - low
+    first, lead = start // read, start % read
+    taps = -(-(lead + window + stride * (made - 1)) // read)
+    rows = np.arange(taps * read).reshape(taps, 1, read, 1)
+    weights = np.arange(window).reshape(1, window, 1, 1)
+    place = rows == lead + weights + stride * np.arange(made)
+    step = stride * made // read
+    high = (layout.blocks[axis] - 1) * step + first + taps - source.blocks[axis]
+    return place, step, (-first, high)
+
+
+def _embed(
+    kernel: Float[Array, "*window channels features"],
+    places: Sequence[Bool[np.ndarray, "_ _ _ _"]],
+) -> Float[Array, "*taps _ _"]:
+    """Put the weights of the pixels into a kernel of the blocks.
+
+    Each weight is copied to all pixels of both blocks by products with zeros and ones,
+    exactly, and kept where it belongs. An axis without blocks keeps its weights.
+    """
+    channels, features = kernel.shape[-2:]
+    rank = len(places)
+    kept = [axis for axis in range(rank) if places[axis].shape[2:] == (1, 1)]
+    blocked = [axis for axis in range(rank) if axis not in kept]
+    if not blocked:
+        return kernel
+    order = (*kept, *blocked)
+    kernel = kernel.transpose(*order, rank, rank + 1)
+    sizes = [places[axis].shape[0] for axis in order]
+    place = np.ones((1, 1, 1, 1), bool)
+    for axis in blocked:
+        # The indices of the axes before count in steps of those of this one.
+        outer = np.einsum("awrm,bxsn->abwxrsmn", place, places[axis])
+        place = outer.reshape(
+            *(a * b for a, b in zip(place.shape, places[axis].shape, strict=True))
+        )
+    _, weights, read, made = place.shape
+    kernel = kernel.reshape(-1, weights, channels, features)
+    tiled = jnp.einsum(
+        "rc,nwcf,fm->nwrm",
+        _tiling(channels, read, kernel.dtype),
+        kernel,
+        _tiling(features, made, kernel.dtype).T,
+        precision=lax.Precision.HIGHEST,
+    )
+    belongs = np.repeat(np.repeat(place, channels, axis=2), features, axis=3)
+    placed = jnp.where(belongs, tiled[:, None], 0).sum(2)
+    placed = placed.reshape(*sizes, read * channels, made * features)
+    back = np.argsort(order)
+    return placed.transpose(*back, rank, rank + 1)
+
+
+def _tiling(channels, copies, dtype):
+    """The matrix that stacks copies of a vector, (copies * channels, channels)."""
+    return np.tile(np.eye(channels, dtype=dtype), (copies, 1))
+
+
+def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
+    """Take the largest value of each window; windows do not overlap.
+
+    Args:
+        x: not shifted, of a size that the windows divide.
+        window: size of the window on each spatial axis, which is also the stride.
+
+    Returns:
+        The pooled array: what is left of the blocks.
+    """
+    layout = x.layout
+    rank, factors = len(layout.size), layout.factors
+    if any(factor % step for factor, step in zip(factors, window, strict=True)):
+        plain = ops.max_pool(unpack(x), window=window, formulation="plain")
+        return as_packed(plain)
+    left = [factor // step for factor, step in zip(factors, window, strict=True)]
+    pooled = Layout(
+        tuple(size // step for size, step in zip(layout.size, window, strict=True)),
+        tuple(left),
+        (0,) * rank,
+    )
+    pixels = np.arange(layout.phases).reshape(factors)
+    corners = []
+    for offset in np.ndindex(*window):
+        every = zip(offset, window, strict=True)
+        chosen = pixels[tuple(slice(at, None, step) for at, step in every)]
+        corners.append(_select_pixels(x, chosen.ravel().tolist()))
+    largest = functools.reduce(ops.larger, corners)
+    return Packed(largest, pooled)
+
+
+def _select_pixels(x: Packed, pixels: Sequence[int]) -> Array:
+    """The values of some pixels of each block, side by side.
+
+    By a product with zeros and ones, which is exact: a TPU moves nothing along its
+    lanes faster.
+    """
+    chosen = np.eye(x.layout.phases)[:, pixels]
+    matrix = np.kron(chosen, np.eye(x.channels)).astype(x.values.dtype)
+    return jnp.matmul(x.values, matrix, precision=lax.Precision.HIGHEST)
+
+
+def up_convolve(
+    x: Packed, kernel: Float[Array, "*strides channels features"], *, layout: Layout
+) -> Packed:
+    """Upsample by a transposed convolution whose stride is the size of its kernel.
+
+    Args:
+        x: not shifted.
+        kernel: weights, in float32 or better; they are rounded to the input's dtype.
+        layout: of the result; not shifted.
+
+    Returns:
+        The array on the finer grid in the dtype of the input.
+    """
+    strides = kernel.shape[:-2]
+    whole = all(
+        step * read % made == 0
+        for step, read, made in zip(
+            strides, x.layout.factors, layout.factors, strict=True
+        )
+    )
+    if not whole:
+        kernel = kernel.astype(x.values.dtype)
+        return pack(ops.up_convolve(unpack(x), kernel, formulation="plain"), layout)
+    places = [
+        _upsampling_axis(read, made, step)
+        for read, made, step in zip(
+            x.layout.factors, layout.factors, strides, strict=True
+        )
+    ]
+    kernel = _embed(kernel, places).astype(x.values.dtype)
+    return Packed(ops.up_convolve(x.values, kernel, formulation="plain"), layout)
+
+
+def _upsampling_axis(
+    read: int, made: int, stride: int
+) -> Bool[np.ndarray, "taps weights read made"]:
+    """Where each weight of a transposed convolution goes along one axis."""
+    pixels = np.arange(stride * read).reshape(-1, 1, 1, made)
+    weights = np.arange(stride).reshape(1, stride, 1, 1)
+    coarse = np.arange(read).reshape(1, 1, read, 1)
+    return pixels == stride * coarse + weights
+
+
+def group_norm(
+    x: Packed,
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    *,
+    groups: int,
+    epsilon: float = 1e-5,
+) -> Packed:
+    """Standardise each sample and group of neighbouring channels, then scale and shift.
+
+    Args:
+        x: input; statistics are taken in float32 or better.
+        scale: factor of each channel.
+        bias: summand of each channel.
+        groups: number of groups; one a channel is instance norm.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalised array in the dtype of ``x``.
+
+    Raises:
+        ValueError: the channels do not divide into the groups.
+    """
+    size = ops.group_size(x.channels, groups)
+    mean, variance = ops.pool_moments(
+        *(part.reshape(-1, groups, size) for part in _channel_moments(x)), axis=-1
+    )
+    return standardise(
+        x,
+        mean=jnp.repeat(mean, size, axis=-1),
+        variance=jnp.repeat(variance, size, axis=-1),
+        scale=scale,
+        bias=bias,
+        epsilon=epsilon,
+    )
+
+
+def batch_moments(
+    x: Packed, *, axis_name: str | None = None
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Mean and (biased) variance of each channel over batch and space.
+
+    Args:
+        x: input.
+        axis_name: mapped axis whose devices hold equal parts of the batch; the moments
+            are then those of the whole batch. None for one device.
+
+    Returns:
+        Mean and variance in float32 or better, each ``(channels)``.
+    """
+    mean, variance = ops.pool_moments(*_channel_moments(x), axis=0)
+    return ops.synchronised(mean, variance, axis_name=axis_name)
+
+
+def standardise(
+    x: Packed,
+    *,
+    mean: Float[Array, "*sample channels"],
+    variance: Float[Array, "*sample channels"],
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    epsilon: float = 1e-5,
+) -> Packed:
+    """Bring given moments to 0 and 1, then scale and shift.
+
+    Args:
+        x: input.
+        mean: of each channel, or of each sample and channel.
+        variance: likewise.
+        scale: factor of each channel.
+        bias: summand of each channel.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalised array in the dtype of ``x``.
+    """
+    factor = lax.rsqrt(variance + epsilon) * scale
+    shift = bias - mean * factor
+    values = ops.wide(x.values) * spread(factor, x.layout) + spread(shift, x.layout)
+    return keep_inside(x.with_values(values.astype(x.values.dtype)))
+
+
+def _channel_moments(x):
+    """Mean and variance over space, each (batch, channels).
+
+    Of bfloat16 in one pass, which the compiler makes part of the convolution before it:
+    the mean square minus the squared mean loses fewer digits than bfloat16 lacks.
+    """
+    count = math.prod(x.layout.size)
+
+    def mean_of(values):
+        totals = values.sum(tuple(range(1, values.ndim - 1)))
+        totals = totals.reshape(values.shape[0], x.layout.phases, x.channels)
+        return totals.sum(1) / count
+
+    values = ops.wide(x.values)
+    mean = mean_of(values)
+    if x.values.dtype == jnp.bfloat16:
+        variance = mean_of(jnp.square(values)) - jnp.square(mean)
+        return mean, jnp.maximum(variance, 0.0)
+    deviations = keep_inside(x.with_values(values - spread(mean, x.layout)))
+    return mean, mean_of(jnp.square(deviations.values))
+
+
+def add_bias(x: Packed, bias: Float[Array, " channels"]) -> Packed:
+    """Add a number to each channel.
+
+    Args:
+        x: input.
+        bias: the numbers.
+    """
+    values = x.values + spread(bias, x.layout).astype(x.values.dtype)
+    return keep_inside(x.with_values(values))
+
+
+def scale_channels(x: Packed, factors: Float[Array, "batch channels"]) -> Packed:
+    """Multiply each channel of each sample by a number.
+
+    Args:
+        x: input.
+        factors: the numbers.
+    """
+    return x.with_values(x.values * spread(factors, x.layout))
+
+
+def weigh_pixels(x: Packed, weights: Packed) -> Packed:
+    """Multiply all channels of each pixel by a number.
+
+    Args:
+        x: input.
+        weights: the numbers, with one channel, in the layout of ``x``.
+    """
+    return x.with_values(x.values * jnp.repeat(weights.values, x.channels, axis=-1))
