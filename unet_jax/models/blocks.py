@@ -310,8 +310,10 @@ class Stage(nn.Module):
         if layout is None:
             return None
         return layout.shifted(
-            (size - 1) // 2 if factor > 1 else 0
-            for size, factor in zip(self.window, layout.factors, strict=True)
+            [
+                (size - 1) // 2 if factor > 1 else 0
+                for size, factor in zip(self.window, layout.factors, strict=True)
+            ]
         )
 
     def _residual(self, inputs, index, train, keys, layout):
