@@ -4,8 +4,10 @@
     python -m benchmarks.tpu_cycles
 
 Both steps are the real one of the config, with augmentation, losses and update,
-compiled for a v5e:2x2 by libtpu; only the network differs. One line of JSON for each:
-estimated cycles, bytes of HBM read and written, and HBM a chip; then their ratio.
+compiled for a v5e:2x2 by libtpu; only the network differs. The 2-D cases are those of
+configs/brain.py with its batch on each chip, over all four of them, and with 64 crops
+a chip. One line of JSON for each: estimated cycles, bytes of HBM read and written, and
+HBM a chip; then their ratio.
 """
 
 import argparse
@@ -61,7 +63,10 @@ def cases() -> dict[str, Case]:
     deep = volume_3d.get_config()
     deep.data.class_names = ("background", "organ", "lesion")
     return {
-        "2d": Case(flat, flat.train.batch_size // parse_topology(TOPOLOGY).chips),
+        "2d": Case(flat, flat.train.batch_size),
+        "2d_shared": Case(
+            flat, flat.train.batch_size // parse_topology(TOPOLOGY).chips
+        ),
         "2d_full": Case(flat, 64),
         "3d": Case(deep, 1),
     }
@@ -179,7 +184,7 @@ def measure(case: Case, name: str, devices: list[Any]) -> dict[str, float]:
 def main() -> None:
     """Compile what the command asks for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="+", default=["2d", "2d_full", "3d"])
+    parser.add_argument("--cases", nargs="+", default=list(cases()))
     parser.add_argument("--networks", nargs="+", default=["tpu", "naive"])
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")

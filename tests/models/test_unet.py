@@ -150,9 +150,14 @@ PACKED = [
     ((16, 8), {"kernel_sizes": (5, (1, 3), 2), "decoder_convolutions": 2}),
     ((5, 6, 7), {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)}),
     ((4, 8, 5), {"block": "residual", "downsample": "strided"}),
+    (
+        (8, 16),
+        {"block": "residual", "features": (32, 32, 64)},
+    ),  # what is pooled is added
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spatial", "options"), PACKED)
 def test_a_packed_network_is_the_plain_one(spatial, options):
     """Parameters, logits, statistics and gradients, in float64: to rounding."""

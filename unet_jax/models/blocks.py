@@ -18,6 +18,7 @@ from unet_jax.models.packing import (
     as_packed,
     elementwise,
     pack,
+    repack,
     unpack,
 )
 
@@ -325,7 +326,7 @@ class Stage(nn.Module):
         x = self._normed((x,), self.window, None, f"{index}_1", train, layout)
         channels = sum(as_packed(part).channels for part in inputs)
         if channels == self.features and strides is None and len(inputs) == 1:
-            skip = inputs[0]
+            skip = repack(inputs[0], layout)
         else:
             point = (1,) * len(self.window)
             skip = self._normed(inputs, point, strides, f"{index}_skip", train, layout)

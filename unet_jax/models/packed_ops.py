@@ -4,10 +4,12 @@ A convolution of the pixels is one of the blocks, whose kernel holds each weight
 for every pixel of a block that reads it, and zeros elsewhere.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -23,6 +25,8 @@ from unet_jax.models.packing import (
     spread,
     unpack,
 )
+
+_SPATIAL = {2: "HW", 3: "DHW"}
 
 
 def convolve(
@@ -53,20 +57,103 @@ def convolve(
     ]
     places = [place for place, _, _ in axes]
     starts = np.cumsum([0, *(x.channels for x in inputs)])
-    spatial = {2: "HW", 3: "DHW"}[len(window)]
     parts = []
     for start, x in zip(starts, inputs, strict=False):
         part = _embed(kernel[..., start : start + x.channels, :], places)
-        y = lax.conv_general_dilated(
+        y = _convolve_blocks(
             x.values,
             part.astype(x.values.dtype),
-            [step for _, step, _ in axes],
-            [pads for _, _, pads in axes],
-            dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+            tuple(step for _, step, _ in axes),
+            tuple(pads for _, _, pads in axes),
         )
         parts.append(y)
     # A sum of convolutions: side by side the inputs would first have to be copied.
     return keep_inside(Packed(functools.reduce(jnp.add, parts), layout))
+
+
+def _convolve_values(x, kernel, strides, pads):
+    """A convolution, as the compiler has it."""
+    spatial = _SPATIAL[len(strides)]
+    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=numbers)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_blocks(x, kernel, strides, pads):
+    """The same, whose kernel's gradient takes the larger array for the image.
+
+    By itself it takes the result for a kernel. Where that is the larger one, the
+    compiler turns the two around, and to do so writes all of it out backwards.
+    """
+    return _convolve_values(x, kernel, strides, pads)
+
+
+def _convolve_blocks_backward(strides, pads, saved, gradient):
+    x, kernel = saved
+    to_x, to_kernel = jax.vjp(
+        lambda x, kernel: _convolve_values(x, kernel, strides, pads), x, kernel
+    )[1](gradient)
+    if math.prod(gradient.shape[1:-1]) > math.prod(x.shape[1:-1]) and max(strides) == 1:
+        window = kernel.shape[:-2]
+        outer = [
+            (size - 1 - low, size - 1 - high)
+            for size, (low, high) in zip(window, pads, strict=True)
+        ]
+        to_kernel = _summed_over_batch(gradient, x, outer, steps=strides)
+        to_kernel = jnp.flip(to_kernel, range(len(window)))
+    return to_x, to_kernel
+
+
+_convolve_blocks.defvjp(
+    lambda x, kernel, strides, pads: (
+        _convolve_values(x, kernel, strides, pads),
+        (x, kernel),
+    ),
+    _convolve_blocks_backward,
+)
+
+
+@jax.custom_vjp
+def _up_convolve_blocks(x, kernel):
+    """A transposed convolution whose kernel's gradient does so, too."""
+    return ops.up_convolve(x, kernel, formulation="plain")
+
+
+def _up_convolve_blocks_backward(saved, gradient):
+    x, kernel = saved
+    to_x, _ = jax.vjp(
+        functools.partial(ops.up_convolve, formulation="plain"), x, kernel
+    )[1](gradient)
+    steps = kernel.shape[:-2]
+    none = [(0, 0)] * len(steps)
+    return to_x, _summed_over_batch(gradient, x, none, steps=steps)
+
+
+_up_convolve_blocks.defvjp(
+    lambda x, kernel: (
+        ops.up_convolve(x, kernel, formulation="plain"),
+        (x, kernel),
+    ),
+    _up_convolve_blocks_backward,
+)
+
+
+def _summed_over_batch(gradient, x, pads, *, steps):
+    """The products of two arrays at each displacement: (*window, channels, features).
+
+    The second array is laid over the first, with so many steps between its pixels.
+    """
+    spatial = _SPATIAL[len(steps)]
+    numbers = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")
+    products = lax.conv_general_dilated(
+        gradient,
+        x,
+        (1,) * len(steps),
+        pads,
+        rhs_dilation=steps,
+        dimension_numbers=numbers,
+    )
+    return products.swapaxes(-1, -2)
 
 
 def _dividing(x: Packed, layout: Layout, strides: Sequence[int]) -> Packed:
@@ -99,9 +186,12 @@ def _convolution_axis(
     rows = np.arange(taps * read).reshape(taps, 1, read, 1)
     weights = np.arange(window).reshape(1, window, 1, 1)
     place = rows == lead + weights + stride * np.arange(made)
+    # The places between pixels that are apart get no weight.
+    spread_out = np.zeros((taps, window, source.places[axis], made), bool)
+    spread_out[:, :, :: source.steps[axis]] = place
     step = stride * made // read
     high = (layout.blocks[axis] - 1) * step + first + taps - source.blocks[axis]
-    return place, step, (-first, high)
+    return spread_out, step, (-first, high)
 
 
 def _embed(
@@ -154,11 +244,12 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
     """Take the largest value of each window; windows do not overlap.
 
     Args:
-        x: not shifted, of a size that the windows divide.
+        x: not shifted, its pixels not apart; of a size that the windows divide.
         window: size of the window on each spatial axis, which is also the stride.
 
     Returns:
-        The pooled array: what is left of the blocks.
+        The pooled array: in blocks of as many places, each window's largest in the
+        place of its first pixel.
     """
     layout = x.layout
     rank, factors = len(layout.size), layout.factors
@@ -171,25 +262,25 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
         tuple(left),
         (0,) * rank,
     )
-    pixels = np.arange(layout.phases).reshape(factors)
-    corners = []
-    for offset in np.ndindex(*window):
-        every = zip(offset, window, strict=True)
-        chosen = pixels[tuple(slice(at, None, step) for at, step in every)]
-        corners.append(_select_pixels(x, chosen.ravel().tolist()))
-    largest = functools.reduce(ops.larger, corners)
-    return Packed(largest, pooled)
+    values = x.values
+    # The last axis first: of equal values the first in row order takes the gradient.
+    for axis in reversed(range(rank)):
+        others = [_displaced(values, x, axis, by) for by in range(1, window[axis])]
+        values = functools.reduce(ops.larger, others, values)
+    return Packed(values, dataclasses.replace(pooled, apart=tuple(window)))
 
 
-def _select_pixels(x: Packed, pixels: Sequence[int]) -> Array:
-    """The values of some pixels of each block, side by side.
+def _displaced(values: Array, x: Packed, axis: int, by: int) -> Array:
+    """Bring each pixel of a block to the place so much earlier along an axis.
 
-    By a product with zeros and ones, which is exact: a TPU moves nothing along its
-    lanes faster.
+    By a product with zeros and ones: exact, and cheaper than moving lanes.
     """
-    chosen = np.eye(x.layout.phases)[:, pixels]
-    matrix = np.kron(chosen, np.eye(x.channels)).astype(x.values.dtype)
-    return jnp.matmul(x.values, matrix, precision=lax.Precision.HIGHEST)
+    places = np.arange(x.layout.phases).reshape(x.layout.places)
+    order = np.roll(places, -by, axis).ravel()
+    matrix = np.kron(np.eye(x.layout.phases)[:, order], np.eye(x.channels))
+    return jnp.matmul(
+        values, matrix.astype(values.dtype), precision=lax.Precision.HIGHEST
+    )
 
 
 def up_convolve(
@@ -222,7 +313,7 @@ def up_convolve(
         )
     ]
     kernel = _embed(kernel, places).astype(x.values.dtype)
-    return Packed(ops.up_convolve(x.values, kernel, formulation="plain"), layout)
+    return Packed(_up_convolve_blocks(x.values, kernel), layout)
 
 
 def _upsampling_axis(

@@ -27,11 +27,14 @@ class Layout:
         size: spatial size of the array.
         factors: pixels of a block along each axis; 1 throughout is no packing.
         shifts: pixels of the first block of each axis that lie before the array.
+        apart: places of a block from one of its pixels to the next, on each axis; what
+            stands in the places between counts for nothing. None for 1 throughout.
     """
 
     size: tuple[int, ...]
     factors: tuple[int, ...]
     shifts: tuple[int, ...]
+    apart: tuple[int, ...] | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -44,9 +47,21 @@ class Layout:
         )
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Places from one pixel of a block to the next, on each axis."""
+        return self.apart or (1,) * len(self.size)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Places of a block along each axis."""
+        return tuple(
+            factor * step for factor, step in zip(self.factors, self.steps, strict=True)
+        )
+
+    @property
     def phases(self) -> int:
-        """Pixels of a block."""
-        return math.prod(self.factors)
+        """Places of a block."""
+        return math.prod(self.places)
 
     def shifted(self, shifts: Sequence[int]) -> "Layout":
         """Return the same blocks, begun so many pixels before the array."""
@@ -77,7 +92,8 @@ class Packed:
 
     Attributes:
         values: ``(batch, *blocks, phases * channels)``; the pixels of a block in row
-            order, each with its channels. What lies outside of the array is zero.
+            order, each with its channels. What lies outside of the array is zero, but
+            in places between pixels that are apart there is anything finite.
         layout: where the pixels stand.
     """
 
@@ -147,13 +163,29 @@ def unpack(
     if not isinstance(x, Packed):
         return x
     layout, rank = x.layout, len(x.layout.size)
-    values = x.values.reshape(-1, *layout.blocks, *layout.factors, x.channels)
+    values = x.values.reshape(-1, *layout.blocks, *layout.places, x.channels)
+    pixels = (slice(None, None, step) for step in layout.steps)
+    values = values[:, *(slice(None),) * rank, *pixels]
     order = itertools.chain(*((1 + axis, 1 + rank + axis) for axis in range(rank)))
     values = values.transpose(0, *order, 2 * rank + 1)
     grown = [n * step for n, step in zip(layout.blocks, layout.factors, strict=True)]
     values = values.reshape(-1, *grown, x.channels)
     places = zip(layout.shifts, layout.size, strict=True)
     return values[:, *(slice(shift, shift + size) for shift, size in places)]
+
+
+def repack(
+    x: Float[Array, "batch *spatial channels"] | Packed, layout: Layout | None
+) -> Float[Array, "batch *spatial channels"] | Packed:
+    """Return the array in another layout.
+
+    Args:
+        x: packed, or not.
+        layout: of the result; None to leave the array as it is.
+    """
+    if layout is None or (isinstance(x, Packed) and x.layout == layout):
+        return x
+    return pack(unpack(x), layout)
 
 
 def elementwise(

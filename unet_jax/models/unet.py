@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float, Key
 
 from unet_jax.models import blocks, ops, packed_ops
@@ -263,7 +264,13 @@ class UNet(nn.Module):
             formulation=self.formulation,
             name="head" if index == 0 else f"head_{index}",
         )
-        return unpack(head(x, layout=x.layout if isinstance(x, Packed) else None))
+        logits = unpack(head(x, layout=x.layout if isinstance(x, Packed) else None))
+        if ops.choose_formulation(self.formulation) != "tpu":
+            return logits
+        # The loss is to read pixels side by side in the lanes of the last axis. Left to
+        # itself the compiler puts examples there, or blocks, which are few.
+        classes_first = lax.optimization_barrier(jnp.moveaxis(logits, -1, 1))
+        return jnp.moveaxis(classes_first, 1, -1)
 
 
 def _pad_to_multiple(x, multiples):

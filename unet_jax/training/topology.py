@@ -135,6 +135,7 @@ def compile_step(
     *,
     state: TrainState,
     batch: dict[str, jax.ShapeDtypeStruct],
+    counted: TrainStep | None = None,
 ) -> StepCost:
     """Compile the step for the devices of a slice.
 
@@ -143,6 +144,8 @@ def compile_step(
         devices: from `slice_devices`.
         state: shapes of the state.
         batch: shapes of the global batch.
+        counted: the same step in another formulation, whose products are counted; None
+            for those of this one.
 
     Returns:
         What a step costs on each chip.
@@ -150,13 +153,16 @@ def compile_step(
     Raises:
         HbmExceeded: it does not fit.
     """
-    step, mesh = shard_train_step(train_step, devices)
-    traced = step.trace(
-        _placed(state, mesh, PartitionSpec()), _placed(batch, mesh, PartitionSpec(AXIS))
-    )
+
+    def trace(step: TrainStep) -> Any:
+        mapped, mesh = shard_train_step(step, devices)
+        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
+        return mapped.trace(_placed(state, mesh, whole), _placed(batch, mesh, rows))
+
+    traced = trace(train_step)
+    flops = dense_flops((traced if counted is None else trace(counted)).jaxpr)
     try:
-        compiled = traced.lower().compile()
-        return read_step_cost(compiled, flops=dense_flops(traced.jaxpr))
+        return read_step_cost(traced.lower().compile(), flops=flops)
     except jax.errors.JaxRuntimeError as error:
         needed = needed_memory(str(error))
         if needed is None:
