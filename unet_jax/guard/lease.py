@@ -1,5 +1,6 @@
 """One run a workdir: a lease that the run renews and the next one looks at."""
 
+import abc
 import contextlib
 import json
 import os
@@ -22,7 +23,7 @@ _FILE = "lease.json"
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
-class Held:
+class Held(abc.ABC):
     """A right that a thread renews until it is given back.
 
     Args:
@@ -78,13 +79,13 @@ class Held:
             if self._lost is None and not self._ended.is_set():
                 self._renew()
 
+    @abc.abstractmethod
     def _renew(self) -> None:
         """Give a sign of life, or find the lease lost."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _give_back(self) -> None:
         """Remove what was taken, if it is still this run's."""
-        raise NotImplementedError
 
 
 class Lease(Held):
