@@ -1,0 +1,117 @@
+"""What every command here is given: a data set, a run on it, and the flags."""
+
+import hashlib
+
+import numpy as np
+from PIL import Image
+
+from configs import folder as folder_config
+from unet_jax.experiment import (
+    create_network,
+    create_optimizer_and_schedule,
+    fit_preprocessing,
+    open_dataset,
+)
+from unet_jax.settings import complete_config
+from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.state import create_train_state
+from unet_jax.workdir import make_record, write_record
+
+SIZE = 24
+SMALL = {
+    "model.features": (2, 4),
+    "train.patch_size": (16, 16),
+    "train.memory_gib": 0.001,
+    "train.steps": 2,
+    "train.batch_size": 4,
+    "eval.every_steps": 2,
+    "eval.train_images": 1,
+    "eval.mirror": False,
+    "eval.metrics": ("dice",),
+    "log.overlays": 0,
+    "optimizer.warmup_steps": 1,
+}
+TRAIN = ["--config=configs/folder.py", *(f"--config.{k}={v}" for k, v in SMALL.items())]
+
+
+def write_set(folder):
+    """Six grey pictures, each with a square of class 1."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for index in range(6):
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[4 + index : 14 + index, 5:18] = 1
+        image = (100 * mask + rng.integers(0, 50, mask.shape)).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"images/{index}.png")
+        Image.fromarray(mask).save(folder / f"masks/{index}.png")
+
+
+def write_run(workdir, data):
+    """What a run leaves behind; its weights are the first ones, to save minutes."""
+    config = folder_config.get_config()
+    config.update_from_flattened_dict({**SMALL, "data.path": str(data)})
+    dataset = open_dataset(config, workdir)
+    config = complete_config(config, dataset)
+    preprocessing = fit_preprocessing(config, dataset.source("train"))
+    state = create_train_state(
+        create_network(config, axis_name=None),
+        create_optimizer_and_schedule(config)[0],
+        seed=0,
+        input_shape=(*config.train.patch_size, preprocessing.channels),
+        ema=False,
+    )
+    record = make_record(
+        config.to_dict(),
+        preprocessing=preprocessing.to_dict(),
+        dataset=dataset.fingerprint,
+    )
+    write_record(workdir, record)
+    best = {"score": 0.5, "step": 2, "evaluations_since": 0, "stopped": False}
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        checkpoints.save(2, state, iterator_state={}, record=best, score=0.5)
+    (workdir / "test_metrics.json").write_text('{"per_case": []}')
+
+
+def listing(folder):
+    """Every file and folder below, with the SHA-256 of each file."""
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def train_command(place, *more):
+    return [
+        *TRAIN,
+        f"--config.data.path={place / 'data'}",
+        f"--workdir={place / 'new'}",
+        *more,
+    ]
+
+
+def command_with_data(mode, place):
+    """A command of a mode that reads the data, and the workdir that it may write."""
+    if mode == "train":
+        return train_command(place), place / "new"
+    return [f"--mode={mode}", f"--workdir={place / 'run'}"], place / "run"
+
+
+def predict_command(place, source, *more):
+    return [
+        "--mode=predict",
+        f"--workdir={place / 'run'}",
+        f"--input={source}",
+        f"--output={place / 'out'}",
+        *more,
+    ]
+
+
+READ_DATA = ["train", "evaluate", "compare"]
+
+
+def one_fault(refused, mode, place, line):
+    """See that a mode reports a fault of the data."""
+    command, workdir = command_with_data(mode, place)
+    head = f"data.path {place / 'data'}: 1 fault in the data; mend them all:"
+    refused(f"{head}\n  {line}", *command, workdir=workdir)
