@@ -422,6 +422,18 @@ def test_slabs_of_a_scan_share_out_what_is_labelled(tmp_path):
     assert counts == [30, 9, 9]
 
 
+def test_slabs_of_a_scan_with_few_labelled_planes_are_those_of_the_whole(tmp_path):
+    image = np.random.default_rng(0).normal(size=(7, 8, 100)).astype(np.float32)
+    label = np.zeros((7, 8, 100), np.uint8)
+    label[2:4, 3:6, 40:43] = 1
+    for name, array in (("images", image), ("labels", label)):
+        (tmp_path / name).mkdir()
+        _write(tmp_path / name / "scan.nii.gz", array)
+    dataset = _open(tmp_path)
+    sizes = [dataset.source(name)[0].image.shape[2] for name in dataset.fingerprint]
+    assert sizes == [60, 18, 18]
+
+
 # ---- faults --------------------------------------------------------------------------
 
 

@@ -10,6 +10,9 @@ from unet_jax.data.sources.splits import Part
 _THIN = 10
 """A volume of fewer slices is cut along its longest axis instead."""
 
+_SHAREABLE = 20
+"""Labels in fewer planes cannot be shared out: a slab could be left without a plane."""
+
 
 def shared_out(
     parts: Mapping[str, Sequence[Part]],
@@ -26,7 +29,8 @@ def shared_out(
         slice_axis: that volumes are cut along.
 
     Returns:
-        The parts; the first and the last slab still reach to the ends.
+        The parts; the first and the last slab still reach to the ends. Where few planes
+        are labelled the slabs stay as they are.
     """
     known = {case.id: case for case in traits}
 
@@ -36,6 +40,8 @@ def shared_out(
         case = known[part.id]
         axis = cut_axis(case.shape, slice_axis)
         first, end = case.labelled[axis]
+        if end - first < _SHAREABLE:
+            return share
         return (first + share * (end - first)) / case.shape[axis]
 
     return {
