@@ -74,15 +74,21 @@ def create_validation(
 def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
     """Choose training images to score on the same footing as the validation split.
 
-    They are ``count`` pictures, or as many slices of the first volume, spread evenly.
+    They are ``count`` pictures, or as many slices of the first volume, spread evenly
+    over those that have a labelled pixel: the ends of a volume often show nothing.
     """
     first = source[0]
     axis = stack_axis(preprocessing, first.image.ndim - 1)
     if axis is None:
         chosen = np.linspace(0, len(source) - 1, min(count, len(source)), dtype=int)
         return [source[int(index)] for index in chosen]
-    size = first.image.shape[axis]
-    chosen = np.linspace(0, size - 1, min(count, size), dtype=int)
+    planes = np.arange(first.image.shape[axis])
+    if first.label is not None:
+        others = tuple(other for other in range(first.label.ndim) if other != axis)
+        labelled = np.flatnonzero((first.label > 0).any(others))
+        planes = labelled if len(labelled) else planes
+    count = min(count, len(planes))
+    chosen = planes[(2 * np.arange(count) + 1) * len(planes) // (2 * count)]
     return [
         Case(
             id=f"{first.id}:sample",

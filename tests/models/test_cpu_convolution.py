@@ -55,6 +55,7 @@ def _assert_equal_to_plain(arrays, pad, tolerance):
         ((1, 19, 23), MANY, MANY + 2),  # cut tiles
         ((3, 7, 6), 3, 5),  # all planes in one band, two pixels at once
         ((3, 6, 7), 5, 3),  # more channels than features; an odd width
+        ((2, 6, 7), 5, 6),  # too many channels to make two pixels at once
         ((2, 9, 5), MANY - 1, MANY),  # just too few channels for tiles
     ],
 )
@@ -95,6 +96,18 @@ def test_which_form_is_taken(monkeypatch):
         x, kernel, _ = _arrays(shape, channels, MANY, 1, dtype)
         cpu_convolution.convolve_3x3(x, kernel, 1)
         assert bool(taken) == pays
+
+
+@pytest.mark.parametrize(
+    ("channels", "features", "strides"),
+    [(1, 16, (1, 2)), (16, 4, (1, 2)), (5, 16, (1, 1)), (4, 33, (1, 1))],
+)
+def test_few_channels_make_two_pixels_at_once(channels, features, strides):
+    x, kernel, _ = _arrays((1, 8, 8), channels, features, 1, np.float32)
+    traced = jax.make_jaxpr(cpu_convolution.convolve_3x3, static_argnums=2)(
+        x, kernel, 1
+    )
+    assert f"window_strides={strides}" in str(traced)
 
 
 def test_bfloat16_is_as_exact_as_the_plain_one():
