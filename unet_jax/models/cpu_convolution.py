@@ -54,7 +54,7 @@ def convolve_3x3(
     Returns:
         The convolved planes in the dtype of ``x``. Reverse-mode differentiable.
     """
-    if _winograd_pays(x, kernel):
+    if _winograd_pays(x, kernel.shape[3]):
         return _winograd(x, kernel, pad, turned=False)
     return _direct(x, kernel, pad)
 
@@ -65,15 +65,32 @@ def _forward(x, kernel, pad):
 
 def _backward(pad, residuals, gradient):
     x, kernel = residuals
-    if _winograd_pays(x, kernel):
+    if _winograd_pays(x, kernel.shape[3]):
         of_input = _winograd(gradient, kernel, 2 - pad, turned=True)
-        return of_input, _winograd_kernel_gradient(x, gradient, pad)
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    of_input = _direct(gradient, turned, 2 - pad)
-    return of_input, _kernel_gradient(x, gradient, pad)
+    else:
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        of_input = _direct(gradient, turned, 2 - pad)
+    return of_input, kernel_gradient(x, gradient, pad)
 
 
 convolve_3x3.defvjp(_forward, _backward)
+
+
+def kernel_gradient(
+    x: Float[Array, "batch height width channels"],
+    gradient: Float[Array, "batch out_height out_width features"],
+    pad: int,
+) -> Float[Array, "3 3 channels features"]:
+    """Return the gradient of ``convolve_3x3`` with respect to its kernel.
+
+    Args:
+        x: its input.
+        gradient: with respect to its result.
+        pad: as there.
+    """
+    if _winograd_pays(x, gradient.shape[-1]):
+        return _winograd_kernel_gradient(x, gradient, pad)
+    return _direct_kernel_gradient(x, gradient, pad)
 
 
 def _direct(x, kernel, pad):
@@ -103,10 +120,10 @@ def _direct(x, kernel, pad):
     return y.reshape(*y.shape[:2], -1, features)[:, :, :width]
 
 
-def _winograd_pays(x, kernel):
+def _winograd_pays(x, features):
     """Whether Winograd's form is faster, and as exact."""
     return (
-        min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
+        min(x.shape[-1], features) >= WINOGRAD_CHANNELS
         and math.prod(x.shape[:3]) >= WINOGRAD_PIXELS
         and x.dtype.itemsize >= 4
     )
@@ -190,7 +207,7 @@ def _mix(parts, matrix, *, axis):
     return functools.reduce(jnp.add, terms)
 
 
-def _kernel_gradient(x, gradient, pad):
+def _direct_kernel_gradient(x, gradient, pad):
     """The kernel's gradient; the array of more channels takes the part of a kernel.
 
     It is a correlation of the two arrays, and read from the other side the same one

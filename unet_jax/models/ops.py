@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models import cpu_convolution
+from unet_jax.models import cpu_convolution, cpu_volumes
 
 FORMULATIONS = ("cpu", "tpu", "plain")
 
@@ -74,7 +74,7 @@ def convolve(
     if math.prod(window) == 1 and math.prod(strides) == 1:
         return x @ kernel.reshape(kernel.shape[-2:])
     if len(window) == 3:
-        return _convolve_depth_taps(x, kernel, strides=strides, padding=padding)
+        return _convolve_volumes(x, kernel, strides=strides, padding=padding)
     return _convolve_planes(x, kernel, strides=strides, padding=padding)
 
 
@@ -94,12 +94,19 @@ def _convolve_planes(x, kernel, *, strides, padding):
     return _convolve_plain(x, kernel, strides=strides, padding=padding)
 
 
-def _convolve_depth_taps(x, kernel, *, strides, padding):
-    """3-D convolution as 2-D convolutions, summed over the depth taps.
+def _convolve_volumes(x, kernel, *, strides, padding):
+    """3-D convolution on CPU."""
+    if kernel.shape[1:3] == (3, 3) and math.prod(strides) == 1:
+        depth_pad, *_ = lax.padtype_to_pads(
+            x.shape[1:-1], kernel.shape[:3], strides, padding
+        )
+        pads = (depth_pad, {"SAME": 1, "VALID": 0}[padding])
+        return cpu_volumes.convolve_volumes(x, kernel, pads)
+    return _convolve_depth_taps(x, kernel, strides=strides, padding=padding)
 
-    The taps stand side by side in the channels, so the sum is the 2-D convolution's own
-    sum over channels: one call with a long inner product, which pays for few channels.
-    """
+
+def _convolve_depth_taps(x, kernel, *, strides, padding):
+    """3-D convolution as 2-D convolutions, the depth taps side by side in channels."""
     taps, height, width, channels, features = kernel.shape
     (low, high), *_ = lax.padtype_to_pads(
         x.shape[1:-1], kernel.shape[:3], strides, padding

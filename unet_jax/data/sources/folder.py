@@ -15,7 +15,7 @@ from unet_jax.data.sources.case_files import (
     read_case_label,
 )
 from unet_jax.data.sources.case_traits import CaseTraits
-from unet_jax.data.sources.folder_classes import find_classes
+from unet_jax.data.sources.folder_classes import Classes, find_classes
 from unet_jax.data.sources.folder_faults import (
     missing_class_faults,
     mixed_faults,
@@ -267,21 +267,10 @@ def open_folder(
     if splits is not None:
         parts = shared_out(splits.parts, scanned.traits, options.slice_axis)
         splits = splits._replace(parts=parts)
-        faults += same_image_faults(scanned.traits, splits)
-        if classes.names and not named.faults:
-            faults += missing_class_faults(
-                scanned.values,
-                splits,
-                names=classes.names,
-                label_map=classes.label_map,
-                slab_values=lambda part: _slab_values(part, scanned, options),
-            )
+        known = classes if classes.names and not named.faults else None
+        faults += _split_faults(splits, scanned, known, options)
     _raise(faults, options.path)
     assert splits is not None, "without faults there are splits"
-    notes = (layout.note, f"splits: {splits.note}", *classes.notes)
-    chosen = {part.id for parts in splits.parts.values() for part in parts}
-    if left_out := len(scanned.traits) - len(chosen):
-        notes += (f"{left_out} cases are in no split and are left out",)
     return FolderDataset(
         scanned.traits,
         splits,
@@ -289,7 +278,12 @@ def open_folder(
         label_map=classes.label_map,
         groups=groups,
         options=options,
-        notes=notes,
+        notes=(
+            layout.note,
+            f"splits: {splits.note}",
+            *classes.notes,
+            *_left_out_note(splits, scanned),
+        ),
     )
 
 
@@ -345,6 +339,29 @@ def _split(
             raise
         faults.append(str(error))
         return None
+
+
+def _split_faults(
+    splits: Splits, scanned: Scan, classes: Classes | None, options: FolderOptions
+) -> list[str]:
+    """An image in two splits, and, where classes are known, one that none trains on."""
+    faults = same_image_faults(scanned.traits, splits)
+    if classes is not None:
+        faults += missing_class_faults(
+            scanned.values,
+            splits,
+            names=classes.names,
+            label_map=classes.label_map,
+            slab_values=lambda part: _slab_values(part, scanned, options),
+        )
+    return faults
+
+
+def _left_out_note(splits: Splits, scanned: Scan) -> tuple[str, ...]:
+    """Say how many cases the splits do not name, if any."""
+    chosen = {part.id for parts in splits.parts.values() for part in parts}
+    left_out = len(scanned.traits) - len(chosen)
+    return (f"{left_out} cases are in no split and are left out",) * bool(left_out)
 
 
 def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] | None:
