@@ -551,6 +551,39 @@ def test_folders_called_train_val_and_test_are_the_splits(tmp_path):
     assert data.source("train")[0].group == "train/0"
 
 
+@pytest.mark.parametrize("stray", ["", "extra/"])
+def test_a_case_outside_of_the_split_folders_is_refused(tmp_path, stray):
+    """Drawing splits of all would train on the folder called test."""
+    for number, place in enumerate([*["train/"] * 3, *["test/"] * 3, stray]):
+        name = f"{place}{number}.png"
+        mask = tmp_path / "masks" / name
+        _picture(tmp_path / "images" / name, number, mask=mask)
+    (line,) = _faults(tmp_path)
+    assert f"{stray}6: in no folder of a split, where others lie in test, train" in line
+    assert "data.splits" in line
+
+
+def test_a_folder_called_dev_is_the_validation_split(tmp_path):
+    for place, split in enumerate(("train", "dev", "test")):
+        _set(tmp_path / split, count=3, first=3 * place)
+    assert _ids(_open(tmp_path), "validation") == ["dev/3", "dev/4", "dev/5"]
+
+
+@pytest.mark.parametrize("above", ["", "site/"])
+def test_the_visits_of_a_patient_stay_together(tmp_path, above):
+    for patient in range(5):
+        for visit in range(3):
+            number = 3 * patient + visit
+            _set(tmp_path / f"{above}p{patient}/v{visit}", count=1, first=number)
+    data = _open(tmp_path)
+    groups = [
+        {data.source(split)[at].group for at in range(len(data.source(split)))}
+        for split in ("train", "validation", "test")
+    ]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 5
+    assert set.union(*groups) == {f"{above}p{patient}" for patient in range(5)}
+
+
 def test_suffixes_in_capitals(tmp_path):
     for number in range(6):
         _picture(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from unet_jax.data.sources.folder_layout import Layout
 from unet_jax.data.sources.folder_scan import named_files
 from unet_jax.data.sources.split_files import read_splits
-from unet_jax.data.sources.splits import split_folders
+from unet_jax.data.sources.splits import FEWEST_GROUPS, split_folders
 from unet_jax.errors import InputError
 
 
@@ -31,7 +31,8 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
 
     Args:
         layout: the cases.
-        regex: finds the patient in an id; "" for the folder it lies in.
+        regex: finds the patient in an id; "" for the folder it lies in: of folders in
+            folders the outermost ones, if there are at least three to be split.
 
     Returns:
         The group of every id (its own where the expression finds none), and faults.
@@ -39,7 +40,7 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
     Raises:
         InputError: the expression is none.
     """
-    groups = {pair.id: pair.patient or pair.id for pair in layout.pairs}
+    groups = _patients(layout)
     if not regex:
         return groups, []
     try:
@@ -59,6 +60,17 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
         else:
             groups[pair.id] = found
     return groups, faults
+
+
+def _patients(layout: Layout) -> dict[str, str]:
+    """The folder of each case: a patient's visits are folders in the patient's."""
+    folders = {pair.id: pair.patient.split("/") for pair in layout.pairs}
+    groups: dict[str, str] = {}
+    for level in range(1, 1 + max(map(len, folders.values()), default=0)):
+        groups = {one: "/".join(names[:level]) or one for one, names in folders.items()}
+        if len(set(groups.values())) >= FEWEST_GROUPS:
+            break
+    return groups
 
 
 def find_splits(
@@ -88,7 +100,10 @@ def find_splits(
     """
     ids = [pair.id for pair in layout.pairs]
     if not file:
-        named = split_folders(ids)
+        try:
+            named = split_folders(ids)
+        except InputError as error:
+            return NamedSplits(None, fold, [f"{path}: {error}"])
         if named is None:
             return NamedSplits(None, fold, [])
         if not by_regex:

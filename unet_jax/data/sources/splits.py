@@ -14,11 +14,14 @@ SPLIT_NAMES = {
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
+    "dev": "validation",
     "test": "test",
     "testing": "test",
 }
 """What files and folders call the splits."""
 
+FEWEST_GROUPS = 3
+"""That splits are drawn of; the cases of fewer are cut into slabs."""
 TRAIN_SHARE, VALIDATION_SHARE, GAP_SHARE = 0.6, 0.2, 0.02
 """Shares of a single image that its slabs have."""
 
@@ -58,16 +61,31 @@ def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
         ids: of the cases; paths.
 
     Returns:
-        Ids by split; None unless every case lies in such a folder, and one in train.
+        Ids by split; None where no case lies in a folder called train.
+
+    Raises:
+        InputError: some lie in such folders, and some do not. To draw splits of all
+            would train on what is called the test split.
     """
     splits: dict[str, list[str]] = {}
+    others = []
     for one in ids:
         first, slash, _ = one.partition("/")
-        name = SPLIT_NAMES.get(first.lower())
-        if not slash or name is None:
-            return None
-        splits.setdefault(name, []).append(one)
-    return splits if "train" in splits else None
+        name = SPLIT_NAMES.get(first.lower()) if slash else None
+        if name is None:
+            others.append(one)
+        else:
+            splits.setdefault(name, []).append(one)
+    if "train" not in splits:
+        return None
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise InputError(
+            f"{', '.join(others[:3])}{more}: in no folder of a split, where others lie "
+            f"in {', '.join(splits)}; move them into one of those, or name the cases "
+            "of each split in a file, data.splits"
+        )
+    return splits
 
 
 def draw_splits(
@@ -96,7 +114,7 @@ def draw_splits(
         InputError: more folds than groups, or too few groups for any.
     """
     names = sorted(set(groups.values()))
-    if len(names) < 3:
+    if len(names) < FEWEST_GROUPS:
         if fold >= 0:
             raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds of")
         return _few_groups(groups, names)
