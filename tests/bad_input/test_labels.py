@@ -95,7 +95,10 @@ def test_a_mask_that_is_none(place, refused, mode, name):
 @pytest.mark.parametrize("mode", READ_DATA)
 def test_a_mask_without_an_image(place, refused, mode):
     (place / "data/images/2.png").unlink()
-    line = "{here}/data/masks/2.png: has no image; expected one of its name"
+    line = (
+        "{here}/data/masks/2.png: has no image of its name; add it, or take the mask "
+        "away"
+    )
     one_fault(refused, mode, place, line)
 
 

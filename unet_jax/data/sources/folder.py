@@ -238,7 +238,8 @@ def open_folder(
     )
     faults = [*layout.faults, *scanned.faults]
     faults += [
-        f"{file}: has no image; expected one of its name" for file in layout.orphans
+        f"{file}: has no image of its name; add it, or take the mask away"
+        for file in layout.orphans
     ]
     faults += mixed_faults(scanned.traits)
     groups, wrong = find_groups(layout, options.group_regex)
