@@ -373,6 +373,17 @@ def test_wrong_files_of_splits(tmp_path):
     assert "No such file" in _faults(folder, splits=str(tmp_path / "none.json"))[0]
 
 
+def test_a_broken_file_of_splits_hides_no_other_fault(tmp_path):
+    folder = _set(tmp_path / "set")
+    (folder / "images/3.png").write_bytes(b"")
+    path = tmp_path / "splits.json"
+    path.write_text("{")
+    lines = _faults(folder, splits=str(path), group_regex="(")
+    assert [
+        name for line in lines for name in ("3.png", "regex", "no JSON") if name in line
+    ] == ["3.png", "regex", "no JSON"]
+
+
 def test_one_image_is_cut_into_slabs_with_a_gap(tmp_path):
     pixels = _picture(
         tmp_path / "images/wide.png", 0, mask=tmp_path / "masks/wide.png", size=(9, 200)

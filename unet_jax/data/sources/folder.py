@@ -300,9 +300,11 @@ def _read_options(options: FolderOptions) -> ReadOptions:
 
 
 def _raise(faults: Sequence[str], path: str) -> None:
-    """Report all faults together."""
+    """Report all faults together; one of the config alone is none of the data."""
     if not faults:
         return
+    if len(faults) == 1 and faults[0].startswith("data."):
+        raise InputError(faults[0])
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     raise InputError(f"data.path {path}: {count} in the data; mend them all:", faults)
 

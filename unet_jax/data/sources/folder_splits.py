@@ -16,7 +16,8 @@ class NamedSplits(NamedTuple):
     """What a file, or the folders, say of the splits.
 
     Attributes:
-        ids: of each split; None where they have to be drawn.
+        ids: of each split; None where they have to be drawn, none where there are
+            only faults.
         fold: which of the folds validates, where validation is drawn; -1 for none.
         faults: a line each.
     """
@@ -36,9 +37,6 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
 
     Returns:
         The group of every id (its own where the expression finds none), and faults.
-
-    Raises:
-        InputError: the expression is none.
     """
     groups = _patients(layout)
     if not regex:
@@ -46,7 +44,7 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise InputError(f"data.group_regex: {regex!r}: {error}") from None
+        return groups, [f"data.group_regex: {regex!r}: {error}"]
     faults = []
     for pair in layout.pairs:
         match = pattern.search(pair.id)
@@ -93,17 +91,14 @@ def find_splits(
         by_regex: the groups are those of an expression, not of folders.
 
     Returns:
-        The ids of each split.
-
-    Raises:
-        InputError: the file is missing or of another form.
+        The ids of each split; none where a fault leaves none.
     """
     ids = [pair.id for pair in layout.pairs]
     if not file:
         try:
             named = split_folders(ids)
         except InputError as error:
-            return NamedSplits(None, fold, [f"{path}: {error}"])
+            return NamedSplits({}, fold, [f"{path}: {error}"])
         if named is None:
             return NamedSplits(None, fold, [])
         if not by_regex:
@@ -112,7 +107,10 @@ def find_splits(
                 groups[pair.id] = pair.patient.partition("/")[2] or pair.id
         return NamedSplits(named, fold, _cut_groups(named, groups, path))
     source = Path(file).expanduser()
-    given = read_splits(source, fold=fold)
+    try:
+        given = read_splits(source, fold=fold)
+    except InputError as error:
+        return NamedSplits({}, fold, [str(error)])
     found, faults = _resolved(given.ids, ids, source)
     if given.groups is not None:
         used = {one for split in found.values() for one in split} if found else set(ids)
