@@ -595,6 +595,19 @@ def test_the_visits_of_a_patient_stay_together(tmp_path, above):
     assert set.union(*groups) == {f"{above}p{patient}" for patient in range(5)}
 
 
+def test_a_folder_that_is_no_patient_may_be_cut_by_an_expression(tmp_path):
+    for number in range(6):
+        _set(tmp_path / f"set/site{number % 3}/p{number}", count=1, first=number)
+    ids = [f"site{number % 3}/p{number}/{number}" for number in range(6)]
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": ids[:3], "val": ids[3:5], "test": ids[5:]}))
+    lines = _faults(tmp_path / "set", splits=str(path))
+    assert "group 'site0' is in train" in lines[0]
+    assert "set data.group_regex where a folder is no patient" in lines[0]
+    data = _open(tmp_path / "set", splits=str(path), group_regex=r"p\d+")
+    assert _ids(data, "test") == ids[5:]
+
+
 def test_suffixes_in_capitals(tmp_path):
     for number in range(6):
         _picture(

@@ -195,9 +195,12 @@ def _cut_groups(
             group = groups.get(one, one)
             other, first = seen.setdefault(group, (split, one))
             if other != split:
-                what = f"case {one!r}" if one == first else f"group {group!r}"
+                what, mend = f"case {one!r}", "move it"
+                if one != first:
+                    what = f"group {group!r}"
+                    mend += ", or set data.group_regex where a folder is no patient"
                 faults.append(
                     f"{path}: {what} is in {other} ({first}) and in {split} ({one}); "
-                    "expected a group in one split; move it"
+                    f"expected a group in one split; {mend}"
                 )
     return faults
