@@ -1,6 +1,7 @@
 """Which runs can be scored together, and what is done to the labels of their mean."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from configs import base, folder
 from unet_jax.errors import InputError
 from unet_jax.experiment import open_dataset
-from unet_jax.score import _check_one_test, _common_steps
+from unet_jax.score import _check_one_test, _common_steps, _file_stem
 
 LARGEST, SMALL = ("largest_component", 1, None), ("min_size", 1, 20)
 
@@ -79,3 +80,12 @@ def test_the_seed_of_a_run_leaves_its_splits_as_they_are(tmp_path):
         config.seed, config.data.split_seed = seed, split_seed
         found[seed, split_seed] = open_dataset(config, tmp_path / "run").fingerprint
     assert found[5, 0] == found[0, 0] != found[0, 1]
+
+
+def test_no_two_cases_share_a_file():
+    ids = ["p1/a", "p1_a", "p1__a", "p1", "p1 a", "p1-a", "p1[z 0-60]", "p1_z_0-60"]
+    stems = [_file_stem(one) for one in ids]
+    assert len({stem.lower() for stem in stems}) == len(ids)
+    assert all(re.fullmatch(r"[\w.-]+", stem) for stem in stems)
+    assert stems[:2] == ["p1__a", "p1_a"]
+    assert stems[3] == "p1"

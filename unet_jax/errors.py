@@ -21,6 +21,46 @@ class InputError(ValueError):
         self.details = tuple(details)
 
 
+class InputErrors(InputError):
+    """Several things that a user gave cannot be used.
+
+    Args:
+        faults: one at least; the first is the message, the others are its details.
+    """
+
+    def __init__(self, faults: Sequence[InputError]) -> None:
+        """Keep the faults as they are."""
+        super().__init__(str(faults[0]), [str(fault) for fault in faults[1:]])
+        self.faults = tuple(faults)
+
+
+def raise_all(faults: Sequence[InputError]) -> None:
+    """Raise faults, if there are any.
+
+    Args:
+        faults: found so far.
+
+    Raises:
+        InputErrors: with all of them.
+    """
+    if faults:
+        raise InputErrors(faults)
+
+
+def named_files(files: Sequence[str], what: str = "more") -> str:
+    """Write a few file names, and how many more there are.
+
+    Args:
+        files: their names.
+        what: the others are called.
+
+    Returns:
+        Three names at most.
+    """
+    more = f" and {len(files) - 3} {what}" if len(files) > 3 else ""
+    return ", ".join(files[:3]) + more
+
+
 class RunError(RuntimeError):
     """A run that began well cannot go on; the process exits with code 1.
 

@@ -1,6 +1,7 @@
 """The test split: its table, test_metrics.json, label maps and pictures."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -336,5 +337,8 @@ def _as_stored(case: Case) -> StoredImage:
 
 
 def _file_stem(case_id: str) -> str:
-    """Turn an id into a file name."""
-    return re.sub(r"[^\w.-]+", "_", case_id)
+    """Turn an id into a file name that no other id has: folders are marked by "__"."""
+    stem = re.sub(r"[^\w.-]+", "_", case_id.replace("/", "__")).strip("_")
+    if stem.replace("__", "/") == case_id:
+        return stem
+    return f"{stem}-{hashlib.sha256(case_id.encode()).hexdigest()[:8]}"

@@ -112,6 +112,12 @@ READ_DATA = ["train", "evaluate", "compare"]
 
 def one_fault(refused, mode, place, line):
     """See that a mode reports a fault of the data."""
+    faults(refused, mode, place, [line])
+
+
+def faults(refused, mode, place, lines):
+    """See that a mode reports some faults of the data, and no other."""
     command, workdir = command_with_data(mode, place)
-    head = f"data.path {place / 'data'}: 1 fault in the data; mend them all:"
-    refused(f"{head}\n  {line}", *command, workdir=workdir)
+    count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
+    head = f"data.path {place / 'data'}: {count} in the data; mend them all:"
+    refused("\n  ".join([head, *lines]), *command, workdir=workdir)

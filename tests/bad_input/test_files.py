@@ -25,7 +25,7 @@ from tests.bad_input.contents import (
     tiff,
     tiff_axes,
 )
-from tests.bad_input.given import READ_DATA, SIZE, one_fault, predict_command
+from tests.bad_input.given import READ_DATA, SIZE, faults, one_fault, predict_command
 
 pytestmark = pytest.mark.slow  # some 300 commands in all
 
@@ -162,7 +162,14 @@ def test_an_image_that_is_none(place, refused, mode, bad):
         labels = np.asarray(Image.open(mask)).T
         nibabel.Nifti1Image(labels, np.eye(4)).to_filename(mask.with_suffix(".nii"))
         mask.unlink()
-    one_fault(refused, mode, place, f"{file}: {bad.line}")
+    lines = [f"{file}: {bad.line}"]
+    if "NaN" in bad.name and bad.suffix == ".nii":  # it is read, and has a spacing
+        lines.append(
+            f"{file}: a known spacing: True in 1 cases; expected False as in the "
+            "others; set data.known_spacing to the mm on each axis of the files that "
+            "say none, or convert or remove them"
+        )
+    faults(refused, mode, place, lines)
     assert not Path("malicious").exists()
 
 

@@ -39,11 +39,16 @@ def match_palette(
     if unknown.any():
         worst = int(np.argmax(np.where(unknown, counts, -1)))
         nearest = int(away[worst].argmin())
+        others = [at for at in np.argsort(-counts, kind="stable") if unknown[at]][1:]
+        listed = [_rgb(found[at]) for at in others[:_LISTED]]
+        more = ["..."] if len(others) > _LISTED else []
+        also = f" (also {', '.join(listed + more)})" if others else ""
         raise InputError(
             f"{name}: {int(counts[unknown].sum())} pixels have a colour that is not in "
             f"data.palette, most of them {_rgb(found[worst])}; the nearest entry is "
-            f"{_rgb(entries[nearest])}, {away[worst, nearest]} away; add it to "
-            "data.palette, or raise data.palette_tolerance"
+            f"{_rgb(entries[nearest])}, {away[worst, nearest]} away{also}; add "
+            f"{'them' if others else 'it'} to data.palette, or raise "
+            "data.palette_tolerance"
         )
     # An exact match is no question, however near other entries are.
     exact = away == 0

@@ -221,7 +221,8 @@ def _check_content(path: Path, expected: str) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected a {expected} file")
     if not path.exists():
-        raise InputError(f"{path}: no such file; expected a {expected} file")
+        found = "a link to nothing" if path.is_symlink() else "no such file"
+        raise InputError(f"{path}: {found}; expected a {expected} file")
     with _decoding(path, expected), open(path, "rb") as stream:
         start = stream.read(352)
     found = _form(start)

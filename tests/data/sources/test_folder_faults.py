@@ -7,98 +7,108 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
 
-from unet_jax.data.sources.folder import FolderOptions, open_folder
-from unet_jax.errors import InputError
-
-AFFINE = np.diag([-1.0, 1.5, 4.0, 1.0])
-
-
-def _rng(number):
-    return np.random.default_rng(number)
-
-
-def _picture(path, number, *, mask=None, size=(8, 10), classes=3, channels=None):
-    """Write an image, and its mask with every class."""
-    shape = size if channels is None else (*size, channels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = _rng(number).integers(0, 255, shape).astype(np.uint8)
-    _write(path, pixels)
-    if mask is not None:
-        labels = np.arange(np.prod(size)).reshape(size) % classes
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        _write(mask, labels.astype(np.uint8))
-    return pixels
-
-
-def _write(path, pixels):
-    if path.suffix == ".tif":
-        tifffile.imwrite(path, pixels)
-    elif path.name.endswith(".nii.gz"):
-        nibabel.save(nibabel.Nifti1Image(pixels, AFFINE), path)
-    else:
-        Image.fromarray(pixels).save(path)
-
-
-def _set(folder, count=6, first=0, **options):
-    """Write a plain set of two folders."""
-    for number in range(first, first + count):
-        name = f"{number}.png"
-        _picture(
-            folder / "images" / name, number, mask=folder / "masks" / name, **options
-        )
-    return folder
-
-
-def _open(folder, cache=None, seed=0, **options):
-    return open_folder(
-        FolderOptions(path=str(folder), **options),
-        seed=seed,
-        num_threads=2,
-        scan_cache=cache,
-    )
-
-
-def _ids(dataset, split):
-    source = dataset.source(split)
-    return [source[index].id for index in range(len(source))]
-
-
-def _faults(folder, **options):
-    """The lines of an error."""
-    with pytest.raises(InputError) as info:
-        _open(folder, **options)
-    return [*info.value.details] or [str(info.value)]
-
+from tests.data.sources.folders import (
+    AFFINE,
+    faults_of,
+    ids_of,
+    open_set,
+    rng,
+    write_picture,
+    write_pixels,
+    write_set,
+)
 
 # ---- every fault at once, and each with its file -------------------------------------
 
 
 def _named(folder, values, *, count=8, size=(8, 10)):
     """Write pictures whose masks have 0, 1 and 2, and other values in some of them."""
-    _set(folder, count=count, size=size)
+    write_set(folder, count=count, size=size)
     for number, added in values.items():
         mask = (np.arange(np.prod(size)).reshape(size) % 3).astype(np.uint8)
         mask.ravel()[: 2 * len(added)] = np.repeat(added, 2)
-        _write(folder / f"masks/{number}.png", mask)
+        write_pixels(folder / f"masks/{number}.png", mask)
     return folder
 
 
 def test_all_faults_of_one_case_are_collected(tmp_path):
     _named(tmp_path, {0: [9], 1: [8]})
-    pixels = _rng(0).random((8, 10)).astype(np.float32)
+    pixels = rng(0).random((8, 10)).astype(np.float32)
     pixels[3, 3] = np.nan
     (tmp_path / "images/0.png").unlink()
-    _write(tmp_path / "images/0.tif", pixels)
-    _picture(tmp_path / "images/1.png", 1, size=(8, 12))
-    lines = _faults(tmp_path, class_names=("a", "b", "c"))
+    write_pixels(tmp_path / "images/0.tif", pixels)
+    write_picture(tmp_path / "images/1.png", 1, size=(8, 12))
+    lines = faults_of(tmp_path, class_names=("a", "b", "c"))
     assert len(lines) == 3
     assert "images/0.tif: 1 of 80 values are NaN" in lines[0]
     assert "masks/1.png: size (8, 10); expected (8, 12)" in lines[1]
     assert "masks/0.png, " in lines[2]
     assert "masks/1.png: the label has the values 0, 1, 2, 8, 9" in lines[2]
     assert lines[2].endswith("((0, 0), (1, 1), (2, 2), (8, -1), (9, -1))")
+
+
+@pytest.mark.parametrize("mask", ["broken", "missing"])
+def test_an_image_is_looked_at_whatever_its_mask_is_like(tmp_path, mask):
+    write_set(tmp_path, count=10)
+    write_picture(tmp_path / "images/1.png", 1, channels=3)
+    for number in range(1, 7):
+        (tmp_path / f"masks/{number}.png").unlink()
+        if mask == "broken":
+            (tmp_path / f"masks/{number}.png").write_bytes(b"")
+    copy = (tmp_path / "images/2.png").read_bytes()
+    for number in range(3, 7):
+        (tmp_path / f"images/{number}.png").write_bytes(copy)
+    path = tmp_path / "splits.json"
+    splits = {"train": [*"120789"], "validation": ["3"], "test": ["4"]}
+    path.write_text(json.dumps(splits))
+    lines = faults_of(tmp_path, splits=str(path))
+    assert len(lines) == 6 + 1 + 2
+    assert "images/1.png: channels: 3 in 1 cases; expected 1" in lines[6]
+    for line, number in zip(lines[7:], (3, 4), strict=True):
+        assert f"images/{number}.png: the same image as" in line
+
+
+def test_every_bad_file_of_a_case_is_named(tmp_path):
+    for number in range(4):
+        for channel in range(3):
+            write_picture(
+                tmp_path / f"imagesTr/c{number}_{channel:04d}.png",
+                10 * number + channel,
+                mask=tmp_path / f"labelsTr/c{number}.png",
+                size=(8, 11) if (number, channel) == (2, 1) else (8, 10),
+            )
+    write_pixels(tmp_path / "labelsTr/c2.png", np.full((8, 10), 1, np.uint8))
+    for channel in (0, 2):
+        (tmp_path / f"imagesTr/c1_{channel:04d}.png").write_bytes(b"")
+    lines = faults_of(tmp_path)
+    assert len(lines) == 3
+    assert "c1_0000.png: is empty" in lines[0]
+    assert "c1_0002.png: is empty" in lines[1]
+    assert "c2_0001.png: size (8, 11); expected (8, 10) as the other" in lines[2]
+
+
+def test_every_unknown_colour_of_a_mask_is_named(tmp_path):
+    write_set(tmp_path)
+    for number in range(6):
+        mask = np.zeros((8, 10, 3), np.uint8)
+        mask[2:] = (200, 0, 0)
+        mask[5:] = (0, 30, 0)
+        mask[7] = (0, 0, 90)
+        write_pixels(tmp_path / f"masks/{number}.png", mask)
+    lines = faults_of(tmp_path, palette=((0, 0, 0), (200, 0, 0)))
+    assert len(lines) == 6
+    assert "30 pixels have a colour that is not in data.palette" in lines[0]
+    assert "most of them (0, 30, 0)" in lines[0]
+    assert "(also (0, 0, 90)); add them to data.palette" in lines[0]
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    write_set(tmp_path)
+    (tmp_path / "images/3.png").unlink()
+    (tmp_path / "images/3.png").symlink_to(tmp_path / "gone.png")
+    (line,) = faults_of(tmp_path)
+    assert "images/3.png: a link to nothing; expected a PNG file" in line
 
 
 def test_values_splits_and_classes_are_looked_at_together(tmp_path):
@@ -108,7 +118,7 @@ def test_values_splits_and_classes_are_looked_at_together(tmp_path):
     splits = {"train": ["0", "1", "5"], "validation": ["3"], "test": ["7", "4"]}
     path.write_text(json.dumps(splits))
     options = {"class_names": ("a", "b", "c", "d"), "splits": str(path)}
-    lines = _faults(folder, **options)
+    lines = faults_of(folder, **options)
     assert len(lines) == 3
     assert "masks/5.png: the label has the values 0, 1, 2, 9" in lines[0]
     assert "images/7.png: the same image as" in lines[1]
@@ -121,14 +131,14 @@ def test_files_that_are_there_twice_are_faults_among_others(tmp_path, beside):
     image, mask = (name.removesuffix(".png") + ".png" for name in (image, mask))
     for number in range(8):
         path = tmp_path / image.format(number)
-        _picture(path, number, mask=tmp_path / mask.format(number))
+        write_picture(path, number, mask=tmp_path / mask.format(number))
     first = tmp_path / image.format(2)
-    _picture(first.with_suffix(".bmp"), 2)
+    write_picture(first.with_suffix(".bmp"), 2)
     second = tmp_path / mask.format(3)
-    _write(second.with_suffix(".bmp"), np.zeros((8, 10), np.uint8))
+    write_pixels(second.with_suffix(".bmp"), np.zeros((8, 10), np.uint8))
     (tmp_path / mask.format(4)).write_bytes(b"\x89PNG\r\n\x1a\n1")
     (tmp_path / mask.format(5)).unlink()
-    lines = _faults(tmp_path)
+    lines = faults_of(tmp_path)
     assert len(lines) == 4
     assert (
         "2.bmp and 2.png have the same name; which one is the image"
@@ -155,38 +165,164 @@ def test_files_that_are_there_twice_are_faults_among_others(tmp_path, beside):
 )
 def test_proposed_maps_leave_out_what_is_no_class(tmp_path, values, options, proposal):
     folder = _named(tmp_path, values)
-    lines = _faults(folder, **options)
+    lines = faults_of(folder, **options)
     found = ast.literal_eval(lines[0].split("label_map")[1].lstrip(" ="))
     assert found == proposal
     if len(values) == 1:
         assert "masks/5.png" in lines[0]
     names = options.get("class_names")
     if names is None or len(names) == 1 + max(index for _, index in proposal):
-        assert _open(folder, class_names=names, label_map=proposal)
+        assert open_set(folder, class_names=names, label_map=proposal)
 
 
 def test_0_and_1_in_some_masks_and_255_in_others_are_one_class(tmp_path):
-    _set(tmp_path, classes=2)
+    write_set(tmp_path, classes=2)
     label = np.zeros((8, 10), np.uint8)
     label[:4] = 255
     for number in range(3):
-        _write(tmp_path / f"masks/{number}.png", label)
-    (line,) = _faults(tmp_path)
+        write_pixels(tmp_path / f"masks/{number}.png", label)
+    (line,) = faults_of(tmp_path)
     assert line.endswith("data.label_map=((0, 0), (1, 1), (255, 1))")
 
 
 def test_a_class_outside_of_the_training_slab_is_missing(tmp_path):
     size = (100, 12)
-    _picture(tmp_path / "images/a.png", 0, size=size)
+    write_picture(tmp_path / "images/a.png", 0, size=size)
     label = np.zeros(size, np.uint8)
     label[10:20], label[95:99] = 1, 2
     (tmp_path / "masks").mkdir()
-    _write(tmp_path / "masks/a.png", label)
-    (line,) = _faults(tmp_path)
+    write_pixels(tmp_path / "masks/a.png", label)
+    (line,) = faults_of(tmp_path)
     assert line.startswith("class 2 (class_2): no training case has it")
     label[30:40] = 2
-    _write(tmp_path / "masks/a.png", label)
-    assert _open(tmp_path)
+    write_pixels(tmp_path / "masks/a.png", label)
+    assert open_set(tmp_path)
+
+
+def test_all_faults_are_reported_at_once(tmp_path):
+    folder = write_set(tmp_path, count=8)
+    (folder / "masks/0.png").unlink()
+    write_picture(folder / "masks/lonely.png", 0, classes=2)
+    write_picture(folder / "images/1.png", 1, size=(8, 11))
+    whole = (folder / "images/2.png").read_bytes()
+    (folder / "images/2.png").write_bytes(whole[: len(whole) // 2])
+    write_picture(folder / "images/3.png", 3, channels=3)
+    (folder / "images/4.png").write_bytes(b"")
+    lines = "\n".join(faults_of(folder))
+    for text in (
+        "images/0.png: has no mask; expected one of its name",
+        "masks/lonely.png: has no image",
+        "masks/1.png: size (8, 10); expected (8, 11) as 1.png",
+        "images/2.png: cannot be read",
+        "images/4.png: is empty (0 bytes)",
+        "images/3.png: channels: 3 in 1 cases; expected 1 as in the others",
+    ):
+        assert text in lines, text
+    assert len(lines.splitlines()) == 6
+
+
+def test_volumes_with_other_affines_nan_and_other_axes(tmp_path):
+    for number in range(6):
+        write_picture(
+            tmp_path / f"images/{number}.nii.gz",
+            number,
+            mask=tmp_path / f"labels/{number}.nii.gz",
+            size=(6, 7, 5),
+        )
+    moved = AFFINE.copy()
+    moved[1, 3] = 3
+    label = nibabel.load(tmp_path / "labels/0.nii.gz")
+    pixels = np.asarray(label.dataobj)
+    nibabel.save(nibabel.Nifti1Image(pixels, moved), tmp_path / "labels/0.nii.gz")
+    broken = rng(0).random((6, 7, 5)).astype(np.float32)
+    broken[0, 0, :2] = np.nan, np.inf
+    write_pixels(tmp_path / "images/1.nii.gz", broken)
+    write_picture(tmp_path / "images/2.png", 2, mask=tmp_path / "labels/2.png")
+    (tmp_path / "images/2.nii.gz").unlink()
+    (tmp_path / "labels/2.nii.gz").unlink()
+    lines = "\n".join(faults_of(tmp_path))
+    assert "its affine differs from 0.nii.gz's, voxels lie up to 3 mm apart" in lines
+    assert "2 of 210 values are NaN or infinite" in lines
+    assert "images/2.png: spatial axes: 2 in 1 cases; expected 3" in lines
+    assert "images/2.png: a known spacing: False in 1 cases; expected True" in lines
+
+
+def test_a_class_that_training_never_sees(tmp_path):
+    write_set(tmp_path, classes=3)
+    (line,) = faults_of(tmp_path, class_names=("a", "b", "c", "d"))
+    assert line.startswith("class 3 (d): no training case has it")
+
+
+def test_the_same_image_in_two_splits(tmp_path):
+    write_set(tmp_path, count=6)
+    whole = (tmp_path / "images/0.png").read_bytes()
+    for number in range(1, 6):
+        (tmp_path / f"images/{number}.png").write_bytes(whole)
+    lines = faults_of(tmp_path)
+    assert "the same image as" in lines[0]
+    assert "remove one, or put both into one group" in lines[0]
+
+
+def test_the_same_image_twice_in_the_one_split_that_is_scored(tmp_path):
+    folder = write_set(tmp_path / "set", count=4)
+    (folder / "images/3.png").write_bytes((folder / "images/2.png").read_bytes())
+    path = tmp_path / "splits.json"
+    path.write_text('{"train": ["0", "1"], "validation": ["2", "3"]}')
+    dataset = open_set(folder, splits=str(path))
+    assert ids_of(dataset, "validation") == ids_of(dataset, "test") == ["2", "3"]
+    path.write_text('{"train": ["0", "2"], "validation": ["1", "3"]}')
+    (line,) = faults_of(folder, splits=str(path))
+    assert "which is in train, while it is in validation" in line
+
+
+def test_all_faults_are_in_one_report(tmp_path):
+    write_set(tmp_path, count=60, classes=2)
+    for number in range(53):
+        (tmp_path / f"masks/{number}.png").unlink()
+    (tmp_path / "images/54.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    write_pixels(tmp_path / "masks/55.png", np.full((8, 10), 7, np.uint8))
+    lines = faults_of(tmp_path, class_names=("a", "b"))
+    assert sum("has no mask" in line for line in lines) == 53
+    assert sum("54.png" in line for line in lines) == 1
+    assert any("55.png" in line and "0, 1, 7" in line for line in lines)
+    # What is sound is looked at too: nothing comes up only when the rest is mended.
+    write_pixels(tmp_path / "masks/55.png", np.zeros((8, 10), np.uint8))
+    lines = faults_of(tmp_path, class_names=("a", "b", "c"))
+    assert len(lines) == 55
+    assert lines[-1].startswith("class 2 (c): no training case has it")
+
+
+def test_colour_masks_without_a_palette_share_one_proposal(tmp_path):
+    write_set(tmp_path)
+    for number in range(6):
+        mask = np.zeros((8, 9, 3), np.uint8)
+        mask[:2] = (255, 0, 0) if number % 2 else (0, 0, 255)
+        write_pixels(tmp_path / f"masks/{number}.png", mask)
+    (line,) = faults_of(tmp_path)
+    assert "2.png and 3 more masks: a colour mask" in line
+    assert "data.palette=((0, 0, 0), (0, 0, 255), (255, 0, 0))" in line
+
+
+def test_a_channel_that_lies_elsewhere_is_named(tmp_path):
+    for number in range(6):
+        write_picture(
+            tmp_path / f"imagesTr/{number}_0000.nii.gz",
+            number,
+            mask=tmp_path / f"labelsTr/{number}.nii.gz",
+            size=(6, 7, 5),
+        )
+        write_picture(
+            tmp_path / f"imagesTr/{number}_0001.nii.gz", 50 + number, size=(6, 7, 5)
+        )
+    moved = AFFINE.copy()
+    moved[2, 3] += 50
+    file = tmp_path / "imagesTr/3_0001.nii.gz"
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(nibabel.load(file).dataobj), moved), file
+    )
+    (line,) = faults_of(tmp_path)
+    assert line.startswith(f"{file}: its affine differs from 3_0000.nii.gz's")
+    assert "up to 50 mm apart" in line
 
 
 # ---- where files lie -----------------------------------------------------------------
@@ -195,10 +331,10 @@ def test_a_class_outside_of_the_training_slab_is_missing(tmp_path):
 def _volumes(folder, write_mask):
     """Write volumes of the axes of a scanner, and their masks in another way."""
     for number in range(4):
-        pixels = _rng(number).integers(0, 3, (6, 7, 12)).astype(np.uint8)
+        pixels = rng(number).integers(0, 3, (6, 7, 12)).astype(np.uint8)
         path = folder / f"p{number}/image.nii.gz"
         path.parent.mkdir(parents=True)
-        _write(path, pixels)
+        write_pixels(path, pixels)
         write_mask(path.parent, pixels)
 
 
@@ -212,7 +348,7 @@ def test_a_mask_in_another_axis_order_fits_its_image(tmp_path):
         nibabel.save(mask, folder / "label.nii.gz")
 
     _volumes(tmp_path, write)
-    source = _open(tmp_path).source("train")
+    source = open_set(tmp_path).source("train")
     np.testing.assert_array_equal(source[0].image[..., 0], source[0].label)
 
 
@@ -223,7 +359,7 @@ def test_one_file_with_a_place_and_one_without_is_a_fault(tmp_path, turned):
         tifffile.imwrite(folder / "label.tif", pages, photometric="minisblack")
 
     _volumes(tmp_path, write)
-    lines = _faults(tmp_path)
+    lines = faults_of(tmp_path)
     assert len(lines) == 4
     assert (
         "label.tif: image.nii.gz says how its voxels lie (NIfTI), label.tif"
@@ -236,67 +372,10 @@ def test_a_spacing_that_some_files_lack_can_be_given(tmp_path):
     for number in range(5):
         known = {"resolution": (100, 100), "resolutionunit": "CENTIMETER"}
         path = tmp_path / f"images/{number}.tif"
-        _picture(path, number, mask=tmp_path / f"masks/{number}.png")
+        write_picture(path, number, mask=tmp_path / f"masks/{number}.png")
         pixels = tifffile.imread(path)
         tifffile.imwrite(path, pixels, **(known if number else {}))
-    (line,) = _faults(tmp_path)
+    (line,) = faults_of(tmp_path)
     assert "0.tif: a known spacing: False in 1 cases" in line
     assert "set data.known_spacing to the mm" in line
-    assert _open(tmp_path, known_spacing=(0.1, 0.1))
-
-
-# ---- files of splits -----------------------------------------------------------------
-
-
-def test_rows_of_groups_that_fit_no_case_are_faults(tmp_path):
-    folder = _set(tmp_path / "set", count=10)
-    path = tmp_path / "groups.csv"
-    rows = [f"{number},p{number // 2}" for number in range(10)]
-
-    def lines(rows):
-        path.write_text("\n".join(["id,group", *rows]))
-        return _faults(folder, splits=str(path))
-
-    wrong = lines([row.replace(",", "x,") for row in rows])
-    assert len(wrong) == 11
-    assert "'0x' under group is in no file's name" in wrong[0]
-    assert "no group for 0, 1, 2 and 7 more cases" in wrong[10]
-    (line,) = lines([*rows, "0,p4"])
-    assert "case '0' has the groups 'p0' and 'p4'; expected one" in line
-    (line,) = lines(rows[1:])
-    assert "no group for 0; expected a row" in line
-    path.write_text("\n".join(["id,group", *rows, rows[0]]))
-    assert _open(folder, splits=str(path)).source("train")[0].group.startswith("p")
-
-
-def test_a_case_twice_in_a_split_is_a_fault(tmp_path):
-    folder = _set(tmp_path / "set")
-    path = tmp_path / "splits.json"
-    path.write_text(json.dumps({"train": ["0", "1", "0.png"], "test": ["2"]}))
-    (line,) = _faults(folder, splits=str(path))
-    assert "'0.png' under train is there again; expected a case once" in line
-
-
-def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
-    folder = _set(tmp_path / "set")
-    path = tmp_path / "splits.json"
-    splits = {"train": ["0", "1", "2"], "validation": ["3"], "test": ["4"]}
-    path.write_text(json.dumps(splits))
-    (line,) = _faults(folder, splits=str(path), fold=2)
-    assert line.startswith("data.fold: found 2, expected -1: there are cases under")
-    path.write_text(json.dumps([splits, splits]))
-    assert _ids(_open(folder, splits=str(path), fold=1), "validation") == ["3"]
-    path.write_text(json.dumps({"train": ["0"], "test": ["4"]}))
-    (line,) = _faults(folder, splits=str(path), fold=0)
-    assert "there are training cases of one group alone" in line
-    for count in (1, 2):
-        _set(tmp_path / str(count), count=count)
-        (line,) = _faults(tmp_path / str(count), fold=3)
-        assert f"there are too few groups ({count}) to draw folds of" in line
-
-
-def test_a_group_that_an_expression_leaves_out_is_a_fault(tmp_path):
-    _set(tmp_path)
-    lines = _faults(tmp_path, group_regex=r"(x)?\d")
-    assert len(lines) == 6
-    assert "group 1 of data.group_regex '(x)?" in lines[0]
+    assert open_set(tmp_path, known_spacing=(0.1, 0.1))

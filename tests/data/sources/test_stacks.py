@@ -55,6 +55,12 @@ def _open(root, **options):
     )
 
 
+def _faults(root, **options):
+    with pytest.raises(InputError) as info:
+        _open(root, **options)
+    return list(info.value.details)
+
+
 def _cases(dataset):
     found = {}
     for split in ("train", "validation", "test"):
@@ -125,7 +131,10 @@ def test_every_fault_names_its_file(kaggle_3m):
         _open(kaggle_3m)
     text = "\n".join(info.value.details)
     assert f"{PATIENTS[0]}_4.tif: has no mask" in text
-    assert "its slices (with channels) have the sizes [(9, 20, 3), (24, 20, 3)]" in text
+    assert (
+        f"{PATIENTS[1]}_2.tif: size (9, 20, 3); expected (24, 20, 3) as the other "
+        "slices (with channels)"
+    ) in text
     assert f"{PATIENTS[2]}_7_mask.tif: cannot be read" in text
     assert str(second) in text
 
@@ -134,30 +143,54 @@ def test_a_mask_of_another_size_is_refused(kaggle_3m):
     _write(kaggle_3m, PATIENTS[0], 3, mask=np.zeros((24, 21), np.uint8))
     with pytest.raises(InputError) as info:
         _open(kaggle_3m)
-    assert "have the sizes [(24, 20, 1), (24, 21, 1)]" in info.value.details[0]
+    assert (
+        "_3_mask.tif: size (24, 21, 1); expected (24, 20, 1)" in info.value.details[0]
+    )
+
+
+def test_a_value_of_no_class_is_found_in_its_slice(kaggle_3m):
+    mask = np.zeros((24, 20), np.uint8)
+    mask[4, 4] = 9
+    _write(kaggle_3m, PATIENTS[1], 7, mask=mask)
+    (line,) = _faults(kaggle_3m)
+    assert f"{PATIENTS[1]}_7_mask.tif: the label has the values 0, 9, 255" in line
+
+
+def test_every_bad_slice_is_named(kaggle_3m):
+    folder = kaggle_3m / PATIENTS[0]
+    for name in ("_4.tif", "_9.tif", "_4_mask.tif"):
+        (folder / f"{PATIENTS[0]}{name}").write_bytes(b"")
+    lines = _faults(kaggle_3m)
+    assert [line.split(":")[0].rpartition("/")[2] for line in lines] == [
+        f"{PATIENTS[0]}{name}" for name in ("_4.tif", "_9.tif", "_4_mask.tif")
+    ]
 
 
 def test_a_flat_folder_is_no_volume(kaggle_3m):
-    folder = kaggle_3m / PATIENTS[0]
-    with pytest.raises(
-        InputError, match="is in no folder; expected the slices of each"
-    ):
-        _open(folder)
+    (kaggle_3m / PATIENTS[0] / f"{PATIENTS[0]}_4_mask.tif").write_bytes(b"")
+    lines = _faults(kaggle_3m / PATIENTS[0])
+    assert len(lines) == 2
+    assert "_10.tif, " in lines[0]
+    assert "9 more: in no folder; expected the slices of each" in lines[0]
+    assert "_4_mask.tif: is empty" in lines[1]
 
 
 def test_a_slice_needs_a_number_of_its_own(tmp_path):
     _write(tmp_path, "p1", 1)
     for name in ("p1_1", "p1_1_mask"):
-        path = tmp_path / f"p1/{name}.tif"
-        path.with_name(path.name.replace("p1_1", "p1_01")).write_bytes(
-            path.read_bytes()
-        )
-    with pytest.raises(InputError, match=r"slice 1 is also p1_01.tif"):
-        _open(tmp_path)
-    for path in (tmp_path / "p1").glob("p1_01*"):
-        path.rename(path.with_name(path.name.replace("p1_01", "flair")))
-    with pytest.raises(InputError, match=r"flair.tif: no number in its name"):
-        _open(tmp_path)
+        for other in ("p1_01", "flair"):
+            path = tmp_path / f"p1/{name}.tif"
+            copy = path.with_name(path.name.replace("p1_1", other))
+            copy.write_bytes(path.read_bytes())
+    mask = _slice("p2", 1)[1]
+    mask[0, 0] = 9
+    _write(tmp_path, "p2", 1, mask=mask)
+    _write(tmp_path, "p3", 1)
+    lines = _faults(tmp_path)
+    assert len(lines) == 3
+    assert "flair.tif: no number in its name" in lines[0]
+    assert "slice 1 is also p1_01.tif" in lines[1]
+    assert "p2_1_mask.tif: the label has the values 0, 9, 255" in lines[2]
 
 
 def test_nifti_volumes_are_volumes_already(tmp_path):

@@ -1,7 +1,9 @@
 """From the files of a case to its image and its label."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from unet_jax.data.canonical import as_case_image
 from unet_jax.data.reading import read_image, read_label
 from unet_jax.data.stored import StoredImage
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files, raise_all
 
 KINDS = ("channels", "slices", "parts")
 """What several files of a case are: channels of its image (which has one mask), slices
@@ -57,10 +59,11 @@ def read_case_image(
         stored.
 
     Raises:
-        InputError: a file cannot be read, or the files differ in size.
+        InputErrors: for each file that cannot be read, or of another size.
+        InputError: the known spacing does not fit.
     """
     axes = options.tiff_axes or None
-    stored = [read_image(file, tiff_axes=axes, finite=finite) for file in files]
+    stored = _each(files, lambda file: read_image(file, tiff_axes=axes, finite=finite))
     parts = [as_case_image(one, options.slice_axis) for one in stored]
     images, spacing = [part[0] for part in parts], parts[0][1]
     if kind == "slices":
@@ -100,40 +103,86 @@ def read_case_label(
         ``(*spatial)`` integers on the case's axes, and the first file as stored.
 
     Raises:
-        InputError: a file cannot be read, or the files differ in size.
+        InputErrors: for each file that cannot be read, or of another size.
     """
     if kind == "parts":
         return _painted(files, painted, shape)
-    stored = [
-        read_label(file, palette=options.palette, tolerance=options.palette_tolerance)
-        for file in files
-    ]
+    stored = _each(
+        files,
+        lambda file: read_label(
+            file, palette=options.palette, tolerance=options.palette_tolerance
+        ),
+    )
     parts = [as_case_image(one, options.slice_axis)[0] for one in stored]
     label = _stacked(parts, files, options.slice_axis) if kind == "slices" else parts[0]
     return label[..., 0], stored[0]
 
 
+def file_with_values(
+    files: Sequence[str | Path], values: AbstractSet[int], options: ReadOptions
+) -> str:
+    """Find the mask of a case that stores certain values.
+
+    Args:
+        files: its masks, which can be read: one, or those of its slices.
+        values: looked for.
+        options: how to read.
+
+    Returns:
+        The first that has one of them.
+    """
+    for file in files[:-1]:
+        label, _ = read_case_label([file], options)
+        if values & set(np.unique(label).tolist()):
+            return str(file)
+    return str(files[-1])
+
+
+def _each(
+    files: Sequence[str | Path], read: Callable[[str | Path], StoredImage]
+) -> list[StoredImage]:
+    """Read all files, and name each that cannot be read."""
+    stored, faults = [], []
+    for file in files:
+        try:
+            stored.append(read(file))
+        except InputError as error:
+            faults.append(error)
+    raise_all(faults)
+    return stored
+
+
 def _check_sizes(
     shapes: Sequence[tuple[int, ...]], files: Sequence[str | Path], what: str
 ) -> None:
-    """Refuse files of one case that differ in size."""
-    if len(set(shapes)) > 1:
-        raise InputError(
-            f"{files[0]}: its {what} have the sizes {sorted(set(shapes))}; expected "
-            "one; export them on one grid"
+    """Name the files of a case that have not the size of most."""
+    (most, _), *others = Counter(shapes).most_common()
+    faults = []
+    for size, _ in others:
+        names = [str(f) for f, s in zip(files, shapes, strict=True) if s == size]
+        faults.append(
+            InputError(
+                f"{named_files(names)}: size {size}; expected {most} as the other "
+                f"{what}; export them on one grid"
+            )
         )
+    raise_all(faults)
 
 
 def _stacked(
     parts: Sequence[np.ndarray], files: Sequence[str | Path], axis: int
 ) -> np.ndarray:
     """Stack pictures to a volume."""
-    for part, file in zip(parts, files, strict=True):
-        if part.ndim != 3:
-            raise InputError(
+    raise_all(
+        [
+            InputError(
                 f"{file}: {part.ndim - 1} spatial axes; expected a picture, one slice "
                 "of its folder's volume; set data.stack=False"
             )
+            for part, file in zip(parts, files, strict=True)
+            if part.ndim != 3
+        ]
+    )
     _check_sizes([part.shape for part in parts], files, "slices (with channels)")
     return np.stack(parts, axis=axis)
 
@@ -142,21 +191,27 @@ def _painted(
     files: Sequence[str | Path], values: Sequence[int], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, StoredImage]:
     """Paint binary masks over each other."""
-    first = read_label(files[0])
-    label: np.ndarray = np.zeros(first.image.shape[:-1], np.uint8)
-    for number, (file, value) in enumerate(zip(files, values, strict=True)):
-        mask = (read_label(file) if number else first).image[..., 0]
-        _check_sizes([label.shape, mask.shape], [file], "image's masks")
-        found = np.unique(mask)
-        if len(found) > 2 or (len(found) == 2 and found[0] != 0):
-            raise InputError(
-                f"{file}: the values {found[:8].tolist()} ({len(found)} of them); "
-                "expected 0 and one other, since it is the mask of one class; save it "
-                "without blurred edges"
-            )
+    stored = _each(files, _read_part)
+    masks = [one.image[..., 0] for one in stored]
+    _check_sizes([mask.shape for mask in masks], files, "masks of the image")
+    label: np.ndarray = np.zeros(masks[0].shape, np.uint8)
+    for mask, value in zip(masks, values, strict=True):
         label[mask != 0] = value
     factor = shape[0] // label.shape[0] if shape else 1
     if factor > 1 and tuple(factor * size for size in label.shape) == shape:
         for axis in range(label.ndim):
             label = np.repeat(label, factor, axis=axis)
-    return label, first
+    return label, stored[0]
+
+
+def _read_part(file: str | Path) -> StoredImage:
+    """Read the mask of one class."""
+    stored = read_label(file)
+    found = np.unique(stored.image)
+    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+        raise InputError(
+            f"{file}: the values {found[:8].tolist()} ({len(found)} of them); "
+            "expected 0 and one other, since it is the mask of one class; save it "
+            "without blurred edges"
+        )
+    return stored

@@ -18,24 +18,43 @@ from unet_jax.data.sources.case_files import (
 from unet_jax.data.sources.folder_layout import Pair
 from unet_jax.data.sources.places import misplaced
 from unet_jax.data.stored import StoredImage
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, InputErrors
 
 
 @dataclasses.dataclass(frozen=True)
-class CaseTraits:
-    """What is known of one case without its pixels.
+class ImageTraits:
+    """What is known of the image of a case, whatever its mask is like.
 
     Attributes:
         id: of the case.
         patient: folder that it lies in; "" for none.
         images: the image, or one file a channel, or one a slice.
-        masks: its mask, or one a slice, or one a class.
         kind: what several files are, one of ``case_files.KINDS``.
-        painted: for "parts" the value that each mask stands for.
         shape: spatial shape on the case's axes (RAS for NIfTI).
         channels: of the image.
         dtype: stored dtype of the image.
         spacing: millimetres a pixel and axis; None if unknown.
+        digest: SHA-256 of the image's pixels, in hexadecimal.
+    """
+
+    id: str
+    patient: str
+    images: tuple[str, ...]
+    kind: str
+    shape: tuple[int, ...]
+    channels: int
+    dtype: str
+    spacing: tuple[float, ...] | None
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseTraits(ImageTraits):
+    """What is known of one sound case without its pixels.
+
+    Attributes:
+        masks: its mask, or one a slice, or one a class.
+        painted: for "parts" the value that each mask stands for.
         values: pixels of each stored label value.
         labelled: on each axis the first plane that has any but the mask's commonest
             value, and the one after the last such plane; the whole axis where there
@@ -43,26 +62,16 @@ class CaseTraits:
         lowest: smallest value of the image.
         highest: largest one.
         reference: mean and deviation of each channel's non-zero pixels.
-        digest: SHA-256 of the image's pixels, in hexadecimal.
-        label_digest: of the mask's.
+        label_digest: SHA-256 of the mask's pixels, in hexadecimal.
     """
 
-    id: str
-    patient: str
-    images: tuple[str, ...]
     masks: tuple[str, ...]
-    kind: str
     painted: tuple[int, ...]
-    shape: tuple[int, ...]
-    channels: int
-    dtype: str
-    spacing: tuple[float, ...] | None
     values: dict[int, int]
     labelled: tuple[tuple[int, int], ...]
     lowest: float
     highest: float
     reference: tuple[tuple[float, float], ...]
-    digest: str
     label_digest: str
 
     @classmethod
@@ -109,11 +118,13 @@ class Examined:
 
     Attributes:
         traits: None where the case has faults.
+        image: None where the image could not be read, or its axes are in doubt.
         faults: all of them.
         values: pixels of each stored label value; None where no mask could be read.
     """
 
     traits: CaseTraits | None
+    image: ImageTraits | None
     faults: tuple[InputError, ...]
     values: dict[int, int] | None
 
@@ -126,7 +137,7 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
         options: how to read.
 
     Returns:
-        Its traits, or its faults; the label values in any case.
+        Its traits, or its faults; what is sound of image and label in any case.
     """
     image = spacing = label = stored_label = None
     stored: list[StoredImage] = []
@@ -135,9 +146,11 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
     def attempt(read: Callable[[], Any]) -> Any:
         try:
             return read()
+        except InputErrors as error:
+            faults.extend(error.faults)
         except InputError as error:
             faults.append(error)
-            return None
+        return None
 
     found = attempt(
         # NaN is no reason not to look at the rest.
@@ -168,9 +181,13 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
             label, stored_label = found
     faults += _grid_faults(pair, image, label, stored, stored_label, options)
     values = None if label is None else _counted(label)
-    if faults or image is None or label is None or values is None:
-        return Examined(None, tuple(faults), values)
-    return Examined(_traits(pair, image, spacing, label, values), (), values)
+    doubtful = any(isinstance(fault, TiffAxesError) for fault in faults)
+    if image is None or doubtful:
+        return Examined(None, None, tuple(faults), values)
+    of_image = _image_traits(pair, image, spacing)
+    if faults or label is None or values is None:
+        return Examined(None, of_image, tuple(faults), values)
+    return Examined(_traits(pair, of_image, image, label, values), of_image, (), values)
 
 
 def _grid_faults(
@@ -204,25 +221,35 @@ def _grid_faults(
     ]
 
 
+def _image_traits(
+    pair: Pair, image: np.ndarray, spacing: tuple[float, ...] | None
+) -> ImageTraits:
+    """Describe an image that could be read."""
+    return ImageTraits(
+        id=pair.id,
+        patient=pair.patient,
+        images=tuple(map(str, pair.images)),
+        kind=pair.kind,
+        shape=tuple(image.shape[:-1]),
+        channels=image.shape[-1],
+        dtype=str(image.dtype),
+        spacing=spacing,
+        digest=_digest(image),
+    )
+
+
 def _traits(
     pair: Pair,
+    of_image: ImageTraits,
     image: np.ndarray,
-    spacing: tuple[float, ...] | None,
     label: np.ndarray,
     values: dict[int, int],
 ) -> CaseTraits:
     """Describe a sound case."""
     return CaseTraits(
-        id=pair.id,
-        patient=pair.patient,
-        images=tuple(map(str, pair.images)),
+        **vars(of_image),
         masks=tuple(map(str, pair.masks)),
-        kind=pair.kind,
         painted=pair.painted,
-        shape=tuple(label.shape),
-        channels=image.shape[-1],
-        dtype=str(image.dtype),
-        spacing=spacing,
         values=values,
         labelled=_labelled(label, values),
         lowest=float(image.min()),
@@ -230,7 +257,6 @@ def _traits(
         reference=tuple(
             nonzero_statistics(image[..., index]) for index in range(image.shape[-1])
         ),
-        digest=_digest(image),
         label_digest=_digest(label),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from unet_jax.data.case import Case
 from unet_jax.data.sources.case_files import (
     ReadOptions,
+    file_with_values,
     read_case_image,
     read_case_label,
 )
@@ -241,7 +242,7 @@ def open_folder(
         f"{file}: has no image of its name; add it, or take the mask away"
         for file in layout.orphans
     ]
-    faults += mixed_faults(scanned.traits)
+    faults += mixed_faults(scanned.images)
     groups, wrong = find_groups(layout, options.group_regex)
     named = find_splits(
         layout,
@@ -254,14 +255,14 @@ def open_folder(
     faults += wrong + named.faults
     if not scanned.values:
         _raise(faults, options.path)
+    masks = {pair.id: pair.masks for pair in layout.pairs}
     classes = find_classes(
-        {
-            str(p.masks[0]): scanned.values[p.id]
-            for p in layout.pairs
-            if p.id in scanned.values
-        },
+        scanned.values,
         class_names=options.class_names,
         label_map=tuple(options.label_map),
+        file_of=lambda one, values: file_with_values(
+            masks[one], values, _read_options(options)
+        ),
     )
     faults += classes.faults
     splits = _split(named, groups, options, seed, faults)
@@ -348,7 +349,7 @@ def _split_faults(
     splits: Splits, scanned: Scan, classes: Classes | None, options: FolderOptions
 ) -> list[str]:
     """An image in two splits, and, where classes are known, one that none trains on."""
-    faults = same_image_faults(scanned.traits, splits)
+    faults = same_image_faults(scanned.images, splits)
     if classes is not None:
         faults += missing_class_faults(
             scanned.values,

@@ -1,12 +1,13 @@
 """The classes of a folder's masks: their names, the label map, and one to propose."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from unet_jax.data.case import IGNORE
-from unet_jax.data.sources.folder_scan import named_files
 from unet_jax.data.sources.label_map import Entry, LabelMap, listed
+from unet_jax.errors import named_files
 
 _MAX_CLASSES = 64
 _RARE = 0.1
@@ -14,6 +15,9 @@ _RARE = 0.1
 
 _VOID = 255
 """What many sets paint where nobody knows the class."""
+
+FileOf = Callable[[str, AbstractSet[int]], str]
+"""From the id of a case and some values to its file that has one of them."""
 
 
 class Classes(NamedTuple):
@@ -38,13 +42,15 @@ def find_classes(
     *,
     class_names: tuple[str, ...] | None,
     label_map: Sequence[Entry],
+    file_of: FileOf,
 ) -> Classes:
     """Find the classes.
 
     Args:
-        masks: pixels of each stored value, by the mask's file.
+        masks: pixels of each stored value, by the id of the case.
         class_names: of each class; None to count them.
         label_map: stored values and their classes; () to find them.
+        file_of: finds the mask of a case that has one of some values.
 
     Returns:
         The classes; values that fit none are among the faults, with a map to paste.
@@ -58,7 +64,7 @@ def find_classes(
             count = len(names) if names else found[-1] + 1
             plain = found[0] >= 0 and count <= _MAX_CLASSES
             if not names and not (plain and found == list(range(count))):
-                return Classes((), (), faults=(_no_classes(masks, found),))
+                return Classes((), (), faults=(_no_classes(masks, found, file_of),))
             pairs = tuple((index, index) for index in range(count))
     given = bool(label_map)
     if names is None:
@@ -68,10 +74,11 @@ def find_classes(
     unknown = set(classes.unknown(found))
     faults = []
     if unknown:
-        files = [file for file, values in masks.items() if unknown & values.keys()]
         proposal = None if given else propose_map(masks, num_classes=len(names))
         pairs = proposal or classes.proposal(found)
-        faults.append(classes.refusal(found, named_files(files), proposal=pairs))
+        strays = {value for value in unknown if (value, IGNORE) in pairs}
+        where = _files_with(strays or unknown, masks, file_of)
+        faults.append(classes.refusal(found, where, proposal=pairs))
     return Classes(tuple(names), pairs, (note,) if note else (), tuple(faults))
 
 
@@ -82,10 +89,10 @@ def propose_map(
 
     What stands apart from them is ignored, if it looks like it: 255 beside smaller
     classes, values below 0, and values of a few masks. If one mask has 1 where another
-    has 255, both mean the same.
+    has 255, both mean the same; without any 1, 255 is the one class.
 
     Args:
-        masks: pixels of each stored value, by the mask's file.
+        masks: pixels of each stored value, by the id of the case.
         num_classes: where it is known.
 
     Returns:
@@ -96,6 +103,10 @@ def propose_map(
     while plain in counts:
         plain += 1
     apart = sorted(value for value in counts if not 0 <= value < plain)
+    rare = _rare(counts, masks)
+    if plain == 1 and num_classes in (None, 2) and set(apart) - set(rare) == {_VOID}:
+        strays = [value for value in apart if value != _VOID]
+        return ((0, 0), (_VOID, 1), *((value, IGNORE) for value in strays))
     if plain < 2 or not apart or plain > (num_classes or plain):
         return None
     entries: list[Entry] = [(index, index) for index in range(plain)]
@@ -104,7 +115,7 @@ def propose_map(
         together = any({1, value} <= values.keys() for values in masks.values())
         if value == _VOID and plain == 2 and not together:
             entries.append((value, 1))
-        elif value in (_VOID, IGNORE) or value < 0 or value in _rare(counts, masks):
+        elif value in (_VOID, IGNORE) or value < 0 or value in rare:
             entries.append((value, IGNORE))
         elif num_classes is None or following < num_classes:
             entries.append((value, following))
@@ -124,7 +135,9 @@ def _rare(
     return sorted(value for value, count in counts.items() if count <= most)
 
 
-def _no_classes(masks: Mapping[str, Mapping[int, int]], found: Sequence[int]) -> str:
+def _no_classes(
+    masks: Mapping[str, Mapping[int, int]], found: Sequence[int], file_of: FileOf
+) -> str:
     """Say that the stored values are no classes, and propose a map."""
     if len(found) > _MAX_CLASSES or (len(found) > 16 and found[0] == 0):
         proposal: tuple[Entry, ...] = ((0, 0), ((1, int(found[-1])), 1))
@@ -136,18 +149,25 @@ def _no_classes(masks: Mapping[str, Mapping[int, int]], found: Sequence[int]) ->
         in_order = tuple((int(value), index) for index, value in enumerate(found))
         proposal = propose_map(masks, num_classes=None) or in_order
         what = f"in this order, or another ({IGNORE} to ignore a value)"
-        where = _where_rare(masks)
+        where = _where_rare(masks, file_of)
     return (
         f"masks: the values {listed(found)}{where}; expected 0 to a largest class "
         f"without a gap, or a map, {what}: data.label_map={proposal}"
     )
 
 
-def _where_rare(masks: Mapping[str, Mapping[int, int]]) -> str:
+def _where_rare(masks: Mapping[str, Mapping[int, int]], file_of: FileOf) -> str:
     """Name the files of values that few masks have."""
     counts = Counter(value for values in masks.values() for value in values)
     rare = _rare(counts, masks)
-    files = [file for file, values in masks.items() if values.keys() & set(rare)]
-    if not files:
+    if not rare:
         return ""
-    return f" ({listed(rare)} only in {named_files(files)})"
+    return f" ({listed(rare)} only in {_files_with(set(rare), masks, file_of)})"
+
+
+def _files_with(
+    values: set[int], masks: Mapping[str, Mapping[int, int]], file_of: FileOf
+) -> str:
+    """Name the masks that have one of some values; looks into as few as are shown."""
+    cases = [one for one, found in masks.items() if values & found.keys()]
+    return named_files([file_of(one, values) for one in cases[:3]] + cases[3:])

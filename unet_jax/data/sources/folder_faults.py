@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from unet_jax.data.sources.case_traits import CaseTraits
-from unet_jax.data.sources.folder_scan import named_files
+from unet_jax.data.sources.case_traits import ImageTraits
 from unet_jax.data.sources.label_map import Entry, LabelMap
 from unet_jax.data.sources.splits import SPLITS, Part, Splits
+from unet_jax.errors import named_files
 
 
-def mixed_faults(traits: Sequence[CaseTraits]) -> list[str]:
+def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:
     """Name cases that one network cannot take together.
 
     Args:
-        traits: of the sound cases.
+        images: of all cases whose image is sound.
 
     Returns:
         A line for each kind that differs from the commonest.
@@ -31,8 +31,8 @@ def mixed_faults(traits: Sequence[CaseTraits]) -> list[str]:
             "or convert or remove them",
         ),
     ):
-        kinds: dict[Any, list[CaseTraits]] = {}
-        for case in traits:
+        kinds: dict[Any, list[ImageTraits]] = {}
+        for case in images:
             kinds.setdefault(of(case), []).append(case)
         if len(kinds) > 1:
             most = max(kinds, key=lambda kind: len(kinds[kind]))
@@ -46,17 +46,17 @@ def mixed_faults(traits: Sequence[CaseTraits]) -> list[str]:
     return faults
 
 
-def same_image_faults(traits: Sequence[CaseTraits], splits: Splits) -> list[str]:
+def same_image_faults(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
     """Name images that are in two splits.
 
     Args:
-        traits: of the sound cases.
+        images: of all cases whose image is sound.
         splits: of all cases.
 
     Returns:
         A line each.
     """
-    by_id = {case.id: case for case in traits}  # without the cases that have faults
+    by_id = {case.id: case for case in images}  # without those that cannot be read
     faults = []
     seen: dict[str, tuple[str, Part]] = {}
     for split in SPLITS:

@@ -1,5 +1,7 @@
 """Which files of a folder are images, and which mask belongs to which image."""
 
+import functools
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,7 +30,10 @@ _WORDS = (
     *("instances", "truth", "manual"),
 )
 MASK_SUFFIXES = tuple(f"{mark}{word}" for word in _WORDS for mark in "_-.")
-_IMAGE_SUFFIXES = ("", "_image", "_img", "_raw", "_0000", "-image", "-img")
+_IMAGE_SUFFIXES = (
+    *("", "_image", "_img", "_raw", "_0000", "-image", "-img"),
+    *("_volume", "-volume"),
+)
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
@@ -140,23 +145,33 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
 def list_files(folder: Path) -> list[Path]:
     """List the image files of a folder and of those in it, hidden ones left out.
 
+    Links to folders are followed, and links to files that are gone are listed: reading
+    one says so.
+
     Args:
         folder: where to look.
 
     Returns:
         The files, sorted.
     """
-    found = [
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and file.name.lower().endswith(SUFFIXES)
-    ]
-    visible = [
-        file
-        for file in found
-        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
-    return sorted(visible)
+    found: list[Path] = []
+    real = folder.resolve()
+    above = {str(folder): frozenset(map(str, real.parents))}  # no link leads back there
+    for place, inside, files in os.walk(folder, followlinks=True):
+        seen = above.pop(place) | {os.path.realpath(place)}
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(place, name)) not in seen
+        ]
+        above.update({os.path.join(place, name): seen for name in inside})
+        found += [
+            Path(place, name)
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(file for file in found if file.is_file() or not file.exists())
 
 
 def stem_in(file: Path, folder: Path) -> str:
@@ -259,12 +274,9 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
 def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
     """Pair the files of each folder where one is called mask, label or the like."""
     folders: dict[Path, list[Path]] = {}
+    home = functools.cache(functools.partial(_home, path))
     for file in files:
-        parent = file.parent
-        # images/ and masks/ inside the folder of a patient
-        if parent != path and parent.name.lower() in IMAGE_FOLDERS | MASK_FOLDERS:
-            parent = parent.parent
-        folders.setdefault(parent, []).append(file)
+        folders.setdefault(home(file.parent), []).append(file)
     pairs: list[Pair] = []
     orphans: list[Path] = []
     faults: list[str] = []
@@ -277,15 +289,32 @@ def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
     return Layout(tuple(pairs), tuple(orphans), note, faults=tuple(faults))
 
 
+def _home(path: Path, folder: Path) -> Path:
+    """Return the folder of a patient, or of a split, whose files lie in a folder."""
+    known = IMAGE_FOLDERS | MASK_FOLDERS
+    for one in [folder, *folder.parents]:
+        if one == path:
+            break
+        # images/ and masks/ beside each other, with folders of patients in them
+        if one.name.lower() in known and _two_folders(one.parent, "", "") is not None:
+            return one.parent
+    if folder != path and folder.name.lower() in known:
+        return folder.parent
+    return folder
+
+
 def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
-    """Pair the files of one patient."""
+    """Pair the files of one patient, or of one split."""
     patient = folder.relative_to(path).as_posix()
     patient = "" if patient == "." else patient
     inner = _two_folders(folder, "", "")
     if inner is not None and folder != path:
         layout = _pair_folders(*inner, "")
         renamed = tuple(
-            pair._replace(id=f"{patient}/{pair.id}", patient=patient)
+            pair._replace(
+                id=f"{patient}/{pair.id}",
+                patient=f"{patient}/{pair.patient}".rstrip("/"),
+            )
             for pair in layout.pairs
         )
         return layout._replace(pairs=renamed)

@@ -14,11 +14,12 @@ from unet_jax.data.sources.case_files import ReadOptions
 from unet_jax.data.sources.case_traits import (
     CaseTraits,
     Examined,
+    ImageTraits,
     TiffAxesError,
     examine,
 )
 from unet_jax.data.sources.folder_layout import Pair
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Scan:
 
     Attributes:
         traits: of the sound cases, in the order of their pairs.
+        images: of all cases whose image is sound.
         faults: a line each.
         values: for the id of every case whose mask could be read, pixels of each stored
             label value.
     """
 
     traits: tuple[CaseTraits, ...]
+    images: tuple[ImageTraits, ...]
     faults: tuple[str, ...]
     values: dict[str, dict[int, int]]
 
@@ -64,7 +67,7 @@ def scan(
         if entry is not None and entry["stamp"] == stamp:
             found[pair.id] = entry
             traits = CaseTraits.from_json(entry["traits"])
-            return Examined(traits, (), traits.values)
+            return Examined(traits, traits, (), traits.values)
         result = examine(pair, options)
         if result.traits is not None:
             traits_json = dataclasses.asdict(result.traits)
@@ -77,6 +80,7 @@ def scan(
         _write_cache(cache, options, found)
     return Scan(
         tuple(result.traits for result in results if result.traits is not None),
+        tuple(result.image for result in results if result.image is not None),
         tuple(_fault_lines([fault for one in results for fault in one.faults])),
         {
             pair.id: result.values
@@ -84,20 +88,6 @@ def scan(
             if result.values is not None
         },
     )
-
-
-def named_files(files: Sequence[str], what: str = "more") -> str:
-    """Write a few file names, and how many more there are.
-
-    Args:
-        files: their names.
-        what: the others are called.
-
-    Returns:
-        Three names at most.
-    """
-    more = f" and {len(files) - 3} {what}" if len(files) > 3 else ""
-    return ", ".join(files[:3]) + more
 
 
 def _fault_lines(faults: Sequence[InputError]) -> list[str]:
@@ -122,10 +112,13 @@ def _fault_lines(faults: Sequence[InputError]) -> list[str]:
     return lines
 
 
-def _stamp(pair: Pair) -> list[list[Any]]:
-    """Return what changes when a file does."""
+def _stamp(pair: Pair) -> list[list[Any]] | None:
+    """Return what changes when a file does; None where one is gone."""
     files = [*pair.images, *pair.masks]
-    stats = [(file, file.stat()) for file in files]
+    try:
+        stats = [(file, file.stat()) for file in files]
+    except OSError:
+        return None
     return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet_jax.data.sources.folder_layout import Layout
-from unet_jax.data.sources.folder_scan import named_files
 from unet_jax.data.sources.split_files import read_splits
 from unet_jax.data.sources.splits import FEWEST_GROUPS, split_folders
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files
 
 
 class NamedSplits(NamedTuple):
@@ -102,9 +101,10 @@ def find_splits(
         if named is None:
             return NamedSplits(None, fold, [])
         if not by_regex:
-            # The folder of a split is no patient; one inside it is.
+            # The folder of a split is no patient; the outermost inside it is.
             for pair in layout.pairs:
-                groups[pair.id] = pair.patient.partition("/")[2] or pair.id
+                _, *inside = pair.patient.split("/")
+                groups[pair.id] = inside[0] if inside else pair.id
         return NamedSplits(named, fold, _cut_groups(named, groups, path))
     source = Path(file).expanduser()
     try:

@@ -12,8 +12,8 @@ Entry = tuple[int | tuple[int, int], int]
 """A stored value, or the first and last of a range of them, and its class."""
 
 
-_INSTANCES = 8
-"""So many values of a mask of two classes are likelier objects than mistakes."""
+_INSTANCES = 4
+"""More values in masks of two classes are likelier objects than mistakes."""
 
 
 class LabelMap:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -79,9 +79,8 @@ def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
     if "train" not in splits:
         return None
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise InputError(
-            f"{', '.join(others[:3])}{more}: in no folder of a split, where others lie "
+            f"{named_files(others)}: in no folder of a split, where others lie "
             f"in {', '.join(splits)}; move them into one of those, or name the cases "
             "of each split in a file, data.splits"
         )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from unet_jax.data.sources.folder_layout import Layout, Pair
-from unet_jax.errors import InputError
+from unet_jax.errors import named_files
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -19,33 +19,38 @@ def stack_slices(layout: Layout) -> Layout:
         layout: pairs of pictures.
 
     Returns:
-        Pairs of kind "slices", a patient each; a slice without a mask stays a pair of
-        its own, and so becomes a fault.
-
-    Raises:
-        InputError: a picture lies in no patient's folder, has no number, or the number
-            of another.
+        Pairs of kind "slices", a patient each. A slice that has no mask, lies in no
+        patient's folder or is one of several channels is a stack of its own, so that
+        its files are read all the same; these, and slices without a number or with that
+        of another, are among the faults.
     """
     patients: dict[str, list[Pair]] = {}
     kept: list[Pair] = []
+    outside: list[str] = []
+    channels: list[str] = []
     for pair in layout.pairs:
-        if not pair.masks or pair.images[0].name.lower().endswith((".nii", ".nii.gz")):
+        if pair.images[0].name.lower().endswith((".nii", ".nii.gz")):
             kept.append(pair)
-            continue
-        if not pair.patient or len(pair.images) > 1:
-            what = "one of several channels" if pair.patient else "in no folder"
-            raise InputError(
-                f"{pair.images[0]}: is {what}; expected the slices of each patient in "
-                "a folder, since data.stack=True; set data.stack=False to score each "
-                "picture by itself"
-            )
-        patients.setdefault(pair.patient, []).append(pair)
+        elif pair.masks and pair.patient and len(pair.images) == 1:
+            patients.setdefault(pair.patient, []).append(pair)
+        else:
+            kept.append(pair._replace(kind="slices", images=pair.images[:1]))
+            if len(pair.images) > 1:
+                channels.append(str(pair.images[0]))
+            elif not pair.patient:
+                outside.append(str(pair.images[0]))
+    faults = [
+        f"{named_files(files)}: {what}; expected the slices of each patient in a "
+        "folder, since data.stack=True; set data.stack=False to score each picture by "
+        "itself"
+        for files, what in ((outside, "in no folder"), (channels, "of several files"))
+        if files
+    ]
     gaps = 0
     for patient, pairs in patients.items():
-        numbers = _numbers(pairs)
-        order = sorted(numbers)
-        gaps += order[-1] - order[0] >= len(order)
-        ordered = [numbers[number] for number in order]
+        ordered, gap, wrong = _in_order(pairs)
+        gaps += gap
+        faults += wrong
         kept.append(
             Pair(
                 id=patient,
@@ -59,23 +64,33 @@ def stack_slices(layout: Layout) -> Layout:
     if gaps:
         note += f" ({gaps} of {len(patients)} have gaps in their numbers)"
     pairs_by_id = tuple(sorted(kept, key=lambda pair: pair.id))
-    return layout._replace(pairs=pairs_by_id, note=note)
+    return layout._replace(
+        pairs=pairs_by_id, note=note, faults=(*layout.faults, *faults)
+    )
 
 
-def _numbers(pairs: Sequence[Pair]) -> dict[int, Pair]:
-    """Find the place of each slice of a patient."""
+def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
+    """Sort the slices of a patient; say whether some are missing, and what is wrong."""
     numbers: dict[int, Pair] = {}
+    others: list[Pair] = []
+    faults = []
     for pair in pairs:
         match = _NUMBER.search(pair.id.rpartition("/")[2])
         if match is None:
-            raise InputError(
+            others.append(pair)
+            faults.append(
                 f"{pair.images[0]}: no number in its name; expected that of the slice, "
                 "since data.stack=True; rename it, or set data.stack=False"
             )
+            continue
         other = numbers.setdefault(int(match[1]), pair)
         if other is not pair:
-            raise InputError(
+            others.append(pair)
+            faults.append(
                 f"{pair.images[0]}: slice {int(match[1])} is also "
-                f"{other.images[0].name}; expected a number once in a folder"
+                f"{other.images[0].name}; expected a number once in a folder; rename "
+                "or remove one"
             )
-    return numbers
+    order = sorted(numbers)
+    gap = bool(order) and order[-1] - order[0] >= len(order)
+    return [numbers[number] for number in order] + others, gap, faults
