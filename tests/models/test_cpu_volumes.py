@@ -6,34 +6,32 @@ import numpy as np
 import pytest
 from jax import lax
 
-from unet_jax.models import cpu_convolution, cpu_volumes
+from unet_jax.models import cpu_convolution, cpu_planes, cpu_volumes
+
+ONE, SAME = (1, 1, 1), ((1, 1), (1, 1), (1, 1))
 
 
-def _plain(x, kernel, pads):
-    depth_pad, pad = pads
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1, 1),
-        (depth_pad, (pad, pad), (pad, pad)),
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-    )
+def _plain(x, kernel, strides, pads):
+    numbers = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=numbers)
 
 
-def _arrays(shape, channels, features, taps=3, dtype=np.float64):
+def _arrays(shape, channels, features, window=(3, 3, 3), dtype=np.float64):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(*shape, channels))
-    kernel = rng.normal(size=(taps, 3, 3, channels, features))
+    kernel = rng.normal(size=(*window, channels, features))
     return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
-def _assert_equal_to_plain(x, kernel, pads, tolerance=1e-12):
+def _assert_equal_to_plain(x, kernel, strides, pads, tolerance=1e-12):
     found, expected = [], []
     for function, into in (
         (cpu_volumes.convolve_volumes, found),
         (_plain, expected),
     ):
-        value, pull_back = jax.vjp(lambda *at, f=function: f(*at, pads), x, kernel)
+        value, pull_back = jax.vjp(
+            lambda *at, f=function: f(*at, strides, pads), x, kernel
+        )
         by = jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)
         into += [value, *pull_back(by)]
     for one, other in zip(found, expected, strict=True):
@@ -44,20 +42,30 @@ def _assert_equal_to_plain(x, kernel, pads, tolerance=1e-12):
 
 @pytest.mark.parametrize("size", [1, 10_000, 30_000, 2**30])
 @pytest.mark.parametrize(
-    ("taps", "pads"),
+    ("window", "strides", "pads"),
     [
-        (3, ((1, 1), 1)),
-        (3, ((0, 0), 0)),
-        (2, ((0, 1), 1)),
-        (1, ((0, 0), 1)),
-        (5, ((2, 2), 1)),
+        ((3, 3, 3), ONE, SAME),
+        ((3, 3, 3), ONE, ((0, 0), (0, 0), (0, 0))),
+        ((2, 3, 3), ONE, ((0, 1), (1, 1), (1, 1))),
+        ((1, 3, 3), ONE, ((0, 0), (1, 1), (1, 1))),
+        ((5, 3, 3), ONE, ((2, 2), (1, 1), (1, 1))),
+        ((3, 3, 3), (2, 2, 2), ((1, 1), (0, 1), (1, 1))),
+        ((3, 3, 3), (2, 2, 2), ((0, 0), (0, 0), (0, 0))),
+        ((3, 3, 3), (2, 1, 1), SAME),
+        ((3, 3, 3), (1, 2, 2), SAME),
+        ((1, 3, 3), (1, 2, 2), ((0, 0), (0, 1), (1, 1))),
+        ((5, 4, 1), (2, 3, 1), ((2, 2), (1, 2), (0, 0))),
+        ((2, 1, 2), (3, 2, 3), ((0, 1), (0, 0), (1, 0))),
     ],
 )
-def test_slabs_of_every_size_make_the_same_volume(monkeypatch, size, taps, pads):
+def test_slabs_of_every_size_make_the_same_volume(
+    monkeypatch, size, window, strides, pads
+):
     monkeypatch.setattr(cpu_volumes, "SLAB_BYTES", size)
+    monkeypatch.setattr(cpu_planes, "PARTS_A_KERNEL", 0)
     with jax.enable_x64(True):
-        arrays = _arrays((2, 7, 6, 5), 3, 4, taps)
-        _assert_equal_to_plain(*arrays, pads)
+        arrays = _arrays((2, 7, 6, 5), 3, 4, window)
+        _assert_equal_to_plain(*arrays, strides, pads)
 
 
 def test_with_many_channels_too(monkeypatch):
@@ -65,19 +73,19 @@ def test_with_many_channels_too(monkeypatch):
     monkeypatch.setattr(cpu_convolution, "WINOGRAD_CHANNELS", 6)
     with jax.enable_x64(True):
         arrays = _arrays((1, 5, 16, 17), 2, 6)
-        _assert_equal_to_plain(*arrays, ((1, 1), 1))
+        _assert_equal_to_plain(*arrays, ONE, SAME)
 
 
 def test_bfloat16_is_summed_over_slabs_in_float32(monkeypatch):
     monkeypatch.setattr(cpu_volumes, "SLAB_BYTES", 1)
     x, kernel = _arrays((1, 64, 4, 4), 1, 1, dtype=jnp.bfloat16)
     _, pull_back = jax.vjp(
-        lambda k: cpu_volumes.convolve_volumes(x, k, ((1, 1), 1)), kernel
+        lambda k: cpu_volumes.convolve_volumes(x, k, ONE, SAME), kernel
     )
     (found,) = pull_back(jnp.ones((1, 64, 4, 4, 1), jnp.bfloat16))
     wide = x.astype(np.float32)
     _, pull_back = jax.vjp(
-        lambda k: _plain(wide, k, ((1, 1), 1)), kernel.astype(wide.dtype)
+        lambda k: _plain(wide, k, ONE, SAME), kernel.astype(wide.dtype)
     )
     (expected,) = pull_back(jnp.ones((1, 64, 4, 4, 1), wide.dtype))
     assert found.dtype == jnp.bfloat16
@@ -95,7 +103,7 @@ def test_a_large_volume_takes_the_memory_of_a_slab():
         cpu_volumes.SLAB_BYTES = size
         try:
             compiled = (
-                jax.jit(lambda x, k: cpu_volumes.convolve_volumes(x, k, ((1, 1), 1)))
+                jax.jit(lambda x, k: cpu_volumes.convolve_volumes(x, k, ONE, SAME))
                 .lower(x, kernel)
                 .compile()
             )

@@ -65,15 +65,27 @@ def _forward(x, kernel, pad):
 
 def _backward(pad, residuals, gradient):
     x, kernel = residuals
-    if _winograd_pays(x, kernel.shape[3]):
-        of_input = _winograd(gradient, kernel, 2 - pad, turned=True)
-    else:
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        of_input = _direct(gradient, turned, 2 - pad)
-    return of_input, kernel_gradient(x, gradient, pad)
+    return input_gradient(gradient, kernel, pad), kernel_gradient(x, gradient, pad)
 
 
 convolve_3x3.defvjp(_forward, _backward)
+
+
+def input_gradient(
+    gradient: Float[Array, "batch out_height out_width features"],
+    kernel: Float[Array, "3 3 channels features"],
+    pad: int,
+) -> Float[Array, "batch height width channels"]:
+    """Return the gradient of ``convolve_3x3`` with respect to its input.
+
+    Args:
+        gradient: with respect to its result.
+        kernel: as there.
+        pad: as there.
+    """
+    if _winograd_pays(gradient, kernel.shape[2]):
+        return _winograd(gradient, kernel, 2 - pad, turned=True)
+    return _direct(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 2 - pad)
 
 
 def kernel_gradient(
@@ -120,10 +132,10 @@ def _direct(x, kernel, pad):
     return y.reshape(*y.shape[:2], -1, features)[:, :, :width]
 
 
-def _winograd_pays(x, features):
-    """Whether Winograd's form is faster, and as exact."""
+def _winograd_pays(x, others):
+    """Whether Winograd's form is faster, and as exact, to or from other channels."""
     return (
-        min(x.shape[-1], features) >= WINOGRAD_CHANNELS
+        min(x.shape[-1], others) >= WINOGRAD_CHANNELS
         and math.prod(x.shape[:3]) >= WINOGRAD_PIXELS
         and x.dtype.itemsize >= 4
     )

@@ -15,105 +15,156 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models import cpu_convolution
+from unet_jax.models import cpu_convolution, cpu_planes
 
 SLAB_BYTES = 2**21
 """Most bytes of a slab with its depth taps side by side."""
+Pads = tuple[tuple[int, int], ...]
+"""Zeros before and behind each axis, fewer than the window has."""
 
-Pads = tuple[tuple[int, int], int]
-"""Zeros before and behind the depth, and around every plane."""
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve_volumes(
     x: Float[Array, "batch depth height width channels"],
-    kernel: Float[Array, "taps 3 3 channels features"],
+    kernel: Float[Array, "taps *window channels features"],
+    strides: tuple[int, ...],
     pads: Pads,
 ) -> Float[Array, "batch out_depth out_height out_width features"]:
-    """Convolve volumes with stride 1 (cross-correlation, as in every such library).
+    """Convolve volumes (cross-correlation, as in every such library).
 
     Args:
         x: input, channels last.
         kernel: weights; dtype of ``x``.
-        pads: zeros before and behind the depth (at most one less than the taps), and
-            around every plane (0 or 1).
+        strides: pixels between outputs.
+        pads: zeros around.
 
     Returns:
         The convolved volumes in the dtype of ``x``. Reverse-mode differentiable.
     """
-    depth_pad, pad = pads
-    taps, *_, features = kernel.shape
-    flat = jnp.moveaxis(kernel, 0, 2).reshape(3, 3, -1, features)
-    slabs = _Slabs(x, taps, depth_pad, features)
+    flat = _depth_in_channels(kernel)
+    slabs = _Slabs(x, kernel, kernel.shape[0], strides, pads[0])
 
     def convolved(index: Array) -> Array:
-        return cpu_convolution.convolve_3x3(slabs.planes(index), flat, pad)
+        planes = slabs.planes(index)
+        return cpu_planes.convolve_planes(planes, flat, strides[1:], pads[1:])
 
     return slabs.joined(slabs.each(convolved))
 
 
-def _forward(x, kernel, pads):
-    return convolve_volumes(x, kernel, pads), (x, kernel)
+def _forward(x, kernel, strides, pads):
+    return convolve_volumes(x, kernel, strides, pads), (x, kernel)
 
 
-def _backward(pads, residuals, gradient):
+def _backward(strides, pads, residuals, gradient):
     x, kernel = residuals
-    depth_pad, pad = pads
-    taps, *_, channels, features = kernel.shape
-    turned = kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
-    low, high = (taps - 1 - n for n in depth_pad)
-    of_input = convolve_volumes(gradient, turned, ((low, high), 2 - pad))
-    slabs = _Slabs(x, taps, depth_pad, features)
-    by = slabs.cut(gradient)
-
-    def part(index: Array) -> Array:
-        return cpu_convolution.kernel_gradient(slabs.planes(index), by(index), pad)
-
-    of_kernel = slabs.total(part).reshape(3, 3, taps, channels, features)
-    return of_input, jnp.moveaxis(of_kernel, 2, 0)
+    return (
+        _input_gradient(gradient, kernel, strides, pads, x.shape[1:4]),
+        _kernel_gradient(x, gradient, kernel, strides, pads),
+    )
 
 
 convolve_volumes.defvjp(_forward, _backward)
+
+
+def _depth_in_channels(kernel: Array) -> Array:
+    """(taps, *window, channels, features) to (*window, taps * channels, features)."""
+    window, features = kernel.shape[1:3], kernel.shape[-1]
+    return jnp.moveaxis(kernel, 0, 2).reshape(*window, -1, features)
+
+
+def _input_gradient(gradient, kernel, strides, pads, sizes):
+    """The planes of each phase of the depth are convolutions of planes around them."""
+    step, features = strides[0], kernel.shape[-1]
+    axis = cpu_planes.phases(sizes[0], gradient.shape[1], pads[0][0], step)
+    most = -(-kernel.shape[0] // step)
+    slabs = _Slabs(gradient, kernel, most, (1, *strides[1:]), axis.pads(most))
+
+    def phase(planes: Array, first: int) -> Array:
+        taps = kernel[first::step][::-1]
+        if not len(taps):  # the window is smaller than the stride
+            shape = (len(planes), *sizes[1:], kernel.shape[-2])
+            return jnp.zeros(shape, planes.dtype)
+        # The features of the taps are what the planes have side by side.
+        flat = _depth_in_channels(taps.swapaxes(3, 4)).swapaxes(2, 3)
+        planes = planes[..., (most - len(taps)) * features :]
+        return cpu_planes.input_gradient(planes, flat, strides[1:], pads[1:], sizes[1:])
+
+    def part(index: Array) -> Array:
+        planes = slabs.planes(index)
+        return jnp.stack([phase(planes, first) for first in range(step)], axis=1)
+
+    y = slabs.joined(slabs.each(part))  # (batch, depth, phases, height, width, ...)
+    y = y.reshape(y.shape[0], -1, *y.shape[3:])
+    return y[:, axis.outside : axis.outside + sizes[0]]
+
+
+def _kernel_gradient(x, gradient, kernel, strides, pads):
+    """Each slab adds its part."""
+    taps, *window, channels, features = kernel.shape
+    slabs = _Slabs(x, kernel, taps, strides, pads[0])
+    by = slabs.cut(gradient)
+
+    def part(index: Array) -> Array:
+        return cpu_planes.kernel_gradient(
+            slabs.planes(index), by(index), strides[1:], pads[1:], tuple(window)
+        )
+
+    total = slabs.total(part).reshape(*window, taps, channels, features)
+    return jnp.moveaxis(total, 2, 0)
 
 
 class _Slabs:
     """The slabs of all volumes of a batch, one after the other."""
 
     def __init__(
-        self, x: Array, taps: int, depth_pad: tuple[int, int], features: int
+        self,
+        x: Array,
+        kernel: Array,
+        taps: int,
+        strides: tuple[int, ...],
+        depth_pad: tuple[int, int],
     ) -> None:
         """Choose their size, and pad the depth to a whole number of them."""
         self._batch, depth, height, width, channels = x.shape
-        self._taps = taps
-        self._depth = depth + sum(depth_pad) - taps + 1
-        # Where Winograd's form is taken, every call transforms the kernel.
-        many = min(taps * channels, features) >= cpu_convolution.WINOGRAD_CHANNELS
+        self._taps, self._step = taps, strides[0]
+        self._depth = (depth + sum(depth_pad) - taps) // self._step + 1
         plane = height * width * taps * channels * x.dtype.itemsize
-        whole = many or self._batch * self._depth * plane <= SLAB_BYTES
-        planes = self._depth if whole else max(1, SLAB_BYTES // plane)
+        most = max(
+            SLAB_BYTES, cpu_planes.PARTS_A_KERNEL * kernel.size * x.dtype.itemsize
+        )
+        # Where Winograd's form is taken, every call transforms the kernel.
+        many = strides[1:] == (1, 1) and kernel.shape[1:3] == (3, 3)
+        others = kernel.size // (math.prod(kernel.shape[1:3]) * taps * channels)
+        many &= min(taps * channels, others) >= cpu_convolution.WINOGRAD_CHANNELS
+        whole = many or self._batch * self._depth * plane <= most
+        planes = self._depth if whole else max(1, most // plane)
         self._slabs = math.ceil(self._depth / planes)
         self._planes = math.ceil(self._depth / self._slabs)
         self._volumes = self._batch if whole else 1
         self._behind = self._slabs * self._planes - self._depth
-        low, high = depth_pad
-        depths = (low, high + self._behind)
-        self._x = jnp.pad(x, ((0, 0), depths, (0, 0), (0, 0), (0, 0)))
+        # What no output reaches is cut off: lax.pad takes numbers below 0.
+        reached = (self._slabs * self._planes - 1) * self._step + taps
+        depths = (depth_pad[0], reached - depth_pad[0] - depth, 0)
+        none = (0, 0, 0)
+        self._x = lax.pad(x, jnp.zeros((), x.dtype), (none, depths, none, none, none))
 
     @property
     def _count(self) -> int:
         return self._batch // self._volumes * self._slabs
 
     def _start(self, index: Array) -> tuple[Array, ...]:
-        """Index of the first pixel of a slab."""
+        """Index of the first output of a slab."""
         zero = jnp.zeros_like(index)
         volume, slab = index // self._slabs, index % self._slabs
         return (volume, slab * self._planes, zero, zero, zero)
 
     def planes(self, index: Array) -> Array:
         """Cut out a slab: (planes, height, width, taps * channels)."""
-        size = (self._volumes, self._planes + self._taps - 1, *self._x.shape[2:])
-        slab = lax.dynamic_slice(self._x, self._start(index), size)
-        taps = [slab[:, tap : tap + self._planes] for tap in range(self._taps)]
+        last = (self._planes - 1) * self._step
+        size = (self._volumes, last + self._taps, *self._x.shape[2:])
+        volume, first, *rest = self._start(index)
+        slab = lax.dynamic_slice(self._x, (volume, first * self._step, *rest), size)
+        taps = [slab[:, tap : tap + last + 1 : self._step] for tap in range(self._taps)]
         joined = jnp.concatenate(taps, axis=-1)
         return joined.reshape(-1, *joined.shape[2:])
 
@@ -148,7 +199,6 @@ class _Slabs:
         ).astype(part.dtype)
 
     def joined(self, stacked: Array) -> Array:
-        """Put slabs together: (batch, depth, height, width, features)."""
-        rest = stacked.shape[-3:]
-        volumes = stacked.reshape(self._batch, self._slabs * self._planes, *rest)
-        return volumes[:, : self._depth]
+        """Put slabs together: (batch, depth, ...)."""
+        shape = (self._batch, self._slabs * self._planes, *stacked.shape[2:])
+        return stacked.reshape(shape)[:, : self._depth]

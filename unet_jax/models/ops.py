@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models import cpu_convolution, cpu_volumes
+from unet_jax.models import cpu_planes, cpu_volumes
 
 FORMULATIONS = ("cpu", "tpu", "plain")
 
@@ -71,11 +71,13 @@ def convolve(
     strides = tuple(strides) if strides is not None else (1,) * len(window)
     if choose_formulation(formulation) != "cpu":
         return _convolve_plain(x, kernel, strides=strides, padding=padding)
-    if math.prod(window) == 1 and math.prod(strides) == 1:
+    if math.prod(window) == 1:
+        x = x[:, *(slice(None, None, step) for step in strides)]
         return x @ kernel.reshape(kernel.shape[-2:])
+    pads = tuple(lax.padtype_to_pads(x.shape[1:-1], window, strides, padding))
     if len(window) == 3:
-        return _convolve_volumes(x, kernel, strides=strides, padding=padding)
-    return _convolve_planes(x, kernel, strides=strides, padding=padding)
+        return cpu_volumes.convolve_volumes(x, kernel, strides, pads)
+    return cpu_planes.convolve_planes(x, kernel, strides, pads)
 
 
 def _convolve_plain(x, kernel, *, strides, padding):
@@ -85,47 +87,6 @@ def _convolve_plain(x, kernel, *, strides, padding):
     return lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=numbers
     )
-
-
-def _convolve_planes(x, kernel, *, strides, padding):
-    """2-D convolution on CPU."""
-    if kernel.shape[:2] == (3, 3) and math.prod(strides) == 1:
-        return cpu_convolution.convolve_3x3(x, kernel, {"SAME": 1, "VALID": 0}[padding])
-    return _convolve_plain(x, kernel, strides=strides, padding=padding)
-
-
-def _convolve_volumes(x, kernel, *, strides, padding):
-    """3-D convolution on CPU."""
-    if kernel.shape[1:3] == (3, 3) and math.prod(strides) == 1:
-        depth_pad, *_ = lax.padtype_to_pads(
-            x.shape[1:-1], kernel.shape[:3], strides, padding
-        )
-        pads = (depth_pad, {"SAME": 1, "VALID": 0}[padding])
-        return cpu_volumes.convolve_volumes(x, kernel, pads)
-    return _convolve_depth_taps(x, kernel, strides=strides, padding=padding)
-
-
-def _convolve_depth_taps(x, kernel, *, strides, padding):
-    """3-D convolution as 2-D convolutions, the depth taps side by side in channels."""
-    taps, height, width, channels, features = kernel.shape
-    (low, high), *_ = lax.padtype_to_pads(
-        x.shape[1:-1], kernel.shape[:3], strides, padding
-    )
-    x = jnp.pad(x, ((0, 0), (low, high), (0, 0), (0, 0), (0, 0)))
-    depth = (x.shape[1] - taps) // strides[0] + 1
-    stop = (depth - 1) * strides[0] + 1
-    slices = [
-        lax.slice_in_dim(x, tap, tap + stop, stride=strides[0], axis=1)
-        for tap in range(taps)
-    ]
-    # (batch, depth, height, width, taps * channels) -> (batch * depth, height, ...)
-    planes = jnp.concatenate(slices, axis=-1)
-    planes = planes.reshape(-1, *planes.shape[2:])
-    kernel = jnp.moveaxis(kernel, 0, 2).reshape(
-        height, width, taps * channels, features
-    )
-    y = _convolve_planes(planes, kernel, strides=strides[1:], padding=padding)
-    return y.reshape(x.shape[0], depth, *y.shape[1:])
 
 
 def max_pool(
