@@ -21,6 +21,20 @@ class InputError(ValueError):
         self.details = tuple(details)
 
 
+class SharedFault(InputError):
+    """A file cannot be used as the config says; others may have the same fault.
+
+    Args:
+        file: its name.
+        text: what is wrong, and the key that mends it for all of them.
+    """
+
+    def __init__(self, file: str, text: str) -> None:
+        """Make the message."""
+        super().__init__(f"{file}: {text}")
+        self.file, self.text = file, text
+
+
 class InputErrors(InputError):
     """Several things that a user gave cannot be used.
 

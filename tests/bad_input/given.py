@@ -118,6 +118,7 @@ def one_fault(refused, mode, place, line):
 def faults(refused, mode, place, lines):
     """See that a mode reports some faults of the data, and no other."""
     command, workdir = command_with_data(mode, place)
-    count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
-    head = f"data.path {place / 'data'}: {count} in the data; mend them all:"
-    refused("\n  ".join([head, *lines]), *command, workdir=workdir)
+    if len(lines) > 1:
+        head = f"data.path {place / 'data'}: {len(lines)} faults; mend them all:"
+        lines = [head, *lines]
+    refused("\n  ".join(lines), *command, workdir=workdir)

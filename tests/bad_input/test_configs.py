@@ -45,13 +45,9 @@ CONFIGS = {
     "least two different names, the background's first",
     "--config.data.class_names=('a','a')": "data.class_names: found ('a', 'a'), "
     "expected at least two different names, the background's first",
-    "--config.data.known_spacing=(1.0,)": "data.path {here}/data: 6 faults in the "
-    "data; mend them all:"
-    + "".join(
-        "\n  data.known_spacing: found (1.0,), expected 2 sizes above 0 in mm, one for "
-        f"each axis of {{here}}/data/images/{index}.png"
-        for index in range(6)
-    ),
+    "--config.data.known_spacing=(1.0,)": "{here}/data/images/0.png, "
+    "{here}/data/images/1.png, {here}/data/images/2.png and 3 more: data.known_spacing "
+    "is (1.0,); expected 2 sizes above 0 in mm, one for each axis",
     "--config.augment.spatial_axes_flip=(7,)": "augment: Option spatial_axes_flip is "
     "(7,); expected axes out of 0, 1, 2",
     "--config.augment.scaling_factor=(0.5,)": "augment: Option scaling_factor is "
@@ -145,13 +141,12 @@ SPLITS = {
     "unknown ids": (
         "s.json",
         '{"train": ["0", "x"]}',
-        "data.path {here}/data: 1 fault in the data; mend them all:\n  {here}/s.json: "
-        "'x' under train is in no file's name; expected ids such as '0'",
+        "{here}/s.json: 'x' under train is in no file's name; expected ids such as '0'",
     ),
     "a case in two": (
         "s.json",
         '{"train": ["0", "1"], "test": ["1"]}',
-        "data.path {here}/data: 1 fault in the data; mend them all:\n  {here}/s.json: "
+        "{here}/s.json: "
         "case '1' is in train (1) and in test (1); expected a group in one split; move "
         "it",
     ),

@@ -108,7 +108,7 @@ def test_labels_that_are_all_ignored(place, refused):
         "data.label_map or the split"
     )
     refused(
-        f"data.path {place / 'data'}: 2 faults in the data; mend them all:\n  {line}\n"
+        f"data.path {place / 'data'}: 2 faults; mend them all:\n  {line}\n"
         f"  {line.replace('0 (a)', '1 (b)')}",
         *train_command(place),
         "--config.data.label_map=((0,-1),(1,-1))",

@@ -249,7 +249,7 @@ def test_channels_of_tiff_by_the_config(tmp_path):
         labels = (np.arange(72).reshape(8, 9) % 2).astype(np.uint8)
         tifffile.imwrite(tmp_path / f"masks/{number}.tif", labels)
     (line,) = faults_of(tmp_path)
-    assert "2.tif and 1 more images: read as a stack of slices" in line
+    assert "2.tif and 1 more: read as a stack of slices" in line
     assert "set data.tiff_axes='CYX'" in line
     dataset = open_set(tmp_path, tiff_axes="CYX")
     case = dataset.source("train")[0]

@@ -58,7 +58,7 @@ def _open(root, **options):
 def _faults(root, **options):
     with pytest.raises(InputError) as info:
         _open(root, **options)
-    return list(info.value.details)
+    return [*info.value.details] or [str(info.value)]
 
 
 def _cases(dataset):
@@ -95,10 +95,8 @@ def test_a_patient_is_one_volume_in_the_order_of_its_numbers(kaggle_3m):
 def test_a_spacing_that_the_files_do_not_say_is_given(kaggle_3m):
     case = _cases(_open(kaggle_3m, known_spacing=(0.9, 0.9, 5.0)))["test"][0]
     assert case.spacing == (0.9, 0.9, 5.0)
-    with pytest.raises(InputError) as info:
-        _open(kaggle_3m, known_spacing=(1.0, 1.0))
-    assert "data.known_spacing: found (1.0, 1.0)" in info.value.details[0]
-    assert "expected 3 sizes above 0 in mm" in info.value.details[0]
+    (fault,) = _faults(kaggle_3m, known_spacing=(1.0, 1.0))
+    assert "data.known_spacing is (1.0, 1.0); expected 3 sizes above 0 in mm" in fault
 
 
 def test_the_axis_of_the_slices_is_the_config_s(kaggle_3m):
@@ -127,9 +125,7 @@ def test_every_fault_names_its_file(kaggle_3m):
     _write(kaggle_3m, PATIENTS[1], 2, image=np.zeros((9, 20, 3), np.uint8))
     path = third / f"{PATIENTS[2]}_7_mask.tif"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError) as info:
-        _open(kaggle_3m)
-    text = "\n".join(info.value.details)
+    text = "\n".join(_faults(kaggle_3m))
     assert f"{PATIENTS[0]}_4.tif: has no mask" in text
     assert (
         f"{PATIENTS[1]}_2.tif: size (9, 20, 3); expected (24, 20, 3) as the other "
@@ -141,11 +137,8 @@ def test_every_fault_names_its_file(kaggle_3m):
 
 def test_a_mask_of_another_size_is_refused(kaggle_3m):
     _write(kaggle_3m, PATIENTS[0], 3, mask=np.zeros((24, 21), np.uint8))
-    with pytest.raises(InputError) as info:
-        _open(kaggle_3m)
-    assert (
-        "_3_mask.tif: size (24, 21, 1); expected (24, 20, 1)" in info.value.details[0]
-    )
+    (fault,) = _faults(kaggle_3m)
+    assert "_3_mask.tif: size (24, 21, 1); expected (24, 20, 1)" in fault
 
 
 def test_a_value_of_no_class_is_found_in_its_slice(kaggle_3m):

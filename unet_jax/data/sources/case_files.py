@@ -11,7 +11,7 @@ import numpy as np
 from unet_jax.data.canonical import as_case_image
 from unet_jax.data.reading import read_image, read_label
 from unet_jax.data.stored import StoredImage
-from unet_jax.errors import InputError, named_files, raise_all
+from unet_jax.errors import InputError, SharedFault, named_files, raise_all
 
 KINDS = ("channels", "slices", "parts")
 """What several files of a case are: channels of its image (which has one mask), slices
@@ -60,7 +60,7 @@ def read_case_image(
 
     Raises:
         InputErrors: for each file that cannot be read, or of another size.
-        InputError: the known spacing does not fit.
+        SharedFault: the known spacing does not fit.
     """
     axes = options.tiff_axes or None
     stored = _each(files, lambda file: read_image(file, tiff_axes=axes, finite=finite))
@@ -74,9 +74,10 @@ def read_case_image(
     if spacing is None and options.known_spacing:
         spacing = tuple(float(size) for size in options.known_spacing)
         if len(spacing) != image.ndim - 1 or min(spacing) <= 0:
-            raise InputError(
-                f"data.known_spacing: found {spacing}, expected {image.ndim - 1} sizes "
-                f"above 0 in mm, one for each axis of {files[0]}"
+            raise SharedFault(
+                str(files[0]),
+                f"data.known_spacing is {spacing}; expected {image.ndim - 1} sizes "
+                "above 0 in mm, one for each axis",
             )
     return image, spacing, stored
 

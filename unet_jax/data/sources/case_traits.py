@@ -18,7 +18,7 @@ from unet_jax.data.sources.case_files import (
 from unet_jax.data.sources.folder_layout import Pair
 from unet_jax.data.sources.places import misplaced
 from unet_jax.data.stored import StoredImage
-from unet_jax.errors import InputError, InputErrors
+from unet_jax.errors import InputError, InputErrors, SharedFault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +94,21 @@ class CaseTraits(ImageTraits):
         return cls(**parts)
 
 
-class TiffAxesError(InputError):
+class TiffAxesError(SharedFault):
     """The pages of a TIFF were taken for slices, and seem to be channels.
 
     Args:
-        name: the file, or several.
+        file: its name.
         axes: what to call its axes.
     """
 
-    def __init__(self, name: str, axes: str) -> None:
+    def __init__(self, file: str, axes: str) -> None:
         """Say which key says it."""
-        self.name, self.axes = name, axes
         super().__init__(
-            f"{name}: read as a stack of slices, but the mask is a picture; expected "
-            "one size; where they are channels, which the file does not say, set "
-            f"data.tiff_axes={axes!r}"
+            file,
+            "read as a stack of slices, but the mask is a picture; expected one size; "
+            "where they are channels, which the file does not say, set "
+            f"data.tiff_axes={axes!r}",
         )
 
 

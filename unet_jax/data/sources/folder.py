@@ -20,8 +20,10 @@ from unet_jax.data.sources.folder_classes import Classes, find_classes
 from unet_jax.data.sources.folder_faults import (
     missing_class_faults,
     mixed_faults,
+    orphan_faults,
     same_image_faults,
 )
+from unet_jax.data.sources.folder_layout import Layout
 from unet_jax.data.sources.folder_scan import Scan, scan
 from unet_jax.data.sources.folder_splits import NamedSplits, find_groups, find_splits
 from unet_jax.data.sources.label_map import Entry, LabelMap
@@ -237,11 +239,7 @@ def open_folder(
     scanned = scan(
         layout.pairs, _read_options(options), num_threads=num_threads, cache=scan_cache
     )
-    faults = [*layout.faults, *scanned.faults]
-    faults += [
-        f"{file}: has no image of its name; add it, or take the mask away"
-        for file in layout.orphans
-    ]
+    faults = [*layout.faults, *scanned.faults, *orphan_faults(layout.orphans)]
     faults += mixed_faults(scanned.images)
     groups, wrong = find_groups(layout, options.group_regex)
     named = find_splits(
@@ -255,15 +253,7 @@ def open_folder(
     faults += wrong + named.faults
     if not scanned.values:
         _raise(faults, options.path)
-    masks = {pair.id: pair.masks for pair in layout.pairs}
-    classes = find_classes(
-        scanned.values,
-        class_names=options.class_names,
-        label_map=tuple(options.label_map),
-        file_of=lambda one, values: file_with_values(
-            masks[one], values, _read_options(options)
-        ),
-    )
+    classes = _find_classes(layout, scanned, options)
     faults += classes.faults
     splits = _split(named, groups, options, seed, faults)
     if splits is not None:
@@ -289,6 +279,18 @@ def open_folder(
     )
 
 
+def _find_classes(layout: Layout, scanned: Scan, options: FolderOptions) -> Classes:
+    """Find the classes in all masks that could be read."""
+    masks = {pair.id: pair.masks for pair in layout.pairs}
+    reading = _read_options(options)
+    return find_classes(
+        scanned.values,
+        class_names=options.class_names,
+        label_map=tuple(options.label_map),
+        file_of=lambda one, values: file_with_values(masks[one], values, reading),
+    )
+
+
 def _read_options(options: FolderOptions) -> ReadOptions:
     """Take those that say how files are read."""
     return ReadOptions(
@@ -301,13 +303,12 @@ def _read_options(options: FolderOptions) -> ReadOptions:
 
 
 def _raise(faults: Sequence[str], path: str) -> None:
-    """Report all faults together; one of the config alone is none of the data."""
-    if not faults:
-        return
-    if len(faults) == 1 and faults[0].startswith("data."):
+    """Report all faults together; one alone is a line by itself."""
+    if len(faults) == 1:
         raise InputError(faults[0])
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    raise InputError(f"data.path {path}: {count} in the data; mend them all:", faults)
+    if faults:
+        head = f"data.path {path}: {len(faults)} faults; mend them all:"
+        raise InputError(head, faults)
 
 
 def _split(

@@ -1,6 +1,7 @@
 """What is wrong with the cases of a folder taken together."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,21 @@ from unet_jax.data.sources.case_traits import ImageTraits
 from unet_jax.data.sources.label_map import Entry, LabelMap
 from unet_jax.data.sources.splits import SPLITS, Part, Splits
 from unet_jax.errors import named_files
+
+
+def orphan_faults(masks: Sequence[Path]) -> list[str]:
+    """Name masks that belong to no image.
+
+    Args:
+        masks: their files.
+
+    Returns:
+        A line each.
+    """
+    return [
+        f"{file}: has no image of its name; add it, or take the mask away"
+        for file in masks
+    ]
 
 
 def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:

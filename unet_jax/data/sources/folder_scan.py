@@ -15,11 +15,10 @@ from unet_jax.data.sources.case_traits import (
     CaseTraits,
     Examined,
     ImageTraits,
-    TiffAxesError,
     examine,
 )
 from unet_jax.data.sources.folder_layout import Pair
-from unet_jax.errors import InputError, named_files
+from unet_jax.errors import InputError, SharedFault, named_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +92,12 @@ def scan(
 def _fault_lines(faults: Sequence[InputError]) -> list[str]:
     """One line a fault; files that one key of the config mends share a line."""
     colored, lines = [], []
-    stacks: dict[str, list[str]] = {}
+    shared: dict[str, list[str]] = {}
     for fault in faults:
         if isinstance(fault, ColorsError) and fault.has_proposal:
             colored.append(fault)
-        elif isinstance(fault, TiffAxesError):
-            stacks.setdefault(fault.axes, []).append(fault.name)
+        elif isinstance(fault, SharedFault):
+            shared.setdefault(fault.text, []).append(fault.file)
         else:
             lines.append(str(fault))
     if colored:
@@ -107,8 +106,8 @@ def _fault_lines(faults: Sequence[InputError]) -> list[str]:
             counts.update(fault.counts)
         names = named_files([fault.name for fault in colored], "more masks")
         lines.append(str(ColorsError(names, counts)))
-    for axes, files in stacks.items():
-        lines.append(str(TiffAxesError(named_files(files, "more images"), axes)))
+    for text, files in shared.items():
+        lines.append(f"{named_files(files)}: {text}")
     return lines
 
 
