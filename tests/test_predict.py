@@ -99,6 +99,9 @@ def test_files_of_channels_are_one_image(segment, tmp_path):
     with pytest.raises(InputError, match="1 of 2 images not segmented") as info:
         segment(folder, channels=2, dims=3)
     assert "c1_0001.nii.gz: its affine differs from c1_0000" in info.value.details[0]
+    (folder / "c1_0001.nii.gz").rename(folder / "c1_0002.nii.gz")
+    with pytest.raises(InputError, match=r"channels of c1.nii.gz are c1_0000.+c1_0002"):
+        segment(folder, channels=2, dims=3)
 
 
 def test_frames_of_a_film_are_not_channels(segment, tmp_path):

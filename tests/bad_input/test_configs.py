@@ -75,9 +75,9 @@ CONFIGS = {
     "--config.data.fold=5": "data.fold: found 5, expected 0 to 4",
     "--config.data.fold=-7": "data.fold: found -7, expected -1 to 999",
     "--config.data.group_regex=(": "data.group_regex: '(': <any>",
-    "--config.data.label_map=((0,0),(0,1))": "label_map: ((0, 0), (0, 1)) names a "
+    "--config.data.label_map=((0,0),(0,1))": "data.label_map: ((0, 0), (0, 1)) names a "
     "value twice, expected every stored value once",
-    "--config.data.label_map=(1,2)": "label_map: found 1, expected (stored value, "
+    "--config.data.label_map=(1,2)": "data.label_map: found 1, expected (stored value, "
     "class) or ((first, last), class)",
     "--config.data.palette=((0,0),)": "data.palette[0]: found (0, 0), expected (red, "
     "green, blue), whole numbers from 0 to 255",

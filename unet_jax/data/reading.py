@@ -221,8 +221,11 @@ def _check_content(path: Path, expected: str) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected a {expected} file")
     if not path.exists():
-        found = "a link to nothing" if path.is_symlink() else "no such file"
-        raise InputError(f"{path}: {found}; expected a {expected} file")
+        found, mend = "no such file", ""
+        if path.is_symlink():
+            found = f"a link to nothing ({path.readlink()})"
+            mend = "; put the file back, or remove the link"
+        raise InputError(f"{path}: {found}; expected a {expected} file{mend}")
     with _decoding(path, expected), open(path, "rb") as stream:
         start = stream.read(352)
     found = _form(start)

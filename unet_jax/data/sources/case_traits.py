@@ -152,14 +152,21 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
             faults.append(error)
         return None
 
-    found = attempt(
+    found = pair.images and attempt(
         # NaN is no reason not to look at the rest.
         lambda: read_case_image(pair.images, options, kind=pair.kind, finite=False)
     )
-    if found is not None:
+    if found:
         image, spacing, stored = found
         for one in stored:
             attempt(functools.partial(check_finite, one.image, name=str(one.path)))
+    if not pair.images:
+        faults.append(
+            InputError(
+                f"{pair.masks[0]}: has no image of its name; add it, or take the mask "
+                "away"
+            )
+        )
     if not pair.masks:
         faults.append(
             InputError(
@@ -283,7 +290,14 @@ def _labelled(label: np.ndarray, values: dict[int, int]) -> tuple[tuple[int, int
 
 
 def _digest(array: np.ndarray) -> str:
-    """Hash shape, dtype and pixels."""
+    """Hash shape and pixels; equal numbers of another dtype are the same image."""
+    if array.dtype.kind == "f" and array.size:
+        low, high = array.min(), array.max()  # NaN is none of them
+        whole = low >= -(2**31) and high < 2**31 and (np.rint(array) == array).all()
+        array = array.astype(np.int32 if whole else np.float32)
+    if array.dtype.kind in "iu" and array.size:
+        ends = [np.min_scalar_type(value) for value in (array.min(), array.max())]
+        array = array.astype(np.result_type(*ends))
     digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

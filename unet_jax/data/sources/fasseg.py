@@ -3,7 +3,13 @@
 import re
 from pathlib import Path
 
-from unet_jax.data.sources.folder_layout import Layout, Pair, list_files, stem_in
+from unet_jax.data.sources.folder_layout import (
+    Layout,
+    Pair,
+    list_files,
+    mask_alone,
+    stem_in,
+)
 from unet_jax.errors import InputError
 
 CLASSES = {
@@ -55,12 +61,13 @@ def fasseg_layout(path: Path) -> Layout | None:
             )
         return None
     pairs: list[Pair] = []
-    orphans: list[Path] = []
+    orphans: list[Pair] = []
     left_out = 0
     for split in ("train", "test"):
         images = _by_name(folders.get(f"{split}_rgb"), copies=True)
         masks = _by_name(folders.get(f"{split}_labels"), copies=False)
-        orphans += [masks[name] for name in sorted(masks.keys() - images.keys())]
+        alone = sorted(masks.keys() - images.keys())
+        orphans += [mask_alone(masks[name]) for name in alone]
         left_out += len(images.keys() - masks.keys())
         for name in sorted(images.keys() & masks.keys()):
             person = _PERSON.match(name.rpartition("/")[2])

@@ -16,14 +16,13 @@ from unet_jax.data.sources.case_files import (
     read_case_label,
 )
 from unet_jax.data.sources.case_traits import CaseTraits
-from unet_jax.data.sources.folder_classes import Classes, find_classes
+from unet_jax.data.sources.folder_classes import Classes, find_classes, orphan_faults
 from unet_jax.data.sources.folder_faults import (
     missing_class_faults,
     mixed_faults,
-    orphan_faults,
     same_image_faults,
 )
-from unet_jax.data.sources.folder_layout import Layout
+from unet_jax.data.sources.folder_layout import Layout, Pair
 from unet_jax.data.sources.folder_scan import Scan, scan
 from unet_jax.data.sources.folder_splits import NamedSplits, find_groups, find_splits
 from unet_jax.data.sources.label_map import Entry, LabelMap
@@ -237,9 +236,12 @@ def open_folder(
         class_names=options.class_names or layout.class_names,
     )
     scanned = scan(
-        layout.pairs, _read_options(options), num_threads=num_threads, cache=scan_cache
+        [*layout.pairs, *layout.orphans],
+        _read_options(options),
+        num_threads=num_threads,
+        cache=scan_cache,
     )
-    faults = [*layout.faults, *scanned.faults, *orphan_faults(layout.orphans)]
+    faults = [*layout.faults, *scanned.faults]
     faults += mixed_faults(scanned.images)
     groups, wrong = find_groups(layout, options.group_regex)
     named = find_splits(
@@ -251,16 +253,24 @@ def open_folder(
         by_regex=bool(options.group_regex),
     )
     faults += wrong + named.faults
-    if not scanned.values:
+    values, alone = _values(layout.pairs, scanned), _values(layout.orphans, scanned)
+    if not values:
         _raise(faults, options.path)
-    classes = _find_classes(layout, scanned, options)
+    classes = _find_classes(values, layout, options)
     faults += classes.faults
+    if classes.names and not classes.faults:
+        faults += orphan_faults(classes, alone)
     splits = _split(named, groups, options, seed, faults)
     if splits is not None:
         parts = shared_out(splits.parts, scanned.traits, options.slice_axis)
         splits = splits._replace(parts=parts)
-        known = classes if classes.names and not named.faults else None
-        faults += _split_faults(splits, scanned, known, options)
+        faults += same_image_faults(scanned.images, splits)
+    if classes.names:
+        faults += missing_class_faults(
+            _trained_values(None if named.faults else splits, scanned, options),
+            names=classes.names,
+            label_map=classes.label_map,
+        )
     _raise(faults, options.path)
     assert splits is not None, "without faults there are splits"
     return FolderDataset(
@@ -279,12 +289,20 @@ def open_folder(
     )
 
 
-def _find_classes(layout: Layout, scanned: Scan, options: FolderOptions) -> Classes:
-    """Find the classes in all masks that could be read."""
+def _values(pairs: Sequence[Pair], scanned: Scan) -> dict[str, dict[int, int]]:
+    """Return the stored values of those masks that could be read, by id."""
+    found = scanned.values
+    return {pair.id: found[pair.id] for pair in pairs if pair.id in found}
+
+
+def _find_classes(
+    values: Mapping[str, Mapping[int, int]], layout: Layout, options: FolderOptions
+) -> Classes:
+    """Find the classes in the masks that could be read."""
     masks = {pair.id: pair.masks for pair in layout.pairs}
     reading = _read_options(options)
     return find_classes(
-        scanned.values,
+        values,
         class_names=options.class_names,
         label_map=tuple(options.label_map),
         file_of=lambda one, values: file_with_values(masks[one], values, reading),
@@ -346,20 +364,17 @@ def _split(
         return None
 
 
-def _split_faults(
-    splits: Splits, scanned: Scan, classes: Classes | None, options: FolderOptions
-) -> list[str]:
-    """An image in two splits, and, where classes are known, one that none trains on."""
-    faults = same_image_faults(scanned.images, splits)
-    if classes is not None:
-        faults += missing_class_faults(
-            scanned.values,
-            splits,
-            names=classes.names,
-            label_map=classes.label_map,
-            slab_values=lambda part: _slab_values(part, scanned, options),
-        )
-    return faults
+def _trained_values(
+    splits: Splits | None, scanned: Scan, options: FolderOptions
+) -> set[int]:
+    """Return the stored values of the training split; of all cases without splits."""
+    if splits is None:
+        return {value for values in scanned.values.values() for value in values}
+    found: set[int] = set()
+    for part in splits.parts["train"]:
+        inside = _slab_values(part, scanned, options)
+        found |= set(scanned.values.get(part.id, ())) if inside is None else inside
+    return found
 
 
 def _left_out_note(splits: Splits, scanned: Scan) -> tuple[str, ...]:

@@ -82,6 +82,26 @@ def find_classes(
     return Classes(tuple(names), pairs, (note,) if note else (), tuple(faults))
 
 
+def orphan_faults(
+    classes: Classes, masks: Mapping[str, Mapping[int, int]]
+) -> list[str]:
+    """Name values without a class in masks that belong to no image.
+
+    Args:
+        classes: found in the other masks.
+        masks: pixels of each stored value, by file.
+
+    Returns:
+        A line each.
+    """
+    known = LabelMap(classes.label_map, num_classes=len(classes.names))
+    return [
+        known.refusal(sorted(values), file)
+        for file, values in masks.items()
+        if known.unknown(values)
+    ]
+
+
 def propose_map(
     masks: Mapping[str, Mapping[int, int]], *, num_classes: int | None
 ) -> tuple[Entry, ...] | None:

@@ -1,7 +1,6 @@
 """What is wrong with the cases of a folder taken together."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,6 @@ from unet_jax.data.sources.case_traits import ImageTraits
 from unet_jax.data.sources.label_map import Entry, LabelMap
 from unet_jax.data.sources.splits import SPLITS, Part, Splits
 from unet_jax.errors import named_files
-
-
-def orphan_faults(masks: Sequence[Path]) -> list[str]:
-    """Name masks that belong to no image.
-
-    Args:
-        masks: their files.
-
-    Returns:
-        A line each.
-    """
-    return [
-        f"{file}: has no image of its name; add it, or take the mask away"
-        for file in masks
-    ]
 
 
 def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:
@@ -93,31 +77,21 @@ def same_image_faults(images: Sequence[ImageTraits], splits: Splits) -> list[str
 
 
 def missing_class_faults(
-    values: Mapping[str, Mapping[int, int]],
-    splits: Splits,
-    *,
-    names: Sequence[str],
-    label_map: Sequence[Entry],
-    slab_values: Callable[[Part], set[int] | None],
+    trained: Iterable[int], *, names: Sequence[str], label_map: Sequence[Entry]
 ) -> list[str]:
     """Name classes that training never sees.
 
     Args:
-        values: pixels of each stored value, by the id of the case.
-        splits: of all cases.
+        trained: the stored values of the training split.
         names: of the classes.
         label_map: stored values and their classes.
-        slab_values: the stored values of a part that is a slab; None for whole cases.
 
     Returns:
         A line each.
     """
-    trained: set[int] = set()
-    for part in splits.parts["train"]:
-        inside = slab_values(part)
-        trained |= set(values.get(part.id, ())) if inside is None else inside
+    values = sorted(set(trained))
     classes = LabelMap(label_map, num_classes=len(names))
-    known = sorted(trained - set(classes.unknown(sorted(trained))))
+    known = sorted(set(values) - set(classes.unknown(values)))
     present = set(classes(np.array(known, np.int64), where="masks").tolist())
     return [
         f"class {index} ({name}): no training case has it; expected one; mend "

@@ -34,7 +34,8 @@ _IMAGE_SUFFIXES = (
     *("", "_image", "_img", "_raw", "_0000", "-image", "-img"),
     *("_volume", "-volume"),
 )
-_CHANNEL = re.compile(r"_(\d{4})$")
+CHANNEL = re.compile(r"_(\d{4})$")
+"""What ends the name of a file that is one channel of an image."""
 
 
 class Pair(NamedTuple):
@@ -62,7 +63,7 @@ class Layout(NamedTuple):
 
     Attributes:
         pairs: images with their masks, by id.
-        orphans: masks without an image.
+        orphans: masks without an image; they are read for their faults.
         note: how images and masks were told apart.
         class_names: of a published set; None where the layout does not tell.
         palette: colours of its masks, in the order of the classes; () if none.
@@ -70,7 +71,7 @@ class Layout(NamedTuple):
     """
 
     pairs: tuple[Pair, ...]
-    orphans: tuple[Path, ...]
+    orphans: tuple[Pair, ...]
     note: str
     class_names: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -202,7 +203,7 @@ def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
     groups: dict[str, list[Path]] = {}
     channels = best[0] == "_0000"
     for file, stem in pictures.items():
-        key = _CHANNEL.sub("", stem) if channels else _without(stem, best[0])
+        key = CHANNEL.sub("", stem) if channels else _without(stem, best[0])
         groups.setdefault(key, []).append(file)
     pairs, orphans, faults = _joined(groups, labels, best[1], channels=channels)
     note = f"images in {images.name}/, masks in {masks.name}/"
@@ -217,7 +218,7 @@ def _joined(
     ending: str,
     *,
     channels: bool,
-) -> tuple[tuple[Pair, ...], tuple[Path, ...], tuple[str, ...]]:
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...]]:
     """Join images and masks of equal keys; name orphans, and files that are twice."""
     faults = []
     named: dict[str, Path] = {}
@@ -231,7 +232,9 @@ def _joined(
     pairs = []
     for key in sorted(groups):
         files = sorted(groups[key])
-        if not channels and len(files) > 1:
+        if channels:
+            faults += channel_faults(key, files)
+        elif len(files) > 1:
             names = " and ".join(file.name for file in files[:2])
             faults.append(
                 f"{files[0].parent}: {names} have the same name; which one is the "
@@ -240,8 +243,32 @@ def _joined(
             del files[1:]
         mask = (named[key],) if key in named else ()
         pairs.append(Pair(key, key.rpartition("/")[0], tuple(files), mask))
-    orphans = tuple(file for key, file in named.items() if key not in groups)
+    orphans = tuple(
+        mask_alone(file) for key, file in named.items() if key not in groups
+    )
     return tuple(pairs), orphans, tuple(faults)
+
+
+def channel_faults(key: str, files: Sequence[Path]) -> list[str]:
+    """Say what is wrong with the numbers of the channels of an image.
+
+    Args:
+        key: the image's name.
+        files: its channels, called ``_0000``, ``_0001`` and so on.
+
+    Returns:
+        A line, or none.
+    """
+    stems = [file.name[: -len(file_suffix(file))] for file in files]
+    matches = [CHANNEL.search(stem) for stem in stems]
+    numbers = sorted(int(match[1]) if match else -1 for match in matches)
+    if numbers == list(range(len(files))):
+        return []
+    names = ", ".join(sorted(file.name for file in files))
+    return [
+        f"{files[0].parent}: the channels of {key} are {names}; expected _0000 and "
+        "those that follow, each once; add or remove a file, or number them anew"
+    ]
 
 
 def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
@@ -263,7 +290,7 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
         channels = image == "_0000"
         for file, stem in files.items():
             if file not in masks:
-                key = _CHANNEL.sub("", stem) if channels else _without(stem, image)
+                key = CHANNEL.sub("", stem) if channels else _without(stem, image)
                 groups.setdefault(key, []).append(file)
         pairs, orphans, faults = _joined(groups, masks, best, channels=channels)
         note = f"masks beside the images, with the suffix {best}"
@@ -278,7 +305,7 @@ def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
     for file in files:
         folders.setdefault(home(file.parent), []).append(file)
     pairs: list[Pair] = []
-    orphans: list[Path] = []
+    orphans: list[Pair] = []
     faults: list[str] = []
     for folder, inside in sorted(folders.items()):
         layout = _pair_one_folder(path, folder, inside)
@@ -326,7 +353,16 @@ def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
     alone = tuple(
         Pair(stem_in(file, path), patient, (file,), ()) for file in sorted(images)
     )
-    return Layout(alone, tuple(masks), "")
+    return Layout(alone, tuple(map(mask_alone, masks)), "")
+
+
+def mask_alone(mask: Path) -> Pair:
+    """Make a case of a mask that belongs to no image.
+
+    Args:
+        mask: its file, and the id, so that no other case has it.
+    """
+    return Pair(str(mask), "", (), (mask,))
 
 
 def _words(file: Path) -> set[str]:

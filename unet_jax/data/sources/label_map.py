@@ -37,22 +37,22 @@ class LabelMap:
         self._ranges = sorted(_as_range(pair) for pair in pairs)
         if not self._ranges:
             raise InputError(
-                "label_map: () names no value, expected every stored value once"
+                "data.label_map: () names no value, expected every stored value once"
             )
         for (_, last, _), (first, _, _) in zip(
             self._ranges, self._ranges[1:], strict=False
         ):
             if first <= last:
                 raise InputError(
-                    f"label_map: {_written(self._ranges)} names a value twice, "
+                    f"data.label_map: {_written(self._ranges)} names a value twice, "
                     "expected every stored value once"
                 )
         wrong = [r for r in self._ranges if not IGNORE <= r[2] < num_classes]
         if wrong:
             raise InputError(
-                f"label_map: {_written(wrong)} lead to no class, expected classes 0 to "
-                f"{num_classes - 1}, or {IGNORE} to ignore a value; mend label_map or "
-                "num_classes"
+                f"data.label_map: {_written(wrong)} lead to no class, expected classes "
+                f"0 to {num_classes - 1}, or {IGNORE} to ignore a value; mend it, or "
+                "data.class_names"
             )
         self._first = np.array([first for first, _, _ in self._ranges], np.int64)
         self._last = np.array([last for _, last, _ in self._ranges], np.int64)
@@ -163,8 +163,8 @@ def _as_range(pair: Any) -> tuple[int, int, int]:
         return int(first), int(last), int(index)
     except (TypeError, ValueError):
         raise InputError(
-            f"label_map: found {pair!r}, expected (stored value, class) or ((first, "
-            "last), class)"
+            f"data.label_map: found {pair!r}, expected (stored value, class) or "
+            "((first, last), class)"
         ) from None
 
 

@@ -1,18 +1,16 @@
 """Images to segment: which files are one, and how it is read."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from unet_jax.data.canonical import as_case_image
 from unet_jax.data.reading import list_images, read_image
 from unet_jax.data.sources.case_files import ReadOptions, read_case_image
+from unet_jax.data.sources.folder_layout import CHANNEL, channel_faults
 from unet_jax.data.sources.places import misplaced
 from unet_jax.data.stored import StoredImage, file_suffix, output_name
 from unet_jax.errors import InputError
-
-_CHANNEL = re.compile(r"_(\d{4})$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +43,24 @@ def find_new_images(
         The images, sorted by name.
 
     Raises:
-        InputError: there are none, or two would give a label map of the same name.
+        InputError: there are none, channels are missing, or two would give a label map
+            of the same name.
     """
     files = list_images(path)
     if channels == 1:
         return [NewImage(file, (file,)) for file in files]
-    if not Path(path).is_dir() and _CHANNEL.search(_stem(files[0])):
+    if not Path(path).is_dir() and CHANNEL.search(_stem(files[0])):
         files = [file for file in list_images(files[0].parent) if _same(file, files[0])]
     groups: dict[str, list[Path]] = {}
     for file in files:
-        key = _CHANNEL.sub("", _stem(file)) + file_suffix(file)
+        key = CHANNEL.sub("", _stem(file)) + file_suffix(file)
         groups.setdefault(key, []).append(file)
     found = []
     for key, group in groups.items():
-        numbered = all(_CHANNEL.search(_stem(file)) for file in group)
+        numbered = all(CHANNEL.search(_stem(file)) for file in group)
         if numbered and len(group) == channels and not _complete(group[0], options):
+            for fault in channel_faults(key, group):
+                raise InputError(fault)
             found.append(NewImage(group[0].parent / key, tuple(group)))
         else:
             found += [NewImage(file, (file,)) for file in group]
@@ -82,8 +83,8 @@ def _stem(file: Path) -> str:
 
 def _same(file: Path, other: Path) -> bool:
     """Say whether two files may be channels of one image."""
-    names = [_CHANNEL.sub("", _stem(one)) for one in (file, other)]
-    numbered = _CHANNEL.search(_stem(file)) is not None
+    names = [CHANNEL.sub("", _stem(one)) for one in (file, other)]
+    numbered = CHANNEL.search(_stem(file)) is not None
     return numbered and names[0] == names[1] and file_suffix(file) == file_suffix(other)
 
 
