@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from unet_jax.allocator import keep_freed_memory
 from unet_jax.errors import InputError, RunError, Stopped
 from unet_jax.guard.stop import Stop, StopSignals
 from unet_jax.hosts.start import environment_processes, is_one_of_several, start
@@ -70,6 +71,7 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 def main(argv: list[str]) -> None:
     """Do what the flags say; exit 2 with one line if the user can mend it."""
     logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
+    keep_freed_memory()
     try:
         if len(argv) > 1:
             raise InputError(f"found the argument {argv[1]!r}, expected flags only")
