@@ -17,7 +17,8 @@ def keep_freed_memory() -> bool:
     XLA on a CPU takes the memory of a step as one block and frees it after the step.
     glibc maps so large a block anew each time, and the kernel fills every page of it
     with zeros: a tenth of a step (docs/performance.md). To be called before threads
-    begin.
+    begin, and for training: what one volume leaves behind is not what the next needs,
+    and the peak of memory is some 100 MiB higher.
 
     Returns:
         Whether glibc was told; not where there is none (macOS, musl), nor where the

@@ -71,7 +71,6 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 def main(argv: list[str]) -> None:
     """Do what the flags say; exit 2 with one line if the user can mend it."""
     logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
-    keep_freed_memory()
     try:
         if len(argv) > 1:
             raise InputError(f"found the argument {argv[1]!r}, expected flags only")
@@ -152,6 +151,7 @@ def _call(stop: Stop) -> None:
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
+            keep_freed_memory()  # a step takes what the last one left
             if FLAGS.check_determinism:
                 from unet_jax.determinism import check_determinism
 
@@ -241,6 +241,7 @@ def _train_and_compare(place: "Place", stop: Stop) -> None:
     from unet_jax.compare import compare_methods, method_names
 
     if FLAGS.config is not None:
+        keep_freed_memory()
         method_names(FLAGS.config.compare.methods)  # before hours of training
         from unet_jax.train import train_and_evaluate
 
