@@ -59,6 +59,17 @@ class Answer(NamedTuple):
     stderr: str
 
 
+@pytest.fixture(autouse=True, scope="session")
+def memory_is_given_back():
+    """Leave the C library as it is in the process of the tests: some measure memory.
+
+    The commands that they start keep freed memory, as a user's do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unet_jax.allocator.keep_freed_memory", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def command_line():
     """Give a function that runs a command of ``unet_jax.main`` in this process."""

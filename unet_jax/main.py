@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from unet_jax.allocator import keep_freed_memory
+from unet_jax import allocator
 from unet_jax.errors import InputError, RunError, Stopped
 from unet_jax.guard.stop import Stop, StopSignals
 from unet_jax.hosts.start import environment_processes, is_one_of_several, start
@@ -151,7 +151,7 @@ def _call(stop: Stop) -> None:
     match FLAGS.mode:
         case "train":
             config, profile = _config(), _profile(FLAGS.profile)
-            keep_freed_memory()  # a step takes what the last one left
+            allocator.keep_freed_memory()  # a step takes what the last one left
             if FLAGS.check_determinism:
                 from unet_jax.determinism import check_determinism
 
@@ -241,7 +241,7 @@ def _train_and_compare(place: "Place", stop: Stop) -> None:
     from unet_jax.compare import compare_methods, method_names
 
     if FLAGS.config is not None:
-        keep_freed_memory()
+        allocator.keep_freed_memory()
         method_names(FLAGS.config.compare.methods)  # before hours of training
         from unet_jax.train import train_and_evaluate
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from benchmarks.ours import nets
 from benchmarks.worker import Task
-from unet_jax import run
-from unet_jax.allocator import keep_freed_memory
+from unet_jax import allocator, run
 from unet_jax.experiment import create_optimizer_and_schedule
 from unet_jax.training.compilation import compiler_options
 from unet_jax.training.loss_terms import create_loss_terms
@@ -25,7 +24,7 @@ class Trainer:
 
     def __init__(self, folder: pathlib.Path, work: dict[str, Any]) -> None:
         """Compile the step, and hand the first weights over."""
-        keep_freed_memory()  # as --mode=train does
+        allocator.keep_freed_memory()  # as --mode=train does
         config, preprocessing = nets.config_of(work), nets.preprocessing_of(work)
         optimizer, self._schedule = create_optimizer_and_schedule(config)
         terms = create_loss_terms(config.loss, num_classes=work["classes"])
