@@ -337,8 +337,9 @@ def _as_stored(case: Case) -> StoredImage:
 
 
 def _file_stem(case_id: str) -> str:
-    """Turn an id into a file name that no other id has: folders are marked by "__"."""
-    stem = re.sub(r"[^\w.-]+", "_", case_id.replace("/", "__")).strip("_")
-    if stem.replace("__", "/") == case_id:
+    """Turn an id into a file name that no other id has: "__" for "/", "--" for ":"."""
+    stem = case_id.replace("/", "__").replace(":", "--")
+    stem = re.sub(r"[^\w.-]+", "_", stem).strip("_")
+    if stem.replace("__", "/").replace("--", ":") == case_id:
         return stem
     return f"{stem}-{hashlib.sha256(case_id.encode()).hexdigest()[:8]}"
