@@ -147,7 +147,7 @@ def get_config() -> ConfigDict:
     evaluation.validation_overlap = 0.5  # may change: the same, between the steps
     evaluation.mirror = False  # may change: test: mean over mirrored images
     evaluation.postprocess = config_dict.placeholder(object)  # may change: or "auto"
-    evaluation.window_batch = 8  # may change: windows in one pass, fewer if large
+    evaluation.window_batch = 8  # may change: windows in one call, fewer if large
     evaluation.metrics = (  # may change: names of docs/metrics.md; Dice, IoU always
         "dice",
         "iou",

@@ -13,6 +13,7 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment import create_predict_fn_maker
 from unet_jax.models import presets, sizes
+from unet_jax.models.unet import UNet
 from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
 
 
@@ -90,6 +91,21 @@ def test_slices_are_taken_along_the_axis_of_training():
     labels = predict_fn(image, None)
     assert seen == [(3, 8, 4, 1)]
     np.testing.assert_array_equal(labels, image[..., 0] > image.mean())
+
+
+@pytest.mark.parametrize("mirror_axes", [(), (0, 2)])
+def test_windows_in_turn_get_what_windows_at_once_get(mirror_axes):
+    network = UNet(num_classes=3, features=(4, 8))
+    windows = np.random.default_rng(0).normal(size=(4, 8, 8, 8, 1)).astype(np.float32)
+    variables = jax.jit(network.init)(jax.random.key(0), windows[:1])
+    at_once = make_forward(network, mirror_axes=mirror_axes)(variables, windows)
+    at_once = np.asarray(at_once)
+    forward = make_forward(network, mirror_axes=mirror_axes, in_turn=True)
+    every = np.asarray(forward(variables, windows))
+    np.testing.assert_allclose(every, at_once, atol=1e-6)
+    some = np.asarray(forward(variables, windows, 3))
+    np.testing.assert_allclose(some[:3], at_once[:3], atol=1e-6)
+    assert not some[3].any()
 
 
 def test_a_network_refuses_images_of_other_dimensions():
@@ -221,8 +237,9 @@ def test_probabilities_that_are_none_end_the_run():
     (member,) = plain.members
     image = np.full((9, 12, 1), 1, np.uint8)
 
-    def forward(variables, windows):
-        return np.asarray(member.forward(variables, windows)) * np.float32(np.nan)
+    def forward(variables, windows, wanted):
+        scores = member.forward(variables, windows, wanted)
+        return np.asarray(scores) * np.float32(np.nan)
 
     broken = dataclasses.replace(member, forward=forward)
     with pytest.raises(RunError, match=r"scan.png: the network gives .* NaN"):

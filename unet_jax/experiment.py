@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -25,7 +26,13 @@ from unet_jax.models.presets import create_model
 from unet_jax.models.sizes import margin, tiling_size, total_stride
 from unet_jax.models.unet import UNet
 from unet_jax.models.wnet import WNet
-from unet_jax.segment import Segmenter, make_forward, make_predict_fn, stack_axis
+from unet_jax.segment import (
+    Segmenter,
+    WindowForward,
+    make_forward,
+    make_predict_fn,
+    stack_axis,
+)
 from unet_jax.settings import check_config
 from unet_jax.training.checkpoint import Checkpoints, check_fit
 from unet_jax.training.compilation import use_compilation_cache
@@ -402,6 +409,33 @@ def create_train_step(
     )
 
 
+def create_forward(
+    config: ConfigDict, network: nn.Module, *, mirrored: bool = False
+) -> WindowForward:
+    """Compile the network for windows.
+
+    Args:
+        config: the resolved config.
+        network: from `create_network`.
+        mirrored: give the mean over the mirror images that training saw.
+    """
+    return make_forward(
+        network,
+        head=config.model.head,
+        mirror_axes=_mirror_axes(config) if mirrored else (),
+        in_turn=_in_turn(config),
+    )
+
+
+def _in_turn(config: ConfigDict) -> bool:
+    """Whether the windows of a call go through the network one after the other.
+
+    On a CPU several windows of a volume at once are no faster, and take the memory of
+    several; several calls have the system clear that memory for each of them.
+    """
+    return len(config.train.patch_size) == 3 and jax.default_backend() == "cpu"
+
+
 def create_predict_fn_maker(
     config: ConfigDict, preprocessing: Preprocessing, *, validation: bool
 ) -> Callable[[dict[str, Any]], Segmenter]:
@@ -418,11 +452,7 @@ def create_predict_fn_maker(
     """
     network = create_network(config, axis_name=None)
     mirrored = config.eval.mirror and not validation
-    forward = make_forward(
-        network,
-        head=config.model.head,
-        mirror_axes=_mirror_axes(config) if mirrored else (),
-    )
+    forward = create_forward(config, network, mirrored=mirrored)
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
     patch = tuple(config.train.patch_size)
     lost, multiple = None, None
@@ -449,18 +479,15 @@ def create_predict_fn_maker(
     return with_variables
 
 
-_BATCH_BYTES = 2**25
+_BATCH_BYTES, _BATCH_BYTES_IN_TURN = 2**25, 2**24
 """Scores of a batch of windows; a large volume needs the memory for itself."""
 
 
 def _window_batch(config: ConfigDict) -> int:
-    """Windows in one pass: those of the config, or as many as stay small."""
+    """Windows in one call of the network: those of the config, or fewer if large."""
     patch = tuple(config.train.patch_size)
-    if len(patch) == 3 and jax.default_backend() == "cpu":
-        # There a 3-D convolution first copies 27 neighbours of each voxel and channel,
-        # and several windows at once are no faster.
-        return 1
-    fitting = _BATCH_BYTES // (4 * math.prod(patch) * _channels(config))
+    most = _BATCH_BYTES_IN_TURN if _in_turn(config) else _BATCH_BYTES
+    fitting = most // (4 * math.prod(patch) * _channels(config))
     return max(1, min(config.eval.window_batch, fitting))
 
 

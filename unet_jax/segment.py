@@ -5,13 +5,14 @@ This is the chain that validation, the test split and prediction on new files sh
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unet_jax.data.preprocess import Preprocessing
@@ -69,10 +70,27 @@ def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
     )
 
 
+class WindowForward(Protocol):
+    """A network as windows need it."""
+
+    def __call__(
+        self, variables: dict[str, Any], windows: np.ndarray, wanted: int | None = None
+    ) -> jax.Array:
+        """Give probabilities of ``(windows, *window, channels)``.
+
+        Those behind the first ``wanted`` windows may be zeros.
+        """
+        ...
+
+
 def make_forward(
-    model: nn.Module, *, head: Head = "softmax", mirror_axes: Sequence[int] = ()
-) -> Callable[[dict[str, Any], np.ndarray], jax.Array]:
-    """Build ``forward(variables, windows) -> probabilities``, compiled once.
+    model: nn.Module,
+    *,
+    head: Head = "softmax",
+    mirror_axes: Sequence[int] = (),
+    in_turn: bool = False,
+) -> WindowForward:
+    """Build ``forward(variables, windows, wanted) -> probabilities``, compiled once.
 
     The windows are shared among the local devices where their number allows it.
 
@@ -82,6 +100,8 @@ def make_forward(
             sigmoid of each class above 0, of which the background is 1 minus the
             largest, so that a pixel is background where no class reaches 1/2.
         mirror_axes: spatial axes; the result is the mean over all ways to mirror them.
+        in_turn: let one window after the other go through the network, in one call that
+            takes the memory of one and uses it again.
 
     Returns:
         A function of variables and ``(windows, *window, channels)`` float32.
@@ -94,18 +114,33 @@ def make_forward(
         for chosen in itertools.combinations(mirror_axes, count)
     ]
 
-    @jax.jit
-    def forward(variables, windows):
+    def probabilities(variables, windows):
         total = 0.0
         for flip in flips:
             logits = model.apply(variables, jnp.flip(windows, flip), train=False)
             total += jnp.flip(_class_probabilities(logits, head), flip)
         return total / len(flips)
 
-    def placed(variables, windows):
-        split = len(windows) % len(devices) == 0
+    def one_by_one(variables, windows, wanted):
+        one = jax.eval_shape(probabilities, variables, windows[:1])
+
+        def add(index, done):
+            window = lax.dynamic_slice_in_dim(windows, index, 1)
+            found = probabilities(variables, window)
+            return lax.dynamic_update_slice_in_dim(done, found, index, 0)
+
+        done = jnp.zeros((len(windows), *one.shape[1:]), one.dtype)
+        return lax.fori_loop(0, wanted, add, done)
+
+    compiled = jax.jit(one_by_one if in_turn else probabilities)
+
+    def placed(variables, windows, wanted=None):
+        split = len(windows) % len(devices) == 0 and not in_turn
         spec = PartitionSpec("d") if split else PartitionSpec()
-        return forward(variables, jax.device_put(windows, NamedSharding(mesh, spec)))
+        windows = jax.device_put(windows, NamedSharding(mesh, spec))
+        if not in_turn:
+            return compiled(variables, windows)
+        return compiled(variables, windows, len(windows) if wanted is None else wanted)
 
     return placed
 
@@ -133,12 +168,12 @@ class Member:
         margin: pixels that its input has more, on each side.
         multiple: number that windows start at multiples of, an axis.
         overlap: share of a window that its neighbour covers too.
-        window_batch: windows in one pass of the network.
+        window_batch: windows in one call of the network.
         groups: the channels of each class, where these are clusters that were named;
             None where channel i is class i.
     """
 
-    forward: Callable[[dict[str, Any], np.ndarray], jax.Array]
+    forward: WindowForward
     variables: dict[str, Any]
     preprocessing: Preprocessing
     num_classes: int
@@ -197,12 +232,12 @@ class Member:
         def first(sizes: Sequence[int]) -> tuple[int, ...]:
             return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
 
-        def forward(windows: np.ndarray) -> np.ndarray:
+        def forward(windows: np.ndarray, wanted: int) -> np.ndarray:
             # The network knows the axes in their own order, and no single slices.
             windows = np.moveaxis(windows, 1, 1 + axis)
             if squeezed is not None:
                 windows = windows.squeeze(1 + squeezed)
-            scores = np.asarray(self.forward(self.variables, windows))
+            scores = np.asarray(self.forward(self.variables, windows, wanted))
             if squeezed is not None:
                 scores = np.expand_dims(scores, 1 + squeezed)
             if self.groups is not None:
@@ -349,7 +384,7 @@ def _best_classes(
 
 
 def make_predict_fn(
-    forward: Callable[[dict[str, Any], np.ndarray], jax.Array],
+    forward: WindowForward,
     variables: dict[str, Any],
     preprocessing: Preprocessing,
     *,
@@ -370,7 +405,7 @@ def make_predict_fn(
         num_classes: of the network.
         patch_size: pixels of a window, those of training.
         overlap: share of a window that its neighbour covers too.
-        window_batch: windows in one pass of the network.
+        window_batch: windows in one call of the network.
         margin: pixels on each side that a network without padding gives no scores for.
         multiple: its total stride.
         steps: what is done to the labels afterwards.

@@ -8,8 +8,7 @@ import numpy as np
 
 from benchmarks.ours import nets
 from benchmarks.worker import Task, repeated
-from unet_jax.experiment import create_network
-from unet_jax.segment import make_forward
+from unet_jax.experiment import create_forward, create_network
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
@@ -24,7 +23,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
     image = nets.examples(work)["image"]
     variables = jax.jit(network.init)(jax.random.key(0), image[:1])
     nets.hand_over(folder, variables, {"image": image})
-    forward = make_forward(network, head=config.model.head)
+    forward = create_forward(config, network)
 
     def once() -> np.ndarray:
         return np.asarray(forward(variables, image))

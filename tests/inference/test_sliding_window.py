@@ -69,6 +69,17 @@ def _blurred(windows):
     return _pointwise(windows + windows.mean(axis=axes, keepdims=True))
 
 
+def _alone(network):
+    """Leave the windows zero that only fill a batch up."""
+
+    def forward(windows, wanted):
+        scores = np.zeros((*windows.shape[:-1], 2), np.float32)
+        scores[:wanted] = network(windows[:wanted])
+        return scores
+
+    return forward
+
+
 def _blended(forward, image, *, window, **options):
     """All bands of an image, put together; they come in order and without gaps."""
     options = {"num_classes": 2, "overlap": 0.5, "batch_size": 3, **options}
@@ -90,7 +101,7 @@ def _image(*spatial, seed=0):
 def test_a_pointwise_network_is_blended_to_itself(spatial, batch_size):
     image, shapes = _image(*spatial), set()
 
-    def forward(windows):
+    def forward(windows, wanted):
         shapes.add(windows.shape)
         return _pointwise(windows)
 
@@ -103,13 +114,13 @@ def test_a_pointwise_network_is_blended_to_itself(spatial, batch_size):
 
 def test_slices_are_windows_of_one_plane():
     image = _image(7, 9, 6)
-    result = _blended(_pointwise, image, window=(1, 4, 4), batch_size=8)
+    result = _blended(_alone(_pointwise), image, window=(1, 4, 4), batch_size=8)
     np.testing.assert_allclose(result, _pointwise(image), atol=1e-6)
 
 
 def test_one_window_is_the_plain_forward_pass():
     image = _image(6, 6)
-    result = _blended(_blurred, image, window=(6, 6), batch_size=1)
+    result = _blended(_alone(_blurred), image, window=(6, 6), batch_size=1)
     np.testing.assert_allclose(result, _blurred(image[None])[0], rtol=1e-6)
 
 
@@ -125,12 +136,12 @@ def test_blending_is_the_weighted_mean_of_all_windows(spatial):
         total[region] += importance * _blurred(image[region][None])[0]
         weights[region] += importance
     for batch_size in (1, 2, 5, 64):
-        result = _blended(_blurred, image, window=window, batch_size=batch_size)
+        result = _blended(_alone(_blurred), image, window=window, batch_size=batch_size)
         np.testing.assert_allclose(result, total / weights, atol=2e-6)
 
 
 def test_constant_scores_stay_constant():
-    def forward(windows):
+    def forward(windows, wanted):
         return np.broadcast_to(np.float32([0.25, 0.75]), (*windows.shape[:-1], 2))
 
     result = _blended(forward, _image(11, 10, 9), window=(4, 5, 3), overlap=0.7)
@@ -148,7 +159,12 @@ def _eroded(windows):
 def test_tiles_of_a_network_without_padding_equal_one_pass():
     image = _image(23, 30)
     tiled = _blended(
-        _eroded, image, window=(8, 8), margin=(2, 2), multiple=(4, 4), overlap=0.0
+        lambda windows, wanted: _eroded(windows),
+        image,
+        window=(8, 8),
+        margin=(2, 2),
+        multiple=(4, 4),
+        overlap=0.0,
     )
     mirrored = np.pad(image, [(2, 2), (2, 2), (0, 0)], mode="reflect")
     size = 23
@@ -160,7 +176,7 @@ def _peak(length):
     """Largest memory beside the image, of scores for a long image."""
     image = np.zeros((length, 40, 36, 1), np.float32)
 
-    def forward(windows):
+    def forward(windows, wanted):
         return np.zeros((*windows.shape[:-1], 40), np.float32)
 
     tracemalloc.start()

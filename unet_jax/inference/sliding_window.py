@@ -15,8 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-Forward = Callable[[np.ndarray], np.ndarray]
-"""``(windows, *input_window, channels) -> (windows, *window, classes)`` scores."""
+Forward = Callable[[np.ndarray, int], np.ndarray]
+"""``(windows, *input_window, channels) -> (windows, *window, classes)`` scores.
+
+The number says how many of the windows are wanted: the others fill the batch up, and
+their scores are not read.
+"""
 
 
 @runtime_checkable
@@ -150,6 +154,7 @@ def stream_bands(
     depth = max(rows[-1] - rows[0] for rows in groups) + window[0]
     ring = _Ring((depth, *extents[1:], num_classes), spatial, starts, window)
     importance = importance_map(window)[..., None]
+    weighted = np.empty((*window, num_classes), np.float32)
     for rows in groups:
         yield from ring.finished(rows[0])
         places = list(itertools.product(rows, *starts[1:]))
@@ -158,9 +163,10 @@ def stream_bands(
             # The last batch is filled up with its own first window: one shape for all.
             filled = batch + [batch[0]] * (batch_size - len(batch))
             regions = (_region(place, inputs) for place in filled)
-            scores = forward(np.stack([image[region] for region in regions]))
-            for place, score in zip(batch, np.asarray(scores), strict=False):
-                ring.add(place, importance * score)
+            windows = np.stack([image[region] for region in regions])
+            scores = np.asarray(forward(windows, len(batch)))
+            for place, score in zip(batch, scores, strict=False):
+                ring.add(place, np.multiply(importance, score, out=weighted))
     yield from ring.finished(extents[0])
 
 
