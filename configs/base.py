@@ -144,7 +144,7 @@ def get_config() -> ConfigDict:
     evaluation.every_steps = 250  # may change: steps between validations
     evaluation.train_images = 16  # may change: training images scored beside them
     evaluation.overlap = 0.5  # may change: of the windows of inference
-    evaluation.validation_overlap = 0.5  # may change: the same, between the steps
+    evaluation.validation_overlap = 0.0  # may change: between the steps: side by side
     evaluation.mirror = False  # may change: test: mean over mirrored images
     evaluation.postprocess = config_dict.placeholder(object)  # may change: or "auto"
     evaluation.window_batch = 8  # may change: windows in one call, fewer if large

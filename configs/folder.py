@@ -34,9 +34,8 @@ def get_config() -> ConfigDict:
     config.augment.blur_probability = 0.0
     config.augment.gamma_inverted_probability = 0.0
     config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))
-    # Validation must not eat the minutes: few images, windows side by side.
+    # Validation must not eat the minutes.
     config.eval.train_images = 2
-    config.eval.validation_overlap = 0.0
     config.eval.mirror = True
     config.train.steps = 2000
     config.optimizer.warmup_steps = 100
