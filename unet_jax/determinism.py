@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from unet_jax.compilation import compile_with_options, compiler_options
 from unet_jax.errors import RunError
 from unet_jax.experiment import create_batches
 from unet_jax.run import Run, batch_shapes, check, create_state, create_step, prepare
 from unet_jax.settings import resolve_source
-from unet_jax.training.compilation import compiler_options
 from unet_jax.training.state import distribute, local_copy, replicate
 from unet_jax.training.step import shard_batch
 
@@ -71,8 +71,8 @@ def _first_steps(run: Run, step_function: Any, workdir: pathlib.Path) -> Any:
     state = create_state(run.config, run.optimizer, run.preprocessing)
     shapes = batch_shapes(run.config, run.preprocessing)
     batches = create_batches(run.config, run.seen["train"], run.preprocessing, workdir)
-    compiled = step_function.lower(state, shapes).compile(
-        compiler_options(run.config.deterministic)
+    compiled = compile_with_options(
+        step_function.lower(state, shapes), compiler_options(run.config.deterministic)
     )
     with contextlib.closing(batches):
         for step in range(STEPS):

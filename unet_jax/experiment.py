@@ -14,6 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
+from unet_jax.compilation import onednn_options, use_compilation_cache
 from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.grids import apply_label
 from unet_jax.data.pipeline import PreparedCases, TrainIterator, make_train_iterator
@@ -35,7 +36,6 @@ from unet_jax.segment import (
 )
 from unet_jax.settings import check_config
 from unet_jax.training.checkpoint import Checkpoints, check_fit
-from unet_jax.training.compilation import use_compilation_cache
 from unet_jax.training.loss_terms import LossTerm, reads_labels
 from unet_jax.training.optimizer import create_optimizer, create_schedule
 from unet_jax.training.state import AXIS
@@ -314,7 +314,7 @@ def create_network(
             num_classes=_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
-            formulation=formulation,
+            formulation=formulation or _formulation(config),
             **options,
         )
         # Shapes alone, on no device: what does not fit together shows here.
@@ -323,6 +323,13 @@ def create_network(
     except (ValueError, TypeError) as error:
         first_line = str(error).partition("\n")[0]
         raise InputError(f"model: {first_line}") from None
+
+
+def _formulation(config: ConfigDict) -> str | None:
+    """What suits this platform, and the options that networks are compiled with."""
+    if config.model.dtype == "float32" and onednn_options() is not None:
+        return "onednn"
+    return None
 
 
 def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from unet_jax.compilation import use_compilation_cache
 from unet_jax.data.case import Source
 from unet_jax.data.images_alone import ImagesAlone
 from unet_jax.data.preprocess import Preprocessing
@@ -27,7 +28,6 @@ from unet_jax.experiment import (
 from unet_jax.hosts import agree
 from unet_jax.settings import check_config, complete_config
 from unet_jax.training.checkpoint import Checkpoints, transfer
-from unet_jax.training.compilation import use_compilation_cache
 from unet_jax.training.held_out import create_held_out_losses, held_out_spec
 from unet_jax.training.images_alone import check_losses_of_images
 from unet_jax.training.loss_terms import (

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unet_jax.compilation import jit_network
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
 from unet_jax.inference.postprocess import Step, apply_steps
@@ -132,7 +133,7 @@ def make_forward(
         done = jnp.zeros((len(windows), *one.shape[1:]), one.dtype)
         return lax.fori_loop(0, wanted, add, done)
 
-    compiled = jax.jit(one_by_one if in_turn else probabilities)
+    compiled = jit_network(one_by_one if in_turn else probabilities)
 
     def placed(variables, windows, wanted=None):
         split = len(windows) % len(devices) == 0 and not in_turn

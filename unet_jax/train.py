@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.place import copy_of
+from unet_jax.compilation import compiler_options, step_cost
 from unet_jax.data.case import Source
 from unet_jax.data.pipeline import TrainIterator
 from unet_jax.data.shares import class_shares
@@ -41,7 +42,6 @@ from unet_jax.run import (
 )
 from unet_jax.score import score_run
 from unet_jax.settings import resolve_source
-from unet_jax.training.compilation import compiler_options, step_cost
 from unet_jax.training.faults import NonfiniteSteps
 from unet_jax.training.finite import group_names
 from unet_jax.training.loss_terms import reads_labels

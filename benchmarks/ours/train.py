@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.ours import nets
 from benchmarks.worker import Task
 from unet_jax import allocator, run
+from unet_jax.compilation import compiler_options
 from unet_jax.experiment import create_optimizer_and_schedule
-from unet_jax.training.compilation import compiler_options
 from unet_jax.training.loss_terms import create_loss_terms
 from unet_jax.training.memory import compile_step
 from unet_jax.training.state import distribute, replicate

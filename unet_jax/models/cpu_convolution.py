@@ -54,7 +54,7 @@ def convolve_3x3(
     Returns:
         The convolved planes in the dtype of ``x``. Reverse-mode differentiable.
     """
-    if _winograd_pays(x, kernel.shape[3]):
+    if winograd_pays(x, kernel.shape[3]):
         return _winograd(x, kernel, pad, turned=False)
     return _direct(x, kernel, pad)
 
@@ -83,7 +83,7 @@ def input_gradient(
         kernel: as there.
         pad: as there.
     """
-    if _winograd_pays(gradient, kernel.shape[2]):
+    if winograd_pays(gradient, kernel.shape[2]):
         return _winograd(gradient, kernel, 2 - pad, turned=True)
     return _direct(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 2 - pad)
 
@@ -100,7 +100,7 @@ def kernel_gradient(
         gradient: with respect to its result.
         pad: as there.
     """
-    if _winograd_pays(x, gradient.shape[-1]):
+    if winograd_pays(x, gradient.shape[-1]):
         return _winograd_kernel_gradient(x, gradient, pad)
     return _direct_kernel_gradient(x, gradient, pad)
 
@@ -132,8 +132,13 @@ def _direct(x, kernel, pad):
     return y.reshape(*y.shape[:2], -1, features)[:, :, :width]
 
 
-def _winograd_pays(x, others):
-    """Whether Winograd's form is faster, and as exact, to or from other channels."""
+def winograd_pays(x: Float[Array, "*batch_spatial channels"], others: int) -> bool:
+    """Whether Winograd's form is faster, and as exact.
+
+    Args:
+        x: input of the convolution.
+        others: channels of its result.
+    """
     return (
         min(x.shape[-1], others) >= WINOGRAD_CHANNELS
         and math.prod(x.shape[:3]) >= WINOGRAD_PIXELS

@@ -58,8 +58,8 @@ def _forward(x, kernel, strides, pads):
 def _backward(strides, pads, residuals, gradient):
     x, kernel = residuals
     return (
-        _input_gradient(gradient, kernel, strides, pads, x.shape[1:4]),
-        _kernel_gradient(x, gradient, kernel, strides, pads),
+        input_gradient(gradient, kernel, strides, pads, x.shape[1:4]),
+        kernel_gradient(x, gradient, kernel, strides, pads),
     )
 
 
@@ -72,8 +72,24 @@ def _depth_in_channels(kernel: Array) -> Array:
     return jnp.moveaxis(kernel, 0, 2).reshape(*window, -1, features)
 
 
-def _input_gradient(gradient, kernel, strides, pads, sizes):
-    """The planes of each phase of the depth are convolutions of planes around them."""
+def input_gradient(
+    gradient: Float[Array, "batch out_depth out_height out_width features"],
+    kernel: Float[Array, "taps *window channels features"],
+    strides: tuple[int, ...],
+    pads: Pads,
+    sizes: tuple[int, ...],
+) -> Float[Array, "batch depth height width channels"]:
+    """Return the gradient of ``convolve_volumes`` with respect to its input.
+
+    The planes of each phase of the depth are convolutions of planes around them.
+
+    Args:
+        gradient: with respect to its result.
+        kernel: as there.
+        strides: as there.
+        pads: as there.
+        sizes: depth, height and width of the input.
+    """
     step, features = strides[0], kernel.shape[-1]
     axis = cpu_planes.phases(sizes[0], gradient.shape[1], pads[0][0], step)
     most = -(-kernel.shape[0] // step)
@@ -98,8 +114,24 @@ def _input_gradient(gradient, kernel, strides, pads, sizes):
     return y[:, axis.outside : axis.outside + sizes[0]]
 
 
-def _kernel_gradient(x, gradient, kernel, strides, pads):
-    """Each slab adds its part."""
+def kernel_gradient(
+    x: Float[Array, "batch depth height width channels"],
+    gradient: Float[Array, "batch out_depth out_height out_width features"],
+    kernel: Float[Array, "taps *window channels features"],
+    strides: tuple[int, ...],
+    pads: Pads,
+) -> Float[Array, "taps *window channels features"]:
+    """Return the gradient of ``convolve_volumes`` with respect to its kernel.
+
+    Each slab adds its part.
+
+    Args:
+        x: its input.
+        gradient: with respect to its result.
+        kernel: as there; its shape counts.
+        strides: as there.
+        pads: as there.
+    """
     taps, *window, channels, features = kernel.shape
     slabs = _Slabs(x, kernel, taps, strides, pads[0])
     by = slabs.cut(gradient)

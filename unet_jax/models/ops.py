@@ -2,7 +2,9 @@
 
 ``"plain"`` is what XLA has a name for, and what TPU and GPU compilers are made for.
 ``"cpu"`` says the same with dense products, slices and element-wise operations, which
-XLA's CPU compiler runs several times faster, above all backwards. ``"tpu"`` is the
+XLA's CPU compiler runs several times faster, above all backwards. ``"onednn"`` is that
+with convolutions as XLA hands them to oneDNN, for programs that are compiled with the
+options of `compilation.compiler_options`; without those they are slow. ``"tpu"`` is the
 plain one of arrays as they are; the U-Net hands its stages to `packed_ops` there, with
 pixels packed into channels. All give the same values and gradients up to rounding.
 ``choose_formulation`` is the one place that chooses; every function takes
@@ -19,9 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models import cpu_planes, cpu_volumes
+from unet_jax.models import cpu_onednn, cpu_planes, cpu_volumes
 
-FORMULATIONS = ("cpu", "tpu", "plain")
+FORMULATIONS = ("cpu", "onednn", "tpu", "plain")
 
 
 def choose_formulation(formulation: str | None) -> str:
@@ -47,6 +49,11 @@ def choose_formulation(formulation: str | None) -> str:
     return formulation
 
 
+def _for_cpu(formulation: str | None) -> bool:
+    """Whether to trace what XLA's CPU compiler is good at."""
+    return choose_formulation(formulation) in ("cpu", "onednn")
+
+
 def convolve(
     x: Float[Array, "batch *spatial channels"],
     kernel: Float[Array, "*window channels features"],
@@ -69,12 +76,15 @@ def convolve(
     """
     window = kernel.shape[:-2]
     strides = tuple(strides) if strides is not None else (1,) * len(window)
-    if choose_formulation(formulation) != "cpu":
+    chosen = choose_formulation(formulation)
+    if not _for_cpu(chosen):
         return _convolve_plain(x, kernel, strides=strides, padding=padding)
     if math.prod(window) == 1:
         x = x[:, *(slice(None, None, step) for step in strides)]
         return x @ kernel.reshape(kernel.shape[-2:])
     pads = tuple(lax.padtype_to_pads(x.shape[1:-1], window, strides, padding))
+    if chosen == "onednn":
+        return cpu_onednn.convolve(x, kernel, strides, pads)
     if len(window) == 3:
         return cpu_volumes.convolve_volumes(x, kernel, strides, pads)
     return cpu_planes.convolve_planes(x, kernel, strides, pads)
@@ -107,7 +117,7 @@ def max_pool(
         ``(batch, *(spatial // window), channels)``. Of equal values the first takes the
         gradient, in both formulations.
     """
-    if choose_formulation(formulation) != "cpu":
+    if not _for_cpu(formulation):
         dimensions = (1, *window, 1)
         return lax.reduce_window(x, -jnp.inf, lax.max, dimensions, dimensions, "VALID")
     counts = [size // step for size, step in zip(x.shape[1:-1], window, strict=True)]
@@ -157,7 +167,7 @@ def up_convolve(
     """
     strides, (channels, features) = kernel.shape[:-2], kernel.shape[-2:]
     axes = tuple(range(len(strides)))
-    if choose_formulation(formulation) != "cpu":
+    if not _for_cpu(formulation):
         spatial = {2: "HW", 3: "DHW"}[x.ndim - 2]
         numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
         # lax.conv_transpose reads the window backwards.
@@ -206,7 +216,7 @@ def resize_up(
     Returns:
         ``(batch, *(spatial * factors), channels)`` in the dtype of ``x``.
     """
-    if choose_formulation(formulation) != "cpu":
+    if not _for_cpu(formulation):
         grown = [n * step for n, step in zip(x.shape[1:-1], factors, strict=True)]
         return jax.image.resize(x, (x.shape[0], *grown, x.shape[-1]), "linear")
     for axis, factor in enumerate(factors, start=1):
@@ -261,7 +271,7 @@ def group_norm(
     """
     channels = x.shape[-1]
     grouped = (x.shape[0], groups, group_size(channels, groups))
-    if choose_formulation(formulation) != "cpu":
+    if not _for_cpu(formulation):
         values = wide(x).reshape(*x.shape[:-1], *grouped[1:])
         axes = (*range(1, x.ndim - 1), x.ndim)
         mean = values.mean(axes, keepdims=True)
@@ -315,7 +325,7 @@ def batch_moments(
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    if choose_formulation(formulation) != "cpu":
+    if not _for_cpu(formulation):
         axes = tuple(range(x.ndim - 1))
         mean, variance = wide(x).mean(axes), wide(x).var(axes)
     else:
@@ -369,7 +379,7 @@ def standardise(
         The normalised array in the dtype of ``x``.
     """
     factor = lax.rsqrt(variance + epsilon)
-    if choose_formulation(formulation) != "cpu":
+    if not _for_cpu(formulation):
         values = (wide(x) - _over_space(mean, x)) * _over_space(factor, x)
         return (values * scale + bias).astype(x.dtype)
     factor = factor * scale

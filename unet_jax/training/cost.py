@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from unet_jax.training.compilation import step_cost
+from unet_jax.compilation import step_cost
 from unet_jax.training.program import ProgramCost, program_cost
 
 

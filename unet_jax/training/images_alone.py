@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from unet_jax.compilation import jit_network
 from unet_jax.errors import InputError
 from unet_jax.training.loss_terms import WITHOUT_LABELS, LossTerm, reads_labels
 from unet_jax.training.objective import objective
@@ -72,7 +73,7 @@ def make_validation(
     batches = list(images)
     wants_more = any("reconstruction" in term.reads for term in loss_terms)
 
-    @jax.jit
+    @jit_network
     def losses(variables, images):
         options = {"reconstruct": True} if wants_more else {}
         output = model.apply(variables, images, train=False, **options)

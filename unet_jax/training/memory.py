@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from unet_jax.compilation import compile_with_options, step_cost
 from unet_jax.errors import InputError, RunError
-from unet_jax.training.compilation import step_cost
 
 _GIB = 2**30
 _MARGIN = 0.95
@@ -233,7 +233,7 @@ def compile_step(
         InputError: it does not fit.
     """
     with explained(memory.explain, InputError):
-        compiled = step.lower(state, batch).compile(options)
+        compiled = compile_with_options(step.lower(state, batch), options or {})
     memory = dataclasses.replace(memory, total=step_cost(compiled).get("memory_bytes"))
     memory.check()
     return compiled, memory
