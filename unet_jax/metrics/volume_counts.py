@@ -1,5 +1,7 @@
 """Confusion counts of images of any size, through one compiled call of fixed shape."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from unet_jax.labels import IGNORE
@@ -51,13 +53,15 @@ def slice_counts(
     return ConfusionCounts(*rows.sum(axis=2))
 
 
-def _blocks(pixels: np.ndarray, fill: int) -> np.ndarray:
-    """Cut ``(slices, pixels)`` into int32 ``(calls, _ROWS, _PIXELS)``, padded."""
-    slices, size = pixels.shape
-    width = -(-size // _PIXELS) * _PIXELS
-    height = -(-(slices * width // _PIXELS) // _ROWS) * _ROWS
-    padded = np.full((slices, width), fill, np.int32)
-    padded[:, :size] = pixels
-    blocks = np.full((height, _PIXELS), fill, np.int32)
-    blocks[: padded.size // _PIXELS] = padded.reshape(-1, _PIXELS)
-    return blocks.reshape(-1, _ROWS, _PIXELS)
+def _blocks(pixels: np.ndarray, fill: int) -> Iterator[np.ndarray]:
+    """Cut ``(slices, pixels)`` into int32 ``(_ROWS, _PIXELS)``, padded, one by one."""
+    parts = [
+        line[first : first + _PIXELS]
+        for line in pixels
+        for first in range(0, len(line), _PIXELS)
+    ]
+    for first in range(0, len(parts), _ROWS):
+        block = np.full((_ROWS, _PIXELS), fill, np.int32)
+        for row, part in zip(block, parts[first : first + _ROWS], strict=False):
+            row[: len(part)] = part
+        yield block
