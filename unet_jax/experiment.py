@@ -37,7 +37,7 @@ from unet_jax.segment import (
 from unet_jax.settings import check_config
 from unet_jax.training.checkpoint import Checkpoints, check_fit
 from unet_jax.training.loss_terms import LossTerm, reads_labels
-from unet_jax.training.optimizer import create_optimizer, create_schedule
+from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
 from unet_jax.training.state import AXIS
 from unet_jax.training.step import TrainStep, make_train_step
 from unet_jax.workdir import as_tuples, check_same_data, read_finished_record
@@ -356,7 +356,7 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
 
 def create_optimizer_and_schedule(
     config: ConfigDict,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
+) -> tuple[optax.GradientTransformation, Schedule]:
     """Build the optimiser and the learning rate of each step.
 
     Args:

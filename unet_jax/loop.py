@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from unet_jax.data.pipeline import TrainIterator
@@ -22,6 +21,7 @@ from unet_jax.report.progress import Progress
 from unet_jax.report.writer import MetricWriter, NoWriter
 from unet_jax.training.faults import NonfiniteSteps, reading_data
 from unet_jax.training.memory import explained
+from unet_jax.training.optimizer import Schedule
 from unet_jax.training.pace import Pace
 from unet_jax.training.resume import RunCheckpoints
 from unet_jax.training.state import TrainState, distribute, local_copy, replicate
@@ -56,7 +56,7 @@ class Loop:
 
     config: ConfigDict
     step_function: Callable[..., Any]
-    schedule: optax.Schedule
+    schedule: Schedule
     batches: TrainIterator
     validate: Callable[[dict[str, Any]], Rows]
     checkpoints: RunCheckpoints
@@ -129,7 +129,7 @@ class Loop:
             part = shard_batch(next(self.batches), devices)
         if jax.process_count() > 1:
             part[STOP] = np.full(devices, self.stop.reason is not None, np.int32)
-        rate = float(self.schedule(self.pace.place(step)))
+        rate = self.schedule(self.pace.place(step))
         state, metrics = self.step_function(
             dataclasses.replace(state, learning_rate=replicate(jnp.float32(rate))),
             distribute(part),

@@ -40,6 +40,7 @@ from unet_jax.training.memory import (
     StepMemory,
     step_memory,
 )
+from unet_jax.training.optimizer import Schedule
 from unet_jax.training.resume import has_checkpoint
 from unet_jax.training.state import (
     TrainState,
@@ -115,7 +116,7 @@ class Run:
     seen: dict[str, Source]
     preprocessing: Preprocessing
     optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
+    schedule: Schedule
     loss_terms: tuple[LossTerm, ...]
 
 

@@ -36,6 +36,23 @@ def test_schedules_warm_up_and_end_where_they_say(name):
     assert float(_schedule(name, warmup_steps=0)(0)) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "decay"),
+    [
+        ("cosine", optax.cosine_decay_schedule(0.1, 100, alpha=0.1)),
+        ("polynomial", optax.polynomial_schedule(0.1, 0.01, 0.9, 100)),
+        ("constant", optax.constant_schedule(0.1)),
+    ],
+)
+def test_schedules_are_optax_s_and_wait_for_no_device(name, decay):
+    warmup = optax.linear_schedule(0.0, 0.1, 10)
+    expected = optax.join_schedules([warmup, decay], [10])
+    schedule = _schedule(name)
+    for step in (0, 1, 9.5, 10, 11, 37.25, 60, 109, 110, 200):
+        assert type(schedule(step)) is float
+        np.testing.assert_allclose(schedule(step), expected(step), 1e-5)
+
+
 def test_wrong_names_and_warm_ups_are_refused():
     with pytest.raises(InputError, match="unknown schedule 'linear'; expected one of"):
         _schedule("linear")

@@ -5,10 +5,22 @@ rate that the host put into the state: so a run that ends by the clock needs no 
 of its own.
 """
 
+import math
+from collections.abc import Callable
+
 import jax
 import optax
 
 from unet_jax.errors import InputError
+
+Schedule = Callable[[float], float]
+"""``(updates done) -> learning rate``.
+
+On the host: Optax's own schedules are operations of the device, whose result comes when
+the steps under way are done, so that no step would be handed over before.
+"""
+
+_SCHEDULES = ("cosine", "polynomial", "constant")
 
 
 def create_schedule(
@@ -19,7 +31,7 @@ def create_schedule(
     total_steps: int,
     final_fraction: float,
     power: float,
-) -> optax.Schedule:
+) -> Schedule:
     """Warm up linearly from zero, then decay to ``final_fraction`` of the peak.
 
     Args:
@@ -41,27 +53,26 @@ def create_schedule(
             f"optimizer.warmup_steps: found {warmup_steps}, expected fewer than the "
             f"{total_steps} steps of the run; lower it or raise train.steps"
         )
-    decay_steps = total_steps - warmup_steps
-    match name:
-        case "cosine":
-            decay = optax.cosine_decay_schedule(
-                learning_rate, decay_steps, alpha=final_fraction
-            )
-        case "polynomial":
-            decay = optax.polynomial_schedule(
-                learning_rate, learning_rate * final_fraction, power, decay_steps
-            )
-        case "constant":
-            decay = optax.constant_schedule(learning_rate)
-        case _:
-            raise InputError(
-                f"optimizer.schedule: unknown schedule {name!r}; expected one of "
-                "'cosine', 'polynomial', 'constant'"
-            )
-    if warmup_steps == 0:
-        return decay
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, decay], [warmup_steps])
+    if name not in _SCHEDULES:
+        raise InputError(
+            f"optimizer.schedule: unknown schedule {name!r}; expected one of "
+            f"{', '.join(map(repr, _SCHEDULES))}"
+        )
+
+    def schedule(step: float) -> float:
+        if step < warmup_steps:
+            return learning_rate * step / warmup_steps
+        share = min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)
+        match name:
+            case "cosine":
+                left = (1 + math.cos(math.pi * share)) / 2
+            case "polynomial":
+                left = (1 - share) ** power
+            case _:
+                left = 1.0
+        return learning_rate * (final_fraction + (1 - final_fraction) * left)
+
+    return schedule
 
 
 def create_optimizer(
