@@ -24,9 +24,10 @@ def _convolved(x, kernel):
     )
 
 
-@pytest.fixture
-def found_anew():
-    """Look for oneDNN again, and once more when the test is over."""
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Look for oneDNN as a process of one device does; the tests have several."""
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
     compilation.onednn_options.cache_clear()
     yield
     compilation.onednn_options.cache_clear()
@@ -43,7 +44,7 @@ def test_the_options_say_whether_xla_calls_onednn():
     np.testing.assert_allclose(compiled(X, KERNEL), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_the_user_has_set_stays(monkeypatch, found_anew):
+def test_what_the_user_has_set_stays(monkeypatch):
     flags = os.environ.get("XLA_FLAGS", "")
     name = "xla_cpu_experimental_onednn_custom_call"
     monkeypatch.setenv("XLA_FLAGS", f"{flags} --{name}=false")
@@ -52,9 +53,14 @@ def test_what_the_user_has_set_stays(monkeypatch, found_anew):
     assert compilation.compiler_options(deterministic=True) == {}
 
 
-def test_a_jaxlib_without_the_option_has_none(monkeypatch, found_anew):
+def test_a_jaxlib_without_the_option_has_none(monkeypatch):
     options = {"xla_cpu_no_such_option": True}
     monkeypatch.setattr(compilation, "_ONEDNN_OPTIONS", options)
+    assert compilation.onednn_options() is None
+
+
+def test_several_devices_do_without(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     assert compilation.onednn_options() is None
 
 

@@ -76,12 +76,13 @@ def onednn_options() -> dict[str, bool | int | str | float] | None:
     """Find out whether XLA hands convolutions to oneDNN, and what makes it do so.
 
     Whether it can depends on how jaxlib was built, so a small convolution is compiled
-    and run. What the user has set for it in XLA_FLAGS stays.
+    and run. What the user has set for it in XLA_FLAGS stays. Several devices of a CPU
+    share its threads, and one may wait for those that another has: they do without.
 
     Returns:
         Options of ``compile``; None where a convolution is XLA's own.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
         return None
     chosen = _is_set_by_user(_ONEDNN) or _is_set_by_user(_YNN)
     options = {} if chosen else _ONEDNN_OPTIONS

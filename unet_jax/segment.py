@@ -102,7 +102,7 @@ def make_forward(
             largest, so that a pixel is background where no class reaches 1/2.
         mirror_axes: spatial axes; the result is the mean over all ways to mirror them.
         in_turn: let one window after the other go through the network, in one call that
-            takes the memory of one and uses it again.
+            takes the memory of one and uses it again. They are not shared then.
 
     Returns:
         A function of variables and ``(windows, *window, channels)`` float32.

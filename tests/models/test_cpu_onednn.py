@@ -12,6 +12,15 @@ from unet_jax.models import cpu_convolution, cpu_onednn
 MANY = cpu_convolution.WINOGRAD_CHANNELS
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Look for oneDNN as a process of one device does; the tests have several."""
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    compilation.onednn_options.cache_clear()
+    yield
+    compilation.onednn_options.cache_clear()
+
+
 def _plain(x, kernel, strides, pads):
     numbers = cpu_onednn._NUMBERS[x.ndim]
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=numbers)
