@@ -1,4 +1,4 @@
-"""XLA's compiled programs: where they are kept, and what they cost."""
+"""XLA's compiled programs: their options, where they are kept, and what they cost."""
 
 import contextlib
 import functools
