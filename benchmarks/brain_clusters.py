@@ -13,7 +13,7 @@ from unet_jax.classical.methods import fit_method
 from unet_jax.classical.samples import Sample
 from unet_jax.data.case import Case
 from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder as brain
-from unet_jax.evaluate import evaluate
+from unet_jax.evaluation.scorer import evaluate
 from unet_jax.unsupervised.matching import match_over, renamed
 
 CLASSES = len(brain.CLASS_NAMES)

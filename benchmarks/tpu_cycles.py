@@ -23,22 +23,22 @@ from ml_collections import ConfigDict
 
 from benchmarks.naive_unet import NaiveUNet
 from configs import brain, volume_3d
-from unet_jax.experiment import (
+from unet_jax.experiment.network import (
     create_augmentation,
     create_network,
     create_optimizer_and_schedule,
 )
+from unet_jax.losses.terms import create_loss_terms
 from unet_jax.models.sizes import stage_counts
-from unet_jax.training.chips import parse_topology
-from unet_jax.training.loss_terms import create_loss_terms
-from unet_jax.training.state import AXIS, TrainState, create_train_state
-from unet_jax.training.step import TrainStep, make_train_step
-from unet_jax.training.topology import (
+from unet_jax.planning.chips import parse_topology
+from unet_jax.planning.topology import (
     HbmExceeded,
     batch_shapes,
     compile_step,
     slice_devices,
 )
+from unet_jax.training.state import AXIS, TrainState, create_train_state
+from unet_jax.training.step import TrainStep, make_train_step
 
 TOPOLOGY = "v5e:2x2"
 

@@ -66,7 +66,7 @@ def memory_is_given_back():
     The commands that they start keep freed memory, as a user's do.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unet_jax.allocator.keep_freed_memory", lambda: False)
+        patch.setattr("unet_jax.runtime.allocator.keep_freed_memory", lambda: False)
         yield
 
 

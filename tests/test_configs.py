@@ -9,8 +9,8 @@ import pytest
 from configs import base
 from unet_jax.augment.options import AugmentationOptions
 from unet_jax.errors import InputError
-from unet_jax.settings import FROM_DATA, check_config
-from unet_jax.workdir import MAY_CHANGE
+from unet_jax.experiment.check import FROM_DATA, check_config
+from unet_jax.experiment.record import MAY_CHANGE
 
 FOLDER = pathlib.Path(base.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")

@@ -6,9 +6,9 @@ import re
 import pytest
 from PIL import Image
 
-from unet_jax import compare
+from unet_jax.commands import compare
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "gallery.md").read_text()
 
 

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from unet_jax import allocator
 from unet_jax.errors import InputError, RunError, Stopped
-from unet_jax.guard.stop import Stop, StopSignals
 from unet_jax.hosts.start import environment_processes, is_one_of_several, start
+from unet_jax.runtime import allocator
+from unet_jax.runtime.stop import Stop, StopSignals
 
 if TYPE_CHECKING:
     from unet_jax.bucket.place import Place
@@ -153,11 +153,11 @@ def _call(stop: Stop) -> None:
             config, profile = _config(), _profile(FLAGS.profile)
             allocator.keep_freed_memory()  # a step takes what the last one left
             if FLAGS.check_determinism:
-                from unet_jax.determinism import check_determinism
+                from unet_jax.commands.check_determinism import check_determinism
 
                 check_determinism(config)
                 return
-            from unet_jax.train import train_and_evaluate
+            from unet_jax.commands.train import train_and_evaluate
 
             with _opened(_workdir(), stop, trains=True) as place:
                 train_and_evaluate(
@@ -170,7 +170,7 @@ def _call(stop: Stop) -> None:
             for name in ("input", "output"):
                 if not FLAGS[name].value:
                     raise InputError(f"--mode=predict needs --{name}=PATH")
-            from unet_jax.predict import predict_files
+            from unet_jax.commands.predict import predict_files
 
             with _opened(workdir, stop) as place:
                 predict_files(
@@ -183,7 +183,7 @@ def _call(stop: Stop) -> None:
                 )
         case "compare":
             if FLAGS.runs:
-                from unet_jax.paired import compare_runs
+                from unet_jax.commands.compare_runs import compare_runs
 
                 with _opened_all(FLAGS.runs, "comparison", stop) as (runs, output):
                     compare_runs(runs, output=output, names=FLAGS.runs)
@@ -193,7 +193,7 @@ def _call(stop: Stop) -> None:
                 _train_and_compare(place, stop)
         case "plan":
             config = _config()
-            from unet_jax.plan import plan_run
+            from unet_jax.commands.plan import plan_run
 
             plan_run(config, FLAGS.topology, channels=FLAGS.channels)
 
@@ -224,8 +224,8 @@ def _join_processes() -> None:
 def _evaluate(stop: Stop) -> None:
     """Score a run, or the mean of several."""
     workdir = None if FLAGS.workdirs else _workdir()
+    from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run
     from unet_jax.hosts.lost import leaving_when_lost
-    from unet_jax.score import evaluate_ensemble, evaluate_run
 
     with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
         if workdir is not None:
@@ -238,12 +238,12 @@ def _evaluate(stop: Stop) -> None:
 
 def _train_and_compare(place: "Place", stop: Stop) -> None:
     """Train the network if there is a config, then run every method beside it."""
-    from unet_jax.compare import compare_methods, method_names
+    from unet_jax.commands.compare import compare_methods, method_names
 
     if FLAGS.config is not None:
         allocator.keep_freed_memory()
         method_names(FLAGS.config.compare.methods)  # before hours of training
-        from unet_jax.train import train_and_evaluate
+        from unet_jax.commands.train import train_and_evaluate
 
         train_and_evaluate(FLAGS.config, place.path, stop=stop, bucket=place.bucket)
     compare_methods(place.path, stop=stop)

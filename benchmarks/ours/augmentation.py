@@ -14,7 +14,7 @@ from configs import base
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.options import resolve_options
 from unet_jax.augment.policy import augment_batch
-from unet_jax.experiment import create_augmentation
+from unet_jax.experiment.network import create_augmentation
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:

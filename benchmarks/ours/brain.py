@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.ours import nets
 from configs import brain
-from unet_jax import run
-from unet_jax.experiment import create_prepared_cases
+from unet_jax.experiment import run
+from unet_jax.experiment.data import create_prepared_cases
 
 
 def opened(folder: pathlib.Path) -> run.Run:

@@ -12,8 +12,8 @@ from benchmarks.ours import brain, nets
 from benchmarks.ours.augmentation import phantom
 from benchmarks.worker import Task
 from configs import folder as folder_config
-from unet_jax import run
-from unet_jax.experiment import create_batches
+from unet_jax.experiment import run
+from unet_jax.experiment.data import create_batches
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:

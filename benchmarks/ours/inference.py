@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks.ours import nets
 from benchmarks.worker import Task, repeated
-from unet_jax.experiment import create_forward, create_network
+from unet_jax.experiment.inference import create_forward
+from unet_jax.experiment.network import create_network
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:

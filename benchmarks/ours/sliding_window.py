@@ -10,7 +10,8 @@ from benchmarks.memory import peak_of
 from benchmarks.ours import nets
 from benchmarks.ours.augmentation import phantom
 from benchmarks.worker import Task
-from unet_jax.experiment import create_network, create_predict_fn_maker
+from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.network import create_network
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:

@@ -27,7 +27,9 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
     def once() -> float:
         match what:
             case "import":
-                return seconds_to_end([sys.executable, "-c", "import unet_jax.train"])
+                return seconds_to_end(
+                    [sys.executable, "-c", "import unet_jax.commands.train"]
+                )
             case "help":
                 return seconds_to_end([sys.executable, "-m", "unet_jax.main", "--help"])
         number = next(numbers)

@@ -10,10 +10,11 @@ import numpy as np
 
 from benchmarks.ours import nets
 from benchmarks.worker import Task
-from unet_jax import allocator, run
-from unet_jax.compilation import compiler_options
-from unet_jax.experiment import create_optimizer_and_schedule
-from unet_jax.training.loss_terms import create_loss_terms
+from unet_jax.experiment import run
+from unet_jax.experiment.network import create_optimizer_and_schedule
+from unet_jax.losses.terms import create_loss_terms
+from unet_jax.runtime import allocator
+from unet_jax.runtime.compilation import compiler_options
 from unet_jax.training.memory import compile_step
 from unet_jax.training.state import distribute, replicate
 from unet_jax.training.step import shard_batch
@@ -42,7 +43,7 @@ class Trainer:
         self._done = 0
 
     def steps(self, count: int) -> list[float]:
-        """Make steps as ``unet_jax.loop`` does, and return their losses.
+        """Make steps as ``unet_jax.commands.loop`` does, and return their losses.
 
         The host reads no metric before the end, and is two steps ahead at most.
         """

@@ -6,16 +6,12 @@ import numpy as np
 from PIL import Image
 
 from configs import folder as folder_config
-from unet_jax.experiment import (
-    create_network,
-    create_optimizer_and_schedule,
-    fit_preprocessing,
-    open_dataset,
-)
-from unet_jax.settings import complete_config
+from unet_jax.experiment.complete import complete_config
+from unet_jax.experiment.data import fit_preprocessing, open_dataset
+from unet_jax.experiment.network import create_network, create_optimizer_and_schedule
+from unet_jax.experiment.record import make_record, write_record
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.state import create_train_state
-from unet_jax.workdir import make_record, write_record
 
 SIZE = 24
 SMALL = {

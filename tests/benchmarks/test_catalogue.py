@@ -14,7 +14,7 @@ from benchmarks.catalogue import CASES
 from benchmarks.ours import nets
 from benchmarks.turns import ROOT
 from configs import brain
-from unet_jax.experiment import create_network
+from unet_jax.experiment.network import create_network
 
 NAMES = {case.benchmark: case for case in CASES}
 

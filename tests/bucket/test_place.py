@@ -11,7 +11,7 @@ from unet_jax.bucket import place
 from unet_jax.bucket.lease import NAME
 from unet_jax.bucket.place import Place, copy_of, opened
 from unet_jax.errors import InputError, RunError, Stopped
-from unet_jax.guard.stop import Stop
+from unet_jax.runtime.stop import Stop
 
 URL = "gs://bucket/run"
 TRAIN = ("--config=configs/smoke.py",)

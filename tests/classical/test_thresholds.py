@@ -13,7 +13,7 @@ from unet_jax.classical.thresholds import (
 )
 from unet_jax.data.case import Case
 from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder as brain
-from unet_jax.evaluate import evaluate
+from unet_jax.evaluation.scorer import evaluate
 
 SHAPES = [(31, 26), (12, 15, 11)]
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from unet_jax.data.canonical import from_canonical, to_canonical
 from unet_jax.data.case import Case
+from unet_jax.data.files.canonical import from_canonical, to_canonical
+from unet_jax.data.files.read import read_image
+from unet_jax.data.files.write import write_label_map
 from unet_jax.data.grids import Inverse, apply_label
 from unet_jax.data.preprocess import ChannelStatistics, Preprocessing, _Sample, fit
-from unet_jax.data.reading import read_image
-from unet_jax.data.writing import write_label_map
 from unet_jax.errors import InputError
 
 PALETTE = [(0, 0, 0), (200, 10, 20), (30, 220, 40)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unet_jax.data.sources.tfds import TfdsSource, prepare
+from unet_jax.data.tfds.source import TfdsSource, prepare
 from unet_jax.datasets.mni152_lesion import implant as lesions
 from unet_jax.datasets.mni152_lesion import mni152_lesion_dataset_builder as builder
 from unet_jax.datasets.mni152_tissue.mni152_tissue_dataset_builder import load_template

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from unet_jax.data.sources.tfds import TfdsSource, prepare
+from unet_jax.data.tfds.source import TfdsSource, prepare
 from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder as mni152
 from unet_jax.errors import InputError
 
@@ -169,7 +169,7 @@ def refuse(*args, **kwargs):
 socket.socket.connect = refuse
 socket.create_connection = refuse
 socket.getaddrinfo = refuse
-from unet_jax.data.sources.tfds import TfdsSource
+from unet_jax.data.tfds.source import TfdsSource
 assert "tensorflow_datasets" not in sys.modules
 source = TfdsSource(name="mni152_tissue", split="test", data_dir=sys.argv[1],
                     num_classes=4, volume_key="volume", slice_index_key="slice_index",

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from unet_jax.data.sources.tfds import TfdsSource, prepare
+from unet_jax.data.tfds.source import TfdsSource, prepare
 from unet_jax.datasets.vertebra_ct import vertebra_ct_dataset_builder as vertebra
 from unet_jax.errors import InputError
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.hosts.test_processes import free_port
 from unet_jax.training.checkpoint import Checkpoints
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE = 900.0
 """Seconds for processes to end by themselves, also beside other work."""
 

@@ -14,8 +14,8 @@ from unet_jax.data.case import Case
 from unet_jax.data.pipeline import PreparedCases, make_train_iterator
 from unet_jax.hosts import agree
 from unet_jax.hosts.start import Processes, start
+from unet_jax.losses.terms import create_loss_terms
 from unet_jax.models.presets import create_model
-from unet_jax.training.loss_terms import create_loss_terms
 from unet_jax.training.optimizer import create_optimizer
 from unet_jax.training.state import (
     AXIS,

@@ -1,7 +1,7 @@
 import pathlib
 import re
 
-from unet_jax.training.loss_terms import NAMES, WITHOUT_LABELS
+from unet_jax.losses.terms import NAMES, WITHOUT_LABELS
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "losses.md"
 

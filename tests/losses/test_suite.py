@@ -12,7 +12,7 @@ from absl.testing import parameterized
 
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
-from unet_jax.training.loss_terms import NAMES, create_loss_terms, loss_function
+from unet_jax.losses.terms import NAMES, create_loss_terms, loss_function
 
 NEEDED = {"weighted_bce": {"beta": 3.0}}
 OPTIONS = {

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unet_jax.evaluation.names import NAMES, OF_CASES, counts_function
 from unet_jax.labels import IGNORE
 from unet_jax.metrics.counts import f_beta_from_counts
-from unet_jax.metrics.names import NAMES, OF_CASES, counts_function
 from unet_jax.metrics.overlap import ConfusionCounts, confusion_counts
 
 ALL = [name for name in (*NAMES, "f2", "f0.5") if counts_function(name)]

@@ -2,7 +2,7 @@ import pathlib
 import re
 
 from configs import base
-from unet_jax.metrics.names import DEFAULT_METRICS, NAMES
+from unet_jax.evaluation.names import DEFAULT_METRICS, NAMES
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 

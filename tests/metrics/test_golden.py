@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from unet_jax.evaluation.names import counts_function
 from unet_jax.metrics import calibration, clustering
-from unet_jax.metrics.names import counts_function
 from unet_jax.metrics.overlap import confusion_counts
 from unet_jax.metrics.surface import (
     average_symmetric_surface_distance,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from unet_jax.data.case import Case
-from unet_jax.evaluate import evaluate
+from unet_jax.evaluation.scorer import evaluate
 
 BETTER_HIGH = ("dice", "iou", "recall", "nsd", "lesion_f1", "lesion_dice")
 BETTER_LOW = ("hausdorff", "hd95", "assd")

@@ -1,4 +1,4 @@
-from unet_jax.data.shares import ClassShares
+from unet_jax.data.class_fractions import ClassShares
 from unet_jax.report.summary import run_summary
 
 

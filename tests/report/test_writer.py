@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.atomic import atomic_path
 from unet_jax.report.writer import MetricWriter, trim
+from unet_jax.runtime.atomic import atomic_path
 
 
 def _lines(path):

@@ -11,14 +11,17 @@ import optax
 import pytest
 
 from configs import smoke
-from unet_jax import run, train
+from unet_jax.commands import train
 from unet_jax.errors import InputError
-from unet_jax.experiment import create_network, load_run, open_dataset
+from unet_jax.experiment import run
+from unet_jax.experiment.data import open_dataset
+from unet_jax.experiment.finished import load_run
+from unet_jax.experiment.network import create_network
+from unet_jax.losses.terms import create_loss_terms, reads_labels
 from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
 from unet_jax.models.presets import create_model
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.images_alone import check_losses_of_images, make_validation
-from unet_jax.training.loss_terms import create_loss_terms, reads_labels
 from unet_jax.training.state import AXIS, create_train_state, replicate
 from unet_jax.training.step import make_train_step, pmap_train_step, shard_batch
 

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from unet_jax.compilation import step_cost
 from unet_jax.errors import InputError, RunError
+from unet_jax.losses.terms import create_loss_terms
 from unet_jax.models.presets import create_model
-from unet_jax.training.loss_terms import create_loss_terms
+from unet_jax.runtime.compilation import step_cost
 from unet_jax.training.memory import (
     StepMemory,
     compile_step,

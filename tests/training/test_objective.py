@@ -5,7 +5,7 @@ from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 from unet_jax.losses.cross_entropy import cross_entropy
 from unet_jax.losses.overlap import dice_loss
-from unet_jax.training.loss_terms import create_loss_terms
+from unet_jax.losses.terms import create_loss_terms
 from unet_jax.training.objective import (
     global_totals,
     objective,

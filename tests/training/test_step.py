@@ -12,8 +12,8 @@ import pytest
 from unet_jax.augment.options import AugmentationOptions
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
+from unet_jax.losses.terms import create_loss_terms
 from unet_jax.models.presets import create_model
-from unet_jax.training.loss_terms import create_loss_terms
 from unet_jax.training.optimizer import create_optimizer
 from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
 from unet_jax.training.step import (

@@ -1,4 +1,4 @@
-"""One run a folder of a bucket: the lease of `unet_jax.guard.lease`, as an object."""
+"""One run a folder of a bucket: the lease of `unet_jax.runtime.lease`, as an object."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from unet_jax.bucket.store import BucketError, Store
 from unet_jax.errors import InputError
-from unet_jax.guard.lease import (
+from unet_jax.runtime.lease import (
     BEAT_SECONDS,
     STALE_SECONDS,
     Held,

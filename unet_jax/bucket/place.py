@@ -16,8 +16,8 @@ from unet_jax.bucket.lease import BucketLease
 from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.store import SCHEME, BucketError, Store
 from unet_jax.errors import InputError, RunError
-from unet_jax.guard.stop import Stop
 from unet_jax.hosts import agree
+from unet_jax.runtime.stop import Stop
 
 PREFIX = "unet_jax_bucket_copy-"
 """Of names that nobody else gives: what a kill left under them is removed."""

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from unet_jax.atomic import atomic_path
 from unet_jax.errors import InputError
-from unet_jax.guard.watchdog import Watchdog
+from unet_jax.runtime.atomic import atomic_path
+from unet_jax.runtime.watchdog import Watchdog
 
 _COMPILE_SECONDS = 3600.0
 """Patience with another process that compiles while this one had it in its cache."""

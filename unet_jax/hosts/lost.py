@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from unet_jax.errors import InputError
-from unet_jax.guard.stop import Stop
+from unet_jax.runtime.stop import Stop
 
 _STATUS = re.compile(
     r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED): "

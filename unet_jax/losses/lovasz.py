@@ -7,11 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
-from unet_jax.losses.targets import (
-    at_least_float32,
-    checked_weights,
-    targets_and_valid,
-)
+from unet_jax.losses.targets import at_least_float32, checked_weights, targets_and_valid
 
 
 def lovasz_softmax_loss(

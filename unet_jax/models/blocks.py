@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from unet_jax.models import ops, packed_ops
-from unet_jax.models.packing import (
+from unet_jax.models import ops
+from unet_jax.models.ops import packed_ops
+from unet_jax.models.ops.packing import (
     Layout,
     Packed,
     as_packed,

@@ -8,8 +8,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from unet_jax.models import blocks, ops, packed_ops
-from unet_jax.models.packing import Packed, pack, stage_layouts, unpack
+from unet_jax.models import blocks, ops
+from unet_jax.models.ops import packed_ops
+from unet_jax.models.ops.packing import Packed, pack, stage_layouts, unpack
 from unet_jax.models.sizes import (
     output_size,
     stage_counts,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unet_jax.atomic import atomic_path
 from unet_jax.labels import IGNORE
 from unet_jax.report.panels import (
     IGNORED_COLOR,
@@ -15,6 +14,7 @@ from unet_jax.report.panels import (
     draw_panel,
     upright_slice,
 )
+from unet_jax.runtime.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_jax.atomic import atomic_path
+from unet_jax.runtime.atomic import atomic_path
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"

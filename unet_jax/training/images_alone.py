@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from unet_jax.compilation import jit_network
 from unet_jax.errors import InputError
-from unet_jax.training.loss_terms import WITHOUT_LABELS, LossTerm, reads_labels
+from unet_jax.losses.terms import WITHOUT_LABELS, LossTerm, reads_labels
+from unet_jax.runtime.compilation import jit_network
 from unet_jax.training.objective import objective
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from unet_jax.compilation import compile_with_options, step_cost
 from unet_jax.errors import InputError, RunError
+from unet_jax.runtime.compilation import compile_with_options, step_cost
 
 _GIB = 2**30
 _MARGIN = 0.95

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
+from unet_jax.losses.terms import LossTerm
 from unet_jax.training.finite import finite_rows
-from unet_jax.training.loss_terms import LossTerm
 
 
 def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:

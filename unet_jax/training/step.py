@@ -13,14 +13,10 @@ import optax
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
+from unet_jax.losses.terms import LossTerm
 from unet_jax.models.wnet import Autoencoded
 from unet_jax.training.finite import code_of, fault_report, finite_rows
-from unet_jax.training.loss_terms import LossTerm
-from unet_jax.training.objective import (
-    global_totals,
-    supervised_objective,
-    targets_of,
-)
+from unet_jax.training.objective import global_totals, supervised_objective, targets_of
 from unet_jax.training.state import AXIS, TrainState
 
 # Number that dropout's keys are folded with.

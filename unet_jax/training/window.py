@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from unet_jax.report.writer import MetricWriter, NoWriter
-from unet_jax.training.faults import NonfiniteSteps
+from unet_jax.training.nonfinite import NonfiniteSteps
 
 Row = dict[str, float] | None
 """Metrics of one step by name; None for a step that is left out."""

@@ -1,0 +1,103 @@
+"""Which runs can be scored together, and what is done to the labels of their mean."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import base, folder
+from unet_jax.commands.evaluate import _check_one_test, _common_steps, _file_stem
+from unet_jax.errors import InputError
+from unet_jax.experiment.data import open_dataset
+
+LARGEST, SMALL = ("largest_component", 1, None), ("min_size", 1, 20)
+
+
+def _runs(tmp_path, *changes, tests=("a", "a")):
+    """Two runs that differ in some keys, or in the hash of the test split."""
+    workdirs, runs = [], []
+    for index, values in enumerate(changes):
+        workdirs.append(tmp_path / str(index))
+        workdirs[-1].mkdir()
+        config = base.get_config()
+        config.update_from_flattened_dict(values)
+        record = {"config": {}, "preprocessing": {}, "dataset": {"test": tests[index]}}
+        (workdirs[-1] / "config.json").write_text(json.dumps(record))
+        runs.append(SimpleNamespace(config=config))
+    return workdirs, runs
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("data.class_names", (("back", "cell"), ("back", "nucleus"))),
+        ("data.label_map", (((0, 0), (1, 1)), ((0, 0), (2, 1)))),
+        ("data.palette", (((0, 0, 0), (9, 9, 9)), ((9, 9, 9), (0, 0, 0)))),
+    ],
+)
+def test_runs_whose_classes_mean_different_things_have_no_mean(tmp_path, key, values):
+    workdirs, runs = _runs(tmp_path, {key: values[0]}, {key: values[1]})
+    with pytest.raises(InputError, match=f"{key} of .*1 differs from that of .*0"):
+        _check_one_test(workdirs, runs)
+
+
+def test_seeds_and_folds_have_a_mean_and_other_splits_are_told_the_mend(tmp_path):
+    changes = {"seed": 1, "data.fold": 0}, {"seed": 2, "data.fold": 1}
+    _check_one_test(*_runs(tmp_path, *changes))
+    (tmp_path / "more").mkdir()
+    workdirs, runs = _runs(tmp_path / "more", *changes, tests=("a", "b"))
+    with pytest.raises(InputError, match=r"the test split of .*same data\.split_seed"):
+        _check_one_test(workdirs, runs)
+
+
+def test_only_the_postprocessing_of_all_runs_is_done(capsys):
+    def runs(*steps):
+        return [SimpleNamespace(predict_fn=SimpleNamespace(steps=s)) for s in steps]
+
+    assert _common_steps(runs((LARGEST, SMALL), (SMALL, LARGEST))) == (LARGEST, SMALL)
+    capsys.readouterr()
+    assert _common_steps(runs((LARGEST,), (LARGEST,))) == (LARGEST,)
+    assert not capsys.readouterr().out
+    assert _common_steps(runs((LARGEST, SMALL), (SMALL,))) == (SMALL,)
+    assert "the runs differ" in capsys.readouterr().out
+    assert _common_steps(runs((LARGEST,), ())) == ()
+
+
+def test_the_seed_of_a_run_leaves_its_splits_as_they_are(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        for name, most in (("images", 255), ("masks", 1)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            pixels = rng.integers(0, most, (8, 8), endpoint=True).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    found = {}
+    for seed, split_seed in ((0, 0), (5, 0), (0, 1)):
+        config = folder.get_config()
+        config.data.path = str(tmp_path)
+        config.seed, config.data.split_seed = seed, split_seed
+        found[seed, split_seed] = open_dataset(config, tmp_path / "run").fingerprint
+    assert found[5, 0] == found[0, 0] != found[0, 1]
+
+
+def test_no_two_cases_share_a_file():
+    ids = [
+        "p1:a",
+        "p1--a",
+        "p1/a",
+        "p1_a",
+        "p1__a",
+        "p1",
+        "p1 a",
+        "p1-a",
+        "p1[z 0-60]",
+        "p1_z_0-60",
+    ]
+    stems = [_file_stem(one) for one in ids]
+    assert len({stem.lower() for stem in stems}) == len(ids)
+    assert all(re.fullmatch(r"[\w.-]+", stem) for stem in stems)
+    assert stems[0] == "p1--a"
+    assert stems[2:4] == ["p1__a", "p1_a"]
+    assert stems[5] == "p1"

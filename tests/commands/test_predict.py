@@ -1,0 +1,155 @@
+"""New files are read as the cases of the run were; outputs lie on their own grids."""
+
+import csv
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from configs import base
+from unet_jax.commands import predict
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.errors import InputError
+from unet_jax.experiment.finished import TrainedRun
+
+
+class _Bright:
+    """Class 1 where the mean of all channels is above a hundred."""
+
+    num_classes = 2
+
+    def __init__(self, channels):
+        self.channels = channels
+
+    def __call__(self, image, spacing, *, name="image", **_):
+        if image.shape[-1] != self.channels:
+            raise InputError(f"{name}: {image.shape[-1]} channels")
+        return (image.mean(axis=-1) > 100).astype(np.uint8)
+
+
+@pytest.fixture
+def segment(monkeypatch, tmp_path):
+    """Predict with a run that is a threshold."""
+
+    def of(path, *, channels=1, dims=2, contours=False, **data):
+        config = base.get_config()
+        config.data.update(data)
+        preprocessing = Preprocessing(
+            network_dims=dims,
+            slice_axis=2,
+            spacing=None,
+            size=None,
+            crop_nonzero=False,
+            intensity="zscore",
+            channels=channels,
+        )
+        run = TrainedRun(config, preprocessing, 1, _Bright(channels))
+        monkeypatch.setattr(predict, "load_run", lambda workdir: run)
+        out = tmp_path / "out"
+        predict.predict_files(
+            tmp_path, input_path=str(path), output_folder=str(out), contours=contours
+        )
+        return out
+
+    return of
+
+
+def _picture(channels, seed=0):
+    shape = (channels, 30, 40)
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(np.uint16)
+
+
+@pytest.mark.parametrize("axes", ["CYX", "cyx"])
+def test_the_axes_of_tiff_files_are_those_of_the_run(segment, tmp_path, axes):
+    path = tmp_path / "in/a.tif"
+    path.parent.mkdir()
+    pixels = _picture(4)
+    tifffile.imwrite(path, pixels, photometric="minisblack", metadata=None)
+    out = segment(path.parent, channels=4, tiff_axes=axes)
+    expected = pixels.mean(axis=0) > 100
+    np.testing.assert_array_equal(tifffile.imread(out / "a.tif"), expected)
+
+
+def test_files_of_channels_are_one_image(segment, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 200, (2, 5, 6, 7)).astype(np.int16)
+    affine = np.diag([-1.0, 1.0, 3.0, 1.0])
+    turned = affine[:, [2, 1, 0, 3]]
+    for name in ("c0", "c1"):
+        image = nibabel.Nifti1Image(pixels[0], affine)
+        nibabel.save(image, folder / f"{name}_0000.nii.gz")
+        # The second channel is the same voxels in another order.
+        image = nibabel.Nifti1Image(pixels[1].transpose(2, 1, 0), turned)
+        nibabel.save(image, folder / f"{name}_0001.nii.gz")
+    for path in (folder, folder / "c1_0001.nii.gz"):
+        out = segment(path, channels=2, dims=3)
+        label = nibabel.load(out / "c1.nii.gz")
+        np.testing.assert_array_equal(label.get_fdata(), pixels.mean(axis=0) > 100)
+        np.testing.assert_allclose(label.affine, affine)
+        assert (out / "c0.nii.gz").exists() == (path == folder)
+        shutil.rmtree(out)
+    moved = affine.copy()
+    moved[2, 3] = 9
+    nibabel.save(nibabel.Nifti1Image(pixels[1], moved), folder / "c1_0001.nii.gz")
+    with pytest.raises(InputError, match="1 of 2 images not segmented") as info:
+        segment(folder, channels=2, dims=3)
+    assert "c1_0001.nii.gz: its affine differs from c1_0000" in info.value.details[0]
+    (folder / "c1_0001.nii.gz").rename(folder / "c1_0002.nii.gz")
+    with pytest.raises(InputError, match=r"channels of c1.nii.gz are c1_0000.+c1_0002"):
+        segment(folder, channels=2, dims=3)
+
+
+def test_frames_of_a_film_are_not_channels(segment, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        frame = np.moveaxis(_picture(3, number), 0, -1).astype(np.uint8)
+        Image.fromarray(frame).save(folder / f"frame_{number:04d}.png")
+    out = segment(folder, channels=3)
+    assert len(list(out.glob("frame_*.png"))) == 3
+
+
+def test_the_known_spacing_measures_new_files_too(segment, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.full((4, 10, 12), 120, np.uint8)
+    tifffile.imwrite(folder / "a.tif", pixels, photometric="minisblack")
+    out = segment(folder, dims=3, known_spacing=(2.0, 3.0, 5.0))
+    rows = list(csv.DictReader((out / "classes.csv").read_text().splitlines()))
+    assert float(rows[1]["volume_ml"]) == pytest.approx(480 * 30 / 1000)
+    assert tifffile.imread(out / "a.tif").shape == (4, 10, 12)
+
+
+def test_contours_are_of_the_slices_that_the_network_saw(segment, tmp_path):
+    (tmp_path / "in").mkdir()
+    label = np.zeros((12, 22, 20), np.uint8)  # stored z, y, x
+    label[3, 4:9, 5:15] = 200
+    affine = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]])
+    path = tmp_path / "in/a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(label, affine), path)
+    out = segment(path, contours=True)
+    (feature,) = json.loads((out / "a.geojson").read_text())["features"]
+    assert feature["properties"]["slice"] == 3
+    assert feature["properties"]["pixels"] == 50
+    columns, rows = np.array(feature["geometry"]["coordinates"][0]).T
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (5, 15, 4, 9)
+
+
+def test_files_that_fail_have_a_line_each(segment, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(_picture(1)[0].astype(np.uint8)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"")
+    (folder / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match=r"2 of 3 images not segmented:$") as info:
+        segment(folder)
+    assert [line.split(":")[0][-5:] for line in info.value.details] == [
+        "b.png",
+        "c.png",
+    ]
+    assert (tmp_path / "out/a.png").exists()

@@ -1,0 +1,141 @@
+"""What the data fill in, and what a user or an earlier start has the say of."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs import brain, folder
+from unet_jax.errors import InputError
+from unet_jax.experiment.check import check_config
+from unet_jax.experiment.complete import complete_config
+from unet_jax.experiment.network import create_network
+from unet_jax.models.sizes import output_size, total_stride
+
+
+@dataclasses.dataclass
+class _Data:
+    traits: tuple[Any, ...]
+    class_names: tuple[str, ...] = ("background", "cell")
+    label_map: tuple[Any, ...] = ((0, 0), (255, 1))
+    notes: tuple[str, ...] = ("images in images/",)
+
+
+def _data(shape=(300, 300), spacing=None, channels=1, dtype="uint8"):
+    case = SimpleNamespace(
+        shape=shape, spacing=spacing, channels=channels, dtype=dtype, lowest=0.0
+    )
+    return _Data((case,) * 4)
+
+
+def _complete(data=None, recorded=None, **changes):
+    config = folder.get_config()
+    config.update_from_flattened_dict(changes)
+    return complete_config(config.lock(), data or _data(), recorded=recorded)
+
+
+def test_all_that_is_left_is_filled_in_and_said(capsys):
+    config = _complete()
+    check_config(config, complete=True)
+    assert config.data.label_map == ((0, 0), (255, 1))
+    assert config.data.class_colors[0] == (0, 0, 0)
+    assert config.model.norm == "batch"
+    assert config.model.deep_supervision == 2
+    printed = capsys.readouterr().out
+    assert "images in images/" in printed
+    assert "4 cases, median size 300 x 300, no known spacing, 1 channel" in printed
+    assert "background, cell" in printed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("augment.spatial_axes_flip", ()),
+        ("data.label_map", ((0, 0), (7, 1))),
+        ("data.class_names", ("back", "front")),
+        ("data.intensity", "full_range"),
+        ("data.slice_axis", 1),
+        ("train.batch_size", 3),
+        ("train.patch_size", (64, 32)),
+        ("model.norm", "instance"),
+        ("model.features", (4, 8)),
+        ("model.deep_supervision", 1),
+    ],
+)
+def test_what_a_user_gives_stays(key, value):
+    config = _complete(**{key: value})
+    section, _, name = key.rpartition(".")
+    assert config[section][name] == value
+
+
+def test_a_run_that_goes_on_keeps_what_it_chose():
+    recorded = _complete().to_dict()
+    recorded["train"] |= {"batch_size": 12, "patch_size": (96, 96)}
+    config = _complete(recorded=recorded)
+    assert config.train.batch_size == 12
+    assert config.train.patch_size == (96, 96)
+
+
+@pytest.mark.parametrize("name", ["unet_2015", "residual_encoder"])
+def test_presets_keep_their_own_network(name):
+    model = _complete(**{"model.name": name}).model
+    for key in ("features", "norm", "strides", "kernel_sizes", "deep_supervision"):
+        assert model[key] is None
+
+
+def test_no_deep_supervision_without_padding():
+    config = _complete(**{"model.padding": "VALID", "model.norm": "none"})
+    assert config.model.deep_supervision == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "patch"),
+    [
+        ({}, None, None),
+        ({"train.patch_size": (92, 92)}, 3, (92, 92)),
+        ({"train.patch_size": (92, 92), "model.features": (4, 8)}, 2, (92, 92)),
+        ({"model.features": (4, 8, 16, 32, 64), "train.max_patch": 64}, 5, (204, 204)),
+        ({"model.name": "unet_2015", "train.max_patch": 64}, None, (204, 204)),
+    ],
+)
+def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
+    config = _complete(**{"model.padding": "VALID", "model.norm": "none", **changes})
+    network = create_network(config, axis_name=None)
+    size = config.train.patch_size
+    left = output_size(network, size)
+    assert min(left) >= max(total_stride(network, 2))
+    if patch is not None:
+        assert size == patch
+    else:
+        assert min(left) >= min(size) / 2
+        assert max(size) <= 256
+    if stages is not None:
+        assert len(config.model.features) == stages
+
+
+def test_other_sources_are_left_alone():
+    config = brain.get_config()
+    assert complete_config(config, None) is config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("eval.metrics", ("dice", "dize"), "eval.metrics: unknown metric 'dize'; exp"),
+        ("eval.metrics", ("dice", 3), "eval.metrics: found 3, expected names"),
+        ("eval.metrics", ("hd95", "hd95"), "eval.metrics: found 'hd95' twice"),
+        ("eval.surface", "skin", "eval.surface: found 'skin', expected 'area' or"),
+    ],
+)
+def test_metrics_and_surfaces_that_there_are_not(key, value, message):
+    config = brain.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=message):
+        check_config(config)
+
+
+def test_losses_and_other_betas_are_metrics():
+    config = brain.get_config()
+    config.eval.metrics = ("f0.5", "loss/focal", "brier")
+    check_config(config)

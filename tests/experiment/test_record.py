@@ -1,0 +1,72 @@
+import pytest
+
+from unet_jax.errors import InputError
+from unet_jax.experiment.record import (
+    check_same_run,
+    make_record,
+    read_finished_record,
+    read_record,
+    write_record,
+)
+
+CONFIG = {"seed": 1, "train": {"steps": 5, "patch_size": [8, 8]}}
+
+
+def _record():
+    return make_record(CONFIG, preprocessing={"a": 1}, dataset={"b": 2})
+
+
+def test_a_record_comes_back(tmp_path):
+    write_record(tmp_path / "new", _record())
+    record = read_record(tmp_path / "new")
+    assert record["preprocessing"] == {"a": 1}
+    assert record["dataset"] == {"b": 2}
+    # What JSON made lists of is no difference.
+    check_same_run(tmp_path, record, CONFIG, {"b": 2})
+
+
+def test_the_record_names_versions_and_revision():
+    record = _record()
+    assert record["versions"]["jax"].count(".") >= 2
+    assert record["git_revision"] is None or len(record["git_revision"]) >= 40
+
+
+def test_no_run_is_none_or_an_error(tmp_path):
+    assert read_record(tmp_path) is None
+    with pytest.raises(InputError, match=r"found no config\.json, expected the folder"):
+        read_finished_record(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}', "null"])
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json: not the record of a run"):
+        read_record(tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(InputError, match="found a file, expected a folder"):
+        read_record(path)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_record(path, _record())
+
+
+def test_keys_that_may_change_may_differ(tmp_path):
+    other = {"seed": 1, "train": {"steps": 9, "patch_size": (8, 8)}}
+    check_same_run(tmp_path, _record(), other, {"b": 2})
+
+
+def test_other_differences_are_refused_with_both_values(tmp_path):
+    other = {"seed": 2, "train": {"steps": 5, "patch_size": (8, 8)}}
+    with pytest.raises(InputError, match="its run has seed=1, this config 2"):
+        check_same_run(tmp_path, _record(), other, {"b": 2})
+    grown = {**CONFIG, "extra": 1}
+    with pytest.raises(InputError, match="its run has extra=None, this config 1"):
+        check_same_run(tmp_path, _record(), grown, {"b": 2})
+
+
+def test_other_data_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"data changed .*\(b was 2, is 3\); restore"):
+        check_same_run(tmp_path, _record(), CONFIG, {"b": 3})

@@ -1,0 +1,58 @@
+"""Memory that is freed is used again, without a fault for every page of it."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="glibc alone has mallopt",
+)
+
+SCRIPT = """
+import resource, sys
+from unet_jax.runtime.allocator import keep_freed_memory
+told = keep_freed_memory()
+import numpy as np
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        np.ones(2**24)  # 128 MiB: more than glibc ever keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(told, faults())
+"""
+
+
+def _run(**environment):
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
+    answer = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, faults = answer.stdout.split()
+    return told == "True", int(faults)
+
+
+def test_a_large_block_is_mapped_once():
+    told, faults = _run()
+    assert told
+    assert faults < 1000
+
+
+@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX"])
+def test_what_the_user_set_stays(name):
+    value = {"MALLOC_ARENA_MAX": "4", "GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}
+    told, faults = _run(**{name: value[name]})
+    assert not told
+    assert faults > 1000

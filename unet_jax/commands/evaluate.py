@@ -1,0 +1,346 @@
+"""The test split: its table, test_metrics.json, label maps and pictures."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.data.case import Case, Source
+from unet_jax.data.class_fractions import class_shares
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.write import write_label_map
+from unet_jax.errors import InputError
+from unet_jax.evaluation.case_scores import HeldOutLoss
+from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
+from unet_jax.evaluation.scorer import evaluate, write_results
+from unet_jax.experiment.data import SPLITS
+from unet_jax.experiment.finished import TrainedRun, load_run, open_run_data
+from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
+from unet_jax.hosts import agree
+from unet_jax.inference.postprocess import Step, choose_steps
+from unet_jax.inference.segmenter import PredictFn, Segmenter
+from unet_jax.losses.terms import needs_shares, reads_labels
+from unet_jax.report.overlay import overlay, write_figure
+from unet_jax.report.reliability import reliability_figure
+from unet_jax.report.table import results_table
+from unet_jax.runtime.atomic import atomic_path
+from unet_jax.unsupervised.naming import Naming, Segmented
+
+
+def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
+    """Score the test split of a finished run again.
+
+    Args:
+        workdir: folder of the run; nothing else is needed.
+
+    Returns:
+        The content of test_metrics.json, which is replaced.
+
+    Raises:
+        InputError: there is no run, or its data is gone.
+    """
+    return score_run(workdir, None)
+
+
+def score_run(
+    workdir: pathlib.Path, sources: Mapping[str, Source] | None
+) -> dict[str, Any]:
+    """Score the test split with the best checkpoint; write and print what came out.
+
+    Args:
+        workdir: folder of the run.
+        sources: the cases of each split; None to open the data of the run's config.
+
+    Returns:
+        The content of test_metrics.json.
+
+    Raises:
+        InputError: there is no run, or its data is gone.
+    """
+    if sources is None:
+        sources = _sources(workdir)
+    run = load_run(workdir)
+    predict_fn = run.predict_fn
+    if not reads_labels(run.config.loss):
+        predict_fn = _with_named_clusters(workdir, run, sources["train"])
+    if run.config.eval.postprocess == "auto":
+        predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
+    print(f"test split with the checkpoint of step {run.step}:")
+    results = _score(predict_fn, run.config, sources, workdir)
+    results["checkpoint_step"] = run.step
+    if agree.is_first():
+        write_results(workdir / "test_metrics.json", results)
+    return results
+
+
+def evaluate_ensemble(
+    workdirs: Sequence[pathlib.Path],
+    *,
+    output: pathlib.Path,
+    names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Score the mean of the probabilities of several runs on their test split.
+
+    Args:
+        workdirs: folders of finished runs with the same classes and test split: folds
+            or seeds.
+        output: folder for test_metrics.json, label maps and pictures.
+        names: of the runs, to be written down; None for their paths.
+
+    Returns:
+        The content of test_metrics.json.
+
+    Raises:
+        InputError: a run is missing, or they differ in classes or test split.
+    """
+    check_no_run(output)
+    runs = [load_run(workdir) for workdir in workdirs]
+    _check_one_test(workdirs, runs)
+    sources = _sources(workdirs[0])
+    members = tuple(one for run in runs for one in run.predict_fn.members)
+    ensemble = Segmenter(members, _common_steps(runs))
+    print(f"test split with the mean of {len(runs)} runs:")
+    results = _score(ensemble, runs[0].config, sources, output)
+    results["members"] = list(names or map(str, workdirs))
+    if agree.is_first():
+        write_results(output / "test_metrics.json", results)
+    return results
+
+
+def _check_one_test(
+    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
+) -> None:
+    """Refuse runs whose probabilities or test cases mean different things."""
+    records = [read_finished_record(workdir) for workdir in workdirs]
+    data = [run.config.data for run in runs]
+    for what, values, mend in (
+        *(
+            (f"data.{key}", [as_tuples(one.get(key)) for one in data], "")
+            for key in ("class_names", "label_map", "palette")
+        ),
+        (
+            "the test split",
+            [record["dataset"].get("test") for record in records],
+            "; train them with the same data.splits, or the same data.split_seed, "
+            "data.test_share and data.group_regex; data.fold and seed may differ",
+        ),
+    ):
+        for workdir, value in zip(workdirs, values, strict=True):
+            if value != values[0]:
+                raise InputError(
+                    f"--workdirs: {what} of {workdir} differs from that of "
+                    f"{workdirs[0]}; expected runs of one data set, with the same "
+                    f"classes and test split{mend}"
+                )
+
+
+def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
+    """Return the postprocessing that every run has: that of one is not all's."""
+    chosen = [run.predict_fn.steps for run in runs]
+    common = tuple(step for step in chosen[0] if all(step in steps for steps in chosen))
+    if any(steps != common for steps in chosen):
+        print(f"postprocessing: the runs differ; only what all have is done: {common}")
+    return common
+
+
+def _sources(workdir: pathlib.Path) -> Mapping[str, Source]:
+    """Open the splits of a run's data."""
+    dataset = open_run_data(workdir)
+    return {split: dataset.source(split) for split in SPLITS}
+
+
+def held_out_losses(
+    config: ConfigDict, sources: Mapping[str, Source]
+) -> dict[str, HeldOutLoss]:
+    """Make the losses that are metrics; those weighted by class count the training.
+
+    Args:
+        config: the resolved config.
+        sources: the cases of each split; only "train" is read, where shares count.
+
+    Returns:
+        A loss for each ``loss/<name>`` among ``eval.metrics``.
+    """
+    spec = held_out_spec(config.eval.metrics, config.loss)
+    shares, names = None, tuple(config.data.class_names)
+    if needs_shares(spec):
+        train = sources["train"]
+        counted = class_shares(train, names, limit=len(train))
+        shares = tuple(counted.shares.values())
+    return create_held_out_losses(
+        spec,
+        head=config.model.head,
+        shares=shares,
+        include_background=config.data.include_background,
+        num_classes=len(names),
+    )
+
+
+def _score(
+    predict_fn: PredictFn,
+    config: ConfigDict,
+    sources: Mapping[str, Source],
+    folder: pathlib.Path,
+) -> dict[str, Any]:
+    """Score the test split, write its label maps and pictures, print the table."""
+    source, losses = sources["test"], held_out_losses(config, sources)
+    class_names = tuple(config.data.class_names)
+    current: list[Case] = []
+    number = 0
+
+    def cases() -> Iterator[Case]:
+        nonlocal number
+        for number in agree.share(len(source)):
+            current[:] = [source[number]]
+            yield current[0]
+
+    def recorded(
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        reference: tuple[tuple[float, float], ...] | None = None,
+        probabilities: np.ndarray | None = None,
+    ) -> np.ndarray:
+        case = current[0]
+        labels = predict_fn(
+            image,
+            spacing,
+            name=f"case {case.id}",
+            reference=reference,
+            probabilities=probabilities,
+        )
+        colors = tuple(config.data.class_colors)
+        write_label_map(folder / "predictions", _as_stored(case), labels, colors)
+        if number < config.log.overlays:
+            _draw(case, labels, config, folder)
+        return labels
+
+    results = evaluate(
+        recorded,
+        cases(),
+        class_names=class_names,
+        include_background=config.data.include_background,
+        metrics=tuple(config.eval.metrics),
+        surface=config.eval.surface,
+        losses=losses,
+        tolerance_mm=config.eval.tolerance_mm,
+        tolerance_px=config.eval.tolerance_px,
+        slice_axis=config.data.slice_axis,
+        gather=agree.gather_shares,
+    )
+    print(results_table(results, class_names))
+    if "reliability" in results and agree.is_first():
+        figure = reliability_figure(
+            results["reliability"], title=f"{config.name}: test split"
+        )
+        write_figure(folder / "figures" / "reliability.png", figure)
+    print(f"scores: {folder / 'test_metrics.json'}, pictures: {folder / 'figures'}")
+    return results
+
+
+def _draw(
+    case: Case, labels: np.ndarray, config: ConfigDict, folder: pathlib.Path
+) -> None:
+    """Write the overlay of one case."""
+    figure = overlay(
+        case.image,
+        case.label,
+        labels,
+        slice_axis=config.data.slice_axis,
+        spacing=case.spacing,
+        class_names=tuple(config.data.class_names),
+        class_colors=tuple(config.data.class_colors),
+        color_background=config.data.include_background,
+        title=case.id,
+    )
+    write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
+
+
+CUT = "soft_ncut"
+"""The loss whose weights clusters are merged with."""
+
+
+def _with_named_clusters(
+    workdir: pathlib.Path, run: TrainedRun, train: Source
+) -> Segmenter:
+    """Match the clusters of a network that saw no label with the training labels."""
+    class_names, predict_fn = tuple(run.config.data.class_names), run.predict_fn
+    plain = predict_fn.of_clusters()
+
+    # Intensities as the network saw them, on the grid of the labels.
+    scaling = dataclasses.replace(
+        run.preprocessing, crop_nonzero=False, spacing=None, size=None
+    )
+
+    def segmented() -> Iterator[Segmented]:
+        for index in range(len(train)):
+            case = train[index]
+            clusters = plain(case.image, case.spacing, reference=case.reference)
+            image, _ = scaling.apply(case.image, None, reference=case.reference)
+            assert case.label is not None, "training cases have labels"
+            yield Segmented(clusters, image, case.label)
+
+    naming = Naming(
+        num_clusters=plain.num_classes,
+        num_classes=len(class_names),
+        slice_axis=run.config.data.slice_axis,
+        weights=next((how for name, _, how in run.config.loss if name == CUT), {}),
+    )
+    groups = naming.groups(segmented())
+    with atomic_path(workdir / "clusters.json") as temporary:
+        found = {"checkpoint_step": run.step, "clusters_of_class": groups}
+        temporary.write_text(json.dumps(found) + "\n")
+    named = ", ".join(
+        f"{name} {' '.join(map(str, group))}"
+        for name, group in zip(class_names, groups, strict=True)
+    )
+    print(f"clusters of each class, matched on the training split: {named}")
+    return predict_fn.named(groups)
+
+
+def _with_chosen_steps(
+    workdir: pathlib.Path, predict_fn: Segmenter, validation: Source
+) -> Segmenter:
+    """Keep the postprocessing that raises validation Dice, and write down which."""
+    plain = dataclasses.replace(predict_fn, steps=())
+    pairs = []
+    for index in range(len(validation)):
+        case = validation[index]
+        assert case.label is not None, "validation has labels"
+        labels = plain(case.image, case.spacing, reference=case.reference)
+        pairs.append((labels, case.label))
+    steps = choose_steps(pairs, num_classes=predict_fn.num_classes)
+    with atomic_path(workdir / "postprocess.json") as temporary:
+        temporary.write_text(json.dumps({"steps": steps}) + "\n")
+    print(f"postprocessing chosen on the validation split: {steps or 'none'}")
+    return dataclasses.replace(predict_fn, steps=steps)
+
+
+def _as_stored(case: Case) -> StoredImage:
+    """Describe a case as the file that its label map is written like."""
+    stem = _file_stem(case.id)
+    if case.image.ndim == 3:
+        path = pathlib.Path(f"{stem}.png")
+        return StoredImage(path, case.image, None, case.spacing, "picture")
+    return StoredImage(
+        path=pathlib.Path(f"{stem}.nii.gz"),
+        image=case.image,
+        affine=np.diag([*(case.spacing or (1.0, 1.0, 1.0)), 1.0]),
+        spacing=case.spacing,
+        kind="volume",
+    )
+
+
+def _file_stem(case_id: str) -> str:
+    """Turn an id into a file name that no other id has: "__" for "/", "--" for ":"."""
+    stem = case_id.replace("/", "__").replace(":", "--")
+    stem = re.sub(r"[^\w.-]+", "_", stem).strip("_")
+    if stem.replace("__", "/").replace("--", ":") == case_id:
+        return stem
+    return f"{stem}-{hashlib.sha256(case_id.encode()).hexdigest()[:8]}"

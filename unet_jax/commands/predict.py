@@ -1,0 +1,237 @@
+"""Files in, label maps out, with the network of a finished run."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from unet_jax.data.files.canonical import as_case_image, to_canonical
+from unet_jax.data.files.contours import write_contours
+from unet_jax.data.files.stored import StoredImage, file_suffix, output_name
+from unet_jax.data.files.write import (
+    check_targets,
+    label_statistics,
+    write_csv,
+    write_label_map,
+)
+from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
+from unet_jax.data.folder.read import ReadOptions
+from unet_jax.errors import InputError
+from unet_jax.experiment.finished import TrainedRun, load_run
+from unet_jax.report.overlay import overlay, write_figure
+from unet_jax.runtime.atomic import atomic_path
+
+
+def predict_files(
+    workdir: pathlib.Path,
+    *,
+    input_path: str,
+    output_folder: str,
+    probabilities: bool = False,
+    contours: bool = False,
+    overwrite: bool = False,
+) -> list[pathlib.Path]:
+    """Segment images with the best checkpoint of a run.
+
+    Args:
+        workdir: folder of the run; nothing else is needed.
+        input_path: an image file, or a folder of them; where the network has several
+            channels, also one file a channel (``scan_0000.nii.gz``, ...).
+        output_folder: for the label maps, ``overlays/`` and ``classes.csv``.
+        probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
+            the grid of the file, as ``<name>.probabilities.npy``.
+        contours: write the outlines too, as ``<name>.geojson``.
+        overwrite: replace what an earlier prediction left in the folder.
+
+    Returns:
+        The label maps.
+
+    Raises:
+        InputError: there is no run, a file would be replaced that must not be, or some
+            files cannot be segmented; the others are done nevertheless.
+    """
+    run, folder = load_run(workdir), pathlib.Path(output_folder)
+    reading = _reading(run)
+    images = find_new_images(input_path, reading, channels=run.preprocessing.channels)
+    _check_output(folder, images)
+    check_targets(
+        _targets(folder, images, probabilities=probabilities, contours=contours),
+        inputs=[file for image in images for file in image.files],
+        overwrite=overwrite,
+    )
+    written, rows, failures = [], [], []
+    for number, image in enumerate(images, start=1):
+        file = image.path
+        try:
+            stored = read_new_image(image, reading)
+            labels = _segment(run, stored, folder if probabilities else None)
+            target = write_label_map(
+                folder, stored, labels, tuple(run.config.data.class_colors)
+            )
+            if contours:
+                write_contours(
+                    _contours_path(folder, file),
+                    labels,
+                    class_names=tuple(run.config.data.class_names),
+                    class_colors=tuple(run.config.data.class_colors),
+                    slice_axis=_stored_slice_axis(run, stored),
+                )
+        except InputError as error:
+            failures.append(str(error))
+            print(f"[{number}/{len(images)}] {file}: FAILED")
+            continue
+        _draw(run, stored, labels, folder)
+        rows += label_statistics(
+            *_without_single_axis(labels, stored.spacing),
+            file=file.name,
+            class_names=tuple(run.config.data.class_names),
+        )
+        written.append(target)
+        print(f"[{number}/{len(images)}] {file} -> {target}")
+    if rows:
+        write_csv(folder / "classes.csv", rows)
+    if failures:
+        raise InputError(
+            f"--input {input_path}: {len(failures)} of {len(images)} images not "
+            "segmented:",
+            failures,
+        )
+    return written
+
+
+def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
+    """Refuse a folder that cannot be written, or that holds the images."""
+    if folder.resolve() == images[0].path.parent.resolve():
+        raise InputError(
+            f"--output {folder}: is the folder of the images, whose files could be "
+            "overwritten; name another"
+        )
+    # It is made when the first label map is there, so that a refusal leaves nothing.
+    made = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not made.is_dir():
+        raise InputError(
+            f"--output {folder}: {made} is a file, expected a folder; name another"
+        )
+    if not os.access(made, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--output {folder}: {made} cannot be written; name a folder that can"
+        )
+
+
+def _targets(
+    folder: pathlib.Path,
+    images: list[NewImage],
+    *,
+    probabilities: bool,
+    contours: bool,
+) -> Iterator[pathlib.Path]:
+    """Name everything that will be written."""
+    for file in (image.path for image in images):
+        yield folder / output_name(file)
+        yield _overlay_path(folder, file)
+        if probabilities:
+            yield _probabilities_path(folder, file)
+        if contours:
+            yield _contours_path(folder, file)
+    yield folder / "classes.csv"
+
+
+def _overlay_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Name the picture of one image."""
+    return folder / "overlays" / f"{output_name(file)}.png"
+
+
+def _probabilities_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Name the probabilities of one image."""
+    return folder / f"{_stem(file)}.probabilities.npy"
+
+
+def _contours_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Name the outlines of one image."""
+    return folder / f"{_stem(file)}.geojson"
+
+
+def _reading(run: TrainedRun) -> ReadOptions:
+    """Files are read as the cases of the run were."""
+    data = run.config.data
+    return ReadOptions(
+        tiff_axes=data.tiff_axes,
+        slice_axis=run.preprocessing.slice_axis,
+        known_spacing=tuple(data.known_spacing),
+    )
+
+
+def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
+    """Return the axis of the label map that slices stand on."""
+    if stored.kind == "tiff" or stored.affine is None:
+        return 0
+    _, _, orientation = to_canonical(stored.image, stored.affine)
+    return orientation.axes.index(run.config.data.slice_axis)
+
+
+def _without_single_axis(
+    labels: np.ndarray, spacing: tuple[float, ...] | None
+) -> tuple[np.ndarray, tuple[float, ...] | None]:
+    """Count a volume of one slice as the picture that it is."""
+    single = [axis for axis, size in enumerate(labels.shape) if size == 1]
+    if labels.ndim != 3 or len(single) != 1:
+        return labels, spacing
+    axis = single[0]
+    if spacing is not None:
+        spacing = (*spacing[:axis], *spacing[axis + 1 :])
+    return labels.squeeze(axis), spacing
+
+
+def _stem(file: pathlib.Path) -> str:
+    """Return a file's name without its suffix."""
+    return file.name[: -len(file_suffix(file))]
+
+
+def _segment(
+    run: TrainedRun, stored: StoredImage, folder: pathlib.Path | None
+) -> np.ndarray:
+    """Segment one image on its own grid, whatever its storage order.
+
+    With a folder the probabilities are written into it, a plane at a time.
+    """
+    name, axis = str(stored.path), run.preprocessing.slice_axis
+    image, spacing, restore = as_case_image(stored, axis)
+    if folder is None:
+        return restore(run.predict_fn(image, spacing, name=name))
+    path = _probabilities_path(folder, stored.path)
+    shape = (*stored.image.shape[:-1], run.predict_fn.num_classes)
+    with atomic_path(path) as temporary:
+        filled = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.float16, shape=shape
+        )
+        # The same axes as the image has, as a view: what is set in it is in the file.
+        view, _, _ = as_case_image(dataclasses.replace(stored, image=filled), axis)
+        labels = run.predict_fn(image, spacing, name=name, probabilities=view)
+        filled.flush()
+    return restore(labels)
+
+
+def _draw(
+    run: TrainedRun, stored: StoredImage, labels: np.ndarray, folder: pathlib.Path
+) -> None:
+    """Write the overlay of one image; volumes are shown in RAS order."""
+    image, spacing = stored.image, stored.spacing
+    if stored.affine is not None:
+        image, spacing, _ = to_canonical(image, stored.affine)
+        labels, _, _ = to_canonical(labels, stored.affine)
+    data = run.config.data
+    stack = stored.kind == "tiff"
+    figure = overlay(
+        image,
+        None,
+        labels,
+        slice_axis=0 if stack else data.slice_axis,
+        spacing=spacing,
+        class_names=tuple(data.class_names),
+        class_colors=tuple(data.class_colors),
+        color_background=data.include_background,
+        title=stored.path.name,
+    )
+    write_figure(_overlay_path(folder, stored.path), figure)

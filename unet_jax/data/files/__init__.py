@@ -1,0 +1,1 @@
+"""File formats: reads images and masks, writes label maps."""

@@ -1,0 +1,110 @@
+"""From a stored image to the axes that a case has, and back."""
+
+import dataclasses
+from collections.abc import Callable
+
+import nibabel
+import numpy as np
+
+from unet_jax.data.files.stored import StoredImage
+
+Restore = Callable[[np.ndarray], np.ndarray]
+"""Brings labels from the case's axes back to those of the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Orientation:
+    """How a stored volume lies: made by ``to_canonical``.
+
+    Attributes:
+        axes: for each stored axis, the RAS axis that it is nearest to.
+        flips: for each stored axis, 1 if it runs the same way, else -1.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[int, int, int]
+
+
+def to_canonical(
+    image: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, tuple[float, ...], Orientation]:
+    """Turn a volume to right, anterior, superior by swapping and flipping axes.
+
+    An oblique volume is not resampled: each axis takes the nearest direction.
+
+    Args:
+        image: ``(x, y, z, channels)`` or ``(x, y, z)`` in stored order.
+        affine: ``(4, 4)`` from voxel index to millimetres.
+
+    Returns:
+        A view of the same voxels in RAS order, the millimetres a voxel on each RAS
+        axis, and what ``from_canonical`` needs.
+    """
+    codes = nibabel.orientations.io_orientation(affine)
+    axes, flips = codes.astype(int).T.tolist()
+    sizes = np.sqrt(np.sum(np.asarray(affine, np.float64)[:3, :3] ** 2, axis=0))
+    spacing = tuple(float(sizes[axes.index(axis)]) for axis in range(3))
+    # A view: a copy of a large volume would stay beside it.
+    turned = nibabel.orientations.apply_orientation(image, codes)
+    return turned, spacing, Orientation(tuple(axes), tuple(flips))
+
+
+def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """Turn a volume in RAS order back to how its image is stored.
+
+    Args:
+        labels: ``(x, y, z)``, more axes may follow.
+        orientation: from ``to_canonical`` of the image.
+
+    Returns:
+        The same voxels in stored order.
+    """
+    stored = np.transpose(labels, (*orientation.axes, *range(3, labels.ndim)))
+    for axis, flip in enumerate(orientation.flips):
+        if flip < 0:
+            stored = np.flip(stored, axis)
+    return np.ascontiguousarray(stored)
+
+
+def as_case_image(
+    stored: StoredImage, slice_axis: int
+) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
+    """Give an image the axes of a case.
+
+    A NIfTI is turned to RAS; one that is a single slice becomes a picture. The pages of
+    a TIFF stack, which says nothing of the patient, go to ``slice_axis``.
+
+    Args:
+        stored: the image, or a mask, as its file holds it.
+        slice_axis: axis that the pages of a TIFF stack stand on.
+
+    Returns:
+        The image ``(*spatial, channels)``, its spacing on these axes, and the way back
+        for labels ``(*spatial)``.
+    """
+    if stored.affine is not None:
+        return _nifti_case(stored)
+    if stored.image.ndim == 3:
+        return stored.image, stored.spacing, np.asarray
+    pages, sizes = np.moveaxis(stored.image, 0, slice_axis), stored.spacing
+    if sizes is not None:
+        sizes = tuple(np.insert(sizes[1:], slice_axis, sizes[0]).tolist())
+    return pages, sizes, lambda labels: np.moveaxis(labels, slice_axis, 0)
+
+
+def _nifti_case(
+    stored: StoredImage,
+) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
+    """Turn to RAS, and drop the axis of a single slice."""
+    assert stored.affine is not None
+    image, spacing, orientation = to_canonical(stored.image, stored.affine)
+    single = [axis for axis, size in enumerate(image.shape[:-1]) if size == 1]
+    if len(single) != 1:
+        return image, spacing, lambda labels: from_canonical(labels, orientation)
+    axis = single[0]
+    left = tuple(size for other, size in enumerate(spacing) if other != axis)
+
+    def restore(labels: np.ndarray) -> np.ndarray:
+        return from_canonical(np.expand_dims(labels, axis), orientation)
+
+    return image.squeeze(axis), left, restore

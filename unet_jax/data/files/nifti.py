@@ -1,0 +1,82 @@
+"""NIfTI: voxels as stored, with their affine in millimetres."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.errors import InputError
+
+
+def read_nifti(path: Path) -> StoredImage:
+    """Decode a NIfTI as stored, with its affine in millimetres.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The volume ``(x, y, z, channels)``, its affine, spacing and header.
+
+    Raises:
+        InputError: it is no NIfTI volume, or its affine cannot be inverted.
+    """
+    nifti = nibabel.load(path)
+    if not isinstance(nifti, nibabel.Nifti1Image):
+        raise InputError(
+            f"{path}: is {type(nifti).__name__}; expected a NIfTI image; export it as "
+            "a volume"
+        )
+    proxy: Any = nifti.dataobj
+    scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
+    image = np.asarray(proxy)
+    if scaled:
+        image = image.astype(np.float32)
+    image = _nifti_channels(image, path)
+    affine = np.array(nifti.affine, dtype=np.float64)
+    affine[:3] *= millimetres(nifti.header)
+    spacing = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
+    # Of directions alone: the voxels of a microscope are small, not flat.
+    directions = affine[:3, :3] / np.where(spacing > 0, spacing, 1)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
+        raise InputError(
+            f"{path}: affine {affine[:3].tolist()} cannot be inverted; expected voxel "
+            "directions and sizes; mend the header's sform or qform"
+        )
+    voxel = tuple(float(size) for size in spacing)
+    return StoredImage(path, image, affine, voxel, "volume", nifti.header)
+
+
+def millimetres(header: nibabel.Nifti1Header) -> float:
+    """Return the millimetres of the header's unit; without one it is millimetres.
+
+    Args:
+        header: of a NIfTI file.
+
+    Returns:
+        1000 for metres, 1 for millimetres, 0.001 for micrometres.
+    """
+    unit = header.get_xyzt_units()[0]
+    return {"meter": 1000.0, "micron": 1e-3}.get(unit, 1.0)
+
+
+def _nifti_channels(image: np.ndarray, path: Path) -> np.ndarray:
+    """Return (x, y, z, channels)."""
+    if image.dtype.names:
+        # RGB24 and RGBA32 are records; alpha is dropped.
+        names = [name for name in image.dtype.names if name in "RGB"]
+        image = np.stack([image[name] for name in names], axis=-1)
+    elif image.ndim == 5 and image.shape[3] == 1:
+        # NIfTI keeps axis 4 for time, so a vector stands on axis 5.
+        image = image.squeeze(3)
+    elif image.ndim <= 3:
+        image = image[..., None]
+    if image.ndim == 3:
+        image = image[:, :, None]
+    if image.ndim != 4:
+        raise InputError(
+            f"{path}: shape {image.shape}; expected (x, y, z) or (x, y, z, channels); "
+            "save one volume a file"
+        )
+    return image

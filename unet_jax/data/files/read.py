@@ -1,0 +1,303 @@
+"""Images and masks in: PNG, JPEG, BMP, TIFF and NIfTI.
+
+Pixels come as they are stored, in their stored dtype. Three things alone are undone:
+an EXIF or TIFF orientation (cameras store sideways), a palette, and a NIfTI intensity
+scale that is not the identity.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unet_jax.data.files.colors import ColorsError, count_colors, match_palette
+from unet_jax.data.files.nifti import read_nifti
+from unet_jax.data.files.pictures import read_picture
+from unet_jax.data.files.stored import (
+    FORMS,
+    SUFFIXES,
+    StoredImage,
+    file_suffix,
+    output_name,
+)
+from unet_jax.data.files.tiff import read_tiff
+from unet_jax.errors import InputError
+
+# Two flat values may have survived; between more of them JPEG makes new ones.
+_JPEG_VALUES = 2
+
+# Larger values wrap around where they are looked up.
+_LARGEST_VALUE = 2**53
+
+
+def list_images(path: str | Path) -> list[Path]:
+    """List the image files that a path names.
+
+    Args:
+        path: an image file, or a folder, whose own files are taken (not its folders').
+
+    Returns:
+        The files, sorted by name; hidden files are left out.
+
+    Raises:
+        InputError: nothing is there, nothing readable is there, or two files would
+            give a label map of the same name.
+    """
+    path = Path(path)
+    known = " ".join(SUFFIXES)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give an image or a folder")
+    if not path.is_dir():
+        file_suffix(path)
+        return [path]
+    names = sorted(entry for entry in path.iterdir() if entry.is_file())
+    files = [name for name in names if name.name.lower().endswith(SUFFIXES)]
+    files = [name for name in files if not name.name.startswith(".")]
+    if not files:
+        raise InputError(
+            f"{path}: no image among {len(names)} files; expected one of {known}"
+        )
+    written: dict[str, Path] = {}
+    for file in files:
+        other = written.setdefault(output_name(file), file)
+        if other != file:
+            raise InputError(
+                f"{path}: {other.name} and {file.name} would both be written as "
+                f"{output_name(file)}; expected one of them; rename or move the other"
+            )
+    return files
+
+
+def read_image(
+    path: str | Path, *, tiff_axes: str | None = None, finite: bool = True
+) -> StoredImage:
+    """Read one image exactly.
+
+    Pictures lose their alpha channel, keep 16 bits, and are turned upright; 1-bit
+    images become uint8 of 0 and 255; a palette becomes RGB, CMYK too. TIFF axes come
+    from the file's own metadata: (Z, Y, X) or (Y, X), a plain stack of pages counts
+    as Z. A NIfTI of four axes has its channels on the last.
+
+    Args:
+        path: a file with one of ``SUFFIXES``.
+        tiff_axes: name of each axis of a TIFF, such as "CYX"; None for what it says of
+            itself. Other formats have their own axes.
+        finite: refuse NaN and infinite values; else `check_finite` is the caller's.
+
+    Returns:
+        The image with what its file says of the geometry.
+
+    Raises:
+        InputError: missing, a folder, empty, of an unknown or another format,
+            damaged, without pixels, or with values that are not finite.
+    """
+    stored = _decode(Path(path), tiff_axes=tiff_axes, indices=False)
+    if finite:
+        check_finite(stored.image, name=str(path))
+    return stored
+
+
+def read_label(
+    path: str | Path,
+    *,
+    palette: Sequence[Sequence[int]] = (),
+    tolerance: float = 0.0,
+) -> StoredImage:
+    """Read the value that a mask stores for every pixel, exactly.
+
+    A palette file gives its indices, grey of any number of bits its values (0 and 1 of
+    one bit); alpha is dropped, and three equal channels are grey. With a ``palette``,
+    colours (those of a palette file too) give the index of the entry that they match;
+    no colour is snapped to one that it is not.
+
+    Args:
+        path: a file with one of ``SUFFIXES``.
+        palette: red, green and blue of each stored value, for colour masks.
+        tolerance: largest difference of a channel at which a colour is an entry.
+
+    Returns:
+        The mask; its ``image`` is ``(*spatial, 1)`` integers.
+
+    Raises:
+        InputError: what `read_image` refuses, a colour of no entry or of two, colours
+            without a palette, or values that are no whole numbers.
+    """
+    path = Path(path)
+    stored = _decode(path, tiff_axes=None, indices=not palette)
+    values, channels = stored.image, stored.image.shape[-1]
+    if channels not in (1, 3):
+        raise InputError(
+            f"{path}: {channels} channels; expected one value a pixel, or red, green "
+            "and blue; save one mask a file"
+        )
+    if channels == 3:
+        grey = (values == values[..., :1]).all()
+        if palette:
+            values = match_palette(values, palette, tolerance=tolerance, name=str(path))
+        elif grey:
+            values = values[..., :1]
+        else:
+            raise ColorsError(str(path), count_colors(values, name=str(path)))
+    elif palette:
+        same = np.repeat(values, 3, axis=-1)
+        values = match_palette(same, palette, tolerance=tolerance, name=str(path))
+    if values.dtype.kind == "f":
+        check_finite(values, name=str(path))
+    low, high = values.min(), values.max()
+    if max(-float(low), float(high)) > _LARGEST_VALUE:
+        raise InputError(
+            f"{path}: values from {low} to {high}; expected the class of every pixel, "
+            f"or the number of an object up to {_LARGEST_VALUE}; number them anew"
+        )
+    if values.dtype.kind == "f":
+        values = _whole_numbers(values, path)
+    if FORMS[file_suffix(path)] == "JPEG" and not palette:
+        count = len(np.unique(values))
+        if count > _JPEG_VALUES:
+            raise InputError(
+                f"{path}: {count} different values; expected at most {_JPEG_VALUES} in "
+                "a JPEG, which blurs the edges of a mask into values of no class; save "
+                "masks as PNG or TIFF"
+            )
+    return dataclasses.replace(stored, image=values)
+
+
+def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Turn floats that are whole numbers into integers."""
+    whole = np.rint(values)
+    wrong = values != whole
+    if wrong.any():
+        raise InputError(
+            f"{path}: {int(wrong.sum())} of {values.size} values are no whole numbers, "
+            f"such as {values[wrong][0]:g}; expected the class of every pixel; save "
+            "the mask without interpolation"
+        )
+    return whole.astype(np.int64)
+
+
+def _decode(path: Path, *, tiff_axes: str | None, indices: bool) -> StoredImage:
+    """Decode a file of any format; its pixels are plain numbers and there are some."""
+    suffix = file_suffix(path)
+    _check_content(path, FORMS[suffix])
+    with _decoding(path, FORMS[suffix]):
+        if suffix in (".nii", ".nii.gz"):
+            stored = read_nifti(path)
+        elif suffix in (".tif", ".tiff"):
+            stored = read_tiff(path, axes=tiff_axes, indices=indices)
+        else:
+            pixels = read_picture(path, indices=indices)
+            stored = StoredImage(path, pixels, None, None, "picture")
+    if indices and stored.image.dtype == bool:
+        stored = dataclasses.replace(stored, image=stored.image.astype(np.uint8))
+    image = _plain_numbers(stored.image, path)
+    if not image.size:
+        raise InputError(
+            f"{path}: shape {image.shape} has no pixels; expected an image; export it "
+            "again"
+        )
+    return dataclasses.replace(stored, image=image)
+
+
+def check_finite(image: np.ndarray, *, name: str) -> None:
+    """Refuse an image with NaN or infinite values.
+
+    Args:
+        image: any shape and real dtype.
+        name: the file or case, for the message.
+
+    Raises:
+        InputError: with the number of such values.
+    """
+    if image.dtype.kind != "f":
+        return
+    bad = image.size - int(np.count_nonzero(np.isfinite(image)))
+    if bad:
+        raise InputError(
+            f"{name}: {bad} of {image.size} values are NaN or infinite; expected "
+            "finite numbers; replace them, e.g. with numpy.nan_to_num, and save again"
+        )
+
+
+def _check_content(path: Path, expected: str) -> None:
+    """Compare the first bytes with the suffix, before a decoder guesses."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected a {expected} file")
+    if not path.exists():
+        found, mend = "no such file", ""
+        if path.is_symlink():
+            found = f"a link to nothing ({path.readlink()})"
+            mend = "; put the file back, or remove the link"
+        raise InputError(f"{path}: {found}; expected a {expected} file{mend}")
+    with _decoding(path, expected), open(path, "rb") as stream:
+        start = stream.read(352)
+    found = _form(start)
+    if found == "gzip":
+        with _decoding(path, expected), gzip.open(path, "rb") as stream:
+            found = f"gzip-compressed {_form(stream.read(352))}"
+    if found != expected:
+        known = found in FORMS.values()
+        mend = "rename it" if known else "export or copy it again"
+        raise InputError(
+            f"{path}: holds {found}; expected {expected} as its name says; {mend}"
+            if start
+            else f"{path}: is empty (0 bytes); expected {expected}; copy it again"
+        )
+
+
+def _form(start: bytes) -> str:
+    """Name a format by the first 352 bytes."""
+    magic = {
+        b"\x89PNG\r\n\x1a\n": "PNG",
+        b"\xff\xd8\xff": "JPEG",
+        b"BM": "BMP",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+        b"II+\0": "TIFF",
+        b"MM\0+": "TIFF",
+        b"\x1f\x8b": "gzip",
+    }
+    for code, name in magic.items():
+        if start.startswith(code):
+            return name
+    if start[344:348] == b"n+1\0" or start[4:8] == b"n+2\0":
+        return "NIfTI"
+    return f"unknown content (it starts with {start[:8]!r})"
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, form: str) -> Iterator[None]:
+    """Turn whatever a decoder throws at a damaged file into one line.
+
+    Decoders fail on damaged bytes with any exception (struct.error, zlib.error,
+    KeyError, SyntaxError, ...), so everything but ours is caught; the cause is kept.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = " ".join(str(error).split())[:120] or type(error).__name__
+        mend = "export or copy it again"
+        if isinstance(error, Image.DecompressionBombError):
+            mend = "save so large an image as TIFF"
+        raise InputError(
+            f"{path}: cannot be read ({found}); expected a whole {form} file; {mend}"
+        ) from error
+
+
+def _plain_numbers(image: np.ndarray, path: Path) -> np.ndarray:
+    """Bring pixels into the machine's byte order; 1 bit becomes 0 and 255."""
+    if image.dtype == bool:
+        return image.astype(np.uint8) * np.uint8(255)
+    if image.dtype.kind not in "uif":
+        raise InputError(
+            f"{path}: pixels are {image.dtype}; expected real numbers; save it as "
+            "integers or floats"
+        )
+    if image.dtype.itemsize > 8:
+        return image.astype(np.float64)
+    return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))

@@ -1,0 +1,1 @@
+"""A user's folder of images and masks as cases with splits."""

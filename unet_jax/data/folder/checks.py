@@ -1,0 +1,101 @@
+"""What is wrong with the cases of a folder taken together."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from unet_jax.data.folder.label_map import Entry, LabelMap
+from unet_jax.data.folder.splits import SPLITS, Part, Splits
+from unet_jax.data.folder.traits import ImageTraits
+from unet_jax.errors import named_files
+
+
+def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:
+    """Name cases that one network cannot take together.
+
+    Args:
+        images: of all cases whose image is sound.
+
+    Returns:
+        A line for each kind that differs from the commonest.
+    """
+    faults = []
+    for what, of, mend in (
+        ("channels", lambda case: case.channels, "convert or remove them"),
+        ("spatial axes", lambda case: len(case.shape), "convert or remove them"),
+        (
+            "a known spacing",
+            lambda case: case.spacing is not None,
+            "set data.known_spacing to the mm on each axis of the files that say none, "
+            "or convert or remove them",
+        ),
+    ):
+        kinds: dict[Any, list[ImageTraits]] = {}
+        for case in images:
+            kinds.setdefault(of(case), []).append(case)
+        if len(kinds) > 1:
+            most = max(kinds, key=lambda kind: len(kinds[kind]))
+            for kind, cases in kinds.items():
+                if kind != most:
+                    files = named_files([case.images[0] for case in cases])
+                    faults.append(
+                        f"{files}: {what}: {kind} in {len(cases)} cases; expected "
+                        f"{most} as in the others; {mend}"
+                    )
+    return faults
+
+
+def same_image_faults(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
+    """Name images that are in two splits.
+
+    Args:
+        images: of all cases whose image is sound.
+        splits: of all cases.
+
+    Returns:
+        A line each.
+    """
+    by_id = {case.id: case for case in images}  # without those that cannot be read
+    faults = []
+    seen: dict[str, tuple[str, Part]] = {}
+    for split in SPLITS:
+        if split == "test" and splits.parts[split] == splits.parts["validation"]:
+            continue  # there is no test split: the validation split is scored
+        for part in splits.parts[split]:
+            if part.id not in by_id:
+                continue
+            case = by_id[part.id]
+            other, first = seen.setdefault(case.digest, (split, part))
+            if other != split and first.id != part.id:
+                faults.append(
+                    f"{case.images[0]}: the same image as {by_id[first.id].images[0]}, "
+                    f"which is in {other}, while it is in {split}; remove one, or put "
+                    "both into one group"
+                )
+    return faults
+
+
+def missing_class_faults(
+    trained: Iterable[int], *, names: Sequence[str], label_map: Sequence[Entry]
+) -> list[str]:
+    """Name classes that training never sees.
+
+    Args:
+        trained: the stored values of the training split.
+        names: of the classes.
+        label_map: stored values and their classes.
+
+    Returns:
+        A line each.
+    """
+    values = sorted(set(trained))
+    classes = LabelMap(label_map, num_classes=len(names))
+    known = sorted(set(values) - set(classes.unknown(values)))
+    present = set(classes(np.array(known, np.int64), where="masks").tolist())
+    return [
+        f"class {index} ({name}): no training case has it; expected one; mend "
+        "data.class_names, data.label_map or the split"
+        for index, name in enumerate(names)
+        if index not in present
+    ]

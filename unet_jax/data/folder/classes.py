@@ -1,0 +1,193 @@
+"""The classes of a folder's masks: their names, the label map, and one to propose."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from unet_jax.data.case import IGNORE
+from unet_jax.data.folder.label_map import Entry, LabelMap, listed
+from unet_jax.errors import named_files
+
+_MAX_CLASSES = 64
+_RARE = 0.1
+"""A value in so small a share of the masks is likelier a mistake than a class."""
+
+_VOID = 255
+"""What many sets paint where nobody knows the class."""
+
+FileOf = Callable[[str, AbstractSet[int]], str]
+"""From the id of a case and some values to its file that has one of them."""
+
+
+class Classes(NamedTuple):
+    """What the stored values mean.
+
+    Attributes:
+        names: of each class; () where the values are no classes.
+        label_map: stored values and their classes; the proposed one, if there are
+            faults.
+        notes: what to print.
+        faults: a line each.
+    """
+
+    names: tuple[str, ...]
+    label_map: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def find_classes(
+    masks: Mapping[str, Mapping[int, int]],
+    *,
+    class_names: tuple[str, ...] | None,
+    label_map: Sequence[Entry],
+    file_of: FileOf,
+) -> Classes:
+    """Find the classes.
+
+    Args:
+        masks: pixels of each stored value, by the id of the case.
+        class_names: of each class; None to count them.
+        label_map: stored values and their classes; () to find them.
+        file_of: finds the mask of a case that has one of some values.
+
+    Returns:
+        The classes; values that fit none are among the faults, with a map to paste.
+    """
+    found = sorted({value for values in masks.values() for value in values})
+    names, pairs, note = class_names, tuple(label_map), ""
+    if not pairs:
+        if found in ([0, _VOID], [_VOID]) and (names is None or len(names) == 2):
+            pairs, note = ((0, 0), (_VOID, 1)), "labels: 0 and 255 are classes 0 and 1"
+        else:
+            count = len(names) if names else found[-1] + 1
+            plain = found[0] >= 0 and count <= _MAX_CLASSES
+            if not names and not (plain and found == list(range(count))):
+                return Classes((), (), faults=(_no_classes(masks, found, file_of),))
+            pairs = tuple((index, index) for index in range(count))
+    given = bool(label_map)
+    if names is None:
+        count = 1 + max(int(index) for _, index in pairs)
+        names = ("background", *(f"class_{index}" for index in range(1, max(count, 2))))
+    classes = LabelMap(pairs if given or note else None, num_classes=len(names))
+    unknown = set(classes.unknown(found))
+    faults = []
+    if unknown:
+        proposal = None if given else propose_map(masks, num_classes=len(names))
+        pairs = proposal or classes.proposal(found)
+        strays = {value for value in unknown if (value, IGNORE) in pairs}
+        where = _files_with(strays or unknown, masks, file_of)
+        faults.append(classes.refusal(found, where, proposal=pairs))
+    return Classes(tuple(names), pairs, (note,) if note else (), tuple(faults))
+
+
+def orphan_faults(
+    classes: Classes, masks: Mapping[str, Mapping[int, int]]
+) -> list[str]:
+    """Name values without a class in masks that belong to no image.
+
+    Args:
+        classes: found in the other masks.
+        masks: pixels of each stored value, by file.
+
+    Returns:
+        A line each.
+    """
+    known = LabelMap(classes.label_map, num_classes=len(classes.names))
+    return [
+        known.refusal(sorted(values), file)
+        for file, values in masks.items()
+        if known.unknown(values)
+    ]
+
+
+def propose_map(
+    masks: Mapping[str, Mapping[int, int]], *, num_classes: int | None
+) -> tuple[Entry, ...] | None:
+    """Propose a map for values of which some follow 0 without a gap.
+
+    What stands apart from them is ignored, if it looks like it: 255 beside smaller
+    classes, values below 0, and values of a few masks. If one mask has 1 where another
+    has 255, both mean the same; without any 1, 255 is the one class.
+
+    Args:
+        masks: pixels of each stored value, by the id of the case.
+        num_classes: where it is known.
+
+    Returns:
+        The map; None where nothing stands apart, or there is no 0 and 1.
+    """
+    counts = Counter(value for values in masks.values() for value in values)
+    plain = 0
+    while plain in counts:
+        plain += 1
+    apart = sorted(value for value in counts if not 0 <= value < plain)
+    rare = _rare(counts, masks)
+    if plain == 1 and num_classes in (None, 2) and set(apart) - set(rare) == {_VOID}:
+        strays = [value for value in apart if value != _VOID]
+        return ((0, 0), (_VOID, 1), *((value, IGNORE) for value in strays))
+    if plain < 2 or not apart or plain > (num_classes or plain):
+        return None
+    entries: list[Entry] = [(index, index) for index in range(plain)]
+    following = plain
+    for value in apart:
+        together = any({1, value} <= values.keys() for values in masks.values())
+        if value == _VOID and plain == 2 and not together:
+            entries.append((value, 1))
+        elif value in (_VOID, IGNORE) or value < 0 or value in rare:
+            entries.append((value, IGNORE))
+        elif num_classes is None or following < num_classes:
+            entries.append((value, following))
+            following += 1
+        else:
+            entries.append((value, IGNORE))
+    return tuple(entries)
+
+
+def _rare(
+    counts: Mapping[int, int], masks: Mapping[str, Mapping[int, int]]
+) -> list[int]:
+    """Values that few of several masks have."""
+    if len(masks) < 3:
+        return []
+    most = max(1, int(_RARE * len(masks)))
+    return sorted(value for value, count in counts.items() if count <= most)
+
+
+def _no_classes(
+    masks: Mapping[str, Mapping[int, int]], found: Sequence[int], file_of: FileOf
+) -> str:
+    """Say that the stored values are no classes, and propose a map."""
+    if len(found) > _MAX_CLASSES or (len(found) > 16 and found[0] == 0):
+        proposal: tuple[Entry, ...] = ((0, 0), ((1, int(found[-1])), 1))
+        if found[0] < 0:
+            proposal = (((int(found[0]), -1), IGNORE), *proposal)
+        what = "if they are instances of one class"
+        where = ""
+    else:
+        in_order = tuple((int(value), index) for index, value in enumerate(found))
+        proposal = propose_map(masks, num_classes=None) or in_order
+        what = f"in this order, or another ({IGNORE} to ignore a value)"
+        where = _where_rare(masks, file_of)
+    return (
+        f"masks: the values {listed(found)}{where}; expected 0 to a largest class "
+        f"without a gap, or a map, {what}: data.label_map={proposal}"
+    )
+
+
+def _where_rare(masks: Mapping[str, Mapping[int, int]], file_of: FileOf) -> str:
+    """Name the files of values that few masks have."""
+    counts = Counter(value for values in masks.values() for value in values)
+    rare = _rare(counts, masks)
+    if not rare:
+        return ""
+    return f" ({listed(rare)} only in {_files_with(set(rare), masks, file_of)})"
+
+
+def _files_with(
+    values: set[int], masks: Mapping[str, Mapping[int, int]], file_of: FileOf
+) -> str:
+    """Name the masks that have one of some values; looks into as few as are shown."""
+    cases = [one for one, found in masks.items() if values & found.keys()]
+    return named_files([file_of(one, values) for one in cases[:3]] + cases[3:])

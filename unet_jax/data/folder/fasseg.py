@@ -1,0 +1,102 @@
+"""FASSEG, faces in six classes, as it is published."""
+
+import re
+from pathlib import Path
+
+from unet_jax.data.folder.find import Layout, Pair, list_files, mask_alone, stem_in
+from unet_jax.errors import InputError
+
+CLASSES = {
+    "background": (255, 0, 0),
+    "skin": (255, 255, 0),
+    "hair": (127, 0, 0),
+    "eyes": (0, 0, 255),
+    "nose": (0, 255, 255),
+    "mouth": (0, 255, 0),
+}
+"""Colour of each class in the masks."""
+
+_PERSON = re.compile(r"(personne\d\d)")
+
+
+def fasseg_layout(path: Path) -> Layout | None:
+    """Find the images and masks of one version of FASSEG.
+
+    V1 and V2 have numbered pictures in ``Train_RGB``, ``Train_Labels``, ``Test_RGB``
+    and ``Test_Labels``; V3 has ``Train_labels`` and ``Test_labels``, with a folder a
+    pose inside, and persons in its file names. Folders called ``JPEG`` hold copies,
+    which are taken for images that are nowhere else. V3 has test images without masks:
+    they are left out.
+
+    Args:
+        path: the folder of a version, such as ``FASSEG-repository/V2``.
+
+    Returns:
+        The pairs with their colours and classes, ids beginning with "train/" and
+        "test/"; None where the folder is something else.
+
+    Raises:
+        InputError: it holds several versions, and does not say which is meant.
+
+    Source:
+        Khan, Mauro, Leonardi 2015, doi:10.1109/ICIP.2015.7350915;
+        https://github.com/massimomauro/FASSEG-repository
+    """
+    if not path.is_dir():
+        return None
+    folders = _folders(path)
+    if not {"train_rgb", "train_labels"} <= folders.keys():
+        versions = [f for f in folders.values() if "train_rgb" in _folders(f)]
+        if versions:
+            names = ", ".join(sorted(folder.name for folder in versions))
+            raise InputError(
+                f"data.path: {path} holds FASSEG's versions {names}; name one, such as "
+                f"{max(versions)}"
+            )
+        return None
+    pairs: list[Pair] = []
+    orphans: list[Pair] = []
+    left_out = 0
+    for split in ("train", "test"):
+        images = _by_name(folders.get(f"{split}_rgb"), copies=True)
+        masks = _by_name(folders.get(f"{split}_labels"), copies=False)
+        alone = sorted(masks.keys() - images.keys())
+        orphans += [mask_alone(masks[name]) for name in alone]
+        left_out += len(images.keys() - masks.keys())
+        for name in sorted(images.keys() & masks.keys()):
+            person = _PERSON.match(name.rpartition("/")[2])
+            patient = f"{split}/{person[1]}" if person else ""
+            pairs.append(
+                Pair(f"{split}/{name}", patient, (images[name],), (masks[name],))
+            )
+    note = "FASSEG: images in *_RGB, masks in *_Labels"
+    if left_out:
+        note += f"; {left_out} images have no mask and are left out"
+    return Layout(
+        tuple(pairs),
+        tuple(orphans),
+        note,
+        class_names=tuple(CLASSES),
+        palette=tuple(CLASSES.values()),
+    )
+
+
+def _folders(path: Path) -> dict[str, Path]:
+    """Return the folders in a folder by their names in small letters."""
+    return {inside.name.lower(): inside for inside in path.iterdir() if inside.is_dir()}
+
+
+def _by_name(folder: Path | None, *, copies: bool) -> dict[str, Path]:
+    """Return the files of a folder by their place in it, without the suffix."""
+    files: dict[str, Path] = {}
+    if folder is None:
+        return files
+    copied: dict[str, Path] = {}
+    for file in list_files(folder):
+        name = stem_in(file, folder)
+        first, _, rest = name.partition("/")
+        if first.lower() == "jpeg":
+            copied[rest] = file
+        else:
+            files[name] = file
+    return copied | files if copies else files

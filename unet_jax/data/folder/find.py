@@ -1,0 +1,386 @@
+"""Which files of a folder are images, and which mask belongs to which image."""
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from unet_jax.data.files.stored import SUFFIXES, file_suffix
+from unet_jax.errors import InputError
+
+IMAGE_FOLDERS = frozenset(
+    {
+        *("images", "image", "imgs", "img", "imagestr", "input", "inputs", "x", "raw"),
+        *("frames", "frame", "photos", "pictures", "scans", "data", "volumes"),
+    }
+)
+MASK_FOLDERS = frozenset(
+    {
+        *("masks", "mask", "labels", "label", "labelstr", "annotations", "annotation"),
+        *("gt", "ground_truth", "groundtruth", "segmentation", "segmentations"),
+        *("segs", "seg", "targets", "target", "y", "truth", "labelmaps", "manual"),
+    }
+)
+MASK_WORDS = MASK_FOLDERS | {"instances", "lesion", "lesions", "roi"}
+_WORDS = (
+    *("mask", "masks", "label", "labels", "labelmap", "seg", "segmentation", "gt"),
+    *("groundtruth", "ground_truth", "annotation", "annotations", "lesion", "roi"),
+    *("instances", "truth", "manual"),
+)
+MASK_SUFFIXES = tuple(f"{mark}{word}" for word in _WORDS for mark in "_-.")
+_IMAGE_SUFFIXES = (
+    *("", "_image", "_img", "_raw", "_0000", "-image", "-img"),
+    *("_volume", "-volume"),
+)
+CHANNEL = re.compile(r"_(\d{4})$")
+"""What ends the name of a file that is one channel of an image."""
+
+
+class Pair(NamedTuple):
+    """The files of one case.
+
+    Attributes:
+        id: path inside the folder of images, without the suffix.
+        patient: folder that the case lies in; "" for none.
+        images: the image, or one file a channel, or one a slice.
+        masks: its mask, or one a slice, or one a class; () where there is none.
+        kind: what several files are, one of ``case_files.KINDS``.
+        painted: for "parts" the value that each mask stands for.
+    """
+
+    id: str
+    patient: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    kind: str = "channels"
+    painted: tuple[int, ...] = ()
+
+
+class Layout(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        pairs: images with their masks, by id.
+        orphans: masks without an image; they are read for their faults.
+        note: how images and masks were told apart.
+        class_names: of a published set; None where the layout does not tell.
+        palette: colours of its masks, in the order of the classes; () if none.
+        faults: a line for each file that is there twice.
+    """
+
+    pairs: tuple[Pair, ...]
+    orphans: tuple[Pair, ...]
+    note: str
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[tuple[int, int, int], ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layout:
+    """Find images and their masks.
+
+    Args:
+        path: the folder.
+        images: its folder of images; "" to find it.
+        masks: its folder of masks; "" to find it.
+        mask_suffix: what a mask's name has behind its image's; "" to find it.
+
+    Returns:
+        All pairs; what has no partner is among them, or among the orphans.
+
+    Raises:
+        InputError: there is no such folder, no image in it, or more than one way to
+            read it.
+    """
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise InputError(
+            f"data.path: {path} is {found}, expected a folder with images and masks"
+        )
+    folders = _two_folders(path, images, masks)
+    if folders is not None:
+        layout = _pair_folders(*folders, mask_suffix)
+    else:
+        layout = _pair_side_by_side(path, mask_suffix)
+    if not any(pair.masks for pair in layout.pairs):
+        known = ", ".join(SUFFIXES)
+        raise InputError(
+            f"data.path: {path} holds {len(layout.pairs)} images and "
+            f"{len(layout.orphans)} masks ({layout.note}), and none belong together; "
+            f"expected files ({known}) of equal names in two folders such as images/ "
+            "and masks/, or masks with a suffix such as _mask; set data.images and "
+            "data.masks, or data.mask_suffix"
+        )
+    return layout
+
+
+def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | None:
+    """Return the folders of images and of masks, if there are two."""
+    found = []
+    for key, given, known in (
+        ("images", images, IMAGE_FOLDERS),
+        ("masks", masks, MASK_FOLDERS),
+    ):
+        if given:
+            if not (path / given).is_dir():
+                raise InputError(f"data.{key}: {path / given} is no folder")
+            found.append([path / given])
+            continue
+        inside = sorted(f for f in path.iterdir() if f.is_dir())
+        found.append([f for f in inside if f.name.lower() in known])
+    if any(len(folders) > 1 for folders in found):
+        key, folders = (
+            ("images", found[0]) if len(found[0]) > 1 else ("masks", found[1])
+        )
+        names = ", ".join(folder.name for folder in folders)
+        raise InputError(
+            f"data.{key}: {path} has the folders {names}; name the one that is meant"
+        )
+    if found[0] and found[1] and found[0] != found[1]:
+        return found[0][0], found[1][0]
+    return None
+
+
+def list_files(folder: Path) -> list[Path]:
+    """List the image files of a folder and of those in it, hidden ones left out.
+
+    Links to folders are followed, and links to files that are gone are listed: reading
+    one says so.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        The files, sorted.
+    """
+    found: list[Path] = []
+    real = folder.resolve()
+    above = {str(folder): frozenset(map(str, real.parents))}  # no link leads back there
+    for place, inside, files in os.walk(folder, followlinks=True):
+        seen = above.pop(place) | {os.path.realpath(place)}
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(place, name)) not in seen
+        ]
+        above.update({os.path.join(place, name): seen for name in inside})
+        found += [
+            Path(place, name)
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(file for file in found if file.is_file() or not file.exists())
+
+
+def stem_in(file: Path, folder: Path) -> str:
+    """Return the path of a file inside a folder without its suffix.
+
+    Args:
+        file: an image file.
+        folder: that it lies in, or in a folder of it.
+
+    Returns:
+        With slashes, on every system.
+    """
+    inside = file.relative_to(folder).as_posix()
+    return inside[: -len(file_suffix(file))]
+
+
+def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
+    """Pair the files of two folders by their names."""
+    pictures = {file: stem_in(file, images) for file in list_files(images)}
+    labels = {file: stem_in(file, masks) for file in list_files(masks)}
+    endings = [mask_suffix] if mask_suffix else ["", *MASK_SUFFIXES]
+    best = max(
+        ((i, m) for m in endings for i in _IMAGE_SUFFIXES),
+        key=lambda pair: len(
+            set(_cut(pictures.values(), pair[0])) & set(_cut(labels.values(), pair[1]))
+        ),
+    )
+    groups: dict[str, list[Path]] = {}
+    channels = best[0] == "_0000"
+    for file, stem in pictures.items():
+        key = CHANNEL.sub("", stem) if channels else _without(stem, best[0])
+        groups.setdefault(key, []).append(file)
+    pairs, orphans, faults = _joined(groups, labels, best[1], channels=channels)
+    note = f"images in {images.name}/, masks in {masks.name}/"
+    if best[1]:
+        note += f" with the suffix {best[1]}"
+    return Layout(pairs, orphans, note, faults=faults)
+
+
+def _joined(
+    groups: dict[str, list[Path]],
+    masks: dict[Path, str],
+    ending: str,
+    *,
+    channels: bool,
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...]]:
+    """Join images and masks of equal keys; name orphans, and files that are twice."""
+    faults = []
+    named: dict[str, Path] = {}
+    for file, stem in masks.items():
+        other = named.setdefault(_without(stem, ending), file)
+        if other != file:
+            faults.append(
+                f"{file.parent}: {other.name} and {file.name} are masks of one image; "
+                "expected one; remove one"
+            )
+    pairs = []
+    for key in sorted(groups):
+        files = sorted(groups[key])
+        if channels:
+            faults += channel_faults(key, files)
+        elif len(files) > 1:
+            names = " and ".join(file.name for file in files[:2])
+            faults.append(
+                f"{files[0].parent}: {names} have the same name; which one is the "
+                "image? Remove or rename one"
+            )
+            del files[1:]
+        mask = (named[key],) if key in named else ()
+        pairs.append(Pair(key, key.rpartition("/")[0], tuple(files), mask))
+    orphans = tuple(
+        mask_alone(file) for key, file in named.items() if key not in groups
+    )
+    return tuple(pairs), orphans, tuple(faults)
+
+
+def channel_faults(key: str, files: Sequence[Path]) -> list[str]:
+    """Say what is wrong with the numbers of the channels of an image.
+
+    Args:
+        key: the image's name.
+        files: its channels, called ``_0000``, ``_0001`` and so on.
+
+    Returns:
+        A line, or none.
+    """
+    stems = [file.name[: -len(file_suffix(file))] for file in files]
+    matches = [CHANNEL.search(stem) for stem in stems]
+    numbers = sorted(int(match[1]) if match else -1 for match in matches)
+    if numbers == list(range(len(files))):
+        return []
+    names = ", ".join(sorted(file.name for file in files))
+    return [
+        f"{files[0].parent}: the channels of {key} are {names}; expected _0000 and "
+        "those that follow, each once; add or remove a file, or number them anew"
+    ]
+
+
+def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
+    """Pair files that lie beside each other, in the folder or in one a patient."""
+    files = {file: stem_in(file, path) for file in list_files(path)}
+    endings = [mask_suffix] if mask_suffix else MASK_SUFFIXES
+    stems = set(files.values())
+    counts = {
+        (image, mask): sum(
+            _ends(stem, mask) and stem[: -len(mask)] + image in stems for stem in stems
+        )
+        for image in _IMAGE_SUFFIXES
+        for mask in endings
+    }
+    image, best = max(counts, key=lambda pair: counts[pair])
+    if counts[image, best]:
+        masks = {f: s for f, s in files.items() if _ends(s, best)}
+        groups: dict[str, list[Path]] = {}
+        channels = image == "_0000"
+        for file, stem in files.items():
+            if file not in masks:
+                key = CHANNEL.sub("", stem) if channels else _without(stem, image)
+                groups.setdefault(key, []).append(file)
+        pairs, orphans, faults = _joined(groups, masks, best, channels=channels)
+        note = f"masks beside the images, with the suffix {best}"
+        return Layout(pairs, orphans, note, faults=faults)
+    return _pair_by_words(path, files)
+
+
+def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
+    """Pair the files of each folder where one is called mask, label or the like."""
+    folders: dict[Path, list[Path]] = {}
+    home = functools.cache(functools.partial(_home, path))
+    for file in files:
+        folders.setdefault(home(file.parent), []).append(file)
+    pairs: list[Pair] = []
+    orphans: list[Pair] = []
+    faults: list[str] = []
+    for folder, inside in sorted(folders.items()):
+        layout = _pair_one_folder(path, folder, inside)
+        pairs += layout.pairs
+        orphans += layout.orphans
+        faults += layout.faults
+    note = "a folder a patient"
+    return Layout(tuple(pairs), tuple(orphans), note, faults=tuple(faults))
+
+
+def _home(path: Path, folder: Path) -> Path:
+    """Return the folder of a patient, or of a split, whose files lie in a folder."""
+    known = IMAGE_FOLDERS | MASK_FOLDERS
+    for one in [folder, *folder.parents]:
+        if one == path:
+            break
+        # images/ and masks/ beside each other, with folders of patients in them
+        if one.name.lower() in known and _two_folders(one.parent, "", "") is not None:
+            return one.parent
+    if folder != path and folder.name.lower() in known:
+        return folder.parent
+    return folder
+
+
+def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
+    """Pair the files of one patient, or of one split."""
+    patient = folder.relative_to(path).as_posix()
+    patient = "" if patient == "." else patient
+    inner = _two_folders(folder, "", "")
+    if inner is not None and folder != path:
+        layout = _pair_folders(*inner, "")
+        renamed = tuple(
+            pair._replace(
+                id=f"{patient}/{pair.id}",
+                patient=f"{patient}/{pair.patient}".rstrip("/"),
+            )
+            for pair in layout.pairs
+        )
+        return layout._replace(pairs=renamed)
+    masks = [f for f in files if _words(f) & MASK_WORDS]
+    images = [f for f in files if f not in masks]
+    name = patient or (stem_in(images[0], folder) if images else "")
+    if len(images) == 1 and len(masks) == 1:
+        return Layout((Pair(name, patient, (images[0],), (masks[0],)),), (), "")
+    alone = tuple(
+        Pair(stem_in(file, path), patient, (file,), ()) for file in sorted(images)
+    )
+    return Layout(alone, tuple(map(mask_alone, masks)), "")
+
+
+def mask_alone(mask: Path) -> Pair:
+    """Make a case of a mask that belongs to no image.
+
+    Args:
+        mask: its file, and the id, so that no other case has it.
+    """
+    return Pair(str(mask), "", (), (mask,))
+
+
+def _words(file: Path) -> set[str]:
+    """Return the words of a file name."""
+    stem = file.name[: -len(file_suffix(file))].lower()
+    return {stem, *re.split(r"[^a-z]+", stem)}
+
+
+def _cut(stems: Iterable[str], ending: str) -> list[str]:
+    """Return the stems that have an ending, without it."""
+    return [_without(stem, ending) for stem in stems if _ends(stem, ending)]
+
+
+def _ends(stem: str, ending: str) -> bool:
+    """Say whether a name has an ending, in capitals or not."""
+    return stem.lower().endswith(ending.lower())
+
+
+def _without(stem: str, ending: str) -> str:
+    """Cut an ending off, where it is there."""
+    return stem[: len(stem) - len(ending)] if _ends(stem, ending) else stem

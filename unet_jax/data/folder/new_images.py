@@ -1,0 +1,133 @@
+"""Images to segment: which files are one, and how it is read."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from unet_jax.data.files.canonical import as_case_image
+from unet_jax.data.files.read import list_images, read_image
+from unet_jax.data.files.stored import StoredImage, file_suffix, output_name
+from unet_jax.data.folder.find import CHANNEL, channel_faults
+from unet_jax.data.folder.read import ReadOptions, read_case_image
+from unet_jax.data.folder.same_place import misplaced
+from unet_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class NewImage:
+    """The files of one image.
+
+    Attributes:
+        path: what the image is called: its file, without the number of a channel.
+        files: one, or one a channel.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+
+
+def find_new_images(
+    path: str | Path, options: ReadOptions, *, channels: int
+) -> list[NewImage]:
+    """Find the images that a path names.
+
+    Files ``scan_0000``, ``scan_0001``, ... are channels of one image where the network
+    has as many, and a file alone has fewer.
+
+    Args:
+        path: an image file, or a folder, whose own files are taken.
+        options: how they are read.
+        channels: of the network.
+
+    Returns:
+        The images, sorted by name.
+
+    Raises:
+        InputError: there are none, channels are missing, or two would give a label map
+            of the same name.
+    """
+    files = list_images(path)
+    if channels == 1:
+        return [NewImage(file, (file,)) for file in files]
+    if not Path(path).is_dir() and CHANNEL.search(_stem(files[0])):
+        files = [file for file in list_images(files[0].parent) if _same(file, files[0])]
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        key = CHANNEL.sub("", _stem(file)) + file_suffix(file)
+        groups.setdefault(key, []).append(file)
+    found = []
+    for key, group in groups.items():
+        numbered = all(CHANNEL.search(_stem(file)) for file in group)
+        if numbered and len(group) == channels and not _complete(group[0], options):
+            for fault in channel_faults(key, group):
+                raise InputError(fault)
+            found.append(NewImage(group[0].parent / key, tuple(group)))
+        else:
+            found += [NewImage(file, (file,)) for file in group]
+    written: dict[str, NewImage] = {}
+    for image in found:
+        name = output_name(image.path)
+        if written.setdefault(name, image) is not image:
+            raise InputError(
+                f"{path}: {written[name].files[0].name} and {image.files[0].name} "
+                f"would both be written as {name}; expected one of them; rename or "
+                "move the other"
+            )
+    return found
+
+
+def _stem(file: Path) -> str:
+    """Return a file's name without its suffix."""
+    return file.name[: -len(file_suffix(file))]
+
+
+def _same(file: Path, other: Path) -> bool:
+    """Say whether two files may be channels of one image."""
+    names = [CHANNEL.sub("", _stem(one)) for one in (file, other)]
+    numbered = CHANNEL.search(_stem(file)) is not None
+    return numbered and names[0] == names[1] and file_suffix(file) == file_suffix(other)
+
+
+def _complete(file: Path, options: ReadOptions) -> bool:
+    """Say whether a file has several channels itself, as a frame of a film has."""
+    try:
+        return read_image(file, tiff_axes=options.tiff_axes or None).image.shape[-1] > 1
+    except InputError:
+        return False
+
+
+def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
+    """Read an image with all its channels, as the cases of training were read.
+
+    Args:
+        image: its files.
+        options: how they are read.
+
+    Returns:
+        The image on the stored grid of its first file, with the known spacing where the
+        file says none.
+
+    Raises:
+        InputError: a file cannot be read, or the channels do not lie on one grid.
+    """
+    pixels, spacing, stored = read_case_image(image.files, options)
+    first = stored[0]
+    for other in stored[1:]:
+        if fault := misplaced(first, other):
+            raise InputError(fault)
+    if first.spacing is None and spacing is not None:
+        first = dataclasses.replace(first, spacing=_as_stored(spacing, first, options))
+    if len(stored) > 1:
+        restore = as_case_image(first, options.slice_axis)[2]
+        first = dataclasses.replace(first, path=image.path, image=restore(pixels))
+    return first
+
+
+def _as_stored(
+    spacing: Sequence[float], stored: StoredImage, options: ReadOptions
+) -> tuple[float, ...]:
+    """Bring a spacing from the axes of a case to those of its file."""
+    sizes = list(spacing)
+    if stored.kind == "tiff" and len(sizes) == 3:
+        sizes.insert(0, sizes.pop(options.slice_axis))
+    return tuple(sizes)

@@ -1,0 +1,218 @@
+"""From the files of a case to its image and its label."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import numpy as np
+
+from unet_jax.data.files.canonical import as_case_image
+from unet_jax.data.files.read import read_image, read_label
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.errors import InputError, SharedFault, named_files, raise_all
+
+KINDS = ("channels", "slices", "parts")
+"""What several files of a case are: channels of its image (which has one mask), slices
+of a volume (images and masks), or one binary mask a class (of one image)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How files are read.
+
+    Attributes:
+        palette: colours of colour masks.
+        palette_tolerance: largest difference of a channel that is forgiven.
+        tiff_axes: axes of TIFF images; "" as they say. A mask has no channels that
+            could be taken for slices.
+        slice_axis: axis for the pages of TIFF stacks, and for slices that are files.
+        known_spacing: millimetres on each axis of cases whose files say none; () if
+            nobody knows.
+    """
+
+    palette: tuple[tuple[int, int, int], ...] = ()
+    palette_tolerance: float = 0.0
+    tiff_axes: str = ""
+    slice_axis: int = 2
+    known_spacing: tuple[float, ...] = ()
+
+
+def read_case_image(
+    files: Sequence[str | Path],
+    options: ReadOptions,
+    *,
+    kind: str = "channels",
+    finite: bool = True,
+) -> tuple[np.ndarray, tuple[float, ...] | None, list[StoredImage]]:
+    """Read the image of a case.
+
+    Args:
+        files: in the order of the channels, or of the slices.
+        options: how to read.
+        kind: one of ``KINDS``.
+        finite: refuse NaN and infinite values.
+
+    Returns:
+        ``(*spatial, channels)`` on the case's axes, its spacing, and the files as
+        stored.
+
+    Raises:
+        InputErrors: for each file that cannot be read, or of another size.
+        SharedFault: the known spacing does not fit.
+    """
+    axes = options.tiff_axes or None
+    stored = _each(files, lambda file: read_image(file, tiff_axes=axes, finite=finite))
+    parts = [as_case_image(one, options.slice_axis) for one in stored]
+    images, spacing = [part[0] for part in parts], parts[0][1]
+    if kind == "slices":
+        image, spacing = _stacked(images, files, options.slice_axis), None
+    else:
+        _check_sizes([part.shape[:-1] for part in images], files, "channels")
+        image = images[0] if len(images) == 1 else np.concatenate(images, axis=-1)
+    if spacing is None and options.known_spacing:
+        spacing = tuple(float(size) for size in options.known_spacing)
+        if len(spacing) != image.ndim - 1 or min(spacing) <= 0:
+            raise SharedFault(
+                str(files[0]),
+                f"data.known_spacing is {spacing}; expected {image.ndim - 1} sizes "
+                "above 0 in mm, one for each axis",
+            )
+    return image, spacing, stored
+
+
+def read_case_label(
+    files: Sequence[str | Path],
+    options: ReadOptions,
+    *,
+    kind: str = "channels",
+    painted: Sequence[int] = (),
+    shape: tuple[int, ...] = (),
+) -> tuple[np.ndarray, StoredImage]:
+    """Read the stored label values of a case.
+
+    Args:
+        files: the mask, or those of the slices, or those of the classes.
+        options: how to read.
+        kind: one of ``KINDS``.
+        painted: for "parts" the value that each mask paints; later ones lie on top.
+        shape: for "parts" the spatial shape of the image; masks that are an exact
+            fraction of it are repeated to that size.
+
+    Returns:
+        ``(*spatial)`` integers on the case's axes, and the first file as stored.
+
+    Raises:
+        InputErrors: for each file that cannot be read, or of another size.
+    """
+    if kind == "parts":
+        return _painted(files, painted, shape)
+    stored = _each(
+        files,
+        lambda file: read_label(
+            file, palette=options.palette, tolerance=options.palette_tolerance
+        ),
+    )
+    parts = [as_case_image(one, options.slice_axis)[0] for one in stored]
+    label = _stacked(parts, files, options.slice_axis) if kind == "slices" else parts[0]
+    return label[..., 0], stored[0]
+
+
+def file_with_values(
+    files: Sequence[str | Path], values: AbstractSet[int], options: ReadOptions
+) -> str:
+    """Find the mask of a case that stores certain values.
+
+    Args:
+        files: its masks, which can be read: one, or those of its slices.
+        values: looked for.
+        options: how to read.
+
+    Returns:
+        The first that has one of them.
+    """
+    for file in files[:-1]:
+        label, _ = read_case_label([file], options)
+        if values & set(np.unique(label).tolist()):
+            return str(file)
+    return str(files[-1])
+
+
+def _each(
+    files: Sequence[str | Path], read: Callable[[str | Path], StoredImage]
+) -> list[StoredImage]:
+    """Read all files, and name each that cannot be read."""
+    stored, faults = [], []
+    for file in files:
+        try:
+            stored.append(read(file))
+        except InputError as error:
+            faults.append(error)
+    raise_all(faults)
+    return stored
+
+
+def _check_sizes(
+    shapes: Sequence[tuple[int, ...]], files: Sequence[str | Path], what: str
+) -> None:
+    """Name the files of a case that have not the size of most."""
+    (most, _), *others = Counter(shapes).most_common()
+    faults = []
+    for size, _ in others:
+        names = [str(f) for f, s in zip(files, shapes, strict=True) if s == size]
+        faults.append(
+            InputError(
+                f"{named_files(names)}: size {size}; expected {most} as the other "
+                f"{what}; export them on one grid"
+            )
+        )
+    raise_all(faults)
+
+
+def _stacked(
+    parts: Sequence[np.ndarray], files: Sequence[str | Path], axis: int
+) -> np.ndarray:
+    """Stack pictures to a volume."""
+    raise_all(
+        [
+            InputError(
+                f"{file}: {part.ndim - 1} spatial axes; expected a picture, one slice "
+                "of its folder's volume; set data.stack=False"
+            )
+            for part, file in zip(parts, files, strict=True)
+            if part.ndim != 3
+        ]
+    )
+    _check_sizes([part.shape for part in parts], files, "slices (with channels)")
+    return np.stack(parts, axis=axis)
+
+
+def _painted(
+    files: Sequence[str | Path], values: Sequence[int], shape: tuple[int, ...]
+) -> tuple[np.ndarray, StoredImage]:
+    """Paint binary masks over each other."""
+    stored = _each(files, _read_part)
+    masks = [one.image[..., 0] for one in stored]
+    _check_sizes([mask.shape for mask in masks], files, "masks of the image")
+    label: np.ndarray = np.zeros(masks[0].shape, np.uint8)
+    for mask, value in zip(masks, values, strict=True):
+        label[mask != 0] = value
+    factor = shape[0] // label.shape[0] if shape else 1
+    if factor > 1 and tuple(factor * size for size in label.shape) == shape:
+        for axis in range(label.ndim):
+            label = np.repeat(label, factor, axis=axis)
+    return label, stored[0]
+
+
+def _read_part(file: str | Path) -> StoredImage:
+    """Read the mask of one class."""
+    stored = read_label(file)
+    found = np.unique(stored.image)
+    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+        raise InputError(
+            f"{file}: the values {found[:8].tolist()} ({len(found)} of them); "
+            "expected 0 and one other, since it is the mask of one class; save it "
+            "without blurred edges"
+        )
+    return stored

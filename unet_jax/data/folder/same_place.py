@@ -1,0 +1,60 @@
+"""Do two files of one case lie at the same place?"""
+
+import itertools
+
+import nibabel
+import numpy as np
+
+from unet_jax.data.files.stored import StoredImage
+
+
+def misplaced(first: StoredImage, other: StoredImage) -> str:
+    """Say what is wrong with where a mask, or another channel, lies.
+
+    Args:
+        first: the image, or its first channel.
+        other: the mask, or another channel; it may be stored in another axis order.
+
+    Returns:
+        The fault, in one line; "" where both lie at the same place, or neither says.
+    """
+    if (first.affine is None) != (other.affine is None):
+        says, not_says = (first, other) if other.affine is None else (other, first)
+        return (
+            f"{other.path}: {says.path.name} says how its voxels lie (NIfTI), "
+            f"{not_says.path.name} does not; expected both or neither, since one would "
+            f"be turned and the other not; save {not_says.path.name} as NIfTI with the "
+            "header of the other"
+        )
+    away = _apart(first, other)
+    if not away:
+        return ""
+    return (
+        f"{other.path}: its affine differs from {first.path.name}'s, voxels lie up to "
+        f"{away:.3g} mm apart; expected the same place; resample it, or copy the "
+        "header if the voxels do match"
+    )
+
+
+def _apart(one: StoredImage, two: StoredImage) -> float:
+    """Millimetres between the same corner of two volumes; 0 within a tenth voxel."""
+    if one.affine is None or two.affine is None or one.spacing is None:
+        return 0.0
+    (affine, shape), (other, size) = _canonical(one), _canonical(two)
+    if shape != size:
+        return 0.0  # the sizes are the fault
+    corners = np.array(
+        [(*corner, 1) for corner in itertools.product(*((0, n) for n in shape))]
+    )
+    away = np.linalg.norm((corners @ (affine - other).T)[:, :3], axis=1).max()
+    return float(away) if away > 0.1 * min(one.spacing) else 0.0
+
+
+def _canonical(stored: StoredImage) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Affine and shape on the axes of a case: right, anterior, superior."""
+    assert stored.affine is not None
+    codes = nibabel.orientations.io_orientation(stored.affine)
+    shape = stored.image.shape[:3]
+    turned = stored.affine @ nibabel.orientations.inv_ornt_aff(codes, shape)
+    order = codes[:, 0].astype(int).tolist()
+    return turned, tuple(shape[order.index(axis)] for axis in range(3))

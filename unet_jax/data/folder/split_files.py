@@ -1,0 +1,133 @@
+"""Splits and patients that a user wrote into a file."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unet_jax.data.folder.splits import SPLIT_NAMES
+from unet_jax.errors import InputError
+
+
+class SplitFile(NamedTuple):
+    """What a file of splits says, in its own names of the cases.
+
+    Attributes:
+        ids: by split; none where the file has no splits.
+        groups: the group of each row; None where the file has no such column.
+        fold: the fold that is left to choose; -1 where the file has chosen it.
+    """
+
+    ids: dict[str, list[str]]
+    groups: list[tuple[str, str]] | None
+    fold: int
+
+
+def read_splits(path: Path, *, fold: int) -> SplitFile:
+    """Read the splits of a JSON or CSV file.
+
+    Args:
+        path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
+            of such dicts, one a fold; or CSV with the columns id, split and, where
+            there are patients, group; or id and group alone, for drawn splits.
+        fold: entry of a list of folds.
+
+    Returns:
+        What it says.
+
+    Raises:
+        InputError: the file is missing or of another form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"data.splits: {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"data.splits: {path}: is no text ({error}); expected JSON or CSV in UTF-8"
+        ) from None
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path, text, fold)
+    try:
+        content: Any = json.loads(text, object_pairs_hook=_splits_once)
+    except _TwiceError as error:
+        raise InputError(
+            f"data.splits: {path} names the split {error} twice; expected each once; "
+            "put its ids into one list"
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f'data.splits: {path} is no JSON ({error}); expected {{"train": [ids], '
+            '"validation": [ids], "test": [ids]}'
+        ) from None
+    left = fold
+    if isinstance(content, list):
+        if not 0 <= fold < len(content):
+            raise InputError(
+                f"data.fold: found {fold}, expected 0 to {len(content) - 1}: {path} "
+                f"has {len(content)} folds"
+            )
+        content, left = content[fold], -1
+    splits: dict[str, list[str]] = {}
+    for key, ids in content.items() if isinstance(content, dict) else ():
+        name = SPLIT_NAMES.get(str(key).lower())
+        if name is None or not isinstance(ids, list):
+            raise InputError(
+                f"data.splits: {path} has {key!r}: expected lists of ids under "
+                "'train', 'validation' and 'test'"
+            )
+        splits[name] = [str(one) for one in ids]
+    if not splits.get("train"):
+        raise InputError(f"data.splits: {path} has no ids under 'train'")
+    return SplitFile(splits, None, left)
+
+
+class _TwiceError(Exception):
+    """A split that is there twice, by its name or by another that means the same."""
+
+
+def _splits_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict, but lose no split to another of its name."""
+    names = [SPLIT_NAMES.get(key.lower(), key) for key, _ in pairs]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise _TwiceError(repr(pairs[index][0]))
+    return dict(pairs)
+
+
+def _read_csv(path: Path, text: str, fold: int) -> SplitFile:
+    """Read a table with the columns id, split and perhaps group."""
+    try:
+        rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(
+            f"data.splits: {path} is no CSV ({error}); expected the columns id, split"
+        ) from None
+    columns = set(rows[0]) if rows else set()
+    column = "group" if "group" in columns else "patient"
+    if "id" not in columns or not columns & {"split", column}:
+        raise InputError(
+            f"data.splits: {path} has the columns {sorted(map(str, columns))}, "
+            "expected id, and split or group (the patient) or both, with commas between"
+        )
+    groups = None
+    if column in columns:
+        groups = [
+            (str(row["id"]).strip(), str(row[column]).strip())
+            for row in rows
+            if row.get(column)
+        ]
+    if "split" not in columns:
+        return SplitFile({}, groups, fold)
+    splits: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, start=2):
+        name = SPLIT_NAMES.get(str(row["split"]).strip().lower())
+        if name is None:
+            raise InputError(
+                f"data.splits: {path} line {number}: split {row['split']!r}, expected "
+                "train, validation or test"
+            )
+        splits.setdefault(name, []).append(str(row["id"]).strip())
+    if "train" not in splits:
+        raise InputError(f"data.splits: {path} has no row of split 'train'")
+    return SplitFile(splits, groups, fold)

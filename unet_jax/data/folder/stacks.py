@@ -1,0 +1,96 @@
+"""Slices that are files of their own, as the volume that they are."""
+
+import re
+from collections.abc import Sequence
+
+from unet_jax.data.folder.find import Layout, Pair
+from unet_jax.errors import named_files
+
+_NUMBER = re.compile(r"(\d+)\D*$")
+
+
+def stack_slices(layout: Layout) -> Layout:
+    """Make one case of the pictures of each patient's folder.
+
+    The last number of a file's name is the place of its slice: 2 comes before 10. NIfTI
+    files are volumes already and stay as they are.
+
+    Args:
+        layout: pairs of pictures.
+
+    Returns:
+        Pairs of kind "slices", a patient each. A slice that has no mask, lies in no
+        patient's folder or is one of several channels is a stack of its own, so that
+        its files are read all the same; these, and slices without a number or with that
+        of another, are among the faults.
+    """
+    patients: dict[str, list[Pair]] = {}
+    kept: list[Pair] = []
+    outside: list[str] = []
+    channels: list[str] = []
+    for pair in layout.pairs:
+        if pair.images[0].name.lower().endswith((".nii", ".nii.gz")):
+            kept.append(pair)
+        elif pair.masks and pair.patient and len(pair.images) == 1:
+            patients.setdefault(pair.patient, []).append(pair)
+        else:
+            kept.append(pair._replace(kind="slices", images=pair.images[:1]))
+            if len(pair.images) > 1:
+                channels.append(str(pair.images[0]))
+            elif not pair.patient:
+                outside.append(str(pair.images[0]))
+    faults = [
+        f"{named_files(files)}: {what}; expected the slices of each patient in a "
+        "folder, since data.stack=True; set data.stack=False to score each picture by "
+        "itself"
+        for files, what in ((outside, "in no folder"), (channels, "of several files"))
+        if files
+    ]
+    gaps = 0
+    for patient, pairs in patients.items():
+        ordered, gap, wrong = _in_order(pairs)
+        gaps += gap
+        faults += wrong
+        kept.append(
+            Pair(
+                id=patient,
+                patient=patient,
+                images=tuple(pair.images[0] for pair in ordered),
+                masks=tuple(pair.masks[0] for pair in ordered),
+                kind="slices",
+            )
+        )
+    note = f"{layout.note}; the slices of a folder are one volume"
+    if gaps:
+        note += f" ({gaps} of {len(patients)} have gaps in their numbers)"
+    pairs_by_id = tuple(sorted(kept, key=lambda pair: pair.id))
+    return layout._replace(
+        pairs=pairs_by_id, note=note, faults=(*layout.faults, *faults)
+    )
+
+
+def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
+    """Sort the slices of a patient; say whether some are missing, and what is wrong."""
+    numbers: dict[int, Pair] = {}
+    others: list[Pair] = []
+    faults = []
+    for pair in pairs:
+        match = _NUMBER.search(pair.id.rpartition("/")[2])
+        if match is None:
+            others.append(pair)
+            faults.append(
+                f"{pair.images[0]}: no number in its name; expected that of the slice, "
+                "since data.stack=True; rename it, or set data.stack=False"
+            )
+            continue
+        other = numbers.setdefault(int(match[1]), pair)
+        if other is not pair:
+            others.append(pair)
+            faults.append(
+                f"{pair.images[0]}: slice {int(match[1])} is also "
+                f"{other.images[0].name}; expected a number once in a folder; rename "
+                "or remove one"
+            )
+    order = sorted(numbers)
+    gap = bool(order) and order[-1] - order[0] >= len(order)
+    return [numbers[number] for number in order] + others, gap, faults

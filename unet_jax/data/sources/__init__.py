@@ -1,1 +1,0 @@
-"""Random-access sources of cases."""

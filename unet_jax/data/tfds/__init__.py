@@ -1,0 +1,1 @@
+"""TensorFlow Datasets sets as cases, read without TensorFlow."""

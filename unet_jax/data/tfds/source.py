@@ -1,0 +1,360 @@
+"""Cases of any TFDS segmentation set: pictures, or volumes stored as slices."""
+
+import functools
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unet_jax.data.case import Case
+from unet_jax.data.folder.label_map import LabelMap
+from unet_jax.data.tfds.prepare import prepare
+from unet_jax.data.tfds.records import Features, TfdsRecords
+from unet_jax.errors import InputError
+
+__all__ = ["TfdsSource", "prepare"]
+
+_SLICE_AXIS_KEY = "slice_axis"
+_DEFAULT_SLICE_AXIS = 2
+
+
+class _Facts(NamedTuple):
+    """What all slices of a volume share."""
+
+    group: str
+    spacing: tuple[float, ...] | None
+    axis: int
+    reference: tuple[tuple[float, float], ...] | None
+
+
+class _Volume(NamedTuple):
+    """A case made of slices: their records, in the order of the slices."""
+
+    id: str
+    facts: _Facts
+    records: tuple[int, ...]
+
+
+class TfdsSource:
+    """Cases of a split of a TFDS set, read from ArrayRecord without TensorFlow.
+
+    Without ``volume_key`` every record is a picture and a case. With it the records are
+    slices; the slices of one volume, stacked in the order of their index, are one case,
+    and a gap in the indices begins a new one (its spacing would be wrong otherwise).
+    The axis that they are stacked along is the feature ``slice_axis``, or the last.
+
+    Args:
+        name: set, with ``/config`` and ``:version`` where there are some.
+        split: split or part of it, such as ``"train[:90%]"``.
+        data_dir: where prepared sets are kept; None for TFDS's own.
+        image_key: feature with the image, ``(H, W)`` or ``(H, W, channels)``.
+        label_key: feature with the label, ``(H, W)`` or ``(H, W, 1)`` integers.
+        label_map: pairs of stored value and class (or IGNORE); None if the stored
+            values are the classes.
+        num_classes: number of classes, background included.
+        volume_key: feature that names the volume of a slice.
+        slice_index_key: feature with the place of a slice in its volume.
+        spacing_key: feature with the millimetres a pixel, in the order of the axes.
+        group_key: feature that names the patient; by default the volume or picture.
+        id_key: feature that names a picture; by default its split, file and place.
+        mean_key: feature with the mean of a slice's whole scan over its non-zero
+            pixels, one number or one a channel; for sets that hold slabs of scans.
+        deviation_key: likewise the standard deviation; goes with ``mean_key``.
+
+    Raises:
+        InputError: the set, split, a feature or a file of it cannot be used, or the
+            label map does not fit ``num_classes``. Reading a case raises it for a label
+            value that has no class, an image with NaN, and a damaged record.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        data_dir: str | Path | None = None,
+        image_key: str = "image",
+        label_key: str = "label",
+        label_map: Sequence[tuple[int, int]] | None = None,
+        num_classes: int,
+        volume_key: str | None = None,
+        slice_index_key: str | None = None,
+        spacing_key: str | None = None,
+        group_key: str | None = None,
+        id_key: str | None = None,
+        mean_key: str | None = None,
+        deviation_key: str | None = None,
+    ) -> None:
+        """Prepare the set where it is ours, check the keys, list the volumes."""
+        if volume_key and not slice_index_key:
+            raise InputError(
+                f"slice_index_key is not set, but volume_key is {volume_key!r}: slices "
+                "are stored in any order; name the feature with the index of a slice"
+            )
+        if bool(mean_key) != bool(deviation_key):
+            raise InputError(
+                f"mean_key is {mean_key!r} and deviation_key {deviation_key!r}, "
+                "expected both or neither"
+            )
+        self._keys = {
+            "image_key": image_key,
+            "label_key": label_key,
+            "volume_key": volume_key,
+            "slice_index_key": slice_index_key,
+            "spacing_key": spacing_key,
+            "group_key": group_key,
+            "id_key": id_key,
+            "mean_key": mean_key,
+            "deviation_key": deviation_key,
+        }
+        self._classes = LabelMap(label_map, num_classes=num_classes)
+        self._records = TfdsRecords(name, split, data_dir=data_dir)
+        for option, key in self._keys.items():
+            if key is not None and key not in self._records.features:
+                raise InputError(
+                    f"{self._records.where}: there is no feature {key!r}; set {option} "
+                    f"to one of {', '.join(sorted(self._records.features))}"
+                )
+        self._volumes = list(self._list_volumes()) if volume_key else None
+
+    def __len__(self) -> int:
+        """Return the number of pictures or volumes."""
+        return len(self._records if self._volumes is None else self._volumes)
+
+    def __getitem__(self, index: int) -> Case:
+        """Read one case."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"case {index} of {len(self)}")
+        if self._volumes is None:
+            return self._read_picture(index)
+        return self._read_volume(self._volumes[index])
+
+    def where(self, index: int) -> str:
+        """Name one case without reading it."""
+        if self._volumes is None:
+            name = self._records.record_id(index)
+        else:
+            name = self._volumes[index].id
+        return f"case {name!r} of {self._records.where}"
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, version, sizes and a hash of the data, for ``config.json``."""
+        return self._records.fingerprint()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave decoders behind: they are made again where they are needed."""
+        made = ("_picture_features",)
+        return {key: value for key, value in vars(self).items() if key not in made}
+
+    def _features(self, *options: str) -> Features:
+        """Pick the features of some options, and the slice axis where there is one."""
+        keys = [self._keys[option] for option in options]
+        if _SLICE_AXIS_KEY in self._records.features:
+            keys.append(_SLICE_AXIS_KEY)
+        return self._records.pick(keys)
+
+    @functools.cached_property
+    def _picture_features(self) -> Features:
+        """Everything that the case of a picture is made of."""
+        return self._features(
+            "image_key", "label_key", "spacing_key", "group_key", "id_key"
+        )
+
+    def _value(self, example: dict[str, Any], option: str) -> Any:
+        """Give the value of an option's feature, None where the option is not set."""
+        key = self._keys[option]
+        return None if key is None else example[key]
+
+    def _read_picture(self, index: int) -> Case:
+        """Read one record as a case of its own."""
+        example = self._records.example(index, self._picture_features)
+        name = self._value(example, "id_key")
+        case_id = self._records.record_id(index) if name is None else _text(name)
+        image, label = self._arrays(example, case_id)
+        group = self._value(example, "group_key")
+        return Case(
+            id=case_id,
+            image=image,
+            label=label,
+            spacing=self._spacing(example, case_id, label.ndim),
+            group=case_id if group is None else _text(group),
+        )
+
+    def _read_volume(self, volume: _Volume) -> Case:
+        """Read the slices of one volume and stack them."""
+        pairs = []
+        for index in volume.records:
+            example = self._records.example(index, self._picture_features)
+            pairs.append(self._arrays(example, self._records.record_id(index)))
+        shapes = sorted({image.shape for image, _ in pairs})
+        if len(shapes) > 1:
+            raise InputError(
+                f"{self._records.where}, volume {volume.id!r}: its slices have shapes "
+                f"{shapes}, expected one; check volume_key"
+            )
+        return Case(
+            id=volume.id,
+            image=np.stack([image for image, _ in pairs], axis=volume.facts.axis),
+            label=np.stack([label for _, label in pairs], axis=volume.facts.axis),
+            spacing=volume.facts.spacing,
+            group=volume.facts.group,
+            reference=volume.facts.reference,
+        )
+
+    def _arrays(
+        self, example: dict[str, Any], case_id: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image ``(*spatial, channels)`` and label ``(*spatial)`` of one record."""
+        where = f"{self._records.where}, example {case_id!r}"
+        image, label = (
+            _decoded(
+                self._value(example, option),
+                feature=self._records.features[self._keys[option]],
+                is_label=option == "label_key",
+                where=f"{where}, {self._keys[option]!r}",
+            )
+            for option in ("image_key", "label_key")
+        )
+        if label.ndim > 2 and label.shape[-1] == 1:
+            label = label[..., 0]
+        if image.ndim == label.ndim == 2:
+            image = image[..., None]
+        if image.shape[:-1] != label.shape:
+            raise InputError(
+                f"{where}: image {image.shape} and label {label.shape}, expected "
+                "(H, W, channels) and (H, W) or (H, W, 1), equal in H and W; check "
+                "image_key and label_key"
+            )
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise InputError(
+                f"{where}: {np.count_nonzero(~np.isfinite(image))} of {image.size} "
+                "image values are NaN or infinite, expected none; mend or remove it"
+            )
+        return image, self._classes(label, where=where)
+
+    def _spacing(
+        self, example: dict[str, Any], case_id: str, ndim: int
+    ) -> tuple[float, ...] | None:
+        """Millimetres a pixel on each axis; a slice takes its part of a volume's."""
+        stored = self._value(example, "spacing_key")
+        if stored is None:
+            return None
+        spacing = [float(step) for step in np.atleast_1d(stored)]
+        if len(spacing) == 3 and ndim == 2:
+            del spacing[self._slice_axis(example)]
+        if len(spacing) != ndim or not all(0 < step < np.inf for step in spacing):
+            raise InputError(
+                f"{self._records.where}, example {case_id!r}: spacing {spacing}, "
+                f"expected {ndim} positive values in mm; check spacing_key"
+            )
+        return tuple(spacing)
+
+    def _reference(
+        self, example: dict[str, Any], case_id: str
+    ) -> tuple[tuple[float, float], ...] | None:
+        """Mean and deviation of each channel of the whole scan, where stored."""
+        if self._keys["mean_key"] is None:
+            return None
+        means, deviations = (
+            [float(value) for value in np.atleast_1d(self._value(example, option))]
+            for option in ("mean_key", "deviation_key")
+        )
+        pairs = tuple(zip(means, deviations, strict=False))
+        if len(means) != len(deviations) or not all(
+            np.isfinite(mean) and 0 < deviation < np.inf for mean, deviation in pairs
+        ):
+            raise InputError(
+                f"{self._records.where}, example {case_id!r}: means {means} and "
+                f"deviations {deviations}, expected finite ones, one of each a channel "
+                "and deviations above 0; check mean_key and deviation_key"
+            )
+        return pairs
+
+    def _slice_axis(self, example: dict[str, Any]) -> int:
+        """Axis of the volume that its slices are stacked along."""
+        return int(example.get(_SLICE_AXIS_KEY, _DEFAULT_SLICE_AXIS))
+
+    def _list_volumes(self) -> Iterator[_Volume]:
+        """Group the slices by volume, with no image decoded."""
+        features = self._features(
+            "volume_key",
+            "slice_index_key",
+            "spacing_key",
+            "group_key",
+            "mean_key",
+            "deviation_key",
+        )
+        volumes: dict[str, dict[int, int]] = {}
+        facts: dict[str, _Facts] = {}
+        for record in range(len(self._records)):
+            example = self._records.example(record, features)
+            name = _text(self._value(example, "volume_key"))
+            where = f"{self._records.where}, volume {name!r}"
+            index = int(self._value(example, "slice_index_key"))
+            if index in volumes.setdefault(name, {}):
+                raise InputError(
+                    f"{where}: two slices have the index {index}, expected one; check "
+                    "volume_key and slice_index_key"
+                )
+            volumes[name][index] = record
+            group = self._value(example, "group_key")
+            found = _Facts(
+                group=name if group is None else _text(group),
+                spacing=self._spacing(example, f"{name}:{index}", 3),
+                axis=self._slice_axis(example),
+                reference=self._reference(example, f"{name}:{index}"),
+            )
+            if facts.setdefault(name, found) != found:
+                raise InputError(
+                    f"{where}: slice {index} has {found}, others {facts[name]}, "
+                    "expected the same; check volume_key"
+                )
+        for name, slices in sorted(volumes.items()):
+            for run in _contiguous(sorted(slices)):
+                records = tuple(slices[index] for index in run)
+                yield _Volume(f"{name}:{run[0]}-{run[-1]}", facts[name], records)
+
+
+def _contiguous(indices: list[int]) -> Iterator[list[int]]:
+    """Cut sorted indices where one is missing."""
+    starts = [i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1]
+    for start, stop in zip([0, *starts], [*starts, len(indices)], strict=True):
+        yield indices[start:stop]
+
+
+def _text(value: Any) -> str:
+    """Give a text feature, which is read as bytes, or a number as text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _decoded(value: Any, *, feature: Any, is_label: bool, where: str) -> np.ndarray:
+    """Decode a picture with Pillow, as its feature describes it; arrays pass."""
+    if not isinstance(value, bytes):
+        return np.asarray(value)
+    from PIL import Image, UnidentifiedImageError
+
+    channels = feature.shape[-1]
+    wide = np.dtype(feature.np_dtype).itemsize > 1
+    try:
+        with Image.open(io.BytesIO(value)) as picture:
+            if feature.np_dtype == np.float32:
+                # TFDS keeps the four bytes of a float as the channels of a PNG.
+                return np.array(picture.convert("RGBA")).view(np.float32)
+            if channels == 1 and (wide or is_label):
+                # A palette label stores its class in the index, not in the colour.
+                return np.array(picture)
+            if not wide:
+                return np.array(
+                    picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+                )
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise InputError(
+            f"{where}: the picture cannot be decoded ({error}); prepare the set again"
+        ) from error
+    raise InputError(
+        f"{where}: {channels} channels of {np.dtype(feature.np_dtype)} are stored, "
+        "expected 8-bit channels, or one of 16 bits; convert the set"
+    )

@@ -1,0 +1,1 @@
+"""Scores every method on every case: one scorer."""

@@ -1,0 +1,345 @@
+"""The one scorer: a threshold and a U-Net are a ``predict_fn``, and both come here."""
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unet_jax.data.case import Case
+from unet_jax.errors import InputError
+from unet_jax.evaluation.case_scores import CaseScores, HeldOutLoss, Rules, case_scores
+from unet_jax.evaluation.names import (
+    DEFAULT_METRICS,
+    SURFACE,
+    check_metric_names,
+    needs_probabilities,
+)
+from unet_jax.evaluation.packing import pack_scores, unpack_scores
+from unet_jax.evaluation.summary import MIN_GROUPS, number, summarise
+from unet_jax.labels import IGNORE
+from unet_jax.metrics.calibration import (
+    Reliability,
+    expected_calibration_error,
+    reliability_curve,
+)
+from unet_jax.metrics.surface_elements import Surface
+from unet_jax.runtime.atomic import atomic_path
+
+__all__ = ["MIN_GROUPS", "PredictFn", "evaluate", "write_results"]
+
+PredictFn = Callable[..., Any]
+"""``predict_fn(image, spacing) -> labels (*spatial)``; it never sees a label. One with
+a keyword ``reference`` is also given the ``Case.reference`` of a slab; one with a
+keyword ``probabilities`` an array ``(*spatial, classes)`` to fill, where a metric needs
+it."""
+
+Gather = Callable[[Sequence[Any]], list[Any]]
+"""JSON-able entries of this process's cases -> those of all cases, in their order."""
+
+_IN_MEMORY = 2**30
+"""Bytes of probabilities that are kept in memory; more lie in a temporary file."""
+
+
+def evaluate(
+    predict_fn: PredictFn,
+    cases: Iterable[Case],
+    *,
+    class_names: Sequence[str],
+    include_background: bool = False,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    surface: Surface | bool = "area",
+    tolerance_mm: float = 1.0,
+    tolerance_px: float = 1.0,
+    slice_axis: int | None = None,
+    losses: Mapping[str, HeldOutLoss] | None = None,
+    bootstrap_samples: int = 1000,
+    seed: int = 0,
+    gather: Gather | None = None,
+) -> dict[str, Any]:
+    """Score a method on cases, on their original grid.
+
+    Each value is of one case and class, then averaged over cases, then over classes. A
+    class absent from both label and prediction of a case is left out and counted as
+    ``n_absent``; one present in only one of them scores worst: Dice, IoU, NSD and the
+    like 0, and the image diagonal as its distance. ``dice_micro`` and ``iou_micro``
+    divide counts that were added over all cases. IGNORE pixels count for nothing, and
+    are background to surfaces and lesions. docs/metrics.md has every metric.
+
+    Args:
+        predict_fn: gets an image ``(*spatial, channels)`` and its spacing, and gives
+            the class index of every pixel ``(*spatial)``.
+        cases: labelled cases; each is read when its turn comes.
+        class_names: name of each class index, background first.
+        include_background: score class 0 too.
+        metrics: names; ``dice`` and ``iou`` are always there.
+        surface: what surfaces are made of, "area" or "voxel"; False leaves their
+            metrics out, True is "area".
+        tolerance_mm: distance within which surfaces agree, for cases with a spacing.
+        tolerance_px: the same in pixels, for cases without one; their values are named
+            ``hd95_px``, ``nsd_px`` and so on.
+        slice_axis: spatial axis along which volumes also get Dice and IoU of each
+            slice.
+        losses: those that ``metrics`` may name, by name ("loss/focal").
+        bootstrap_samples: how often the groups are drawn anew for the intervals.
+        seed: of the bootstrap.
+        gather: where several processes share the cases: puts the entries of all in
+            order. Every process then returns the results of all cases.
+
+    Returns:
+        A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``
+        ``{metric: value}``, ``ci95`` ``{metric: [low, high]}`` of that mean or None
+        with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
+        "n_absent": int}}``, ``per_case`` (a row a case and class, with volumes in mL or
+        areas in mm2 where a spacing is known), ``case_level`` (a row a case, of metrics
+        that a case has one value of), ``per_slice`` (a row a case and class with a
+        list of values along ``slice_axis``), ``n_cases``, ``n_groups``, ``tolerance``
+        ``{"mm": ..., "px": ...}``; with "ece" and probabilities ``reliability``
+        ``{"ece", "bins"}`` of all pixels at once. None stands for NaN.
+
+    Raises:
+        InputError: no cases, an unknown metric, a case without a label, or a label that
+            does not fit its image or the classes.
+        ValueError: a prediction that does not fit its image or the classes.
+    """
+    first = 0 if include_background else 1
+    names = list(class_names[first:])
+    rules = Rules(
+        metrics=_complete(metrics, surface=surface is not False, losses=losses or {}),
+        num_classes=len(class_names),
+        first=first,
+        tolerance_mm=tolerance_mm,
+        tolerance_px=tolerance_px,
+        surface="area" if isinstance(surface, bool) else surface,
+        slice_axis=slice_axis,
+        losses=losses or {},
+    )
+    scored: list[CaseScores] = []
+    ids: list[tuple[str, str]] = []
+    for case in cases:
+        scored.append(_score_case(predict_fn, case, class_names, rules))
+        ids.append((case.id, case.group))
+    if gather is not None:
+        ids, scored = _gathered(ids, scored, gather)
+    if not scored:
+        raise InputError(
+            "evaluation: found 0 cases, expected at least 1; check the split's name "
+            "and that its files are there"
+        )
+    groups = [group for _, group in ids]
+    summary = summarise(
+        scored,
+        groups=groups,
+        names=names,
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+    )
+    pairs = list(zip(ids, scored, strict=True))
+    return {
+        "mean": summary.mean,
+        "ci95": summary.ci95,
+        "ci95_note": summary.ci95_note,
+        "per_class": summary.per_class,
+        "per_case": [
+            row for key, case in pairs for row in _case_rows(key, case, names)
+        ],
+        "case_level": [row for key, case in pairs for row in _whole_rows(key, case)],
+        "per_slice": [
+            row
+            for (name, _), case in pairs
+            for row in _slice_rows(name, case, names, slice_axis)
+        ],
+        "n_cases": len(scored),
+        "n_groups": len(set(groups)),
+        "tolerance": {
+            unit: value
+            for unit, key, value in (
+                ("mm", "nsd", tolerance_mm),
+                ("px", "nsd_px", tolerance_px),
+            )
+            if key in summary.mean
+        },
+        **_pooled_reliability(scored),
+    }
+
+
+def write_results(path: str | os.PathLike[str], results: dict[str, Any]) -> None:
+    """Write results as JSON, whole or not at all.
+
+    Args:
+        path: the file, such as ``workdir/test_metrics.json``.
+        results: from `evaluate`.
+    """
+    text = json.dumps(results, indent=1, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _complete(
+    metrics: Sequence[str], *, surface: bool, losses: Mapping[str, HeldOutLoss]
+) -> tuple[str, ...]:
+    """The metrics that were asked for, with those that others rely on."""
+    check_metric_names(metrics, losses=losses)
+    asked = [m for m in metrics if surface or m not in SURFACE]
+    return tuple(dict.fromkeys(["dice", "iou", *asked]))
+
+
+# ---- one case ------------------------------------------------------------------------
+
+
+def _score_case(
+    predict_fn: PredictFn, case: Case, class_names: Sequence[str], rules: Rules
+) -> CaseScores:
+    """Predict one case and score every evaluated class of it."""
+    label = _checked_label(case, class_names)
+    options = _options(predict_fn, case, rules)
+    prediction = predict_fn(case.image, case.spacing, **options)
+    probabilities = options.get("probabilities")
+    if probabilities is not None and not probabilities[(0,) * label.ndim].any():
+        # A method may have the keyword, and nothing to fill the array with.
+        probabilities = None
+    return case_scores(
+        rules,
+        prediction=_checked_prediction(prediction, case, class_names),
+        label=label,
+        probabilities=probabilities,
+        spacing=case.spacing,
+    )
+
+
+def _options(predict_fn: PredictFn, case: Case, rules: Rules) -> dict[str, Any]:
+    """Give a method what it has a keyword for, and what there is."""
+    known = inspect.signature(predict_fn).parameters
+    options: dict[str, Any] = {}
+    if case.reference is not None and "reference" in known:
+        options["reference"] = case.reference
+    if "probabilities" in known and needs_probabilities(rules.metrics):
+        shape = (*case.image.shape[:-1], rules.num_classes)
+        options["probabilities"] = _empty_probabilities(shape)
+    return options
+
+
+def _empty_probabilities(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in memory, or in a file without a name where they are many."""
+    if 4 * np.prod(shape, dtype=np.int64) <= _IN_MEMORY:
+        return np.zeros(shape, np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _checked_label(case: Case, class_names: Sequence[str]) -> np.ndarray:
+    """The label of a case, if it fits its image and the classes."""
+    spatial = case.image.shape[:-1]
+    if case.label is None:
+        raise InputError(
+            f"case {case.id!r}: found no label, expected one; scores need labelled "
+            "cases, use --mode=predict for the others"
+        )
+    label = np.asarray(case.label)
+    if label.shape != spatial:
+        raise InputError(
+            f"case {case.id!r}: the label has shape {label.shape}, expected {spatial} "
+            "as its image; check that the two files belong together"
+        )
+    low, high = int(label.min()), int(label.max())
+    if low < IGNORE or high >= len(class_names):
+        raise InputError(
+            f"case {case.id!r}: the label has values {low}..{high}, expected "
+            f"0..{len(class_names) - 1} or {IGNORE} (ignored); map them with label_map"
+        )
+    return label
+
+
+def _checked_prediction(
+    prediction: Any, case: Case, class_names: Sequence[str]
+) -> np.ndarray:
+    """A prediction as NumPy integers, if it fits its image and the classes."""
+    prediction = np.asarray(prediction)
+    spatial = case.image.shape[:-1]
+    if prediction.shape != spatial:
+        raise ValueError(
+            f"predict_fn gave shape {prediction.shape} for case {case.id!r}; "
+            f"expected {spatial}."
+        )
+    if prediction.dtype == bool:
+        prediction = prediction.astype(np.uint8)
+    if not np.issubdtype(prediction.dtype, np.integer):
+        raise ValueError(
+            f"predict_fn gave {prediction.dtype} for case {case.id!r}; "
+            "expected integer class indices."
+        )
+    low, high = int(prediction.min()), int(prediction.max())
+    if low < 0 or high >= len(class_names):
+        raise ValueError(
+            f"predict_fn gave classes {low}..{high} for case {case.id!r}; "
+            f"expected 0..{len(class_names) - 1}."
+        )
+    return prediction
+
+
+def _gathered(
+    ids: list[tuple[str, str]], scored: list[CaseScores], gather: Gather
+) -> tuple[list[tuple[str, str]], list[CaseScores]]:
+    """Put together what the processes made of their cases."""
+    mine = [
+        {"id": key, "scores": pack_scores(scores)}
+        for key, scores in zip(ids, scored, strict=True)
+    ]
+    every = gather(mine)
+    return (
+        [(entry["id"][0], entry["id"][1]) for entry in every],
+        [unpack_scores(entry["scores"]) for entry in every],
+    )
+
+
+# ---- all cases -----------------------------------------------------------------------
+
+
+def _case_rows(
+    key: tuple[str, str], case: CaseScores, names: list[str]
+) -> list[dict[str, Any]]:
+    """One row a class."""
+    columns = case.by_class | case.sizes
+    return [
+        {"id": key[0], "group": key[1], "class": name}
+        | {metric: number(values[i]) for metric, values in columns.items()}
+        for i, name in enumerate(names)
+    ]
+
+
+def _whole_rows(key: tuple[str, str], case: CaseScores) -> list[dict[str, Any]]:
+    """One row for what the case has one value of, if it has any."""
+    values = {metric: number(value) for metric, value in case.whole.items()}
+    if all(value is None for value in values.values()):
+        return []
+    return [{"id": key[0], "group": key[1], **values}]
+
+
+def _slice_rows(
+    case_id: str, case: CaseScores, names: list[str], axis: int | None
+) -> list[dict[str, Any]]:
+    """One row a class of a volume, with a list of values along the slice axis."""
+    if case.slices is None:
+        return []
+    return [
+        {"id": case_id, "class": name, "slice_axis": axis}
+        | {m: [number(v) for v in values[:, i]] for m, values in case.slices.items()}
+        for i, name in enumerate(names)
+    ]
+
+
+def _pooled_reliability(scored: list[CaseScores]) -> dict[str, Any]:
+    """The reliability curve of all pixels of all cases, where there is one."""
+    found = [case.reliability for case in scored if case.reliability is not None]
+    if not found:
+        return {}
+    sums = Reliability(*(np.sum(parts, axis=0) for parts in zip(*found, strict=True)))
+    return {
+        "reliability": {
+            "ece": number(float(expected_calibration_error(sums))),
+            "bins": reliability_curve(sums),
+        }
+    }

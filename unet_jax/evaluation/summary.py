@@ -1,0 +1,157 @@
+"""Scores of all cases: values of classes, their means, and intervals over groups."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unet_jax.evaluation.case_scores import CaseScores
+
+MIN_GROUPS = 5
+"""Fewer groups than this say nothing about the spread between groups."""
+
+_MICRO = ("dice_micro", "iou_micro")
+
+
+class Summary(NamedTuple):
+    """What `summarise` gives.
+
+    Attributes:
+        mean: of each metric over the classes; None where nothing is there.
+        ci95: interval of each mean; None for too few groups.
+        ci95_note: how it was made, or why it was not.
+        per_class: of each scored class.
+    """
+
+    mean: dict[str, float | None]
+    ci95: dict[str, list[float | None]] | None
+    ci95_note: str
+    per_class: dict[str, dict[str, Any]]
+
+
+def summarise(
+    scored: Sequence[CaseScores],
+    *,
+    groups: Sequence[str],
+    names: Sequence[str],
+    bootstrap_samples: int,
+    seed: int,
+) -> Summary:
+    """Average over cases, then classes; draw the groups anew for the intervals.
+
+    Args:
+        scored: of each case.
+        groups: of each case.
+        names: of the scored classes.
+        bootstrap_samples: how often the groups are drawn.
+        seed: of the draws.
+
+    Returns:
+        Values of each class, their means and the intervals of these.
+    """
+    distinct = list(dict.fromkeys(groups))
+    rows = [distinct.index(group) for group in groups]
+    sums = _group_sums(scored, rows, len(distinct))
+    once = np.ones((1, len(distinct)))
+    of_class = {metric: _class_values(once, *pair)[0] for metric, pair in sums.items()}
+    absent = sum(~case.present for case in scored)
+    per_class = {
+        name: {
+            metric: number(values[i])
+            for metric, values in of_class.items()
+            if not _of_cases(metric, scored)
+        }
+        | {"n_absent": int(np.asarray(absent)[i])}
+        for i, name in enumerate(names)
+    }
+    mean = {metric: number(_nanmean(v[None])[0]) for metric, v in of_class.items()}
+    if len(distinct) < MIN_GROUPS:
+        note = f"an interval needs at least {MIN_GROUPS} groups; found {len(distinct)}"
+        return Summary(mean, None, note, per_class)
+    rng = np.random.default_rng(seed)
+    share = np.full(len(distinct), 1 / len(distinct))
+    draws = rng.multinomial(len(distinct), share, size=bootstrap_samples)
+    ci95 = {
+        metric: _interval(_nanmean(_class_values(draws.astype(np.float64), *pair)))
+        for metric, pair in sums.items()
+    }
+    note = (
+        f"percentile bootstrap over {len(distinct)} groups, {bootstrap_samples} "
+        f"samples, seed {seed}"
+    )
+    return Summary(mean, ci95, note, per_class)
+
+
+def number(value: float) -> float | None:
+    """Turn a value into a JSON number.
+
+    Args:
+        value: a float.
+
+    Returns:
+        It, or None for NaN.
+    """
+    return None if math.isnan(value) else float(value)
+
+
+def _of_cases(metric: str, scored: Sequence[CaseScores]) -> bool:
+    """Whether a metric has a value a case, and none a class."""
+    return any(metric in case.whole for case in scored)
+
+
+def _group_sums(
+    scored: Sequence[CaseScores], rows: Sequence[int], count: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Numerator and denominator ``(groups, classes)`` of each metric's class value.
+
+    Every metric is a ratio of sums over cases: of values and their number, or of
+    counts. So the mean and each bootstrap sample are one weighted sum over groups. A
+    metric of whole cases has one column.
+    """
+    classes = scored[0].counts.tp.shape[1]
+    sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(metric: str, row: int, numerator: Any, denominator: Any) -> None:
+        shape = (count, np.size(numerator))
+        above, below = sums.setdefault(metric, (np.zeros(shape), np.zeros(shape)))
+        above[row] += numerator
+        below[row] += denominator
+
+    for case, row in zip(scored, rows, strict=True):
+        for metric, values in (case.by_class | case.whole).items():
+            present = ~np.isnan(values)
+            add(metric, row, np.where(present, values, 0), present)
+    shape = (count, classes)
+    sums |= {metric: (np.zeros(shape), np.zeros(shape)) for metric in _MICRO}
+    for case, row in zip(scored, rows, strict=True):
+        tp, fp, fn, _ = (values[0] for values in case.counts)
+        add("dice_micro", row, 2 * tp, 2 * tp + fp + fn)
+        add("iou_micro", row, tp, tp + fp + fn)
+    return sums
+
+
+def _class_values(
+    weights: np.ndarray, numerators: np.ndarray, denominators: np.ndarray
+) -> np.ndarray:
+    """Value ``(samples, classes)`` for weights ``(samples, groups)``; 0/0 is NaN."""
+    # einsum, not a BLAS product: its order of summation does not change with threads.
+    above = np.einsum("sg,gc->sc", weights, numerators)
+    below = np.einsum("sg,gc->sc", weights, denominators)
+    with np.errstate(invalid="ignore"):
+        return above / below
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN, and no warning, if all is."""
+    present = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(present, values, 0).sum(-1) / present.sum(-1)
+
+
+def _interval(means: np.ndarray) -> list[float | None]:
+    """2.5th and 97.5th percentile of the samples in which any class was present."""
+    means = means[~np.isnan(means)]
+    if not len(means):
+        return [None, None]
+    return [number(value) for value in np.percentile(means, (2.5, 97.5))]

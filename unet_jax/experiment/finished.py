@@ -1,0 +1,187 @@
+"""Loads a finished run from its workdir: network, preprocessing, postprocessing."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.errors import InputError
+from unet_jax.experiment.check import check_config
+from unet_jax.experiment.data import Dataset, open_dataset
+from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.network import create_network
+from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
+from unet_jax.inference.postprocess import Step, apply_steps
+from unet_jax.inference.segmenter import (
+    Segmenter,
+)
+from unet_jax.runtime.compilation import use_compilation_cache
+from unet_jax.training.checkpoint import Checkpoints, check_fit
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run's network, ready to segment.
+
+    Attributes:
+        config: of the run.
+        preprocessing: learnt by the run.
+        step: of the checkpoint.
+        predict_fn: the network.
+    """
+
+    config: ConfigDict
+    preprocessing: Preprocessing
+    step: int | None
+    predict_fn: Segmenter
+
+
+def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
+    """Read the record of a run as config and preprocessing, if it makes sense."""
+    record, path = read_finished_record(workdir), workdir / "config.json"
+    try:
+        config = ConfigDict(as_tuples(record["config"]))
+        check_config(config, complete=True)
+        return config, Preprocessing.from_dict(record["preprocessing"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Keys that are missing or of another type: somebody's edit, another version.
+        found = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: does not describe a run ({found}); restore the file, or use the "
+            "version of unet_jax that wrote it"
+        ) from error
+
+
+def open_run_data(workdir: pathlib.Path) -> Dataset:
+    """Open the data of a run, if they are still those that it was trained on.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The data set; no checkpoint is read for it.
+
+    Raises:
+        InputError: there is no run, or its data are gone or changed.
+    """
+    config, _ = _read_run(workdir)
+    dataset = open_dataset(config, workdir)
+    check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
+    return dataset
+
+
+def _check_weights(
+    path: pathlib.Path,
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    variables: dict[str, Any],
+) -> None:
+    """Refuse the weights of another network, before they are used."""
+    size = (*config.train.patch_size, preprocessing.channels)
+    network = create_network(config, axis_name=None)
+    patch = jax.ShapeDtypeStruct((1, *size), np.float32)
+    expected = dict(jax.eval_shape(network.init, jax.random.key(0), patch))
+    check_fit(path, saved=variables, template={"batch_stats": {}, **expected})
+
+
+def load_run(workdir: pathlib.Path) -> TrainedRun:
+    """Load the best checkpoint of a run; nothing but its workdir is needed.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The run's network with its preprocessing.
+
+    Raises:
+        InputError: there is no run, or no checkpoint that can be read.
+    """
+    config, preprocessing = _read_run(workdir)
+    use_compilation_cache(config.compilation_cache_dir)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.best_step()
+        if step is None:
+            step = checkpoints.latest_step()
+        state = checkpoints.restore_raw(step)
+    variables = {
+        "params": state.get("ema_params") or state["params"],
+        "batch_stats": state.get("batch_stats") or {},
+    }
+    _check_weights(
+        workdir / "checkpoints" / str(step), config, preprocessing, variables
+    )
+    make_predict_fn = create_predict_fn_maker(config, preprocessing, validation=False)
+    predict_fn = make_predict_fn(variables)
+    steps = read_steps(workdir, config.eval.postprocess)
+    predict_fn = dataclasses.replace(predict_fn, steps=steps)
+    predict_fn = predict_fn.named(read_clusters_of_classes(workdir))
+    return TrainedRun(config, preprocessing, step, predict_fn)
+
+
+def read_clusters_of_classes(
+    workdir: pathlib.Path,
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return which clusters are which class, for a run that learnt from images alone.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        For each class its clusters, as matched on the training split; None where
+        nothing was matched: a run with labels, or one that is not finished.
+    """
+    path = workdir / "clusters.json"
+    if not path.exists():
+        return None
+    try:
+        groups = json.loads(path.read_text())["clusters_of_class"]
+        return tuple(tuple(int(one) for one in group) for group in groups)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> InputError:
+    """Say in one line that what a run chose at its end cannot be read."""
+    return InputError(
+        f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
+        "remove it and start the training command again, which makes it"
+    )
+
+
+def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
+    """Return what is done to the labels of a run: as configured, or as it was chosen.
+
+    Args:
+        workdir: folder of the run.
+        wanted: ``eval.postprocess`` of its config.
+
+    Returns:
+        The steps; () for "auto" before they are chosen.
+
+    Raises:
+        InputError: the steps are of another form.
+    """
+    path = workdir / "postprocess.json"
+    if wanted == "auto":
+        if not path.exists():
+            return ()
+        try:
+            wanted = json.loads(path.read_text())["steps"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(path, error) from error
+    try:
+        steps = tuple(
+            (str(name), int(index), number) for name, index, number in wanted or ()
+        )
+        apply_steps(np.zeros((1, 1), np.uint8), steps)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"eval.postprocess: {error}; expected 'auto', or steps such as "
+            "(('largest_component', 1, None), ('min_size', 1, 20))"
+        ) from None
+    return steps

@@ -1,0 +1,112 @@
+"""Compiles the network for inference: windows, mirroring and batches of windows."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.experiment.network import create_network, score_channels
+from unet_jax.inference.segmenter import (
+    Segmenter,
+    WindowForward,
+    make_forward,
+    make_predict_fn,
+)
+from unet_jax.models.sizes import margin, tiling_size, total_stride
+from unet_jax.models.unet import UNet
+
+
+def create_forward(
+    config: ConfigDict, network: nn.Module, *, mirrored: bool = False
+) -> WindowForward:
+    """Compile the network for windows.
+
+    Args:
+        config: the resolved config.
+        network: from `create_network`.
+        mirrored: give the mean over the mirror images that training saw.
+    """
+    return make_forward(
+        network,
+        head=config.model.head,
+        mirror_axes=_mirror_axes(config) if mirrored else (),
+        in_turn=_in_turn(config),
+    )
+
+
+def _in_turn(config: ConfigDict) -> bool:
+    """Whether the windows of a call go through the network one after the other.
+
+    On a CPU several windows of a volume at once are no faster, and take the memory of
+    several; several calls have the system clear that memory for each of them.
+    """
+    return len(config.train.patch_size) == 3 and jax.default_backend() == "cpu"
+
+
+def create_predict_fn_maker(
+    config: ConfigDict, preprocessing: Preprocessing, *, validation: bool
+) -> Callable[[dict[str, Any]], Segmenter]:
+    """Build ``variables -> predict_fn``; all of them share one compiled network.
+
+    Args:
+        config: the resolved config.
+        preprocessing: learnt from the training split.
+        validation: for validation between the steps: with its own overlap, and never
+            over mirrored images, which takes several times as long.
+
+    Returns:
+        A function of the network's variables.
+    """
+    network = create_network(config, axis_name=None)
+    mirrored = config.eval.mirror and not validation
+    forward = create_forward(config, network, mirrored=mirrored)
+    overlap = config.eval.validation_overlap if validation else config.eval.overlap
+    patch = tuple(config.train.patch_size)
+    lost, multiple = None, None
+    # A W-Net makes the whole image again, so it has no U-Net without padding.
+    if isinstance(network, UNet) and network.padding == "VALID":
+        lost, multiple = margin(network, len(patch)), total_stride(network, len(patch))
+        # A patch may leave logits that suffice to learn from, but not to tile.
+        patch = tiling_size(network, patch)
+
+    def with_variables(variables: dict[str, Any]) -> Segmenter:
+        predict_fn = make_predict_fn(
+            forward,
+            variables,
+            preprocessing,
+            num_classes=score_channels(config),
+            patch_size=patch,
+            overlap=overlap,
+            window_batch=_window_batch(config),
+            margin=lost,
+            multiple=multiple,
+        )
+        return dataclasses.replace(predict_fn, strict=not validation)
+
+    return with_variables
+
+
+_BATCH_BYTES, _BATCH_BYTES_IN_TURN = 2**25, 2**24
+"""Scores of a batch of windows; a large volume needs the memory for itself."""
+
+
+def _window_batch(config: ConfigDict) -> int:
+    """Windows in one call of the network: those of the config, or fewer if large."""
+    patch = tuple(config.train.patch_size)
+    most = _BATCH_BYTES_IN_TURN if _in_turn(config) else _BATCH_BYTES
+    fitting = most // (4 * math.prod(patch) * score_channels(config))
+    return max(1, min(config.eval.window_batch, fitting))
+
+
+def _mirror_axes(config: ConfigDict) -> tuple[int, ...]:
+    """Axes that training mirrored."""
+    augment = config.augment
+    if not (augment.enabled and augment.flip_probability > 0):
+        return ()
+    axes = len(config.train.patch_size)
+    return tuple(axis for axis in augment.spatial_axes_flip if axis < axes)

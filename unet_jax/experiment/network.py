@@ -1,0 +1,175 @@
+"""Builds the network, the augmentation, the optimizer and the training step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from unet_jax.augment.options import resolve_options
+from unet_jax.errors import InputError
+from unet_jax.losses.terms import LossTerm
+from unet_jax.models.presets import create_model
+from unet_jax.models.unet import UNet
+from unet_jax.models.wnet import WNet
+from unet_jax.runtime.compilation import onednn_options
+from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
+from unet_jax.training.state import AXIS
+from unet_jax.training.step import TrainStep, make_train_step
+
+_NOT_THE_NETWORKS = (
+    "name",
+    "head",
+    "dtype",
+    "base_features",
+    "max_features",
+    "clusters",
+)
+"""Keys of ``model`` that are no attributes of a network."""
+
+
+def score_channels(config: ConfigDict) -> int:
+    """Channels of the scores: classes, or the clusters of a W-Net."""
+    classes, clusters = len(config.data.class_names), config.model.get("clusters")
+    if clusters is None:
+        return classes
+    if config.model.name != "wnet" or clusters < classes:
+        raise InputError(
+            f"model.clusters: found {clusters} with model.name={config.model.name!r}; "
+            f"expected None, or with 'wnet' at least {classes}, the number of classes"
+        )
+    return int(clusters)
+
+
+def create_network(
+    config: ConfigDict, *, axis_name: str | None, formulation: str | None = None
+) -> UNet | WNet:
+    """Build the network of a config.
+
+    Args:
+        config: the resolved config.
+        axis_name: of the mapped devices in training; None in inference.
+        formulation: of its operations, to compile for another platform; None for what
+            suits this one.
+
+    Returns:
+        A linen module ``(batch, *spatial, channels) -> logits``.
+
+    Raises:
+        InputError: the model or an option of it is unknown.
+    """
+    options = {
+        key: value
+        for key, value in config.model.items()
+        if key not in _NOT_THE_NETWORKS
+    }
+    size = tuple(config.train.patch_size)
+    patch = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
+    try:
+        network = create_model(
+            name=config.model.name,
+            num_classes=score_channels(config),
+            dtype=config.model.dtype,
+            axis_name=axis_name,
+            formulation=formulation or _formulation(config),
+            **options,
+        )
+        # Shapes alone, on no device: what does not fit together shows here.
+        jax.eval_shape(network.init, jax.random.key(0), patch)
+        return network
+    except (ValueError, TypeError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"model: {first_line}") from None
+
+
+def _formulation(config: ConfigDict) -> str | None:
+    """What suits this platform, and the options that networks are compiled with."""
+    if config.model.dtype == "float32" and onednn_options() is not None:
+        return "onednn"
+    return None
+
+
+def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
+    """Check the augmentation's options.
+
+    Args:
+        config: the resolved config.
+
+    Returns:
+        Options of ``augment_batch``; None where augmentation is off.
+
+    Raises:
+        InputError: a value is out of bounds.
+    """
+    options = {k: v for k, v in config.augment.to_dict().items() if v is not None}
+    if not options.pop("enabled"):
+        return None
+    try:
+        resolve_options(options)
+    except ValueError as error:
+        raise InputError(f"augment: {error}") from None
+    return options
+
+
+def create_optimizer_and_schedule(
+    config: ConfigDict,
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """Build the optimiser and the learning rate of each step.
+
+    Args:
+        config: the resolved config.
+
+    Returns:
+        Both, for a run of ``train.steps``.
+
+    Raises:
+        InputError: an unknown name, or a warm-up longer than the run.
+    """
+    options = config.optimizer
+    schedule = create_schedule(
+        name=options.schedule,
+        learning_rate=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        total_steps=config.train.steps,
+        final_fraction=options.final_fraction,
+        power=options.power,
+    )
+    optimizer = create_optimizer(
+        name=options.name,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
+        gradient_clip=options.gradient_clip,
+    )
+    return optimizer, schedule
+
+
+def create_train_step(
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    loss_terms: Sequence[LossTerm],
+    *,
+    formulation: str | None = None,
+) -> TrainStep:
+    """Build the training step of a config, to be mapped over ``AXIS``.
+
+    Args:
+        config: the resolved config.
+        optimizer: from `create_optimizer_and_schedule`.
+        loss_terms: the summands of the loss.
+        formulation: see `create_network`.
+
+    Returns:
+        ``train_step(state, batch, *, axis_name)``.
+    """
+    return make_train_step(
+        create_network(config, axis_name=AXIS, formulation=formulation),
+        optimizer,
+        loss_terms=loss_terms,
+        include_background=config.data.include_background,
+        augmentation=create_augmentation(config),
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
+    )

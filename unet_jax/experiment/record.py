@@ -1,0 +1,290 @@
+"""The record of a run that its workdir carries: config.json."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from unet_jax.errors import InputError
+from unet_jax.runtime.atomic import atomic_path
+
+MAY_CHANGE = frozenset(
+    {
+        "data.data_dir",
+        "data.path",
+        "data.cache_gib",
+        "data.num_threads",
+        "data.prefetch_batches",
+        "train.steps",
+        "train.max_minutes",
+        "train.step_timeout",
+        "train.skip_nonfinite",
+        "eval.every_steps",
+        "eval.train_images",
+        "eval.overlap",
+        "eval.mirror",
+        "eval.validation_overlap",
+        "eval.postprocess",
+        "eval.window_batch",
+        "eval.metrics",
+        "eval.surface",
+        "eval.tolerance_mm",
+        "eval.tolerance_px",
+        "log.every_steps",
+        "log.overlays",
+        "compare.methods",
+        "compare.parameters",
+        "compare.w_net_steps",
+        "compilation_cache_dir",
+    }
+)
+"""Keys that may differ on resume: those marked so in configs/base.py."""
+
+FORMAT = 1
+"""Of config.json; to be raised when what an older program reads would mislead it."""
+
+_PARTS = ("config", "preprocessing", "dataset")
+_ADDED_LATER = frozenset({"deterministic", "data.split_seed"})
+"""Keys that runs of an earlier version did not have, and behaved as by default."""
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def make_record(
+    config: dict[str, Any], *, preprocessing: dict[str, Any], dataset: dict[str, Any]
+) -> dict[str, Any]:
+    """Collect what is needed to repeat the run or to use its network.
+
+    Args:
+        config: the resolved config.
+        preprocessing: what was learnt from the training split.
+        dataset: fingerprint of the data.
+
+    Returns:
+        A dict that JSON can hold.
+    """
+    return {
+        "format": FORMAT,
+        "config": config,
+        "preprocessing": preprocessing,
+        "dataset": dataset,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of this code, marked if files differ from it; None outside of git."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside another repository
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def write_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+    """Write config.json whole or not at all.
+
+    Args:
+        workdir: folder of the run; made if it is missing.
+        record: from `make_record`.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    path = workdir / "config.json"
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"--workdir {workdir}: cannot be written ({error.strerror}); name a folder "
+            "that can"
+        ) from None
+
+
+def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Read config.json.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The record, or None where no run has begun.
+
+    Raises:
+        InputError: the file is not a record, or a newer program's.
+    """
+    path = workdir / "config.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        parts = {key: dict(record[key]) for key in _PARTS}
+        written = int(record.get("format", FORMAT))
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise InputError(
+            f"--workdir {workdir}: found a file, expected a folder"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the record of a run ({type(error).__name__}: {error}); name "
+            "another --workdir"
+        ) from None
+    if written > FORMAT:
+        raise InputError(
+            f"{path}: is of format {written}, expected at most {FORMAT}: a newer "
+            "unet_jax wrote it; update this one, or name another --workdir"
+        )
+    return parts
+
+
+def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read config.json of a run that must exist.
+
+    Args:
+        workdir: folder of the run.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: there is no run.
+    """
+    record = read_record(workdir)
+    if record is None:
+        raise InputError(
+            f"--workdir {workdir}: found no config.json, expected the folder of a run; "
+            "train one first"
+        )
+    return record
+
+
+def check_no_run(output: pathlib.Path) -> None:
+    """Refuse to put what several runs give together into the folder of a run.
+
+    Args:
+        output: the folder to be written; it may be missing.
+
+    Raises:
+        InputError: it is the folder of a run, whose scores would be replaced, or no
+            folder.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--workdir {output}: found a file, expected a folder")
+    if (output / "config.json").exists():
+        raise InputError(
+            f"--workdir {output}: is the folder of a run, whose scores would be "
+            "replaced; name another"
+        )
+
+
+def check_same_run(
+    workdir: pathlib.Path,
+    record: dict[str, Any],
+    config: dict[str, Any],
+    dataset: dict[str, Any],
+) -> None:
+    """Refuse to go on with another config, or other data, than the run began with.
+
+    Args:
+        workdir: folder of the run, for the message.
+        record: of config.json.
+        config: of this start.
+        dataset: fingerprint of the data as they are now.
+
+    Raises:
+        InputError: a key outside MAY_CHANGE differs, or the data do.
+    """
+    before, after = flat_config(record["config"]), flat_config(_plain(config))
+    for key in sorted(before.keys() | after.keys()):
+        if key in MAY_CHANGE or before.get(key) == after.get(key):
+            continue
+        if key not in before and key in _ADDED_LATER:
+            continue  # the run began before there was such a key
+        raise InputError(
+            f"--workdir {workdir}: its run has {key}={before.get(key)!r}, this config "
+            f"{after.get(key)!r}; set it back or name another --workdir"
+        )
+    check_same_data(workdir, record, dataset)
+
+
+def check_same_data(
+    workdir: pathlib.Path, record: dict[str, Any], dataset: dict[str, Any]
+) -> None:
+    """Refuse data that changed since a run began: its splits would be others.
+
+    Args:
+        workdir: folder of the run, for the message.
+        record: of config.json.
+        dataset: fingerprint of the data as they are now.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    old, new = flat_config(record["dataset"]), flat_config(_plain(dataset))
+    changed = sorted(
+        key for key in old.keys() | new.keys() if old.get(key) != new.get(key)
+    )
+    if changed:
+        key = changed[0]
+        raise InputError(
+            f"--workdir {workdir}: the data changed since its run began ({key} was "
+            f"{str(old.get(key))[:80]}, is {str(new.get(key))[:80]}); restore them, or "
+            "name another --workdir"
+        )
+
+
+def _plain(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return what JSON makes of a tree, with which a record can be compared."""
+    plain: dict[str, Any] = json.loads(json.dumps(tree))
+    return plain
+
+
+def as_tuples(value: Any) -> Any:
+    """Turn the lists that JSON made of tuples back.
+
+    Args:
+        value: a tree of dicts and lists.
+
+    Returns:
+        The same tree with tuples.
+    """
+    if isinstance(value, dict):
+        return {key: as_tuples(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return tuple(as_tuples(entry) for entry in value)
+    return value
+
+
+def flat_config(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested keys into dotted ones.
+
+    Args:
+        tree: of dicts.
+        prefix: put before each key.
+
+    Returns:
+        One value a dotted key.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flat_config(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

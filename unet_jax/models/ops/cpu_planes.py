@@ -1,0 +1,221 @@
+"""2-D convolution on CPU of any window and stride, and both of its gradients.
+
+Windows of 3x3 that move a pixel at a time are `cpu_convolution`'s. For the others the
+gradients are written out here: what JAX derives of a stride is a convolution of an
+array with zeros between its pixels, which XLA's CPU compiler runs several times slower
+than dense ones, and inside of `lax.scan` far slower still.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from unet_jax.models.ops import cpu_convolution
+
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
+
+PARTS_A_KERNEL = 4
+"""A part may be so many times as large as the kernel, which is touched for each."""
+
+Sizes = tuple[int, ...]
+"""Of the rows and the columns."""
+Pads = tuple[tuple[int, int], ...]
+"""Zeros before and behind the rows, and the columns; fewer than the window has."""
+
+
+def convolve_planes(
+    x: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "*window channels features"],
+    strides: Sizes,
+    pads: Pads,
+) -> Float[Array, "batch out_height out_width features"]:
+    """Convolve planes (cross-correlation, as in every such library).
+
+    Args:
+        x: input, channels last.
+        kernel: weights; dtype of ``x``.
+        strides: pixels between outputs.
+        pads: zeros around.
+
+    Returns:
+        The convolved planes in the dtype of ``x``. Reverse-mode differentiable.
+    """
+    if _moves_3x3(kernel.shape[:2], strides):
+        return cpu_convolution.convolve_3x3(x, kernel, pads[0][0])
+    return _convolve(x, kernel, strides, pads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, strides, pads):
+    """XLA's own convolution."""
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=_NUMBERS
+    )
+
+
+def _forward(x, kernel, strides, pads):
+    return _convolve(x, kernel, strides, pads), (x, kernel)
+
+
+def _backward(strides, pads, residuals, gradient):
+    x, kernel = residuals
+    return (
+        input_gradient(gradient, kernel, strides, pads, x.shape[1:3]),
+        kernel_gradient(x, gradient, strides, pads, kernel.shape[:2]),
+    )
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _moves_3x3(window: Sizes, strides: Sizes) -> bool:
+    """Whether the window is of 3x3 and moves a pixel at a time."""
+    return window == (3, 3) and strides == (1, 1)
+
+
+class Phases(NamedTuple):
+    """The pixels of an axis by their place between the outputs of a convolution.
+
+    Pixels a stride apart see the same taps of the kernel. Those of one phase are what a
+    dense convolution of the gradient makes; put into each other's gaps, all phases are
+    the axis.
+
+    Attributes:
+        pixels: of each phase.
+        before: outputs that lie before the first of them.
+        behind: pixels behind the last output.
+        outside: pixels of the padding before the first of the axis.
+    """
+
+    pixels: int
+    before: int
+    behind: int
+    outside: int
+
+    def pads(self, taps: int) -> tuple[int, int]:
+        """Zeros around the gradient, where a phase sees some taps of the kernel.
+
+        Args:
+            taps: their number.
+        """
+        return taps - 1 - self.before, self.behind
+
+
+def phases(size: int, out: int, low: int, stride: int) -> Phases:
+    """Sort the pixels of an axis.
+
+    Args:
+        size: its pixels.
+        out: outputs of the convolution.
+        low: zeros before the axis.
+        stride: pixels between outputs.
+    """
+    end, before = -(-(size + low) // stride), low // stride
+    return Phases(end - before, before, end - out, low % stride)
+
+
+def input_gradient(
+    gradient: Float[Array, "batch out_height out_width features"],
+    kernel: Float[Array, "*window channels features"],
+    strides: Sizes,
+    pads: Pads,
+    sizes: Sizes,
+) -> Float[Array, "batch height width channels"]:
+    """Return the gradient of ``convolve_planes`` with respect to its input.
+
+    Args:
+        gradient: with respect to its result.
+        kernel: as there.
+        strides: as there.
+        pads: as there.
+        sizes: height and width of the input.
+    """
+    if _moves_3x3(kernel.shape[:2], strides):
+        return cpu_convolution.input_gradient(gradient, kernel, pads[0][0])
+    axes = [
+        phases(size, out, low, stride)
+        for size, out, (low, _), stride in zip(
+            sizes, gradient.shape[1:3], pads, strides, strict=True
+        )
+    ]
+
+    def phase(row: int, column: int) -> Array:
+        taps = kernel[row :: strides[0], column :: strides[1]].swapaxes(2, 3)
+        if not taps.size:  # the window is smaller than the stride
+            shape = (len(gradient), *(axis.pixels for axis in axes), taps.shape[-1])
+            return jnp.zeros(shape, gradient.dtype)
+        around = [axis.pads(n) for axis, n in zip(axes, taps.shape[:2], strict=True)]
+        if taps.shape[:2] == (1, 1) and around == [(0, 0), (0, 0)]:
+            return gradient @ taps[0, 0]
+        return lax.conv_general_dilated(
+            gradient, taps[::-1, ::-1], (1, 1), around, dimension_numbers=_NUMBERS
+        )
+
+    rows = [
+        jnp.stack([phase(row, column) for column in range(strides[1])], axis=3)
+        for row in range(strides[0])
+    ]
+    y = jnp.stack(rows, axis=2)  # (batch, rows, stride, columns, stride, channels)
+    y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], -1, y.shape[-1])
+    top, left = (axis.outside for axis in axes)
+    return y[:, top : top + sizes[0], left : left + sizes[1]]
+
+
+def kernel_gradient(
+    x: Float[Array, "batch height width channels"],
+    gradient: Float[Array, "batch out_height out_width features"],
+    strides: Sizes,
+    pads: Pads,
+    window: Sizes,
+) -> Float[Array, "*window channels features"]:
+    """Return the gradient of ``convolve_planes`` with respect to its kernel.
+
+    It is summed over a few planes at a time, which stay in the processor's cache.
+
+    Args:
+        x: its input.
+        gradient: with respect to its result.
+        strides: as there.
+        pads: as there.
+        window: height and width of the kernel.
+    """
+    if _moves_3x3(window, strides):
+        return cpu_convolution.kernel_gradient(x, gradient, pads[0][0])
+    batch, *outs, features = gradient.shape
+    reached = [
+        (n - 1) * step + taps
+        for n, step, taps in zip(outs, strides, window, strict=True)
+    ]
+    ends = [
+        (low, end - low - size, 0)
+        for end, (low, _), size in zip(reached, pads, x.shape[1:3], strict=True)
+    ]
+    # What no output reaches is cut off: lax.pad takes numbers below 0.
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
+    plane = (x[0].size + gradient[0].size) * x.dtype.itemsize
+    kernel = x.shape[-1] * features * math.prod(window) * x.dtype.itemsize
+    most = max(cpu_convolution.BAND_BYTES, PARTS_A_KERNEL * kernel)
+    planes = max(1, min(batch, most // plane))
+    planes = next(n for n in range(planes, 0, -1) if batch % n == 0)
+
+    def add_planes(total, start):
+        # The channels take the place of the batch, and the planes that of the channels.
+        part = lax.conv_general_dilated(
+            lax.dynamic_slice_in_dim(x, start, planes).transpose(3, 1, 2, 0),
+            lax.dynamic_slice_in_dim(gradient, start, planes).transpose(1, 2, 0, 3),
+            (1, 1),
+            "VALID",
+            rhs_dilation=strides,
+            dimension_numbers=_NUMBERS,
+        )
+        return total + part, None
+
+    dtype = jnp.promote_types(x.dtype, "float32")
+    zeros = jnp.zeros((x.shape[-1], *window, features), dtype)
+    total, _ = lax.scan(add_planes, zeros, jnp.arange(0, batch, planes))
+    return total.transpose(1, 2, 0, 3).astype(x.dtype)

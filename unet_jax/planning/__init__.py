@@ -1,0 +1,1 @@
+"""Estimates what a training step costs on a TPU slice."""
