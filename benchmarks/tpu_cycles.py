@@ -138,9 +138,9 @@ def networks(config: ConfigDict) -> dict[str, tuple[nn.Module, nn.Module]]:
         config: of the run.
     """
     found: dict[str, tuple[nn.Module, nn.Module]] = {}
-    for name, formulation in (("tpu", "tpu"), ("plain", "plain")):
+    for name, implementation in (("tpu", "tpu"), ("plain", "plain")):
         found[name] = tuple(
-            create_network(config, axis_name=axis, formulation=formulation)
+            create_network(config, axis_name=axis, implementation=implementation)
             for axis in (AXIS, None)
         )
     found["naive"] = tuple(

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     data.spacing_key = "spacing"  # feature with mm a pixel and axis; "" = unknown
     data.group_key = ""  # feature with the patient; "" = each case is its own
     data.mean_key = ""  # feature with the mean of a slab's whole scan; "" = its own
-    data.deviation_key = ""  # feature with the standard deviation, likewise
+    data.std_key = ""  # feature with the standard deviation, likewise
     data.path = ""  # may change: folder source: the folder with images and masks
     data.images = ""  # its folder of images; "" = found
     data.masks = ""  # its folder of masks; "" = found
@@ -44,8 +44,8 @@ def get_config() -> ConfigDict:
     data.split_seed = 0  # of drawn splits; "seed" leaves them as they are
     data.fold = -1  # which of the folds validates; -1 = none, a share does
     data.folds = 5  # parts of a cross-validation
-    data.test_share = 0.2  # share of the groups that is drawn for the test split
-    data.validation_share = 0.2  # share of the groups that is drawn for validation
+    data.test_fraction = 0.2  # share of the groups that is drawn for the test split
+    data.validation_fraction = 0.2  # share of the groups that is drawn for validation
     data.dims = config_dict.placeholder(int)  # 2 or 3 axes; None = what suits the data
     data.label_map = ()  # ((stored value or (first, last), class), ...), -1 = ignored
     data.class_names = ("background", "foreground")  # class 0 first
@@ -100,7 +100,7 @@ def get_config() -> ConfigDict:
     augment.elastic_spacing = 24.0  # pixels between its control points
     augment.elastic_magnitude = (0.0, 0.25)  # largest shift as a share of the spacing
     augment.noise_probability = 0.1  # added normal noise
-    augment.noise_deviation = (0.0, 0.1)  # in units of the normalised image
+    augment.noise_std = (0.0, 0.1)  # in units of the normalised image
     augment.blur_probability = 0.2  # Gaussian
     augment.blur_channel_probability = 0.5  # of each channel of a blurred image
     augment.blur_sigma = (0.5, 1.0)  # pixels

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.name = "brain"
     config.data.mean_key = "volume_mean"
-    config.data.deviation_key = "volume_deviation"
+    config.data.std_key = "volume_deviation"
     config.data.class_names = (
         "background",
         "CSF and other",

@@ -25,7 +25,11 @@ from jaxtyping import install_import_hook
 install_import_hook(
     [
         f"unet_jax.{room}"
-        for room in ("augment", "inference", "losses", "metrics", "models")
+        for room in (
+            *("augment", "losses", "metrics", "models"),
+            *("inference.postprocess", "inference.sliding_window"),
+            *("evaluation.case_scores", "evaluation.summary"),
+        )
     ],
     "beartype.beartype",
 )

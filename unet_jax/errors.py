@@ -7,12 +7,12 @@ class InputError(ValueError):
     """What a user gave cannot be used; the process exits with code 2.
 
     The message is one line with the file or key, the value found, the value expected
-    and the mend. Every exception that is none of these is a bug of ours and
+    and the fix. Every exception that is none of these is a bug of ours and
     keeps its traceback.
 
     Args:
         message: that line.
-        details: further lines, where there is more than one fault to mend.
+        details: further lines, where there is more than one problem to fix.
     """
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
@@ -22,11 +22,11 @@ class InputError(ValueError):
 
 
 class SharedFault(InputError):
-    """A file cannot be used as the config says; others may have the same fault.
+    """A file cannot be used as the config says; others may have the same problem.
 
     Args:
         file: its name.
-        text: what is wrong, and the key that mends it for all of them.
+        text: what is wrong, and the key that fixes it for all of them.
     """
 
     def __init__(self, file: str, text: str) -> None:
@@ -39,26 +39,26 @@ class InputErrors(InputError):
     """Several things that a user gave cannot be used.
 
     Args:
-        faults: one at least; the first is the message, the others are its details.
+        problems: one at least; the first is the message, the others are its details.
     """
 
-    def __init__(self, faults: Sequence[InputError]) -> None:
-        """Keep the faults as they are."""
-        super().__init__(str(faults[0]), [str(fault) for fault in faults[1:]])
-        self.faults = tuple(faults)
+    def __init__(self, problems: Sequence[InputError]) -> None:
+        """Keep the problems as they are."""
+        super().__init__(str(problems[0]), [str(problem) for problem in problems[1:]])
+        self.problems = tuple(problems)
 
 
-def raise_all(faults: Sequence[InputError]) -> None:
-    """Raise faults, if there are any.
+def raise_all(problems: Sequence[InputError]) -> None:
+    """Raise problems, if there are any.
 
     Args:
-        faults: found so far.
+        problems: found so far.
 
     Raises:
         InputErrors: with all of them.
     """
-    if faults:
-        raise InputErrors(faults)
+    if problems:
+        raise InputErrors(problems)
 
 
 def named_files(files: Sequence[str], what: str = "more") -> str:

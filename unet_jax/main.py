@@ -25,6 +25,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from unet_jax.errors import InputError, RunError, Stopped
+from unet_jax.experiment.renamed import current_arguments
 from unet_jax.hosts.start import environment_processes, is_one_of_several, start
 from unet_jax.runtime import allocator
 from unet_jax.runtime.stop import Stop, StopSignals
@@ -69,7 +70,7 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(argv: list[str]) -> None:
-    """Do what the flags say; exit 2 with one line if the user can mend it."""
+    """Do what the flags say; exit 2 with one line if the user can fix it."""
     logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
     try:
         if len(argv) > 1:
@@ -309,6 +310,10 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags; a mistake in them is one line and exit code 2."""
+    argv, advice = current_arguments(argv)
+    sys.argv[1:] = argv[1:]  # where ml_collections looks for overrides
+    for line in advice:
+        print(f"unet_jax: {line}", file=sys.stderr)
     try:
         _check_config_file(argv)
         return FLAGS(argv)
@@ -351,13 +356,13 @@ def _explain_config_error(argv: list[str], error: Exception) -> str:
 
 
 def _exit(error: object) -> NoReturn:
-    """Print one line, and one for each of several faults, and leave."""
+    """Print one line, and one for each of several problems, and leave."""
     _say(error)
     sys.exit(2)
 
 
 def _say(error: object) -> None:
-    """Print one line, and one for each of several faults."""
+    """Print one line, and one for each of several problems."""
     line = " ".join(str(error).split())
     print(f"unet_jax: error: {line}", file=sys.stderr)
     for detail in getattr(error, "details", ()):

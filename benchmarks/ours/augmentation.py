@@ -88,7 +88,7 @@ def _facts(options: dict[str, Any], dims: int) -> dict[str, Any]:
         "rotation": named("rotation", f"rotation_degrees_{dims}d"),
         "scaling": named("scaling", "scaling_factor"),
         "elastic": known.elastic_probability,
-        "noise": named("noise", "noise_deviation"),
+        "noise": named("noise", "noise_std"),
         "blur": named("blur", "blur_sigma", known.blur_channel_probability),
         "brightness": named("brightness", "brightness_factor"),
         "contrast": named("contrast", "contrast_factor"),

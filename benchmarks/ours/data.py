@@ -72,7 +72,7 @@ def _opened_folder(folder: pathlib.Path, work: dict[str, Any]) -> run.Run:
     config.data.path = str(folder / "pictures")
     config.data.intensity = "zscore"
     config.data.crop_nonzero = False
-    config.data.test_share = config.data.validation_share = 0.05
+    config.data.test_fraction = config.data.validation_fraction = 0.05
     config.train.patch_size = tuple(work["patch"])
     config.train.batch_size = work["batch"]
     config.lock()

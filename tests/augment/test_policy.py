@@ -63,7 +63,7 @@ def test_each_step_by_itself_changes_a_volume(name):
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_shares_of_changed_examples_match_the_probability(name):
+def test_fractions_of_changed_examples_match_the_probability(name):
     images, labels = _batch(1, (8, 8))
     keys = example_keys(KEY, jnp.arange(600))
     options = {**OFF, **ALL_CHANNELS, "spatial_axes_flip": (0,), name: 0.3}

@@ -106,15 +106,15 @@ def predict_command(place, source, *more):
 READ_DATA = ["train", "evaluate", "compare"]
 
 
-def one_fault(refused, mode, place, line):
-    """See that a mode reports a fault of the data."""
-    faults(refused, mode, place, [line])
+def one_problem(refused, mode, place, line):
+    """See that a mode reports a problem of the data."""
+    problems(refused, mode, place, [line])
 
 
-def faults(refused, mode, place, lines):
-    """See that a mode reports some faults of the data, and no other."""
+def problems(refused, mode, place, lines):
+    """See that a mode reports some problems of the data, and no other."""
     command, workdir = command_with_data(mode, place)
     if len(lines) > 1:
-        head = f"data.path {place / 'data'}: {len(lines)} faults; mend them all:"
+        head = f"data.path {place / 'data'}: {len(lines)} problems; fix them all:"
         lines = [head, *lines]
     refused("\n  ".join(lines), *command, workdir=workdir)

@@ -25,7 +25,13 @@ from tests.bad_input.contents import (
     tiff,
     tiff_axes,
 )
-from tests.bad_input.given import READ_DATA, SIZE, faults, one_fault, predict_command
+from tests.bad_input.given import (
+    READ_DATA,
+    SIZE,
+    one_problem,
+    predict_command,
+    problems,
+)
 
 pytestmark = pytest.mark.slow  # some 300 commands in all
 
@@ -169,7 +175,7 @@ def test_an_image_that_is_none(place, refused, mode, bad):
             "others; set data.known_spacing to the mm on each axis of the files that "
             "say none, or convert or remove them"
         )
-    faults(refused, mode, place, lines)
+    problems(refused, mode, place, lines)
     assert not Path("malicious").exists()
 
 
@@ -179,7 +185,7 @@ def test_an_image_of_other_channels(place, refused, mode, bad):
     (place / "data/images/2.png").unlink()
     file = place / f"data/images/2{bad.suffix}"
     file.write_bytes(bad.content)
-    one_fault(
+    one_problem(
         refused,
         mode,
         place,

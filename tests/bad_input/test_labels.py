@@ -12,7 +12,7 @@ from tests.bad_input.contents import (
     tiff,
     tiff_axes,
 )
-from tests.bad_input.given import READ_DATA, SIZE, one_fault, train_command
+from tests.bad_input.given import READ_DATA, SIZE, one_problem, train_command
 
 pytestmark = pytest.mark.slow  # some 300 commands in all
 
@@ -89,7 +89,7 @@ def test_a_mask_that_is_none(place, refused, mode, name):
             f"{_MASK}{suffix}: the label has the values {found}, expected 0, 1; give "
             "every stored value its class (-1 to ignore it), such as label_map = <any>"
         )
-    one_fault(refused, mode, place, line)
+    one_problem(refused, mode, place, line)
 
 
 @pytest.mark.parametrize("mode", READ_DATA)
@@ -99,16 +99,16 @@ def test_a_mask_without_an_image(place, refused, mode):
         "{here}/data/masks/2.png: has no image of its name; add it, or take the mask "
         "away"
     )
-    one_fault(refused, mode, place, line)
+    one_problem(refused, mode, place, line)
 
 
 def test_labels_that_are_all_ignored(place, refused):
     line = (
-        "class 0 (a): no training case has it; expected one; mend data.class_names, "
+        "class 0 (a): no training case has it; expected one; fix data.class_names, "
         "data.label_map or the split"
     )
     refused(
-        f"data.path {place / 'data'}: 2 faults; mend them all:\n  {line}\n"
+        f"data.path {place / 'data'}: 2 problems; fix them all:\n  {line}\n"
         f"  {line.replace('0 (a)', '1 (b)')}",
         *train_command(place),
         "--config.data.label_map=((0,-1),(1,-1))",

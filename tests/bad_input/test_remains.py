@@ -218,7 +218,7 @@ def test_scores_that_are_none(place, refused, content):
 @pytest.mark.parametrize("mode", ["evaluate", "compare"])
 @pytest.mark.parametrize("content", ["cut", "[]", "tampered", "types"])
 def test_a_scan_cache_that_is_none_is_made_anew(place, command_line, mode, content):
-    """A cache is no input: what is wrong with it is mended without a word."""
+    """A cache is no input: what is wrong with it is fixed without a word."""
     cache = place / "run/dataset.json"
     whole = cache.read_text()
     if content == "cut":
@@ -232,7 +232,7 @@ def test_a_scan_cache_that_is_none_is_made_anew(place, command_line, mode, conte
             if content == "tampered":
                 entry["stamp"][0][2] = 1
         cache.write_text(json.dumps(kept))
-    # The data have a fault that only a new reading finds.
+    # The data have a problem that only a new reading finds.
     Image.fromarray(GREY).save(place / "data/images/0.png")
     answer = command_line(f"--mode={mode}", f"--workdir={place}/run")
     assert answer.code == 2

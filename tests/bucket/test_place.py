@@ -33,22 +33,22 @@ def test_a_path_is_the_workdir_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "status", "mend"),
+    ("url", "status", "fix"),
     [
         (URL, 401, "PERMISSION_DENIED: Unauthorized; log in (gcloud auth"),
         (URL, 403, "PERMISSION_DENIED: Forbidden; log in (gcloud auth"),
-        ("gs://nowhere/run", None, "NOT_FOUND: Not Found; make the bucket, or mend"),
+        ("gs://nowhere/run", None, "NOT_FOUND: Not Found; make the bucket, or fix"),
         (URL, 503, "ABORTED: All 1 retry attempts failed: Service Unavailable; see to"),
     ],
 )
 def test_a_bucket_that_cannot_be_used_is_one_line_and_exit_code_2(
-    url, status, mend, storage, command_line, monkeypatch
+    url, status, fix, storage, command_line, monkeypatch
 ):
     monkeypatch.setattr(place, "_QUICK_RETRIES", 1)
     storage.refuse = lambda method, name: status
     answer = command_line(*TRAIN, f"--workdir={url}")
     assert answer.code == 2
-    assert answer.stderr.startswith(f"unet_jax: error: --workdir {url}: {mend}")
+    assert answer.stderr.startswith(f"unet_jax: error: --workdir {url}: {fix}")
     assert answer.stderr.count("\n") == 1
     assert storage.objects == {}
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def train(folder, workdirs, *extra, **how):
-    """Start a training that nothing but the test ends: a busy machine is no fault."""
+    """Start a training that nothing but the test ends: a busy machine is no problem."""
     patient = "--config.train.step_timeout=200"
     return together.train(folder, workdirs, patient, *extra, **how)
 

@@ -320,7 +320,7 @@ def test_centers_of_parted_groups_are_their_means():
 
 
 @pytest.mark.parametrize("features", [1, 3])
-def test_fewer_different_pixels_than_clusters_is_no_fault(features):
+def test_fewer_different_pixels_than_clusters_is_no_problem(features):
     rows = np.ones((50, features), np.float32)
     assert find_centers(rows, k=4, seed=0).shape == (1, features)
 

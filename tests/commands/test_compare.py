@@ -118,7 +118,7 @@ def workdir(tmp_path_factory):
         {
             "augment.enabled": False,
             "data.path": str(root / "data"),
-            "data.test_share": 0.5,
+            "data.test_fraction": 0.5,
             "model.base_features": 4,
             "model.max_features": 8,
             "train.max_patch": 32,

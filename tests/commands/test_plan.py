@@ -207,7 +207,7 @@ def test_a_config_that_training_refuses_is_refused(compiler):
     assert not compiler.asked
 
 
-def test_weights_by_class_shares_need_no_data(compiler):
+def test_weights_by_class_fractions_need_no_data(compiler):
     loss = (("cross_entropy", 1.0, {"class_weights": "inverse_frequency"}),)
     plan.plan_run(_config(loss=loss), "v5e:2x2")
     assert compiler.asked

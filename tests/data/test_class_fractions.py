@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unet_jax.data.case import IGNORE, Case
-from unet_jax.data.class_fractions import class_shares
+from unet_jax.data.class_fractions import class_fractions
 
 
 class _Source:
@@ -18,14 +18,14 @@ class _Source:
         return Case(str(index), np.zeros((2, 4, 1)), label, None, "g")
 
 
-def test_shares_are_of_the_pixels_that_count():
-    shares = class_shares(_Source(2), ("a", "b", "c"))
+def test_fractions_are_of_the_pixels_that_count():
+    shares = class_fractions(_Source(2), ("a", "b", "c"))
     assert shares.cases == shares.counted == 2
     assert shares.shares == pytest.approx({"a": 0.6, "b": 0.4, "c": 0.0})
 
 
 def test_a_large_split_is_sampled_evenly():
     source = _Source(100)
-    shares = class_shares(source, ("a", "b"), limit=5)
+    shares = class_fractions(source, ("a", "b"), limit=5)
     assert (shares.cases, shares.counted) == (100, 5)
     assert source.read == [0, 24, 49, 74, 99]

@@ -215,7 +215,7 @@ def test_sizes_may_differ_and_padding_is_ignored():
         assert sizes.tolist() == expected
 
 
-def test_share_of_crops_centred_on_a_class():
+def test_fraction_of_crops_centred_on_a_class():
     class Dots(_Pictures):
         def __getitem__(self, index):
             case = super().__getitem__(index)

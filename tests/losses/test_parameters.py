@@ -158,7 +158,7 @@ class _RareClass:
         return Case(str(index), np.zeros((4, 4, 1)), label, None, str(index))
 
 
-def test_shares_are_those_of_the_whole_training_split():
+def test_fractions_are_those_of_the_whole_training_split():
     config = ml_collections.ConfigDict(
         {
             "loss": (("cross_entropy", 1.0, {"class_weights": SHARES}),),

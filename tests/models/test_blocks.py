@@ -32,10 +32,10 @@ def test_running_statistics_move_in_training_and_serve_in_evaluation():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("formulation", ["cpu", "plain"])
-def test_batch_norm_on_four_devices_equals_one_on_the_whole_batch(formulation):
+@pytest.mark.parametrize("implementation", ["cpu", "plain"])
+def test_batch_norm_on_four_devices_equals_one_on_the_whole_batch(implementation):
     x, weights = _batch(8), _batch(8, seed=1)
-    one = blocks.Norm(kind="batch", formulation=formulation)
+    one = blocks.Norm(kind="batch", implementation=implementation)
     four = one.clone(axis_name="device")
     variables = one.init(jax.random.key(0), x, train=False)
 

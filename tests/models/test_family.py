@@ -242,15 +242,15 @@ def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
     ids=str,
 )
 @pytest.mark.parametrize("axes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_both_formulations_agree_in_values_and_gradients(option, axes):
+def test_both_implementations_agree_in_values_and_gradients(option, axes):
     shape = (1, *(44,) * axes, 1) if "padding" in option else (1, *(8, 7, 6)[:axes], 1)
     if axes == 3 and "padding" in option:
         option = {**option, "kernel_sizes": (3, (1, 3, 3), 1)}
         shape = (1, 12, 28, 28, 1)
     x = _image(*shape)
     results = []
-    for formulation in ("plain", "cpu"):
-        model = _Three(formulation=formulation, **option)
+    for implementation in ("plain", "cpu"):
+        model = _Three(implementation=implementation, **option)
         variables = _init(model, x)
 
         def loss(params, model=model, variables=variables):

@@ -1,4 +1,4 @@
-"""The whole network: sizes, options, skips, learning, formulations."""
+"""The whole network: sizes, options, skips, learning, implementations."""
 
 import functools
 
@@ -116,24 +116,24 @@ def test_padding_repeats_the_last_pixel():
         ((9, 8), {"norm": "batch"}, {}),
     ],
 )
-def test_options_and_formulations(spatial, options, shapes):
-    """Each option shapes the parameters, and every formulation is the same function."""
+def test_options_and_implementations(spatial, options, shapes):
+    """Each option shapes the parameters, and implementations give the same values."""
     x, weights = _image(2, *spatial, 1), _image(2, *spatial, 3, seed=1)
     model = _ThreeStages(**{"convolutions_per_stage": 1, **options})
     variables = _init(model, x)
     found = traverse_util.flatten_dict(variables["params"], sep="/")
     assert {name: found[name].shape for name in shapes} == shapes
 
-    def gradients(formulation):
+    def gradients(implementation):
         def loss(params):
-            logits, _ = model.clone(formulation=formulation).apply(
+            logits, _ = model.clone(implementation=implementation).apply(
                 {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
             )
             return jnp.sum(logits * weights), logits
 
         return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
 
-    leaves = [jax.tree.leaves(gradients(kind)) for kind in ops.FORMULATIONS]
+    leaves = [jax.tree.leaves(gradients(kind)) for kind in ops.IMPLEMENTATIONS]
     for *others, plain in zip(*leaves, strict=True):
         for found in others:
             # Many layers deep, and a rounding may turn a rectifier: not 1e-5.
@@ -168,7 +168,7 @@ def test_a_packed_network_is_the_plain_one(spatial, options):
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), _init(model, x))
         keys = jax.random.split(jax.random.key(3), 2)
         results = [
-            _results(model.clone(formulation=kind), variables, x, keys)
+            _results(model.clone(implementation=kind), variables, x, keys)
             for kind in ("tpu", "plain")
         ]
     assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
@@ -215,10 +215,10 @@ def test_a_network_is_packed_on_tpu_alone(options, packed):
     model = _ThreeStages(features=(16, 32, 64), convolutions_per_stage=2, **options)
     x = jax.ShapeDtypeStruct((2, *size, 1), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    for formulation in ops.FORMULATIONS:
-        traced = jax.make_jaxpr(model.clone(formulation=formulation).apply)
+    for implementation in ops.IMPLEMENTATIONS:
+        traced = jax.make_jaxpr(model.clone(implementation=implementation).apply)
         found = str(traced(variables, x))
-        assert ("f32[2,9,5,128]" in found) == (packed and formulation == "tpu")
+        assert ("f32[2,9,5,128]" in found) == (packed and implementation == "tpu")
 
 
 def _zero(params, *names, rows=slice(None)):

@@ -47,7 +47,7 @@ def test_the_planned_step_is_the_one_that_training_maps():
 
     optimizer, _ = create_optimizer_and_schedule(config)
     state = create_train_state(
-        create_network(config, axis_name=None, formulation="plain"),
+        create_network(config, axis_name=None, implementation="plain"),
         optimizer,
         seed=0,
         input_shape=(16, 16, 1),
@@ -70,7 +70,7 @@ def test_the_planned_step_is_the_one_that_training_maps():
         for name, array in shard_batch(rows, 4).items()
     }
     other, other_metrics = planned(copy, dealt)
-    for name in metrics.keys() - {"faults"}:
+    for name in metrics.keys() - {"problems"}:
         np.testing.assert_allclose(other_metrics[name], metrics[name], rtol=1e-5)
     jax.tree.map(
         lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5),
@@ -83,14 +83,14 @@ def test_accumulation_does_not_change_the_operations():
     counts = []
     for accumulation in (1, 2):
         config = _tiny(**{"train.accumulation": accumulation})
-        step, state = _step_and_state(config, 1, formulation="plain")
+        step, state = _step_and_state(config, 1, implementation="plain")
         mapped, _ = topology.shard_train_step(step, jax.devices())
         batch = topology.batch_shapes(16, patch_size=(16, 16), channels=1)
         counts.append(dense_flops(mapped.trace(state, batch).jaxpr))
     assert counts[0] == counts[1] > 0
 
 
-def test_operations_are_those_of_the_formulation_for_tpu():
+def test_operations_are_those_of_the_implementation_for_tpu():
     step, state = _step_and_state(_tiny(), 1)
     mapped, _ = topology.shard_train_step(step, jax.devices())
     batch = topology.batch_shapes(4, patch_size=(16, 16), channels=1)
@@ -150,7 +150,7 @@ def test_a_tiny_step_compiles_for_a_slice():
     assert 1e5 < cost.memory_bytes < 2**30
     assert 1e5 < cost.program.cycles < 1e8
     assert cost.flops > 0
-    plain, _ = _step_and_state(config, 1, formulation="plain")
+    plain, _ = _step_and_state(config, 1, implementation="plain")
     counted = topology.compile_step(
         step, devices, state=state, batch=batch, counted=plain
     )

@@ -176,7 +176,7 @@ def _cases(dataset, split):
     return {source[i].id: source[i] for i in range(len(source))}
 
 
-def _faults(path, **options):
+def _problems(path, **options):
     with pytest.raises(InputError) as info:
         _open(path, **options)
     return [*info.value.details] or [str(info.value)]
@@ -232,10 +232,10 @@ def test_fasseg_copies_and_images_without_a_mask_are_left_out(tmp_path):
     assert "1 images have no mask and are left out" in dataset.notes[0]
 
 
-def test_fasseg_masks_without_an_image_are_a_fault(tmp_path):
+def test_fasseg_masks_without_an_image_are_a_problem(tmp_path):
     folder = _fasseg(tmp_path, version="V2", train=4, test=2)
     (folder / "Train_RGB/2.bmp").unlink()
-    assert any("Train_Labels/2.bmp: has no image" in line for line in _faults(folder))
+    assert any("Train_Labels/2.bmp: has no image" in line for line in _problems(folder))
 
 
 def test_fasseg_colours_are_never_snapped(tmp_path):
@@ -246,13 +246,13 @@ def test_fasseg_colours_are_never_snapped(tmp_path):
     pixels[(pixels == CLASSES["hair"]).all(axis=-1)] = (128, 0, 0)
     _save(path, pixels)
     _open(folder)
-    assert any("(128, 0, 0)" in line for line in _faults(folder, palette_tolerance=0.0))
+    assert any("(128, 0, 0)" in line for line in _problems(folder, palette_tolerance=0.0))
     pixels[:2, :3] = (255, 127, 0)
     _save(path, pixels)
-    faults = _faults(folder)
-    assert len(faults) == 1
-    assert "Train_Labels/2.bmp: 6 pixels have a colour that is not in" in faults[0]
-    assert "(255, 127, 0)" in faults[0]
+    problems = _problems(folder)
+    assert len(problems) == 1
+    assert "Train_Labels/2.bmp: 6 pixels have a colour that is not in" in problems[0]
+    assert "(255, 127, 0)" in problems[0]
 
 
 def test_the_version_of_fasseg_has_to_be_named(tmp_path):
@@ -301,7 +301,7 @@ def test_celebamask_leaves_out_what_has_no_partner(tmp_path):
     assert not any("/1/" in mask for case in dataset.traits for mask in case.masks)
 
 
-def test_celebamask_faults_name_the_file(tmp_path):
+def test_celebamask_problems_name_the_file(tmp_path):
     _celebamask(tmp_path, range(6))
     folder = tmp_path / "CelebAMask-HQ-mask-anno/0"
     mask = np.array(Image.open(folder / "00001_skin.png"))
@@ -311,18 +311,18 @@ def test_celebamask_faults_name_the_file(tmp_path):
     _save(folder / "00002_hair.png", blurred)
     picture = np.array(Image.open(tmp_path / "CelebA-HQ-img/4.jpg"))
     _save(tmp_path / "CelebA-HQ-img/4.jpg", picture[:-9])
-    faults = _faults(tmp_path)
-    assert len(faults) == 3
-    assert "00001_skin.png: size (61, 64); expected (64, 64) as the other" in faults[0]
-    assert "00002_hair.png: the values [0, 90, 255] (3 of them)" in faults[1]
-    assert "00004_skin.png: size (64, 64); expected (119, 128)" in faults[2]
+    problems = _problems(tmp_path)
+    assert len(problems) == 3
+    assert "00001_skin.png: size (61, 64); expected (64, 64) as the other" in problems[0]
+    assert "00002_hair.png: the values [0, 90, 255] (3 of them)" in problems[1]
+    assert "00004_skin.png: size (64, 64); expected (119, 128)" in problems[2]
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    assert "is nothing, expected a folder" in _faults(tmp_path / "no")[0]
+    assert "is nothing, expected a folder" in _problems(tmp_path / "no")[0]
     (tmp_path / "Train_RGB").mkdir()
     (tmp_path / "Train_Labels").mkdir()
-    assert "expected images with masks" in _faults(tmp_path)[0]
+    assert "expected images with masks" in _problems(tmp_path)[0]
 
 
 # ---- short runs ----------------------------------------------------------------------

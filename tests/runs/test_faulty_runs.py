@@ -1,4 +1,4 @@
-"""A run that meets a fault half way names it, keeps what is good, and goes on."""
+"""A run that meets a problem half way names it, keeps what is good, and goes on."""
 
 import json
 import re
@@ -149,7 +149,7 @@ def test_a_file_that_rots_in_mid_run_is_named_and_the_run_goes_on_when_it_is_bac
     assert message.startswith(f"step {step}: {pictures}/images/p")
     assert ".png: cannot be read (" in message
     assert message.endswith(
-        "; the last good checkpoint is step 4; mend the data, and the same command "
+        "; the last good checkpoint is step 4; fix the data, and the same command "
         "goes on from there"
     )
 

@@ -339,7 +339,7 @@ def test_one_volume_of_thick_slices_is_cut_along_them_by_every_start(tmp_path):
     assert (tmp_path / "run/test_metrics.json").read_bytes() == before
 
 
-def test_all_faults_are_printed_before_anything_is_trained(tmp_path):
+def test_all_problems_are_printed_before_anything_is_trained(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
     for seed in range(5):
@@ -348,7 +348,7 @@ def test_all_faults_are_printed_before_anything_is_trained(tmp_path):
         Image.fromarray(label).save(tmp_path / f"masks/{seed}.png")
     (tmp_path / "masks/1.png").unlink()
     (tmp_path / "images/2.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    with pytest.raises(InputError, match="2 faults; mend them all") as info:
+    with pytest.raises(InputError, match="2 problems; fix them all") as info:
         train_and_evaluate(_config(tmp_path), tmp_path / "run")
     assert len(info.value.details) == 2
     assert not (tmp_path / "run/checkpoints").exists()

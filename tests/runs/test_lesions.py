@@ -51,7 +51,7 @@ def test_the_kaggle_layout_is_split_by_patient_and_scored_by_volume(tmp_path):
     sizes = _kaggle(tmp_path / "kaggle_3m", patients=8, slices=11)
     config = lesion.get_config()
     config.data.path = str(tmp_path / "kaggle_3m")
-    config.data.test_share = 0.3
+    config.data.test_fraction = 0.3
     config.model.name = "unet_tiny"
     config.augment.enabled = False
     config.train.patch_size = (48, 48)

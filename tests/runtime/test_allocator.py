@@ -1,4 +1,4 @@
-"""Memory that is freed is used again, without a fault for every page of it."""
+"""Memory that is freed is used again, without a problem for every page of it."""
 
 import ctypes
 import os
@@ -17,13 +17,13 @@ import resource, sys
 from unet_jax.runtime.allocator import keep_freed_memory
 told = keep_freed_memory()
 import numpy as np
-def faults():
+def problems():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
         np.ones(2**24)  # 128 MiB: more than glibc ever keeps by itself
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(told, faults())
+problems()
+print(told, problems())
 """
 
 
@@ -40,19 +40,19 @@ def _run(**environment):
         text=True,
         check=True,
     )
-    told, faults = answer.stdout.split()
-    return told == "True", int(faults)
+    told, problems = answer.stdout.split()
+    return told == "True", int(problems)
 
 
 def test_a_large_block_is_mapped_once():
-    told, faults = _run()
+    told, problems = _run()
     assert told
-    assert faults < 1000
+    assert problems < 1000
 
 
 @pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX"])
 def test_what_the_user_set_stays(name):
     value = {"MALLOC_ARENA_MAX": "4", "GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}
-    told, faults = _run(**{name: value[name]})
+    told, problems = _run(**{name: value[name]})
     assert not told
-    assert faults > 1000
+    assert problems > 1000

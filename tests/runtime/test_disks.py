@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_is_whole(s
     code, output = _ended(_start(shared, workdir, more, file_bytes=9000))
     message = _last_message(output)
     assert code == 1
-    assert "step 20; mend the disk, then start the same command again" in message
+    assert "step 20; fix the disk, then start the same command again" in message
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.latest_step() == 20
         checkpoints.restore_raw(20)
@@ -141,7 +141,7 @@ def test_a_workdir_that_becomes_read_only_ends_the_run_in_one_line(shared):
     assert code == 1, output
     message = _last_message(output)
     assert "cannot be written (PermissionError: " in message
-    assert re.search(r"the last good checkpoint is step \d+; mend the disk", message)
+    assert re.search(r"the last good checkpoint is step \d+; fix the disk", message)
     code, output = _ended(_start(shared, workdir, "--config.train.steps=20"))
     assert code == 0, output
     assert "resumed at step" in output

@@ -127,6 +127,6 @@ def test_a_run_that_stopped_in_time_is_not_ended_later():
 
 
 def test_without_a_command_line_leaving_is_an_exception():
-    with pytest.raises(Stopped, match="a fault outside: a disk hangs") as caught:
+    with pytest.raises(Stopped, match="a problem outside: a disk hangs") as caught:
         Stop().leave("a disk hangs")
     assert caught.value.code == 42

@@ -248,7 +248,7 @@ def test_the_pmapped_step_is_the_same_on_four_devices_and_labels_leave_it_alone(
     jax.tree.map(np.testing.assert_array_equal, after, other)
     jax.tree.map(np.testing.assert_array_equal, metrics, same)
     spread, shared = many(replicate(state), shard_batch(batch, 4))
-    assert set(metrics) - {"faults"} == {
+    assert set(metrics) - {"problems"} == {
         "loss",
         "soft_ncut_loss",
         "reconstruction_loss",

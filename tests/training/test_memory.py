@@ -197,7 +197,7 @@ def _measured(batch_size, accumulation):
         norm="group",
         norm_groups=2,
         # What it needs grows with the batch; "cpu" works in bands of one size, too.
-        formulation="plain",
+        implementation="plain",
     )
     optimizer = optax.adam(1e-3)
     step = make_train_step(

@@ -81,7 +81,7 @@ def _setup(*, many=False, loss=None, accumulation=1, **network):
 
 def _codes(metrics):
     """Return what is said of the examples that are not sound, by their index."""
-    rows = np.asarray(metrics["faults"]["examples"])
+    rows = np.asarray(metrics["problems"]["examples"])
     return {int(index): kind_of(int(code)) for index, code in rows if code}
 
 
@@ -99,16 +99,16 @@ def _codes(metrics):
 def test_a_bad_step_moves_nothing_but_its_number(options):
     step, state = _setup(**options)
     state, metrics = step(state, _batch())
-    assert int(metrics["faults"]["masked"]) == 0
-    assert not np.any(metrics["faults"]["groups"])
-    examples = np.asarray(metrics["faults"]["examples"])
+    assert int(metrics["problems"]["masked"]) == 0
+    assert not np.any(metrics["problems"]["groups"])
+    examples = np.asarray(metrics["problems"]["examples"])
     np.testing.assert_array_equal(examples, [[index, 0] for index in range(40, 48)])
     before = jax.device_get(state)
     batch = _batch()
     batch["image"][5, 8, 8] = np.nan
     state, metrics = step(state, batch)
     after = jax.device_get(state)
-    assert int(metrics["faults"]["masked"]) == 1
+    assert int(metrics["problems"]["masked"]) == 1
     assert (int(before.step), int(after.step)) == (1, 2)
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=1), before)
     found = _codes(metrics)
@@ -117,7 +117,7 @@ def test_a_bad_step_moves_nothing_but_its_number(options):
         assert set(found) == {45}
     # The next one trains as if nothing had been.
     state, metrics = step(state, _batch())
-    assert int(metrics["faults"]["masked"]) == 0
+    assert int(metrics["problems"]["masked"]) == 0
     for new, old in zip(
         jax.tree.leaves(jax.device_get(state.ema_params)),
         jax.tree.leaves(after.ema_params),
@@ -171,10 +171,10 @@ def test_a_gradient_that_overflows_names_its_group_and_no_example():
     step, state = _setup(loss=(term,))
     after, metrics = step(state, _batch())
     assert np.isfinite(metrics["loss"])
-    assert int(metrics["faults"]["masked"]) == 1
+    assert int(metrics["problems"]["masked"]) == 1
     assert _codes(metrics) == {}
     assert group_names(state.params) == ("encoder_0", "head")
-    assert np.asarray(metrics["faults"]["groups"]).tolist()[1:] == [1, 0]
+    assert np.asarray(metrics["problems"]["groups"]).tolist()[1:] == [1, 0]
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
 
 
@@ -185,8 +185,8 @@ def test_statistics_that_overflow_are_kept_out():
     batch["image"] *= 1e20
     after, metrics = step(state, batch)
     assert np.isfinite(metrics["loss"])
-    assert int(metrics["faults"]["masked"]) == 1
-    assert int(metrics["faults"]["groups"][-1]) == 1
+    assert int(metrics["problems"]["masked"]) == 1
+    assert int(metrics["problems"]["groups"][-1]) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.batch_stats))
 
 
@@ -196,8 +196,8 @@ def test_statistics_that_overflow_are_kept_out():
 def _metrics(masked=1, groups=(0, 1, 0), codes=(0,) * 4, **values):
     values = {"loss": np.float32(np.nan if masked else 0.5), **values}
     examples = np.array([(100 + row, code) for row, code in enumerate(codes)], np.int32)
-    faults = {"masked": masked, "groups": np.array(groups), "examples": examples}
-    return {**values, "faults": faults}
+    problems = {"masked": masked, "groups": np.array(groups), "examples": examples}
+    return {**values, "problems": problems}
 
 
 def _judge(allowed=0, record=(), printed=None):
@@ -225,7 +225,7 @@ def test_the_error_names_step_terms_groups_and_files():
     assert str(caught.value) == (
         "step 7: loss is nan, dice_loss is nan; the gradient of head is not finite; "
         "the image is not finite for example 101 (case 'p101', /data/p101.nii.gz, "
-        "slice 3); mend or remove these cases; the step changed nothing; the last "
+        "slice 3); fix or remove these cases; the step changed nothing; the last "
         "good checkpoint is step 5; train.skip_nonfinite=N leaves out N such steps"
     )
 
@@ -248,7 +248,7 @@ def test_the_error_names_step_terms_groups_and_files():
         ),
         (
             _metrics(codes=(_bit("image"),) * 4),
-            r"example 100 \(.*\), 101 \(.*\), 102 \(.*\), 1 more; mend or remove",
+            r"example 100 \(.*\), 101 \(.*\), 102 \(.*\), 1 more; fix or remove",
         ),
         (
             _metrics(codes=(_bit("image"), _bit("loss"), 0, 0)),
@@ -313,7 +313,7 @@ def test_what_is_left_out_does_not_enter_the_means(tmp_path):
 
 
 @pytest.mark.parametrize("error", [InputError, RunError])
-def test_a_fault_of_the_data_says_what_is_safe(error):
+def test_a_problem_of_the_data_says_what_is_safe(error):
     with (
         pytest.raises(
             RunError, match=r"^step 9: a.png: gone; .* checkpoint is step 8;"

@@ -13,7 +13,7 @@ _BOUNDS = {
     "rotation_degrees_3d": (-360.0, 360.0),
     "scaling_factor": (0.01, 100.0),
     "elastic_magnitude": (0.0, 10.0),
-    "noise_deviation": (0.0, 1e6),
+    "noise_std": (0.0, 1e6),
     "blur_sigma": (0.0, 100.0),
     "brightness_factor": (0.0, 1e6),
     "contrast_factor": (0.0, 1e6),
@@ -45,7 +45,7 @@ class AugmentationOptions:
         elastic_magnitude: their largest displacement as a share of the spacing; below
             0.4 nothing folds.
         noise_probability: of added normal noise.
-        noise_deviation: its standard deviation, in units of the image.
+        noise_std: its standard deviation, in units of the image.
         blur_probability: of a Gaussian blur.
         blur_channel_probability: of each channel of a blurred image.
         blur_sigma: its deviation in pixels.
@@ -73,7 +73,7 @@ class AugmentationOptions:
     elastic_spacing: float = 24.0
     elastic_magnitude: Limits = (0.0, 0.25)
     noise_probability: float = 0.1
-    noise_deviation: Limits = (0.0, 0.1)
+    noise_std: Limits = (0.0, 0.1)
     blur_probability: float = 0.2
     blur_channel_probability: float = 0.5
     blur_sigma: Limits = (0.5, 1.0)

@@ -185,7 +185,7 @@ def _value_steps(options: AugmentationOptions) -> list[Callable[..., Array]]:
         functools.partial(
             intensity.gaussian_noise,
             probability=options.noise_probability,
-            deviation=options.noise_deviation,
+            deviation=options.noise_std,
         ),
         functools.partial(
             resolution.gaussian_blur,

@@ -21,14 +21,14 @@ _LOG_IN = (
     "write and delete there"
 )
 _MENDS = {
-    "NOT_FOUND": "make the bucket, or mend its name",
+    "NOT_FOUND": "make the bucket, or fix its name",
     "PERMISSION_DENIED": _LOG_IN,
     "UNAUTHENTICATED": _LOG_IN,
 }
 
 
 class BucketError(Exception):
-    """A bucket does not do what it is asked: what was found, and how to mend it."""
+    """A bucket does not do what it is asked: what was found, and how to fix it."""
 
 
 class Found(NamedTuple):
@@ -152,8 +152,8 @@ def _answer(future: Any) -> Any:
         ) from None
     except Exception as error:  # of many kinds, told apart by their texts
         status = str(error).partition(":")[0]
-        mend = _MENDS.get(status, "see to the network")
-        raise BucketError(f"{_reason(error)}; {mend}") from None
+        fix = _MENDS.get(status, "see to the network")
+        raise BucketError(f"{_reason(error)}; {fix}") from None
 
 
 def _reason(error: Exception) -> str:

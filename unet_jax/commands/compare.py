@@ -95,7 +95,7 @@ def compare_methods(
             row = {"method": name, "fit_seconds": round(fitted, 3), **row}
         except Stopped:
             raise
-        except Exception as error:  # one method's fault is not that of the others
+        except Exception as error:  # one method's problem is not that of the others
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             row, picture = {"method": name, "failed": reason}, None
         print(f"[{number}/{len(names)}] {_summary(row)}", flush=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case, Source
-from unet_jax.data.class_fractions import class_shares
+from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import write_label_map
 from unet_jax.errors import InputError
@@ -25,7 +25,7 @@ from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_re
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import Step, choose_steps
 from unet_jax.inference.segmenter import PredictFn, Segmenter
-from unet_jax.losses.terms import needs_shares, reads_labels
+from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.reliability import reliability_figure
 from unet_jax.report.table import results_table
@@ -119,7 +119,7 @@ def _check_one_test(
     """Refuse runs whose probabilities or test cases mean different things."""
     records = [read_finished_record(workdir) for workdir in workdirs]
     data = [run.config.data for run in runs]
-    for what, values, mend in (
+    for what, values, fix in (
         *(
             (f"data.{key}", [as_tuples(one.get(key)) for one in data], "")
             for key in ("class_names", "label_map", "palette")
@@ -128,7 +128,7 @@ def _check_one_test(
             "the test split",
             [record["dataset"].get("test") for record in records],
             "; train them with the same data.splits, or the same data.split_seed, "
-            "data.test_share and data.group_regex; data.fold and seed may differ",
+            "data.test_fraction and data.group_regex; data.fold and seed may differ",
         ),
     ):
         for workdir, value in zip(workdirs, values, strict=True):
@@ -136,7 +136,7 @@ def _check_one_test(
                 raise InputError(
                     f"--workdirs: {what} of {workdir} differs from that of "
                     f"{workdirs[0]}; expected runs of one data set, with the same "
-                    f"classes and test split{mend}"
+                    f"classes and test split{fix}"
                 )
 
 
@@ -169,9 +169,9 @@ def held_out_losses(
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
     shares, names = None, tuple(config.data.class_names)
-    if needs_shares(spec):
+    if needs_class_fractions(spec):
         train = sources["train"]
-        counted = class_shares(train, names, limit=len(train))
+        counted = class_fractions(train, names, limit=len(train))
         shares = tuple(counted.shares.values())
     return create_held_out_losses(
         spec,

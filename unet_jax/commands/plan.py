@@ -19,7 +19,7 @@ from unet_jax.experiment.network import (
     create_optimizer_and_schedule,
     create_train_step,
 )
-from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_shares
+from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_class_fractions
 from unet_jax.planning.chips import Slice, parse_topology, slices
 from unet_jax.planning.cost import StepCost
 from unet_jax.planning.report import aligned_table, bytes_text, count_text, seconds_text
@@ -85,7 +85,7 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     channels = found or channels
     step, state = _step_and_state(config, channels)
     # Packed kernels are full of zeros: those products are no work of the network.
-    plain, _ = _step_and_state(config, channels, formulation="plain")
+    plain, _ = _step_and_state(config, channels, implementation="plain")
     accumulation = config.train.accumulation
     rows = -(-config.train.batch_size // (target.chips * accumulation)) * accumulation
     print(_opening(config, target, state, rows=rows, channels=channels))
@@ -147,7 +147,7 @@ def _check_needs_no_data(config: ConfigDict) -> None:
 
 
 def _step_and_state(
-    config: ConfigDict, channels: int, *, formulation: str = "tpu"
+    config: ConfigDict, channels: int, *, implementation: str = "tpu"
 ) -> tuple[TrainStep, TrainState]:
     """Build the step of a config for TPU, and the shapes of its state."""
     optimizer, _ = create_optimizer_and_schedule(config)
@@ -159,8 +159,8 @@ def _step_and_state(
         deep_supervision=config.model.deep_supervision,
         foreground_oversampling=config.data.foreground_oversampling,
     )
-    step = create_train_step(config, optimizer, terms, formulation=formulation)
-    network = create_network(config, axis_name=None, formulation=formulation)
+    step = create_train_step(config, optimizer, terms, implementation=implementation)
+    network = create_network(config, axis_name=None, implementation=implementation)
     state = jax.eval_shape(
         lambda: create_train_state(
             network,
@@ -176,7 +176,7 @@ def _step_and_state(
 def _loss_terms(config: ConfigDict) -> tuple[LossTerm, ...]:
     """Build the losses; weights of the classes' shares cost the same for any shares."""
     shares = None
-    if needs_shares(config.loss):
+    if needs_class_fractions(config.loss):
         classes = len(config.data.class_names)
         shares = (1 / classes,) * classes
     return create_loss_terms(config.loss, head=config.model.head, shares=shares)

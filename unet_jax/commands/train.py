@@ -16,7 +16,7 @@ from unet_jax.bucket.place import copy_of
 from unet_jax.commands.evaluate import score_run
 from unet_jax.commands.loop import Loop
 from unet_jax.data.case import Source
-from unet_jax.data.class_fractions import class_shares
+from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.pipeline import TrainIterator
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment.complete import resolve_source
@@ -41,7 +41,7 @@ from unet_jax.report.progress import Progress
 from unet_jax.report.summary import run_summary
 from unet_jax.report.writer import MetricWriter, NoWriter
 from unet_jax.runtime.compilation import compiler_options, step_cost
-from unet_jax.runtime.disk import disk_faults
+from unet_jax.runtime.disk import disk_problems
 from unet_jax.runtime.lease import Lease, NoLease
 from unet_jax.runtime.stop import Stop
 from unet_jax.runtime.watchdog import Watchdog
@@ -94,7 +94,7 @@ def train_and_evaluate(
         stop.on_exit(lease.release)
         agree.check_shared(workdir)
         run = prepare(config, workdir, profile)
-        with disk_faults(workdir, last_good=safe):
+        with disk_problems(workdir, last_good=safe):
             best_step = _train(
                 run, began=began, lease=lease, stop=stop, bucket=bucket, safe=safe
             )
@@ -241,7 +241,8 @@ def _print_summary(run: Run, state: TrainState, compiled: Any) -> None:
             parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             step_cost=step_cost(compiled),
             splits={
-                name: class_shares(source, names) for name, source in run.seen.items()
+                name: class_fractions(source, names)
+                for name, source in run.seen.items()
             },
         )
     )

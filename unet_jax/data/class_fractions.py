@@ -24,7 +24,7 @@ class ClassShares:
     shares: dict[str, float]
 
 
-def class_shares(
+def class_fractions(
     source: Source, class_names: Sequence[str], *, limit: int = 64
 ) -> ClassShares:
     """Count the pixels of each class.

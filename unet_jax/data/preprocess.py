@@ -317,16 +317,14 @@ def fit(
         if intensity == "percentile":
             sample.add(case)
     if first is None:
-        raise InputError(
-            "training split: 0 cases; expected one or more; mend the split"
-        )
+        raise InputError("training split: 0 cases; expected one or more; fix the split")
     if spacing == "median":
         middle = np.median(np.array(spacings), axis=0).tolist() if spacings else None
         spacing = None if middle is None else tuple(middle)
     if spacing is not None and len(spacing) != first.axes:
         raise InputError(
             f"spacing {spacing}: {len(spacing)} values; expected {first.axes}, one for "
-            "each axis of the training cases; mend it, or set 'median' or None"
+            "each axis of the training cases; fix it, or set 'median' or None"
         )
     return Preprocessing(
         network_dims=network_dims,
@@ -400,7 +398,7 @@ class _Sample:
         if self.values is None or not len(self.values):
             raise InputError(
                 "training split: no labelled foreground; intensity 'percentile' needs "
-                "pixels of a class above 0; mend the labels or choose 'zscore'"
+                "pixels of a class above 0; fix the labels or choose 'zscore'"
             )
         return tuple(_clipped_statistics(channel) for channel in self.values.T)
 

@@ -47,7 +47,7 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
         The data set; cases are read when they are asked for.
 
     Raises:
-        InputError: the data set is not there, or has faults.
+        InputError: the data set is not there, or has problems.
     """
     match config.data.source:
         case "tfds":
@@ -129,7 +129,7 @@ def _tfds_source(config: ConfigDict, split: str) -> TfdsSource:
         spacing_key=data.spacing_key or None,
         group_key=data.group_key or None,
         mean_key=data.mean_key or None,
-        deviation_key=data.deviation_key or None,
+        std_key=data.std_key or None,
     )
 
 

@@ -44,15 +44,15 @@ def score_channels(config: ConfigDict) -> int:
 
 
 def create_network(
-    config: ConfigDict, *, axis_name: str | None, formulation: str | None = None
+    config: ConfigDict, *, axis_name: str | None, implementation: str | None = None
 ) -> UNet | WNet:
     """Build the network of a config.
 
     Args:
         config: the resolved config.
         axis_name: of the mapped devices in training; None in inference.
-        formulation: of its operations, to compile for another platform; None for what
-            suits this one.
+        implementation: implementation of the operations, to compile for another
+            platform; None for the best one on this platform.
 
     Returns:
         A linen module ``(batch, *spatial, channels) -> logits``.
@@ -73,7 +73,7 @@ def create_network(
             num_classes=score_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
-            formulation=formulation or _formulation(config),
+            implementation=implementation or _implementation(config),
             **options,
         )
         # Shapes alone, on no device: what does not fit together shows here.
@@ -84,7 +84,7 @@ def create_network(
         raise InputError(f"model: {first_line}") from None
 
 
-def _formulation(config: ConfigDict) -> str | None:
+def _implementation(config: ConfigDict) -> str | None:
     """What suits this platform, and the options that networks are compiled with."""
     if config.model.dtype == "float32" and onednn_options() is not None:
         return "onednn"
@@ -150,7 +150,7 @@ def create_train_step(
     optimizer: optax.GradientTransformation,
     loss_terms: Sequence[LossTerm],
     *,
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> TrainStep:
     """Build the training step of a config, to be mapped over ``AXIS``.
 
@@ -158,13 +158,13 @@ def create_train_step(
         config: the resolved config.
         optimizer: from `create_optimizer_and_schedule`.
         loss_terms: the summands of the loss.
-        formulation: see `create_network`.
+        implementation: see `create_network`.
 
     Returns:
         ``train_step(state, batch, *, axis_name)``.
     """
     return make_train_step(
-        create_network(config, axis_name=AXIS, formulation=formulation),
+        create_network(config, axis_name=AXIS, implementation=implementation),
         optimizer,
         loss_terms=loss_terms,
         include_background=config.data.include_background,

@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 from unet_jax.errors import InputError
+from unet_jax.experiment.renamed import current_config
 from unet_jax.runtime.atomic import atomic_path
 
 MAY_CHANGE = frozenset(
@@ -150,7 +151,7 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
             f"{path}: is of format {written}, expected at most {FORMAT}: a newer "
             "unet_jax wrote it; update this one, or name another --workdir"
         )
-    return parts
+    return {**parts, "config": current_config(parts["config"])}
 
 
 def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:

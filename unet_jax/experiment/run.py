@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Source
-from unet_jax.data.class_fractions import class_shares
+from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.images_alone import ImagesAlone
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
@@ -37,7 +37,7 @@ from unet_jax.hosts import agree
 from unet_jax.losses.terms import (
     LossTerm,
     create_loss_terms,
-    needs_shares,
+    needs_class_fractions,
     reads_labels,
 )
 from unet_jax.runtime.compilation import use_compilation_cache
@@ -188,8 +188,8 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
         The summands of the loss.
     """
     shares, names = None, tuple(config.data.class_names)
-    if needs_shares(config.loss):
-        counted = class_shares(source, names, limit=len(source))
+    if needs_class_fractions(config.loss):
+        counted = class_fractions(source, names, limit=len(source))
         shares = tuple(counted.shares.values())
     return create_loss_terms(
         config.loss, head=config.model.head, shares=shares, num_classes=len(names)

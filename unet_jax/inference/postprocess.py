@@ -1,4 +1,4 @@
-"""What is mended in a label map afterwards, and how to find out whether it helps."""
+"""What is fixed in a label map afterwards, and how to find out whether it helps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -136,10 +136,10 @@ def _dice(pairs: Pairs, steps: Sequence[Step], num_classes: int) -> Any:
     """Dice of each class, the mean over cases that have it; background is NaN."""
     rows = []
     for prediction, label in pairs:
-        mended = apply_steps(prediction, steps)
+        fixed = apply_steps(prediction, steps)
         row = np.full(num_classes, np.nan)
         for index in range(1, num_classes):
-            one = (mended == index) & (label != IGNORE)
+            one = (fixed == index) & (label != IGNORE)
             two = label == index
             both = int(one.sum()) + int(two.sum())
             if both:

@@ -134,7 +134,7 @@ def create_loss_terms(
     return tuple(_create_term(entry, head, shares, num_classes) for entry in spec)
 
 
-def needs_shares(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
+def needs_class_fractions(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
     """Say whether a loss of the config is weighted by the training split's classes.
 
     Args:

@@ -63,7 +63,7 @@ class Convolution(nn.Module):
         padding: ``"SAME"`` or ``"VALID"``.
         use_bias: add a bias; none where a norm follows, which would cancel it.
         dtype: compute dtype; the parameters are float32.
-        formulation: see ``ops.choose_formulation``.
+        implementation: see ``ops.choose_implementation``.
     """
 
     features: int
@@ -72,7 +72,7 @@ class Convolution(nn.Module):
     padding: str = "SAME"
     use_bias: bool = False
     dtype: Any = jnp.float32
-    formulation: str | None = None
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -102,7 +102,7 @@ class Convolution(nn.Module):
             kernel.astype(self.dtype),
             strides=self.strides,
             padding=self.padding,
-            formulation=self.formulation,
+            implementation=self.implementation,
         )
         return x if bias is None else x + bias.astype(x.dtype)
 
@@ -117,13 +117,13 @@ class Norm(nn.Module):
         kind: one of ``NORMS``.
         groups: number of groups of group norm.
         axis_name: mapped axis over which batch norm is synchronised.
-        formulation: see ``ops.choose_formulation``.
+        implementation: see ``ops.choose_implementation``.
     """
 
     kind: str
     groups: int = 8
     axis_name: str | None = None
-    formulation: str | None = None
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -150,14 +150,14 @@ class Norm(nn.Module):
                     **moments,
                     scale=scale,
                     bias=bias,
-                    formulation=self.formulation,
+                    implementation=self.implementation,
                 )
             case _:
                 raise ValueError(f"Unknown norm {self.kind!r}; expected one of {NORMS}")
         if isinstance(x, Packed):
             return packed_ops.group_norm(x, scale, bias, groups=groups)
         return ops.group_norm(
-            x, scale, bias, groups=groups, formulation=self.formulation
+            x, scale, bias, groups=groups, implementation=self.implementation
         )
 
     def _batch_moments(self, x, channels, *, train):
@@ -173,7 +173,7 @@ class Norm(nn.Module):
             moments = packed_ops.batch_moments(x, axis_name=axis_name)
         else:
             moments = ops.batch_moments(
-                x, axis_name=axis_name, formulation=self.formulation
+                x, axis_name=axis_name, implementation=self.implementation
             )
         if not self.is_initializing():
             for running, new in zip(
@@ -246,7 +246,7 @@ class Stage(nn.Module):
         dropout: share of channels left out after each activation.
         dtype: compute dtype.
         axis_name: mapped axis over which batch norm is synchronised.
-        formulation: see ``ops.choose_formulation``.
+        implementation: see ``ops.choose_implementation``.
     """
 
     features: int
@@ -261,7 +261,7 @@ class Stage(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    formulation: str | None = None
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -345,14 +345,14 @@ class Stage(nn.Module):
             padding=self.padding,
             use_bias=self.norm == "none",
             dtype=self.dtype,
-            formulation=self.formulation,
+            implementation=self.implementation,
             name=f"convolution_{name}",
         )(*inputs, layout=layout)
         return Norm(
             kind=self.norm,
             groups=self.norm_groups,
             axis_name=self.axis_name,
-            formulation=self.formulation,
+            implementation=self.implementation,
             name=f"norm_{name}",
         )(x, train=train)
 
@@ -372,14 +372,14 @@ class AttentionGate(nn.Module):
 
     Attributes:
         dtype: compute dtype.
-        formulation: see ``ops.choose_formulation``.
+        implementation: see ``ops.choose_implementation``.
 
     Source: Oktay et al. 2018, arXiv:1804.03999, eq. 1 and 2, with the gating signal
     already on the grid of the skip.
     """
 
     dtype: Any = jnp.float32
-    formulation: str | None = None
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -398,7 +398,7 @@ class AttentionGate(nn.Module):
                 window=point,
                 use_bias=True,
                 dtype=self.dtype,
-                formulation=self.formulation,
+                implementation=self.implementation,
                 name=name,
             )(*inputs, layout=layout)
 
@@ -443,7 +443,7 @@ class Upsample(nn.Module):
         kind: one of ``UPSAMPLES``.
         use_bias: add a bias; none where a norm follows, one step on.
         dtype: compute dtype.
-        formulation: see ``ops.choose_formulation``.
+        implementation: see ``ops.choose_implementation``.
     """
 
     features: int
@@ -451,7 +451,7 @@ class Upsample(nn.Module):
     kind: str
     use_bias: bool = False
     dtype: Any = jnp.float32
-    formulation: str | None = None
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -489,7 +489,7 @@ class Upsample(nn.Module):
             return packed_ops.up_convolve(as_packed(x), kernel, layout=layout)
         kernel, x = kernel.astype(self.dtype), unpack(x)
         if self.kind == "transposed":
-            return ops.up_convolve(x, kernel, formulation=self.formulation)
-        x = ops.convolve(x, kernel, formulation=self.formulation)
-        x = ops.resize_up(x, factors=factors, formulation=self.formulation)
+            return ops.up_convolve(x, kernel, implementation=self.implementation)
+        x = ops.convolve(x, kernel, implementation=self.implementation)
+        x = ops.resize_up(x, factors=factors, implementation=self.implementation)
         return x if layout is None else pack(x, layout)

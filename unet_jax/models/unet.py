@@ -58,7 +58,7 @@ class UNet(nn.Module):
         upsample: ``"transposed"`` or ``"resize"``.
         dtype: compute dtype; parameters are float32, logits float32 or better.
         axis_name: mapped axis over which batch norm is synchronised; None for none.
-        formulation: see ``ops.choose_formulation``; to compile for another platform.
+        implementation: see ``ops.choose_implementation``.
     """
 
     num_classes: int
@@ -79,7 +79,7 @@ class UNet(nn.Module):
     upsample: str = "transposed"
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    formulation: str | None = None
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -161,7 +161,7 @@ class UNet(nn.Module):
 
     def _layouts(self, x, strides):
         """How each stage is packed; None where arrays stay as they are."""
-        packed = ops.choose_formulation(self.formulation) == "tpu"
+        packed = ops.choose_implementation(self.implementation) == "tpu"
         if not packed or self.padding == "VALID":
             return [None] * len(self.features)
         return stage_layouts(x.shape[1:-1], features=self.features, strides=strides)
@@ -179,7 +179,7 @@ class UNet(nn.Module):
                 if isinstance(x, Packed):
                     x = packed_ops.max_pool(x, window=step)
                 else:
-                    x = ops.max_pool(x, window=step, formulation=self.formulation)
+                    x = ops.max_pool(x, window=step, implementation=self.implementation)
                 step = None
             stage = self._stage("encoder", index, counts[index], axes, step)
             x = stage(x, train=train, keys=keys, layout=layouts[index])
@@ -204,7 +204,7 @@ class UNet(nn.Module):
             if self.attention:
                 skip = blocks.AttentionGate(
                     dtype=self.dtype,
-                    formulation=self.formulation,
+                    implementation=self.implementation,
                     name=f"attention_{index}",
                 )(skip, upsampled)
             stage = self._stage("decoder", index, counts[index], len(step), None)
@@ -238,7 +238,7 @@ class UNet(nn.Module):
             dropout=dropout,
             dtype=self.dtype,
             axis_name=self.axis_name,
-            formulation=self.formulation,
+            implementation=self.implementation,
             name=f"{side}_{index}",
         )
 
@@ -250,7 +250,7 @@ class UNet(nn.Module):
             kind=self.upsample,
             use_bias=self.norm == "none",
             dtype=self.dtype,
-            formulation=self.formulation,
+            implementation=self.implementation,
             name=f"upsample_{index}",
         )
 
@@ -262,11 +262,11 @@ class UNet(nn.Module):
             use_bias=True,
             # Logits in bfloat16 would have two digits left for the loss.
             dtype=jnp.promote_types(self.dtype, jnp.float32),
-            formulation=self.formulation,
+            implementation=self.implementation,
             name="head" if index == 0 else f"head_{index}",
         )
         logits = unpack(head(x, layout=x.layout if isinstance(x, Packed) else None))
-        if ops.choose_formulation(self.formulation) != "tpu":
+        if ops.choose_implementation(self.implementation) != "tpu":
             return logits
         # The loss is to read pixels side by side in the lanes of the last axis. Left to
         # itself the compiler puts examples there, or blocks, which are few.

@@ -144,8 +144,8 @@ def compile_step(
         devices: from `slice_devices`.
         state: shapes of the state.
         batch: shapes of the global batch.
-        counted: the same step in another formulation, whose products are counted; None
-            for those of this one.
+        counted: the same step in another implementation, whose products are
+            counted; None for those of this one.
 
     Returns:
         What a step costs on each chip.

@@ -8,7 +8,7 @@ from unet_jax.errors import RunError
 
 
 @contextlib.contextmanager
-def disk_faults(
+def disk_problems(
     workdir: pathlib.Path, *, last_good: Callable[[], str]
 ) -> Iterator[None]:
     """Turn what a disk refuses into the one line of a run that cannot go on.
@@ -26,6 +26,6 @@ def disk_faults(
         name = error.filename if error.filename is not None else workdir
         reason = error.strerror or str(error) or type(error).__name__
         raise RunError(
-            f"{name}: {reason}; {last_good()}; mend the disk, then start the same "
+            f"{name}: {reason}; {last_good()}; fix the disk, then start the same "
             "command again"
         ) from error

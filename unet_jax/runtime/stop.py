@@ -54,7 +54,7 @@ class Stop:
         Raises:
             Stopped: always, where there is no command line.
         """
-        raise Stopped(self.reason or "a fault outside", code=self.code, saved=why)
+        raise Stopped(self.reason or "a problem outside", code=self.code, saved=why)
 
 
 class StopSignals(Stop):

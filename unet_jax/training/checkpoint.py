@@ -257,11 +257,11 @@ class Checkpoints:
     def _unwritten(self, error: Exception) -> Exception:
         """Say in one line that a checkpoint could not be written."""
         if is_lost_peer(error):
-            return error  # no fault of the disk
+            return error  # no problem of the disk
         reason = shortened(error)
         return RunError(
             f"{self._directory / str(self._saving)}: the checkpoint cannot be written "
-            f"({reason}); {self.last_good()}; mend the disk, "
+            f"({reason}); {self.last_good()}; fix the disk, "
             "then start the same command again"
         )
 

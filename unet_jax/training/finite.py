@@ -110,7 +110,7 @@ def kind_of(code: int) -> str:
     return next(kind for bit, kind in enumerate(KINDS) if code >> bit & 1)
 
 
-def fault_report(
+def problem_report(
     metrics: dict[str, Array],
     *,
     gradients: Any,

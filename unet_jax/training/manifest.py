@@ -65,7 +65,7 @@ def set_damaged_aside(
     Raises:
         InputError: there are checkpoints, and none is whole.
     """
-    faults: dict[pathlib.Path, str] = {}
+    problems: dict[pathlib.Path, str] = {}
     whole: list[pathlib.Path] = []
     for directory in directories:
         for step in steps_in(directory):
@@ -74,16 +74,16 @@ def set_damaged_aside(
                 check_sums(path)
                 whole.append(path)
             except InputError as error:
-                faults[path] = str(error).partition(";")[0]
-    if faults and not whole:
-        newest = max(faults, key=lambda path: int(path.name))
+                problems[path] = str(error).partition(";")[0]
+    if problems and not whole:
+        newest = max(problems, key=lambda path: int(path.name))
         raise InputError(
-            f"{newest.parent}: no checkpoint is whole ({faults[newest]}); restore one "
-            "from a copy, or name another --workdir to start anew"
+            f"{newest.parent}: no checkpoint is whole ({problems[newest]}); restore "
+            "one from a copy, or name another --workdir to start anew"
         )
     best = _best_of(max(whole, key=lambda path: int(path.name))) if whole else None
     lines = []
-    for path, fault in faults.items():
+    for path, problem in problems.items():
         step = int(path.name)
         newer = [other for other in whole if int(other.name) > step]
         if step != best and len(newer) >= latest_to_keep:
@@ -92,7 +92,7 @@ def set_damaged_aside(
         aside = _free_name(path.parent.parent / "damaged" / path.name)
         aside.parent.mkdir(exist_ok=True)
         path.rename(aside)
-        lines.append(f"{fault}: this checkpoint was moved to {aside}")
+        lines.append(f"{problem}: this checkpoint was moved to {aside}")
     return lines
 
 

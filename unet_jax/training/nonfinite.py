@@ -17,7 +17,7 @@ _OUTPUT = "network's output"
 _RECORD_KEY = "skipped_steps"
 
 _MENDS = {
-    "image": "mend or remove these cases",
+    "image": "fix or remove these cases",
     "augmented image": "augmentation made it so: narrow the ranges of augment",
     _OUTPUT: "look at these cases, or lower optimizer.learning_rate",
     "loss": "look at these cases, or lower optimizer.learning_rate",
@@ -72,7 +72,7 @@ class NonfiniteSteps:
         Raises:
             RunError: it was masked, and no more of them may be left out.
         """
-        if not metrics["faults"]["masked"]:
+        if not metrics["problems"]["masked"]:
             return False
         text = self._describe(metrics)
         if self._skipped >= self._allowed:
@@ -93,15 +93,15 @@ class NonfiniteSteps:
         return {_RECORD_KEY: self._skipped}
 
     def _describe(self, metrics: Mapping[str, Any]) -> str:
-        """Name the terms, the groups and the examples, and how to mend it."""
-        faults = metrics["faults"]
-        *gradients, statistics = faults["groups"]
+        """Name the terms, the groups and the examples, and how to fix it."""
+        problems = metrics["problems"]
+        *gradients, statistics = problems["groups"]
         groups = [
             name for name, wrong in zip(self._groups, gradients, strict=True) if wrong
         ]
         # The sum before its terms; the norm says no more than the groups do.
         names = sorted(
-            metrics.keys() - {"faults"}, key=lambda name: (name != "loss", name)
+            metrics.keys() - {"problems"}, key=lambda name: (name != "loss", name)
         )
         terms = [
             f"{name} is {float(metrics[name])}"
@@ -114,7 +114,7 @@ class NonfiniteSteps:
             parts.append(f"the gradient of {_listed(groups)} is not finite")
         if statistics:
             parts.append("the running statistics of batch norm are not finite")
-        return "; ".join([*parts, self._examples(faults["examples"])])
+        return "; ".join([*parts, self._examples(problems["examples"])])
 
     def _examples(self, examples: np.ndarray) -> str:
         """Name the examples that are to blame, or say that none of them is."""
@@ -160,7 +160,7 @@ def _listed(names: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def reading_data(step: int, last_good: Callable[[], str]) -> Iterator[None]:
-    """Turn a fault of the data in mid-run into one line that says what is safe.
+    """Turn a problem of the data in mid-run into one line that says what is safe.
 
     Args:
         step: that cannot be made, or after which cannot be validated.
@@ -173,6 +173,6 @@ def reading_data(step: int, last_good: Callable[[], str]) -> Iterator[None]:
         yield
     except (InputError, RunError) as error:
         raise RunError(
-            f"step {step}: {error}; {last_good()}; mend the data, and the same "
+            f"step {step}: {error}; {last_good()}; fix the data, and the same "
             "command goes on from there"
         ) from error

@@ -15,7 +15,7 @@ from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
 from unet_jax.losses.terms import LossTerm
 from unet_jax.models.wnet import Autoencoded
-from unet_jax.training.finite import code_of, fault_report, finite_rows
+from unet_jax.training.finite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective, targets_of
 from unet_jax.training.state import AXIS, TrainState
 
@@ -61,9 +61,9 @@ def make_train_step(
     Returns:
         The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
         *patch)`` and ``example_index (batch,)``; the metrics are scalars of the global
-        batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``; beside
-        them stands what `fault_report` found, as ``faults``. Where a number of them is
-        not finite the state stays as it was, but for its step.
+        batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``; and
+        ``problems`` of `problem_report`. Where a number is not finite the state stays
+        as it was, except for its step.
     """
 
     def train_step(
@@ -132,7 +132,7 @@ def make_train_step(
                 "augmented image": finite_rows(images),
             }
         )
-        finite, faults = fault_report(
+        finite, problems = problem_report(
             metrics,
             gradients=gradients,
             batch_stats=batch_stats,
@@ -143,7 +143,7 @@ def make_train_step(
         moved = _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay)
         # Masked here: by the time the host reads the flag the next steps are under way.
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
-        return kept.replace(step=moved.step), {**metrics, "faults": faults}
+        return kept.replace(step=moved.step), {**metrics, "problems": problems}
 
     return train_step
 

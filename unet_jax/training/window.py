@@ -113,7 +113,7 @@ class MetricWindow:
         self._on_device = []
         for number, row in enumerate(fetched, start=step - len(fetched) + 1):
             skipped = self._nonfinite.leaves_out(number, row, last_good=last_good)
-            numbers = {k: float(v) for k, v in row.items() if k != "faults"}
+            numbers = {k: float(v) for k, v in row.items() if k != "problems"}
             self._rows.append(None if skipped else numbers)
         return self._rows
 

@@ -62,7 +62,7 @@ def ids_of(dataset, split):
     return [source[index].id for index in range(len(source))]
 
 
-def faults_of(folder, **options):
+def problems_of(folder, **options):
     """The lines of an error."""
     with pytest.raises(InputError) as info:
         open_set(folder, **options)

@@ -1,4 +1,4 @@
-"""What is wrong with a folder: all of it at once, with its file and the mend."""
+"""What is wrong with a folder: all of it at once, with its file and the fix."""
 
 import ast
 import json
@@ -10,16 +10,16 @@ import tifffile
 
 from tests.data.folder.folders import (
     AFFINE,
-    faults_of,
     ids_of,
     open_set,
+    problems_of,
     rng,
     write_picture,
     write_pixels,
     write_set,
 )
 
-# ---- every fault at once, and each with its file -------------------------------------
+# ---- every problem at once, and each with its file ----------------------------------
 
 
 def _named(folder, values, *, count=8, size=(8, 10)):
@@ -32,14 +32,14 @@ def _named(folder, values, *, count=8, size=(8, 10)):
     return folder
 
 
-def test_all_faults_of_one_case_are_collected(tmp_path):
+def test_all_problems_of_one_case_are_collected(tmp_path):
     _named(tmp_path, {0: [9], 1: [8]})
     pixels = rng(0).random((8, 10)).astype(np.float32)
     pixels[3, 3] = np.nan
     (tmp_path / "images/0.png").unlink()
     write_pixels(tmp_path / "images/0.tif", pixels)
     write_picture(tmp_path / "images/1.png", 1, size=(8, 12))
-    lines = faults_of(tmp_path, class_names=("a", "b", "c"))
+    lines = problems_of(tmp_path, class_names=("a", "b", "c"))
     assert len(lines) == 3
     assert "images/0.tif: 1 of 80 values are NaN" in lines[0]
     assert "masks/1.png: size (8, 10); expected (8, 12)" in lines[1]
@@ -62,7 +62,7 @@ def test_an_image_is_looked_at_whatever_its_mask_is_like(tmp_path, mask):
     path = tmp_path / "splits.json"
     splits = {"train": [*"120789"], "validation": ["3"], "test": ["4"]}
     path.write_text(json.dumps(splits))
-    lines = faults_of(tmp_path, splits=str(path))
+    lines = problems_of(tmp_path, splits=str(path))
     assert len(lines) == 6 + 1 + 2
     assert "images/1.png: channels: 3 in 1 cases; expected 1" in lines[6]
     for line, number in zip(lines[7:], (3, 4), strict=True):
@@ -81,7 +81,7 @@ def test_every_bad_file_of_a_case_is_named(tmp_path):
     write_pixels(tmp_path / "labelsTr/c2.png", np.full((8, 10), 1, np.uint8))
     for channel in (0, 2):
         (tmp_path / f"imagesTr/c1_{channel:04d}.png").write_bytes(b"")
-    lines = faults_of(tmp_path)
+    lines = problems_of(tmp_path)
     assert len(lines) == 3
     assert "c1_0000.png: is empty" in lines[0]
     assert "c1_0002.png: is empty" in lines[1]
@@ -96,7 +96,7 @@ def test_every_unknown_colour_of_a_mask_is_named(tmp_path):
         mask[5:] = (0, 30, 0)
         mask[7] = (0, 0, 90)
         write_pixels(tmp_path / f"masks/{number}.png", mask)
-    lines = faults_of(tmp_path, palette=((0, 0, 0), (200, 0, 0)))
+    lines = problems_of(tmp_path, palette=((0, 0, 0), (200, 0, 0)))
     assert len(lines) == 6
     assert "30 pixels have a colour that is not in data.palette" in lines[0]
     assert "most of them (0, 30, 0)" in lines[0]
@@ -107,7 +107,7 @@ def test_a_link_to_nothing_is_named(tmp_path):
     write_set(tmp_path)
     (tmp_path / "images/3.png").unlink()
     (tmp_path / "images/3.png").symlink_to(tmp_path / "gone.png")
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert f"images/3.png: a link to nothing ({tmp_path / 'gone.png'}); exp" in line
     assert line.endswith("put the file back, or remove the link")
 
@@ -119,7 +119,7 @@ def test_values_splits_and_classes_are_looked_at_together(tmp_path):
     splits = {"train": ["0", "1", "5"], "validation": ["3"], "test": ["7", "4"]}
     path.write_text(json.dumps(splits))
     options = {"class_names": ("a", "b", "c", "d"), "splits": str(path)}
-    lines = faults_of(folder, **options)
+    lines = problems_of(folder, **options)
     assert len(lines) == 3
     assert "masks/5.png: the label has the values 0, 1, 2, 9" in lines[0]
     assert "images/7.png: the same image as" in lines[1]
@@ -127,7 +127,7 @@ def test_values_splits_and_classes_are_looked_at_together(tmp_path):
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_files_that_are_there_twice_are_faults_among_others(tmp_path, beside):
+def test_files_that_are_there_twice_are_problems_among_others(tmp_path, beside):
     image, mask = ("{}.png", "{}_mask.png") if beside else ("images/{}", "masks/{}")
     image, mask = (name.removesuffix(".png") + ".png" for name in (image, mask))
     for number in range(8):
@@ -139,7 +139,7 @@ def test_files_that_are_there_twice_are_faults_among_others(tmp_path, beside):
     write_pixels(second.with_suffix(".bmp"), np.zeros((8, 10), np.uint8))
     (tmp_path / mask.format(4)).write_bytes(b"\x89PNG\r\n\x1a\n1")
     (tmp_path / mask.format(5)).unlink()
-    lines = faults_of(tmp_path)
+    lines = problems_of(tmp_path)
     assert len(lines) == 4
     assert (
         "2.bmp and 2.png have the same name; which one is the image"
@@ -166,7 +166,7 @@ def test_files_that_are_there_twice_are_faults_among_others(tmp_path, beside):
 )
 def test_proposed_maps_leave_out_what_is_no_class(tmp_path, values, options, proposal):
     folder = _named(tmp_path, values)
-    lines = faults_of(folder, **options)
+    lines = problems_of(folder, **options)
     found = ast.literal_eval(lines[0].split("label_map")[1].lstrip(" ="))
     assert found == proposal
     if len(values) == 1:
@@ -182,7 +182,7 @@ def test_0_and_1_in_some_masks_and_255_in_others_are_one_class(tmp_path):
     label[:4] = 255
     for number in range(3):
         write_pixels(tmp_path / f"masks/{number}.png", label)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert line.endswith("data.label_map=((0, 0), (1, 1), (255, 1))")
 
 
@@ -193,14 +193,14 @@ def test_a_class_outside_of_the_training_slab_is_missing(tmp_path):
     label[10:20], label[95:99] = 1, 2
     (tmp_path / "masks").mkdir()
     write_pixels(tmp_path / "masks/a.png", label)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert line.startswith("class 2 (class_2): no training case has it")
     label[30:40] = 2
     write_pixels(tmp_path / "masks/a.png", label)
     assert open_set(tmp_path)
 
 
-def test_all_faults_are_reported_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     folder = write_set(tmp_path, count=8)
     (folder / "masks/0.png").unlink()
     write_pixels(folder / "masks/lonely.png", np.ones((8, 10), np.uint8))
@@ -209,7 +209,7 @@ def test_all_faults_are_reported_at_once(tmp_path):
     (folder / "images/2.png").write_bytes(whole[: len(whole) // 2])
     write_picture(folder / "images/3.png", 3, channels=3)
     (folder / "images/4.png").write_bytes(b"")
-    lines = "\n".join(faults_of(folder))
+    lines = "\n".join(problems_of(folder))
     for text in (
         "images/0.png: has no mask; expected one of its name",
         "masks/lonely.png: has no image",
@@ -241,7 +241,7 @@ def test_volumes_with_other_affines_nan_and_other_axes(tmp_path):
     write_picture(tmp_path / "images/2.png", 2, mask=tmp_path / "labels/2.png")
     (tmp_path / "images/2.nii.gz").unlink()
     (tmp_path / "labels/2.nii.gz").unlink()
-    lines = "\n".join(faults_of(tmp_path))
+    lines = "\n".join(problems_of(tmp_path))
     assert "its affine differs from 0.nii.gz's, voxels lie up to 3 mm apart" in lines
     assert "2 of 210 values are NaN or infinite" in lines
     assert "images/2.png: spatial axes: 2 in 1 cases; expected 3" in lines
@@ -250,7 +250,7 @@ def test_volumes_with_other_affines_nan_and_other_axes(tmp_path):
 
 def test_a_class_that_training_never_sees(tmp_path):
     write_set(tmp_path, classes=3)
-    (line,) = faults_of(tmp_path, class_names=("a", "b", "c", "d"))
+    (line,) = problems_of(tmp_path, class_names=("a", "b", "c", "d"))
     assert line.startswith("class 3 (d): no training case has it")
 
 
@@ -259,7 +259,7 @@ def test_the_same_image_in_two_splits(tmp_path):
     whole = (tmp_path / "images/0.png").read_bytes()
     for number in range(1, 6):
         (tmp_path / f"images/{number}.png").write_bytes(whole)
-    lines = faults_of(tmp_path)
+    lines = problems_of(tmp_path)
     assert "the same image as" in lines[0]
     assert "remove one, or put both into one group" in lines[0]
 
@@ -272,23 +272,23 @@ def test_the_same_image_twice_in_the_one_split_that_is_scored(tmp_path):
     dataset = open_set(folder, splits=str(path))
     assert ids_of(dataset, "validation") == ids_of(dataset, "test") == ["2", "3"]
     path.write_text('{"train": ["0", "2"], "validation": ["1", "3"]}')
-    (line,) = faults_of(folder, splits=str(path))
+    (line,) = problems_of(folder, splits=str(path))
     assert "which is in train, while it is in validation" in line
 
 
-def test_all_faults_are_in_one_report(tmp_path):
+def test_all_problems_are_in_one_report(tmp_path):
     write_set(tmp_path, count=60, classes=2)
     for number in range(53):
         (tmp_path / f"masks/{number}.png").unlink()
     (tmp_path / "images/54.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     write_pixels(tmp_path / "masks/55.png", np.full((8, 10), 7, np.uint8))
-    lines = faults_of(tmp_path, class_names=("a", "b"))
+    lines = problems_of(tmp_path, class_names=("a", "b"))
     assert sum("has no mask" in line for line in lines) == 53
     assert sum("54.png" in line for line in lines) == 1
     assert any("55.png" in line and "0, 1, 7" in line for line in lines)
-    # What is sound is looked at too: nothing comes up only when the rest is mended.
+    # What is sound is looked at too: nothing comes up only when the rest is fixed.
     write_pixels(tmp_path / "masks/55.png", np.zeros((8, 10), np.uint8))
-    lines = faults_of(tmp_path, class_names=("a", "b", "c"))
+    lines = problems_of(tmp_path, class_names=("a", "b", "c"))
     assert len(lines) == 55
     assert lines[-1].startswith("class 2 (c): no training case has it")
 
@@ -299,7 +299,7 @@ def test_colour_masks_without_a_palette_share_one_proposal(tmp_path):
         mask = np.zeros((8, 9, 3), np.uint8)
         mask[:2] = (255, 0, 0) if number % 2 else (0, 0, 255)
         write_pixels(tmp_path / f"masks/{number}.png", mask)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert "2.png and 3 more masks: a colour mask" in line
     assert "data.palette=((0, 0, 0), (0, 0, 255), (255, 0, 0))" in line
 
@@ -321,7 +321,7 @@ def test_a_channel_that_lies_elsewhere_is_named(tmp_path):
     nibabel.save(
         nibabel.Nifti1Image(np.asarray(nibabel.load(file).dataobj), moved), file
     )
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert line.startswith(f"{file}: its affine differs from 3_0000.nii.gz's")
     assert "up to 50 mm apart" in line
 
@@ -354,13 +354,13 @@ def test_a_mask_in_another_axis_order_fits_its_image(tmp_path):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_one_file_with_a_place_and_one_without_is_a_fault(tmp_path, turned):
+def test_one_file_with_a_place_and_one_without_is_a_problem(tmp_path, turned):
     def write(folder, pixels):
         pages = pixels if turned else pixels.transpose(2, 0, 1)
         tifffile.imwrite(folder / "label.tif", pages, photometric="minisblack")
 
     _volumes(tmp_path, write)
-    lines = faults_of(tmp_path)
+    lines = problems_of(tmp_path)
     assert len(lines) == 4
     assert (
         "label.tif: image.nii.gz says how its voxels lie (NIfTI), label.tif"
@@ -376,7 +376,7 @@ def test_a_spacing_that_some_files_lack_can_be_given(tmp_path):
         write_picture(path, number, mask=tmp_path / f"masks/{number}.png")
         pixels = tifffile.imread(path)
         tifffile.imwrite(path, pixels, **(known if number else {}))
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert "0.tif: a known spacing: False in 1 cases" in line
     assert "set data.known_spacing to the mm" in line
     assert open_set(tmp_path, known_spacing=(0.1, 0.1))

@@ -7,9 +7,9 @@ import pytest
 import tifffile
 
 from tests.data.folder.folders import (
-    faults_of,
     ids_of,
     open_set,
+    problems_of,
     rng,
     write_picture,
     write_pixels,
@@ -123,19 +123,19 @@ def test_named_folders_and_suffix(tmp_path):
     (tmp_path / "masks").rename(tmp_path / "second")
     dataset = open_set(tmp_path, images="first", masks="second")
     assert len(dataset.traits) == 6
-    assert faults_of(tmp_path, images="third")[0].endswith("third is no folder")
+    assert problems_of(tmp_path, images="third")[0].endswith("third is no folder")
 
 
 def test_a_folder_that_cannot_be_read_says_what_was_expected(tmp_path):
-    assert "is nothing, expected a folder" in faults_of(tmp_path / "none")[0]
+    assert "is nothing, expected a folder" in problems_of(tmp_path / "none")[0]
     (tmp_path / "file").write_text("")
-    assert "is a file, expected a folder" in faults_of(tmp_path / "file")[0]
-    line = faults_of(tmp_path)[0]
+    assert "is a file, expected a folder" in problems_of(tmp_path / "file")[0]
+    line = problems_of(tmp_path)[0]
     assert "holds 0 images and 0 masks" in line
     assert "set data.images and data.masks, or data.mask_suffix" in line
     for name in ("images", "imgs", "masks"):
         write_picture(tmp_path / name / "a.png", 0)
-    assert "has the folders images, imgs; name the one" in faults_of(tmp_path)[0]
+    assert "has the folders images, imgs; name the one" in problems_of(tmp_path)[0]
 
 
 def test_suffixes_in_capitals(tmp_path):
@@ -178,16 +178,16 @@ def test_plain_classes_are_counted(tmp_path):
 
 def test_unexpected_values_propose_a_map_that_works(tmp_path):
     _masks(tmp_path, np.uint8([[0, 40], [80, 120]]))
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert "the values 0, 40, 80, 120; expected 0 to a largest class" in line
     proposal = ast.literal_eval(line.split("data.label_map=")[1])
     dataset = open_set(tmp_path, label_map=proposal)
     np.testing.assert_array_equal(dataset.source("test")[0].label, [[0, 1], [2, 3]])
     names = ("a", "b", "c", "d")
-    (line,) = faults_of(tmp_path, class_names=names)
+    (line,) = problems_of(tmp_path, class_names=names)
     proposal = ast.literal_eval(line.split("label_map = ")[1])
     assert open_set(tmp_path, class_names=names, label_map=proposal)
-    (line,) = faults_of(tmp_path, label_map=((0, 0), (40, 1), (80, 1)))
+    (line,) = problems_of(tmp_path, label_map=((0, 0), (40, 1), (80, 1)))
     assert "expected 0, 40, 80" in line
     assert "(120, -1)" in line
     ignoring = open_set(tmp_path, label_map=((0, 0), (40, 1), (80, 1), (120, -1)))
@@ -196,7 +196,7 @@ def test_unexpected_values_propose_a_map_that_works(tmp_path):
 
 def test_few_instances_are_one_class_too(tmp_path):
     write_set(tmp_path, classes=8)
-    (line,) = faults_of(tmp_path, class_names=("background", "nucleus"))
+    (line,) = problems_of(tmp_path, class_names=("background", "nucleus"))
     assert line.endswith("label_map = ((0, 0), ((1, 7), 1))")
 
 
@@ -204,7 +204,7 @@ def test_instances_become_one_class_by_a_range(tmp_path):
     instances = np.arange(400).reshape(20, 20).astype(np.uint16)
     _masks(tmp_path, instances)
     for names in (None, ("background", "nucleus")):
-        (line,) = faults_of(tmp_path, class_names=names)
+        (line,) = problems_of(tmp_path, class_names=names)
         proposal = ast.literal_eval(line.split("label_map")[1].lstrip(" ="))
         assert proposal == ((0, 0), ((1, 399), 1))
         dataset = open_set(tmp_path, class_names=names, label_map=proposal)
@@ -218,7 +218,7 @@ def test_instances_with_a_value_to_ignore_propose_a_map_that_works(tmp_path):
         ids = (np.arange(80, dtype=np.int16).reshape(8, 10) - 1) * (number + 1)
         file.unlink()
         tifffile.imwrite(file.with_suffix(".tif"), ids)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     proposal = ast.literal_eval(line.split("data.label_map=")[1])
     assert proposal[0] == ((-6, -1), -1)
     assert open_set(tmp_path, label_map=proposal).class_names == (
@@ -231,7 +231,7 @@ def test_colour_masks_go_through_the_palette(tmp_path):
     palette = ((0, 0, 0), (250, 10, 10), (10, 10, 250))
     labels = np.arange(12).reshape(3, 4) % 3
     _masks(tmp_path, np.uint8(palette)[labels])
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert "a colour mask; name the colour of each class" in line
     dataset = open_set(tmp_path, palette=palette)
     assert len(dataset.class_names) == 3
@@ -248,7 +248,7 @@ def test_channels_of_tiff_by_the_config(tmp_path):
         )
         labels = (np.arange(72).reshape(8, 9) % 2).astype(np.uint8)
         tifffile.imwrite(tmp_path / f"masks/{number}.tif", labels)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert "2.tif and 1 more: read as a stack of slices" in line
     assert "set data.tiff_axes='CYX'" in line
     dataset = open_set(tmp_path, tiff_axes="CYX")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.data.folder.folders import (
-    faults_of,
     ids_of,
     open_set,
+    problems_of,
     write_picture,
     write_pixels,
     write_set,
@@ -101,10 +101,10 @@ def test_splits_of_a_csv_file_with_groups(tmp_path):
     assert ids_of(dataset, "train") == ["0", "1"]
     assert dataset.source("test")[0].group == "d"
     path.write_text("id,split,group\n0,train,a\n1,train,b\n2,test,a\n")
-    (line,) = faults_of(folder, splits=str(path))
+    (line,) = problems_of(folder, splits=str(path))
     assert "group 'a' is in train (0) and in test (2)" in line
     path.write_text("name,split\n0,train\n")
-    assert "expected id, and split or group" in faults_of(folder, splits=str(path))[0]
+    assert "expected id, and split or group" in problems_of(folder, splits=str(path))[0]
 
 
 def test_one_image_is_cut_into_slabs_with_a_gap(tmp_path):
@@ -188,7 +188,7 @@ def test_a_case_outside_of_the_split_folders_is_refused(tmp_path, stray):
         name = f"{place}{number}.png"
         mask = tmp_path / "masks" / name
         write_picture(tmp_path / "images" / name, number, mask=mask)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert f"{stray}6: in no folder of a split, where others lie in test, train" in line
     assert "data.splits" in line
 
@@ -218,7 +218,7 @@ def test_visits_of_one_patient_in_two_folders_of_splits_are_refused(tmp_path):
     for number, split in enumerate(("train", "train", "val", "test")):
         patient = 0 if number in (0, 3) else number
         write_set(tmp_path / f"{split}/p{patient}/v{number}", count=1, first=number)
-    (line,) = faults_of(tmp_path)
+    (line,) = problems_of(tmp_path)
     assert "group 'p0' is in test (test/p0/v3/3) and in train (train/p0/v0/0)" in line
 
 
@@ -228,7 +228,7 @@ def test_a_folder_that_is_no_patient_may_be_cut_by_an_expression(tmp_path):
     ids = [f"site{number % 3}/p{number}/{number}" for number in range(6)]
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": ids[:3], "val": ids[3:5], "test": ids[5:]}))
-    lines = faults_of(tmp_path / "set", splits=str(path))
+    lines = problems_of(tmp_path / "set", splits=str(path))
     assert "group 'site0' is in train" in lines[0]
     assert "set data.group_regex where a folder is no patient" in lines[0]
     data = open_set(tmp_path / "set", splits=str(path), group_regex=r"p\d+")
@@ -237,10 +237,10 @@ def test_a_folder_that_is_no_patient_may_be_cut_by_an_expression(tmp_path):
 
 def test_a_group_expression_that_does_not_match(tmp_path):
     write_set(tmp_path)
-    lines = faults_of(tmp_path, group_regex=r"^p(\d+)")
+    lines = problems_of(tmp_path, group_regex=r"^p(\d+)")
     assert len(lines) == 6
     assert "data.group_regex '^p(\\\\d+)' is not in its id '0'" in lines[0]
-    assert "data.group_regex: '('" in faults_of(tmp_path, group_regex="(")[0]
+    assert "data.group_regex: '('" in problems_of(tmp_path, group_regex="(")[0]
 
 
 # ---- what is wrong with a file of splits ---------------------------------------------
@@ -258,34 +258,34 @@ def test_wrong_files_of_splits(tmp_path):
         ('{"train": ["0"], "val": ["1"], "validation": ["2"]}', "'validation' twice"),
     ):
         path.write_text(content)
-        assert message in faults_of(folder, splits=str(path))[0]
+        assert message in problems_of(folder, splits=str(path))[0]
     path.write_text('{"train": ["0", "9"], "test": ["0", "8"]}')
-    lines = faults_of(folder, splits=str(path))
+    lines = problems_of(folder, splits=str(path))
     assert len(lines) == 3
     assert "'9' under train is in no file's name" in lines[0]
     assert "case '0' is in train (0) and in test (0)" in lines[2]
-    assert "No such file" in faults_of(folder, splits=str(tmp_path / "none.json"))[0]
+    assert "No such file" in problems_of(folder, splits=str(tmp_path / "none.json"))[0]
 
 
-def test_a_broken_file_of_splits_hides_no_other_fault(tmp_path):
+def test_a_broken_file_of_splits_hides_no_other_problem(tmp_path):
     folder = write_set(tmp_path / "set")
     (folder / "images/3.png").write_bytes(b"")
     path = tmp_path / "splits.json"
     path.write_text("{")
-    lines = faults_of(folder, splits=str(path), group_regex="(")
+    lines = problems_of(folder, splits=str(path), group_regex="(")
     assert [
         name for line in lines for name in ("3.png", "regex", "no JSON") if name in line
     ] == ["3.png", "regex", "no JSON"]
 
 
-def test_rows_of_groups_that_fit_no_case_are_faults(tmp_path):
+def test_rows_of_groups_that_fit_no_case_are_problems(tmp_path):
     folder = write_set(tmp_path / "set", count=10)
     path = tmp_path / "groups.csv"
     rows = [f"{number},p{number // 2}" for number in range(10)]
 
     def lines(rows):
         path.write_text("\n".join(["id,group", *rows]))
-        return faults_of(folder, splits=str(path))
+        return problems_of(folder, splits=str(path))
 
     wrong = lines([row.replace(",", "x,") for row in rows])
     assert len(wrong) == 11
@@ -299,11 +299,11 @@ def test_rows_of_groups_that_fit_no_case_are_faults(tmp_path):
     assert open_set(folder, splits=str(path)).source("train")[0].group.startswith("p")
 
 
-def test_a_case_twice_in_a_split_is_a_fault(tmp_path):
+def test_a_case_twice_in_a_split_is_a_problem(tmp_path):
     folder = write_set(tmp_path / "set")
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": ["0", "1", "0.png"], "test": ["2"]}))
-    (line,) = faults_of(folder, splits=str(path))
+    (line,) = problems_of(folder, splits=str(path))
     assert "'0.png' under train is there again; expected a case once" in line
 
 
@@ -312,21 +312,21 @@ def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
     path = tmp_path / "splits.json"
     splits = {"train": ["0", "1", "2"], "validation": ["3"], "test": ["4"]}
     path.write_text(json.dumps(splits))
-    (line,) = faults_of(folder, splits=str(path), fold=2)
+    (line,) = problems_of(folder, splits=str(path), fold=2)
     assert line.startswith("data.fold: found 2, expected -1: there are cases under")
     path.write_text(json.dumps([splits, splits]))
     assert ids_of(open_set(folder, splits=str(path), fold=1), "validation") == ["3"]
     path.write_text(json.dumps({"train": ["0"], "test": ["4"]}))
-    (line,) = faults_of(folder, splits=str(path), fold=0)
+    (line,) = problems_of(folder, splits=str(path), fold=0)
     assert "there are training cases of one group alone" in line
     for count in (1, 2):
         write_set(tmp_path / str(count), count=count)
-        (line,) = faults_of(tmp_path / str(count), fold=3)
+        (line,) = problems_of(tmp_path / str(count), fold=3)
         assert f"there are too few groups ({count}) to draw folds of" in line
 
 
-def test_a_group_that_an_expression_leaves_out_is_a_fault(tmp_path):
+def test_a_group_that_an_expression_leaves_out_is_a_problem(tmp_path):
     write_set(tmp_path)
-    lines = faults_of(tmp_path, group_regex=r"(x)?\d")
+    lines = problems_of(tmp_path, group_regex=r"(x)?\d")
     assert len(lines) == 6
     assert "group 1 of data.group_regex '(x)?" in lines[0]

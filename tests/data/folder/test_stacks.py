@@ -55,7 +55,7 @@ def _open(root, **options):
     )
 
 
-def _faults(root, **options):
+def _problems(root, **options):
     with pytest.raises(InputError) as info:
         _open(root, **options)
     return [*info.value.details] or [str(info.value)]
@@ -95,8 +95,8 @@ def test_a_patient_is_one_volume_in_the_order_of_its_numbers(kaggle_3m):
 def test_a_spacing_that_the_files_do_not_say_is_given(kaggle_3m):
     case = _cases(_open(kaggle_3m, known_spacing=(0.9, 0.9, 5.0)))["test"][0]
     assert case.spacing == (0.9, 0.9, 5.0)
-    (fault,) = _faults(kaggle_3m, known_spacing=(1.0, 1.0))
-    assert "data.known_spacing is (1.0, 1.0); expected 3 sizes above 0 in mm" in fault
+    (problem,) = _problems(kaggle_3m, known_spacing=(1.0, 1.0))
+    assert "data.known_spacing is (1.0, 1.0); expected 3 sizes above 0 in mm" in problem
 
 
 def test_the_axis_of_the_slices_is_the_config_s(kaggle_3m):
@@ -119,13 +119,13 @@ def test_gaps_are_said(kaggle_3m):
     assert "(1 of 3 have gaps in their numbers)" in dataset.notes[0]
 
 
-def test_every_fault_names_its_file(kaggle_3m):
+def test_every_problem_names_its_file(kaggle_3m):
     first, second, third = (kaggle_3m / patient for patient in PATIENTS)
     (first / f"{PATIENTS[0]}_4_mask.tif").unlink()
     _write(kaggle_3m, PATIENTS[1], 2, image=np.zeros((9, 20, 3), np.uint8))
     path = third / f"{PATIENTS[2]}_7_mask.tif"
     path.write_bytes(path.read_bytes()[:100])
-    text = "\n".join(_faults(kaggle_3m))
+    text = "\n".join(_problems(kaggle_3m))
     assert f"{PATIENTS[0]}_4.tif: has no mask" in text
     assert (
         f"{PATIENTS[1]}_2.tif: size (9, 20, 3); expected (24, 20, 3) as the other "
@@ -137,15 +137,15 @@ def test_every_fault_names_its_file(kaggle_3m):
 
 def test_a_mask_of_another_size_is_refused(kaggle_3m):
     _write(kaggle_3m, PATIENTS[0], 3, mask=np.zeros((24, 21), np.uint8))
-    (fault,) = _faults(kaggle_3m)
-    assert "_3_mask.tif: size (24, 21, 1); expected (24, 20, 1)" in fault
+    (problem,) = _problems(kaggle_3m)
+    assert "_3_mask.tif: size (24, 21, 1); expected (24, 20, 1)" in problem
 
 
 def test_a_value_of_no_class_is_found_in_its_slice(kaggle_3m):
     mask = np.zeros((24, 20), np.uint8)
     mask[4, 4] = 9
     _write(kaggle_3m, PATIENTS[1], 7, mask=mask)
-    (line,) = _faults(kaggle_3m)
+    (line,) = _problems(kaggle_3m)
     assert f"{PATIENTS[1]}_7_mask.tif: the label has the values 0, 9, 255" in line
 
 
@@ -153,7 +153,7 @@ def test_every_bad_slice_is_named(kaggle_3m):
     folder = kaggle_3m / PATIENTS[0]
     for name in ("_4.tif", "_9.tif", "_4_mask.tif"):
         (folder / f"{PATIENTS[0]}{name}").write_bytes(b"")
-    lines = _faults(kaggle_3m)
+    lines = _problems(kaggle_3m)
     assert [line.split(":")[0].rpartition("/")[2] for line in lines] == [
         f"{PATIENTS[0]}{name}" for name in ("_4.tif", "_9.tif", "_4_mask.tif")
     ]
@@ -161,7 +161,7 @@ def test_every_bad_slice_is_named(kaggle_3m):
 
 def test_a_flat_folder_is_no_volume(kaggle_3m):
     (kaggle_3m / PATIENTS[0] / f"{PATIENTS[0]}_4_mask.tif").write_bytes(b"")
-    lines = _faults(kaggle_3m / PATIENTS[0])
+    lines = _problems(kaggle_3m / PATIENTS[0])
     assert len(lines) == 2
     assert "_10.tif, " in lines[0]
     assert "9 more: in no folder; expected the slices of each" in lines[0]
@@ -179,7 +179,7 @@ def test_a_slice_needs_a_number_of_its_own(tmp_path):
     mask[0, 0] = 9
     _write(tmp_path, "p2", 1, mask=mask)
     _write(tmp_path, "p3", 1)
-    lines = _faults(tmp_path)
+    lines = _problems(tmp_path)
     assert len(lines) == 3
     assert "flair.tif: no number in its name" in lines[0]
     assert "slice 1 is also p1_01.tif" in lines[1]

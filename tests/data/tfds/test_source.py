@@ -240,7 +240,7 @@ def test_a_slab_carries_the_intensities_of_its_scan(store, tmp_path):
     rows = [_slice("a", index) for index in range(3)]
     for _, row in rows:
         row |= {"mean": 7.0, "deviation": 2.5}
-    keys = {"mean_key": "mean", "deviation_key": "deviation"}
+    keys = {"mean_key": "mean", "std_key": "deviation"}
     (case,) = _stacked(store, tmp_path / "good", rows, **keys)
     assert case.reference == ((7.0, 2.5),)
     (case,) = _stacked(store, tmp_path / "plain", rows)

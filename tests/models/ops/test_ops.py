@@ -1,4 +1,4 @@
-"""Each operation: known values, and the same function in every formulation."""
+"""Each operation: known values, and the same function in every implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ def _values(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def _assert_formulations_agree(function, *arrays):
+def _assert_implementations_agree(function, *arrays):
     """Values and gradients, in float64 and in float32 relative to the largest."""
     for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
         with jax.enable_x64(True):
             results = [
-                _value_and_gradients(function, formulation, arrays, dtype)
-                for formulation in ops.FORMULATIONS
+                _value_and_gradients(function, implementation, arrays, dtype)
+                for implementation in ops.IMPLEMENTATIONS
             ]
             for *others, expected in zip(*results, strict=True):
                 scale = np.abs(expected).max()
@@ -30,13 +30,13 @@ def _assert_formulations_agree(function, *arrays):
                     )
 
 
-def _value_and_gradients(function, formulation, arrays, dtype):
+def _value_and_gradients(function, implementation, arrays, dtype):
     arrays = [jnp.asarray(array, dtype) for array in arrays]
 
     @jax.jit
     def run(*arrays):
         value, pull_back = jax.vjp(
-            lambda *args: function(*args, formulation=formulation), *arrays
+            lambda *args: function(*args, implementation=implementation), *arrays
         )
         return value, *pull_back(jnp.asarray(_values(value.shape, seed=9), dtype))
 
@@ -57,20 +57,20 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize(("spatial", "window", "strides", "padding"), CONVOLUTIONS)
-def test_convolution_formulations_agree(spatial, window, strides, padding):
-    def convolve(x, kernel, *, formulation):
+def test_convolution_implementations_agree(spatial, window, strides, padding):
+    def convolve(x, kernel, *, implementation):
         return ops.convolve(
-            x, kernel, strides=strides, padding=padding, formulation=formulation
+            x, kernel, strides=strides, padding=padding, implementation=implementation
         )
 
-    _assert_formulations_agree(
+    _assert_implementations_agree(
         convolve, _values((2, *spatial, 3)), _values((*window, 3, 4), seed=1)
     )
 
 
 @pytest.mark.parametrize("spatial", [(7, 4), (4, 5, 3)])
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_convolution_is_the_correlation_of_every_channel(spatial, formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_convolution_is_the_correlation_of_every_channel(spatial, implementation):
     x = _values((2, *spatial, 3)).astype(np.float32)
     kernel = _values((*(3 for _ in spatial), 3, 2), seed=1).astype(np.float32)
     expected = np.zeros((2, *spatial, 2))
@@ -78,7 +78,9 @@ def test_convolution_is_the_correlation_of_every_channel(spatial, formulation):
         expected[sample, ..., feature] += ndimage.correlate(
             x[sample, ..., channel], kernel[..., channel, feature], mode="constant"
         )
-    found = ops.convolve(jnp.asarray(x), jnp.asarray(kernel), formulation=formulation)
+    found = ops.convolve(
+        jnp.asarray(x), jnp.asarray(kernel), implementation=implementation
+    )
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -91,38 +93,38 @@ def test_convolution_is_the_correlation_of_every_channel(spatial, formulation):
         ((4, 4, 4), (2, 2, 2)),
     ],
 )
-def test_pooling_formulations_agree(spatial, window):
-    def pool(x, *, formulation):
-        return ops.max_pool(x, window=window, formulation=formulation)
+def test_pooling_implementations_agree(spatial, window):
+    def pool(x, *, implementation):
+        return ops.max_pool(x, window=window, implementation=implementation)
 
-    _assert_formulations_agree(pool, _values((2, *spatial, 3)))
+    _assert_implementations_agree(pool, _values((2, *spatial, 3)))
     # Few different values: most windows hold their largest one several times.
-    _assert_formulations_agree(pool, _values((2, *spatial, 3)).round())
+    _assert_implementations_agree(pool, _values((2, *spatial, 3)).round())
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_pooling_takes_the_largest_and_keeps_nan(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_pooling_takes_the_largest_and_keeps_nan(implementation):
     x = np.arange(24.0, dtype=np.float32).reshape(1, 4, 6, 1)
     x[0, 3, 4, 0] = np.nan
-    found = ops.max_pool(jnp.asarray(x), window=(2, 3), formulation=formulation)
+    found = ops.max_pool(jnp.asarray(x), window=(2, 3), implementation=implementation)
     np.testing.assert_array_equal(found[0, ..., 0], [[8, 11], [20, np.nan]])
 
 
 @pytest.mark.parametrize(
     ("spatial", "strides"), [((3, 5), (2, 2)), ((3, 4), (1, 3)), ((2, 3, 3), (1, 2, 2))]
 )
-def test_up_convolution_formulations_agree(spatial, strides):
-    _assert_formulations_agree(
+def test_up_convolution_implementations_agree(spatial, strides):
+    _assert_implementations_agree(
         ops.up_convolve, _values((2, *spatial, 3)), _values((*strides, 3, 4), seed=1)
     )
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_up_convolution_makes_a_block_of_each_pixel(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_up_convolution_makes_a_block_of_each_pixel(implementation):
     x = np.array([[1.0, 10.0], [100.0, 1000.0]], np.float32)[None, ..., None]
     kernel = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)[..., None, None]
     found = ops.up_convolve(
-        jnp.asarray(x), jnp.asarray(kernel), formulation=formulation
+        jnp.asarray(x), jnp.asarray(kernel), implementation=implementation
     )
     expected = np.kron(x[0, ..., 0], kernel[..., 0, 0])
     np.testing.assert_array_equal(found[0, ..., 0], expected)
@@ -131,60 +133,68 @@ def test_up_convolution_makes_a_block_of_each_pixel(formulation):
 @pytest.mark.parametrize(
     ("spatial", "factors"), [((3, 5), (2, 2)), ((4, 1), (3, 4)), ((2, 3, 5), (1, 2, 3))]
 )
-def test_resize_formulations_agree(spatial, factors):
-    def resize(x, *, formulation):
-        return ops.resize_up(x, factors=factors, formulation=formulation)
+def test_resize_implementations_agree(spatial, factors):
+    def resize(x, *, implementation):
+        return ops.resize_up(x, factors=factors, implementation=implementation)
 
-    _assert_formulations_agree(resize, _values((2, *spatial, 3)))
+    _assert_implementations_agree(resize, _values((2, *spatial, 3)))
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_resize_places_pixel_centres_at_half_pixels(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_resize_places_pixel_centres_at_half_pixels(implementation):
     x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 1, 3, 1)
-    found = ops.resize_up(jnp.asarray(x), factors=(2, 2), formulation=formulation)
+    found = ops.resize_up(jnp.asarray(x), factors=(2, 2), implementation=implementation)
     expected = np.tile([0.0, 1.0, 3.0, 5.0, 7.0, 8.0], (2, 1))
     np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("spatial", [(5, 7), (3, 4, 5)])
 @pytest.mark.parametrize("groups", [1, 3, 6])
-def test_group_norm_formulations_agree(spatial, groups):
-    def norm(x, scale, bias, *, formulation):
-        return ops.group_norm(x, scale, bias, groups=groups, formulation=formulation)
+def test_group_norm_implementations_agree(spatial, groups):
+    def norm(x, scale, bias, *, implementation):
+        return ops.group_norm(
+            x, scale, bias, groups=groups, implementation=implementation
+        )
 
-    _assert_formulations_agree(
+    _assert_implementations_agree(
         norm, 3 + 2 * _values((2, *spatial, 6)), _values((6,), 1), _values((6,), 2)
     )
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_group_norm_standardises_each_sample_and_group(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_group_norm_standardises_each_sample_and_group(implementation):
     x = (5 + 3 * _values((2, 5, 7, 6))).astype(np.float32)
     scale, bias = jnp.full(6, 2.0), jnp.full(6, -1.0)
-    y = ops.group_norm(jnp.asarray(x), scale, bias, groups=3, formulation=formulation)
+    y = ops.group_norm(
+        jnp.asarray(x), scale, bias, groups=3, implementation=implementation
+    )
     grouped = np.asarray(y).reshape(2, 35, 3, 2)
     np.testing.assert_allclose(grouped.mean((1, 3)), -1.0, atol=1e-5)
     np.testing.assert_allclose(grouped.std((1, 3)), 2.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_norm_of_a_large_mean_keeps_its_digits(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_norm_of_a_large_mean_keeps_its_digits(implementation):
     x = (1e4 + _values((2, 16, 17, 3))).astype(np.float32)
     wide = x.astype(np.float64)
     expected = (wide - wide.mean((1, 2), keepdims=True)) / wide.std(
         (1, 2), keepdims=True
     )
     found = ops.group_norm(
-        jnp.asarray(x), jnp.ones(3), jnp.zeros(3), groups=3, formulation=formulation
+        jnp.asarray(x),
+        jnp.ones(3),
+        jnp.zeros(3),
+        groups=3,
+        implementation=implementation,
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3)
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_norm_of_a_constant_is_the_bias_with_finite_gradients(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_norm_of_a_constant_is_the_bias_with_finite_gradients(implementation):
     def norm(x):
         return ops.group_norm(
-            x, jnp.ones(2), jnp.full(2, 0.5), groups=2, formulation=formulation
+            x, jnp.ones(2), jnp.full(2, 0.5), groups=2, implementation=implementation
         )
 
     x = jnp.full((1, 1, 3, 2), 7.0)
@@ -199,43 +209,45 @@ def test_group_norm_refuses_channels_that_do_not_divide():
 
 
 @pytest.mark.parametrize("spatial", [(5, 7), (3, 4, 5)])
-def test_batch_norm_formulations_agree(spatial):
-    def norm(x, scale, bias, *, formulation):
-        mean, variance = ops.batch_moments(x, formulation=formulation)
+def test_batch_norm_implementations_agree(spatial):
+    def norm(x, scale, bias, *, implementation):
+        mean, variance = ops.batch_moments(x, implementation=implementation)
         moments = {"mean": mean, "variance": variance}
         return ops.standardise(
-            x, **moments, scale=scale, bias=bias, formulation=formulation
+            x, **moments, scale=scale, bias=bias, implementation=implementation
         )
 
-    _assert_formulations_agree(
+    _assert_implementations_agree(
         norm, 3 + 2 * _values((3, *spatial, 4)), _values((4,), 1), _values((4,), 2)
     )
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_batch_moments_are_those_of_the_whole_batch(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_batch_moments_are_those_of_the_whole_batch(implementation):
     x = (1 + 2 * _values((3, 5, 4, 2))).astype(np.float32)
-    mean, variance = ops.batch_moments(jnp.asarray(x), formulation=formulation)
+    mean, variance = ops.batch_moments(jnp.asarray(x), implementation=implementation)
     np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(variance, x.var((0, 1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("formulation", ops.FORMULATIONS)
-def test_norms_of_bfloat16_use_float32_statistics(formulation):
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+def test_norms_of_bfloat16_use_float32_statistics(implementation):
     x = jnp.asarray(3 + _values((1, 33, 31, 4)), jnp.bfloat16)
-    mean, _ = ops.batch_moments(x, formulation=formulation)
+    mean, _ = ops.batch_moments(x, implementation=implementation)
     assert mean.dtype == jnp.float32
     np.testing.assert_allclose(mean, np.float32(x).mean((0, 1, 2)), rtol=1e-5)
-    y = ops.group_norm(x, jnp.ones(4), jnp.zeros(4), groups=2, formulation=formulation)
+    y = ops.group_norm(
+        x, jnp.ones(4), jnp.zeros(4), groups=2, implementation=implementation
+    )
     assert y.dtype == jnp.bfloat16
 
 
-def test_the_formulation_is_the_platforms_unless_given(monkeypatch):
-    assert ops.choose_formulation(None) == "cpu"
-    assert ops.choose_formulation("plain") == "plain"
+def test_the_implementation_is_the_platforms_unless_given(monkeypatch):
+    assert ops.choose_implementation(None) == "cpu"
+    assert ops.choose_implementation("plain") == "plain"
     for platform, expected in (("tpu", "tpu"), ("gpu", "plain")):
         monkeypatch.setattr(jax, "default_backend", lambda name=platform: name)
-        assert ops.choose_formulation(None) == expected
-        assert ops.choose_formulation("cpu") == "cpu"
-    with pytest.raises(ValueError, match="Unknown formulation 'gpu'; expected one of"):
-        ops.choose_formulation("gpu")
+        assert ops.choose_implementation(None) == expected
+        assert ops.choose_implementation("cpu") == "cpu"
+    with pytest.raises(ValueError, match="Unknown implementation 'gpu'; expected one"):
+        ops.choose_implementation("gpu")

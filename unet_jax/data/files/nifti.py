@@ -42,7 +42,7 @@ def read_nifti(path: Path) -> StoredImage:
     if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
         raise InputError(
             f"{path}: affine {affine[:3].tolist()} cannot be inverted; expected voxel "
-            "directions and sizes; mend the header's sform or qform"
+            "directions and sizes; fix the header's sform or qform"
         )
     voxel = tuple(float(size) for size in spacing)
     return StoredImage(path, image, affine, voxel, "volume", nifti.header)

@@ -227,11 +227,11 @@ def _check_content(path: Path, expected: str) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected a {expected} file")
     if not path.exists():
-        found, mend = "no such file", ""
+        found, fix = "no such file", ""
         if path.is_symlink():
             found = f"a link to nothing ({path.readlink()})"
-            mend = "; put the file back, or remove the link"
-        raise InputError(f"{path}: {found}; expected a {expected} file{mend}")
+            fix = "; put the file back, or remove the link"
+        raise InputError(f"{path}: {found}; expected a {expected} file{fix}")
     with _decoding(path, expected), open(path, "rb") as stream:
         start = stream.read(352)
     found = _form(start)
@@ -240,9 +240,9 @@ def _check_content(path: Path, expected: str) -> None:
             found = f"gzip-compressed {_form(stream.read(352))}"
     if found != expected:
         known = found in FORMS.values()
-        mend = "rename it" if known else "export or copy it again"
+        fix = "rename it" if known else "export or copy it again"
         raise InputError(
-            f"{path}: holds {found}; expected {expected} as its name says; {mend}"
+            f"{path}: holds {found}; expected {expected} as its name says; {fix}"
             if start
             else f"{path}: is empty (0 bytes); expected {expected}; copy it again"
         )
@@ -281,11 +281,11 @@ def _decoding(path: Path, form: str) -> Iterator[None]:
         raise
     except Exception as error:
         found = " ".join(str(error).split())[:120] or type(error).__name__
-        mend = "export or copy it again"
+        fix = "export or copy it again"
         if isinstance(error, Image.DecompressionBombError):
-            mend = "save so large an image as TIFF"
+            fix = "save so large an image as TIFF"
         raise InputError(
-            f"{path}: cannot be read ({found}); expected a whole {form} file; {mend}"
+            f"{path}: cannot be read ({found}); expected a whole {form} file; {fix}"
         ) from error
 
 

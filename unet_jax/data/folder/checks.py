@@ -11,7 +11,7 @@ from unet_jax.data.folder.traits import ImageTraits
 from unet_jax.errors import named_files
 
 
-def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:
+def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
     """Name cases that one network cannot take together.
 
     Args:
@@ -20,8 +20,8 @@ def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:
     Returns:
         A line for each kind that differs from the commonest.
     """
-    faults = []
-    for what, of, mend in (
+    problems = []
+    for what, of, fix in (
         ("channels", lambda case: case.channels, "convert or remove them"),
         ("spatial axes", lambda case: len(case.shape), "convert or remove them"),
         (
@@ -39,14 +39,14 @@ def mixed_faults(images: Sequence[ImageTraits]) -> list[str]:
             for kind, cases in kinds.items():
                 if kind != most:
                     files = named_files([case.images[0] for case in cases])
-                    faults.append(
+                    problems.append(
                         f"{files}: {what}: {kind} in {len(cases)} cases; expected "
-                        f"{most} as in the others; {mend}"
+                        f"{most} as in the others; {fix}"
                     )
-    return faults
+    return problems
 
 
-def same_image_faults(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
+def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
     """Name images that are in two splits.
 
     Args:
@@ -57,7 +57,7 @@ def same_image_faults(images: Sequence[ImageTraits], splits: Splits) -> list[str
         A line each.
     """
     by_id = {case.id: case for case in images}  # without those that cannot be read
-    faults = []
+    problems = []
     seen: dict[str, tuple[str, Part]] = {}
     for split in SPLITS:
         if split == "test" and splits.parts[split] == splits.parts["validation"]:
@@ -68,15 +68,15 @@ def same_image_faults(images: Sequence[ImageTraits], splits: Splits) -> list[str
             case = by_id[part.id]
             other, first = seen.setdefault(case.digest, (split, part))
             if other != split and first.id != part.id:
-                faults.append(
+                problems.append(
                     f"{case.images[0]}: the same image as {by_id[first.id].images[0]}, "
                     f"which is in {other}, while it is in {split}; remove one, or put "
                     "both into one group"
                 )
-    return faults
+    return problems
 
 
-def missing_class_faults(
+def missing_class_problems(
     trained: Iterable[int], *, names: Sequence[str], label_map: Sequence[Entry]
 ) -> list[str]:
     """Name classes that training never sees.
@@ -94,7 +94,7 @@ def missing_class_faults(
     known = sorted(set(values) - set(classes.unknown(values)))
     present = set(classes(np.array(known, np.int64), where="masks").tolist())
     return [
-        f"class {index} ({name}): no training case has it; expected one; mend "
+        f"class {index} ({name}): no training case has it; expected one; fix "
         "data.class_names, data.label_map or the split"
         for index, name in enumerate(names)
         if index not in present

@@ -26,15 +26,15 @@ class Classes(NamedTuple):
     Attributes:
         names: of each class; () where the values are no classes.
         label_map: stored values and their classes; the proposed one, if there are
-            faults.
+            problems.
         notes: what to print.
-        faults: a line each.
+        problems: a line each.
     """
 
     names: tuple[str, ...]
     label_map: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def find_classes(
@@ -53,7 +53,7 @@ def find_classes(
         file_of: finds the mask of a case that has one of some values.
 
     Returns:
-        The classes; values that fit none are among the faults, with a map to paste.
+        The classes; values that fit none are among the problems, with a map to paste.
     """
     found = sorted({value for values in masks.values() for value in values})
     names, pairs, note = class_names, tuple(label_map), ""
@@ -64,7 +64,7 @@ def find_classes(
             count = len(names) if names else found[-1] + 1
             plain = found[0] >= 0 and count <= _MAX_CLASSES
             if not names and not (plain and found == list(range(count))):
-                return Classes((), (), faults=(_no_classes(masks, found, file_of),))
+                return Classes((), (), problems=(_no_classes(masks, found, file_of),))
             pairs = tuple((index, index) for index in range(count))
     given = bool(label_map)
     if names is None:
@@ -72,17 +72,17 @@ def find_classes(
         names = ("background", *(f"class_{index}" for index in range(1, max(count, 2))))
     classes = LabelMap(pairs if given or note else None, num_classes=len(names))
     unknown = set(classes.unknown(found))
-    faults = []
+    problems = []
     if unknown:
         proposal = None if given else propose_map(masks, num_classes=len(names))
         pairs = proposal or classes.proposal(found)
         strays = {value for value in unknown if (value, IGNORE) in pairs}
         where = _files_with(strays or unknown, masks, file_of)
-        faults.append(classes.refusal(found, where, proposal=pairs))
-    return Classes(tuple(names), pairs, (note,) if note else (), tuple(faults))
+        problems.append(classes.refusal(found, where, proposal=pairs))
+    return Classes(tuple(names), pairs, (note,) if note else (), tuple(problems))
 
 
-def orphan_faults(
+def orphan_problems(
     classes: Classes, masks: Mapping[str, Mapping[int, int]]
 ) -> list[str]:
     """Name values without a class in masks that belong to no image.

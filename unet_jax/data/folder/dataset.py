@@ -10,11 +10,11 @@ import numpy as np
 
 from unet_jax.data.case import Case
 from unet_jax.data.folder.checks import (
-    missing_class_faults,
-    mixed_faults,
-    same_image_faults,
+    missing_class_problems,
+    mixed_problems,
+    same_image_problems,
 )
-from unet_jax.data.folder.classes import Classes, find_classes, orphan_faults
+from unet_jax.data.folder.classes import Classes, find_classes, orphan_problems
 from unet_jax.data.folder.find import Layout, Pair
 from unet_jax.data.folder.groups import NamedSplits, find_groups, find_splits
 from unet_jax.data.folder.label_map import Entry, LabelMap
@@ -52,8 +52,8 @@ class FolderOptions:
         splits: JSON or CSV file with the ids of each split; "" to draw them.
         fold: which of the folds validates; -1 for none.
         folds: parts of a cross-validation.
-        test_share: share of the groups that is drawn for the test split.
-        validation_share: share of the groups that is drawn for validation.
+        test_fraction: share of the groups that is drawn for the test split.
+        validation_fraction: share of the groups that is drawn for validation.
         slice_axis: axis for the pages of TIFF stacks, and that slabs are cut along.
     """
 
@@ -72,8 +72,8 @@ class FolderOptions:
     splits: str = ""
     fold: int = -1
     folds: int = 5
-    test_share: float = 0.2
-    validation_share: float = 0.2
+    test_fraction: float = 0.2
+    validation_fraction: float = 0.2
     slice_axis: int = 2
 
 
@@ -221,7 +221,7 @@ def open_folder(
         The data set.
 
     Raises:
-        InputError: with one line in ``details`` for each fault of the data.
+        InputError: with one line in ``details`` for each problem of the data.
     """
     layout = find_layout(
         Path(options.path).expanduser(),
@@ -241,8 +241,8 @@ def open_folder(
         num_threads=num_threads,
         cache=scan_cache,
     )
-    faults = [*layout.faults, *scanned.faults]
-    faults += mixed_faults(scanned.images)
+    problems = [*layout.problems, *scanned.problems]
+    problems += mixed_problems(scanned.images)
     groups, wrong = find_groups(layout, options.group_regex)
     named = find_splits(
         layout,
@@ -252,27 +252,27 @@ def open_folder(
         fold=options.fold,
         by_regex=bool(options.group_regex),
     )
-    faults += wrong + named.faults
+    problems += wrong + named.problems
     values, alone = _values(layout.pairs, scanned), _values(layout.orphans, scanned)
     if not values:
-        _raise(faults, options.path)
+        _raise(problems, options.path)
     classes = _find_classes(values, layout, options)
-    faults += classes.faults
-    if classes.names and not classes.faults:
-        faults += orphan_faults(classes, alone)
-    splits = _split(named, groups, options, seed, faults)
+    problems += classes.problems
+    if classes.names and not classes.problems:
+        problems += orphan_problems(classes, alone)
+    splits = _split(named, groups, options, seed, problems)
     if splits is not None:
         parts = shared_out(splits.parts, scanned.traits, options.slice_axis)
         splits = splits._replace(parts=parts)
-        faults += same_image_faults(scanned.images, splits)
+        problems += same_image_problems(scanned.images, splits)
     if classes.names:
-        faults += missing_class_faults(
-            _trained_values(None if named.faults else splits, scanned, options),
+        problems += missing_class_problems(
+            _trained_values(None if named.problems else splits, scanned, options),
             names=classes.names,
             label_map=classes.label_map,
         )
-    _raise(faults, options.path)
-    assert splits is not None, "without faults there are splits"
+    _raise(problems, options.path)
+    assert splits is not None, "without problems there are splits"
     return FolderDataset(
         scanned.traits,
         splits,
@@ -320,13 +320,13 @@ def _read_options(options: FolderOptions) -> ReadOptions:
     )
 
 
-def _raise(faults: Sequence[str], path: str) -> None:
-    """Report all faults together; one alone is a line by itself."""
-    if len(faults) == 1:
-        raise InputError(faults[0])
-    if faults:
-        head = f"data.path {path}: {len(faults)} faults; mend them all:"
-        raise InputError(head, faults)
+def _raise(problems: Sequence[str], path: str) -> None:
+    """Report all problems together; one alone is a line by itself."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        head = f"data.path {path}: {len(problems)} problems; fix them all:"
+        raise InputError(head, problems)
 
 
 def _split(
@@ -334,18 +334,18 @@ def _split(
     groups: Mapping[str, str],
     options: FolderOptions,
     seed: int,
-    faults: list[str],
+    problems: list[str],
 ) -> Splits | None:
-    """Make the splits; None, and one more fault, where that cannot be done."""
+    """Make the splits; None, and one more problem, where that cannot be done."""
     if named.ids is not None and not named.ids.get("train"):
-        return None  # its ids are among the faults
+        return None  # its ids are among the problems
     try:
         if named.ids is None:
             return draw_splits(
                 groups,
                 seed=seed,
-                test_share=options.test_share,
-                validation_share=options.validation_share,
+                test_fraction=options.test_fraction,
+                validation_fraction=options.validation_fraction,
                 fold=named.fold,
                 folds=options.folds,
             )
@@ -353,14 +353,14 @@ def _split(
             named.ids,
             groups,
             seed=seed,
-            validation_share=options.validation_share,
+            validation_fraction=options.validation_fraction,
             fold=named.fold,
             folds=options.folds,
         )
     except InputError as error:
-        if not faults:
+        if not problems:
             raise
-        faults.append(str(error))
+        problems.append(str(error))
         return None
 
 
@@ -385,7 +385,7 @@ def _left_out_note(splits: Splits, scanned: Scan) -> tuple[str, ...]:
 
 
 def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] | None:
-    """Read the stored values of a slab; None for a whole case, or one with faults."""
+    """Read the stored values of a slab; None for a whole case, or one with problems."""
     traits = {case.id: case for case in scanned.traits}.get(part.id)
     if traits is None:
         return None

@@ -63,11 +63,11 @@ class Layout(NamedTuple):
 
     Attributes:
         pairs: images with their masks, by id.
-        orphans: masks without an image; they are read for their faults.
+        orphans: masks without an image; they are read for their problems.
         note: how images and masks were told apart.
         class_names: of a published set; None where the layout does not tell.
         palette: colours of its masks, in the order of the classes; () if none.
-        faults: a line for each file that is there twice.
+        problems: a line for each file that is there twice.
     """
 
     pairs: tuple[Pair, ...]
@@ -75,7 +75,7 @@ class Layout(NamedTuple):
     note: str
     class_names: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] = ()
-    faults: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layout:
@@ -205,11 +205,11 @@ def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
     for file, stem in pictures.items():
         key = CHANNEL.sub("", stem) if channels else _without(stem, best[0])
         groups.setdefault(key, []).append(file)
-    pairs, orphans, faults = _joined(groups, labels, best[1], channels=channels)
+    pairs, orphans, problems = _joined(groups, labels, best[1], channels=channels)
     note = f"images in {images.name}/, masks in {masks.name}/"
     if best[1]:
         note += f" with the suffix {best[1]}"
-    return Layout(pairs, orphans, note, faults=faults)
+    return Layout(pairs, orphans, note, problems=problems)
 
 
 def _joined(
@@ -220,12 +220,12 @@ def _joined(
     channels: bool,
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...]]:
     """Join images and masks of equal keys; name orphans, and files that are twice."""
-    faults = []
+    problems = []
     named: dict[str, Path] = {}
     for file, stem in masks.items():
         other = named.setdefault(_without(stem, ending), file)
         if other != file:
-            faults.append(
+            problems.append(
                 f"{file.parent}: {other.name} and {file.name} are masks of one image; "
                 "expected one; remove one"
             )
@@ -233,10 +233,10 @@ def _joined(
     for key in sorted(groups):
         files = sorted(groups[key])
         if channels:
-            faults += channel_faults(key, files)
+            problems += channel_problems(key, files)
         elif len(files) > 1:
             names = " and ".join(file.name for file in files[:2])
-            faults.append(
+            problems.append(
                 f"{files[0].parent}: {names} have the same name; which one is the "
                 "image? Remove or rename one"
             )
@@ -246,10 +246,10 @@ def _joined(
     orphans = tuple(
         mask_alone(file) for key, file in named.items() if key not in groups
     )
-    return tuple(pairs), orphans, tuple(faults)
+    return tuple(pairs), orphans, tuple(problems)
 
 
-def channel_faults(key: str, files: Sequence[Path]) -> list[str]:
+def channel_problems(key: str, files: Sequence[Path]) -> list[str]:
     """Say what is wrong with the numbers of the channels of an image.
 
     Args:
@@ -292,9 +292,9 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
             if file not in masks:
                 key = CHANNEL.sub("", stem) if channels else _without(stem, image)
                 groups.setdefault(key, []).append(file)
-        pairs, orphans, faults = _joined(groups, masks, best, channels=channels)
+        pairs, orphans, problems = _joined(groups, masks, best, channels=channels)
         note = f"masks beside the images, with the suffix {best}"
-        return Layout(pairs, orphans, note, faults=faults)
+        return Layout(pairs, orphans, note, problems=problems)
     return _pair_by_words(path, files)
 
 
@@ -306,14 +306,14 @@ def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
         folders.setdefault(home(file.parent), []).append(file)
     pairs: list[Pair] = []
     orphans: list[Pair] = []
-    faults: list[str] = []
+    problems: list[str] = []
     for folder, inside in sorted(folders.items()):
         layout = _pair_one_folder(path, folder, inside)
         pairs += layout.pairs
         orphans += layout.orphans
-        faults += layout.faults
+        problems += layout.problems
     note = "a folder a patient"
-    return Layout(tuple(pairs), tuple(orphans), note, faults=tuple(faults))
+    return Layout(tuple(pairs), tuple(orphans), note, problems=tuple(problems))
 
 
 def _home(path: Path, folder: Path) -> Path:

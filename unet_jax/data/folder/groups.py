@@ -16,14 +16,14 @@ class NamedSplits(NamedTuple):
 
     Attributes:
         ids: of each split; None where they have to be drawn, none where there are
-            only faults.
+            only problems.
         fold: which of the folds validates, where validation is drawn; -1 for none.
-        faults: a line each.
+        problems: a line each.
     """
 
     ids: dict[str, list[str]] | None
     fold: int
-    faults: list[str]
+    problems: list[str]
 
 
 def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
@@ -35,7 +35,7 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
             folders the outermost ones, if there are at least three to be split.
 
     Returns:
-        The group of every id (its own where the expression finds none), and faults.
+        The group of every id (its own where the expression finds none), and problems.
     """
     groups = _patients(layout)
     if not regex:
@@ -44,19 +44,19 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
         pattern = re.compile(regex)
     except re.error as error:
         return groups, [f"data.group_regex: {regex!r}: {error}"]
-    faults = []
+    problems = []
     for pair in layout.pairs:
         match = pattern.search(pair.id)
         found = match and (match[1] if pattern.groups else match[0])
         if found is None:
             what = "group 1 of " if match else ""
-            faults.append(
+            problems.append(
                 f"{pair.images[0]}: {what}data.group_regex {regex!r} is not in its id "
-                f"{pair.id!r}; mend the expression"
+                f"{pair.id!r}; fix the expression"
             )
         else:
             groups[pair.id] = found
-    return groups, faults
+    return groups, problems
 
 
 def _patients(layout: Layout) -> dict[str, str]:
@@ -90,7 +90,7 @@ def find_splits(
         by_regex: the groups are those of an expression, not of folders.
 
     Returns:
-        The ids of each split; none where a fault leaves none.
+        The ids of each split; none where a problem leaves none.
     """
     ids = [pair.id for pair in layout.pairs]
     if not file:
@@ -111,12 +111,14 @@ def find_splits(
         given = read_splits(source, fold=fold)
     except InputError as error:
         return NamedSplits({}, fold, [str(error)])
-    found, faults = _resolved(given.ids, ids, source)
+    found, problems = _resolved(given.ids, ids, source)
     if given.groups is not None:
         used = {one for split in found.values() for one in split} if found else set(ids)
-        faults += _take_groups(given.groups, groups, ids, source, used, bool(given.ids))
-    faults += _cut_groups(found, groups, source)
-    return NamedSplits(found or None, given.fold, faults)
+        problems += _take_groups(
+            given.groups, groups, ids, source, used, bool(given.ids)
+        )
+    problems += _cut_groups(found, groups, source)
+    return NamedSplits(found or None, given.fold, problems)
 
 
 def _take_groups(
@@ -128,26 +130,26 @@ def _take_groups(
     named: bool,
 ) -> list[str]:
     """Put the column of a file into the groups, and name what does not fit."""
-    faults = []
+    problems = []
     column: dict[str, str] = {}
     for one, group in rows:
         found, unknown = _resolved({"group": [one]}, ids, path)
         if not named:  # else the same names were looked for in the splits
-            faults += unknown
+            problems += unknown
         for case in found["group"]:
             if column.setdefault(case, group) != group:
-                faults.append(
+                problems.append(
                     f"{path}: case {case!r} has the groups {column[case]!r} and "
                     f"{group!r}; expected one; remove a row"
                 )
     without = sorted(used - column.keys())
     if without:
-        faults.append(
+        problems.append(
             f"{path}: no group for {named_files(without, 'more cases')}; expected a "
             "row with the patient of every case; add them"
         )
     groups |= column
-    return faults
+    return problems
 
 
 def _resolved(
@@ -159,7 +161,7 @@ def _resolved(
         ends.setdefault(one.rpartition("/")[2], []).append(one)
     known = set(ids)
     result: dict[str, list[str]] = {}
-    faults = []
+    problems = []
     for split, names in named.items():
         result[split] = []
         for name in names:
@@ -170,18 +172,18 @@ def _resolved(
                 candidates[0] not in (name, stem) and len(candidates) > 1
             ):
                 what = "is in no file's name" if not candidates else "is ambiguous"
-                faults.append(
+                problems.append(
                     f"{path}: {name!r} under {split} {what}; expected ids such as "
                     f"{ids[0]!r}"
                 )
             elif candidates[0] in result[split]:
-                faults.append(
+                problems.append(
                     f"{path}: {name!r} under {split} is there again; expected a case "
                     "once; remove it"
                 )
             else:
                 result[split].append(candidates[0])
-    return result, faults
+    return result, problems
 
 
 def _cut_groups(
@@ -189,18 +191,18 @@ def _cut_groups(
 ) -> list[str]:
     """Name groups and cases that a file of splits has in two of them."""
     seen: dict[str, tuple[str, str]] = {}
-    faults = []
+    problems = []
     for split, ids in named.items():
         for one in ids:
             group = groups.get(one, one)
             other, first = seen.setdefault(group, (split, one))
             if other != split:
-                what, mend = f"case {one!r}", "move it"
+                what, fix = f"case {one!r}", "move it"
                 if one != first:
                     what = f"group {group!r}"
-                    mend += ", or set data.group_regex where a folder is no patient"
-                faults.append(
+                    fix += ", or set data.group_regex where a folder is no patient"
+                problems.append(
                     f"{path}: {what} is in {other} ({first}) and in {split} ({one}); "
-                    f"expected a group in one split; {mend}"
+                    f"expected a group in one split; {fix}"
                 )
-    return faults
+    return problems

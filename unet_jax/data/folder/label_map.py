@@ -51,7 +51,7 @@ class LabelMap:
         if wrong:
             raise InputError(
                 f"data.label_map: {_written(wrong)} lead to no class, expected classes "
-                f"0 to {num_classes - 1}, or {IGNORE} to ignore a value; mend it, or "
+                f"0 to {num_classes - 1}, or {IGNORE} to ignore a value; fix it, or "
                 "data.class_names"
             )
         self._first = np.array([first for first, _, _ in self._ranges], np.int64)

@@ -7,7 +7,7 @@ from pathlib import Path
 from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.stored import StoredImage, file_suffix, output_name
-from unet_jax.data.folder.find import CHANNEL, channel_faults
+from unet_jax.data.folder.find import CHANNEL, channel_problems
 from unet_jax.data.folder.read import ReadOptions, read_case_image
 from unet_jax.data.folder.same_place import misplaced
 from unet_jax.errors import InputError
@@ -59,8 +59,8 @@ def find_new_images(
     for key, group in groups.items():
         numbered = all(CHANNEL.search(_stem(file)) for file in group)
         if numbered and len(group) == channels and not _complete(group[0], options):
-            for fault in channel_faults(key, group):
-                raise InputError(fault)
+            for problem in channel_problems(key, group):
+                raise InputError(problem)
             found.append(NewImage(group[0].parent / key, tuple(group)))
         else:
             found += [NewImage(file, (file,)) for file in group]
@@ -113,8 +113,8 @@ def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
     pixels, spacing, stored = read_case_image(image.files, options)
     first = stored[0]
     for other in stored[1:]:
-        if fault := misplaced(first, other):
-            raise InputError(fault)
+        if problem := misplaced(first, other):
+            raise InputError(problem)
     if first.spacing is None and spacing is not None:
         first = dataclasses.replace(first, spacing=_as_stored(spacing, first, options))
     if len(stored) > 1:

@@ -143,13 +143,13 @@ def _each(
     files: Sequence[str | Path], read: Callable[[str | Path], StoredImage]
 ) -> list[StoredImage]:
     """Read all files, and name each that cannot be read."""
-    stored, faults = [], []
+    stored, problems = [], []
     for file in files:
         try:
             stored.append(read(file))
         except InputError as error:
-            faults.append(error)
-    raise_all(faults)
+            problems.append(error)
+    raise_all(problems)
     return stored
 
 
@@ -158,16 +158,16 @@ def _check_sizes(
 ) -> None:
     """Name the files of a case that have not the size of most."""
     (most, _), *others = Counter(shapes).most_common()
-    faults = []
+    problems = []
     for size, _ in others:
         names = [str(f) for f, s in zip(files, shapes, strict=True) if s == size]
-        faults.append(
+        problems.append(
             InputError(
                 f"{named_files(names)}: size {size}; expected {most} as the other "
                 f"{what}; export them on one grid"
             )
         )
-    raise_all(faults)
+    raise_all(problems)
 
 
 def _stacked(

@@ -16,7 +16,7 @@ def misplaced(first: StoredImage, other: StoredImage) -> str:
         other: the mask, or another channel; it may be stored in another axis order.
 
     Returns:
-        The fault, in one line; "" where both lie at the same place, or neither says.
+        The problem, in one line; "" where both lie at the same place, or neither says.
     """
     if (first.affine is None) != (other.affine is None):
         says, not_says = (first, other) if other.affine is None else (other, first)
@@ -42,7 +42,7 @@ def _apart(one: StoredImage, two: StoredImage) -> float:
         return 0.0
     (affine, shape), (other, size) = _canonical(one), _canonical(two)
     if shape != size:
-        return 0.0  # the sizes are the fault
+        return 0.0  # the sizes are the problem
     corners = np.array(
         [(*corner, 1) for corner in itertools.product(*((0, n) for n in shape))]
     )

@@ -23,14 +23,14 @@ class Scan:
     Attributes:
         traits: of the sound cases, in the order of their pairs.
         images: of all cases whose image is sound.
-        faults: a line each.
+        problems: a line each.
         values: for the id of every case whose mask could be read, pixels of each stored
             label value.
     """
 
     traits: tuple[CaseTraits, ...]
     images: tuple[ImageTraits, ...]
-    faults: tuple[str, ...]
+    problems: tuple[str, ...]
     values: dict[str, dict[int, int]]
 
 
@@ -50,7 +50,7 @@ def scan(
         cache: file that keeps what was found, for files that do not change.
 
     Returns:
-        The sound cases, all faults, and all label values.
+        The sound cases, all problems, and all label values.
     """
     kept = _read_cache(cache, options)
     found: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def scan(
     return Scan(
         tuple(result.traits for result in results if result.traits is not None),
         tuple(result.image for result in results if result.image is not None),
-        tuple(_fault_lines([fault for one in results for fault in one.faults])),
+        tuple(_problem_lines([problem for one in results for problem in one.problems])),
         {
             pair.id: result.values
             for pair, result in zip(pairs, results, strict=True)
@@ -84,22 +84,22 @@ def scan(
     )
 
 
-def _fault_lines(faults: Sequence[InputError]) -> list[str]:
-    """One line a fault; files that one key of the config mends share a line."""
+def _problem_lines(problems: Sequence[InputError]) -> list[str]:
+    """One line a problem; files that one key of the config fixes share a line."""
     colored, lines = [], []
     shared: dict[str, list[str]] = {}
-    for fault in faults:
-        if isinstance(fault, ColorsError) and fault.has_proposal:
-            colored.append(fault)
-        elif isinstance(fault, SharedFault):
-            shared.setdefault(fault.text, []).append(fault.file)
+    for problem in problems:
+        if isinstance(problem, ColorsError) and problem.has_proposal:
+            colored.append(problem)
+        elif isinstance(problem, SharedFault):
+            shared.setdefault(problem.text, []).append(problem.file)
         else:
-            lines.append(str(fault))
+            lines.append(str(problem))
     if colored:
         counts: Counter[tuple[int, int, int]] = Counter()
-        for fault in colored:
-            counts.update(fault.counts)
-        names = named_files([fault.name for fault in colored], "more masks")
+        for problem in colored:
+            counts.update(problem.counts)
+        names = named_files([problem.name for problem in colored], "more masks")
         lines.append(str(ColorsError(names, counts)))
     for text, files in shared.items():
         lines.append(f"{named_files(files)}: {text}")

@@ -91,8 +91,8 @@ def draw_splits(
     groups: Mapping[str, str],
     *,
     seed: int,
-    test_share: float,
-    validation_share: float,
+    test_fraction: float,
+    validation_fraction: float,
     fold: int,
     folds: int,
 ) -> Splits:
@@ -101,8 +101,8 @@ def draw_splits(
     Args:
         groups: the group of each case.
         seed: of the draw.
-        test_share: share of the groups for the test split.
-        validation_share: share of the groups for validation, where there is no fold.
+        test_fraction: share of the groups for the test split.
+        validation_fraction: share of the groups for validation, where there is no fold.
         fold: which of the folds validates; -1 for none.
         folds: parts that all groups but those of the test split are cut into.
 
@@ -118,10 +118,10 @@ def draw_splits(
             raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds of")
         return _few_groups(groups, names)
     shuffled = np.random.default_rng(seed).permutation(names).tolist()
-    count = round(test_share * len(names))
-    count = min(max(count, 1 if test_share > 0 else 0), len(names) - 2)
+    count = round(test_fraction * len(names))
+    count = min(max(count, 1 if test_fraction > 0 else 0), len(names) - 2)
     test, rest = set(shuffled[:count]), shuffled[count:]
-    validation = _drawn(rest, validation_share, fold, folds)
+    validation = _drawn(rest, validation_fraction, fold, folds)
     note = f"{len(names)} groups drawn with data.split_seed={seed}"
     if fold >= 0:
         note += f", fold {fold} of {folds}"
@@ -210,7 +210,7 @@ def named_splits(
     groups: Mapping[str, str],
     *,
     seed: int,
-    validation_share: float,
+    validation_fraction: float,
     fold: int,
     folds: int,
 ) -> Splits:
@@ -220,7 +220,7 @@ def named_splits(
         named: ids by split; they are those of ``groups``.
         groups: the group of each case.
         seed: of the draw of a validation split that is not named.
-        validation_share: its share of the training groups.
+        validation_fraction: its share of the training groups.
         fold: which of the folds validates; -1 for none.
         folds: parts of the training groups.
 
@@ -247,7 +247,7 @@ def named_splits(
             note += "; validation on a slab of the training images"
         else:
             shuffled = np.random.default_rng(seed).permutation(names).tolist()
-            chosen = _drawn(shuffled, validation_share, fold, folds)
+            chosen = _drawn(shuffled, validation_fraction, fold, folds)
             cases = parts["train"]
             parts["train"] = tuple(p for p in cases if groups[p.id] not in chosen)
             parts["validation"] = tuple(p for p in cases if groups[p.id] in chosen)

@@ -22,7 +22,7 @@ def stack_slices(layout: Layout) -> Layout:
         Pairs of kind "slices", a patient each. A slice that has no mask, lies in no
         patient's folder or is one of several channels is a stack of its own, so that
         its files are read all the same; these, and slices without a number or with that
-        of another, are among the faults.
+        of another, are among the problems.
     """
     patients: dict[str, list[Pair]] = {}
     kept: list[Pair] = []
@@ -39,7 +39,7 @@ def stack_slices(layout: Layout) -> Layout:
                 channels.append(str(pair.images[0]))
             elif not pair.patient:
                 outside.append(str(pair.images[0]))
-    faults = [
+    problems = [
         f"{named_files(files)}: {what}; expected the slices of each patient in a "
         "folder, since data.stack=True; set data.stack=False to score each picture by "
         "itself"
@@ -50,7 +50,7 @@ def stack_slices(layout: Layout) -> Layout:
     for patient, pairs in patients.items():
         ordered, gap, wrong = _in_order(pairs)
         gaps += gap
-        faults += wrong
+        problems += wrong
         kept.append(
             Pair(
                 id=patient,
@@ -65,7 +65,7 @@ def stack_slices(layout: Layout) -> Layout:
         note += f" ({gaps} of {len(patients)} have gaps in their numbers)"
     pairs_by_id = tuple(sorted(kept, key=lambda pair: pair.id))
     return layout._replace(
-        pairs=pairs_by_id, note=note, faults=(*layout.faults, *faults)
+        pairs=pairs_by_id, note=note, problems=(*layout.problems, *problems)
     )
 
 
@@ -73,12 +73,12 @@ def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
     """Sort the slices of a patient; say whether some are missing, and what is wrong."""
     numbers: dict[int, Pair] = {}
     others: list[Pair] = []
-    faults = []
+    problems = []
     for pair in pairs:
         match = _NUMBER.search(pair.id.rpartition("/")[2])
         if match is None:
             others.append(pair)
-            faults.append(
+            problems.append(
                 f"{pair.images[0]}: no number in its name; expected that of the slice, "
                 "since data.stack=True; rename it, or set data.stack=False"
             )
@@ -86,11 +86,11 @@ def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
         other = numbers.setdefault(int(match[1]), pair)
         if other is not pair:
             others.append(pair)
-            faults.append(
+            problems.append(
                 f"{pair.images[0]}: slice {int(match[1])} is also "
                 f"{other.images[0].name}; expected a number once in a folder; rename "
                 "or remove one"
             )
     order = sorted(numbers)
     gap = bool(order) and order[-1] - order[0] >= len(order)
-    return [numbers[number] for number in order] + others, gap, faults
+    return [numbers[number] for number in order] + others, gap, problems

@@ -113,15 +113,15 @@ class Examined:
     """What reading a case found.
 
     Attributes:
-        traits: None where the case has faults.
+        traits: None where the case has problems.
         image: None where the image could not be read, or its axes are in doubt.
-        faults: all of them.
+        problems: all of them.
         values: pixels of each stored label value; None where no mask could be read.
     """
 
     traits: CaseTraits | None
     image: ImageTraits | None
-    faults: tuple[InputError, ...]
+    problems: tuple[InputError, ...]
     values: dict[int, int] | None
 
 
@@ -133,19 +133,19 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
         options: how to read.
 
     Returns:
-        Its traits, or its faults; what is sound of image and label in any case.
+        Its traits, or its problems; what is sound of image and label in any case.
     """
     image = spacing = label = stored_label = None
     stored: list[StoredImage] = []
-    faults: list[InputError] = []
+    problems: list[InputError] = []
 
     def attempt(read: Callable[[], Any]) -> Any:
         try:
             return read()
         except InputErrors as error:
-            faults.extend(error.faults)
+            problems.extend(error.problems)
         except InputError as error:
-            faults.append(error)
+            problems.append(error)
         return None
 
     found = pair.images and attempt(
@@ -157,14 +157,14 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
         for one in stored:
             attempt(functools.partial(check_finite, one.image, name=str(one.path)))
     if not pair.images:
-        faults.append(
+        problems.append(
             InputError(
                 f"{pair.masks[0]}: has no image of its name; add it, or take the mask "
                 "away"
             )
         )
     if not pair.masks:
-        faults.append(
+        problems.append(
             InputError(
                 f"{pair.images[0]}: has no mask; expected one of its name; add it or "
                 "move the image away"
@@ -182,18 +182,18 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
         )
         if found is not None:
             label, stored_label = found
-    faults += _grid_faults(pair, image, label, stored, stored_label, options)
+    problems += _grid_problems(pair, image, label, stored, stored_label, options)
     values = None if label is None else _counted(label)
-    doubtful = any(isinstance(fault, TiffAxesError) for fault in faults)
+    doubtful = any(isinstance(problem, TiffAxesError) for problem in problems)
     if image is None or doubtful:
-        return Examined(None, None, tuple(faults), values)
+        return Examined(None, None, tuple(problems), values)
     of_image = _image_traits(pair, image, spacing)
-    if faults or label is None or values is None:
-        return Examined(None, of_image, tuple(faults), values)
+    if problems or label is None or values is None:
+        return Examined(None, of_image, tuple(problems), values)
     return Examined(_traits(pair, of_image, image, label, values), of_image, (), values)
 
 
-def _grid_faults(
+def _grid_problems(
     pair: Pair,
     image: np.ndarray | None,
     label: np.ndarray | None,
@@ -204,13 +204,13 @@ def _grid_faults(
     """Name what does not lie on the image's grid."""
     # Slices lie at different places by nature.
     others = [*stored[1:], stored_label] if stored and pair.kind != "slices" else []
-    faults = [
-        InputError(fault)
+    problems = [
+        InputError(problem)
         for other in others
-        if other is not None and (fault := misplaced(stored[0], other))
+        if other is not None and (problem := misplaced(stored[0], other))
     ]
-    if faults or image is None or label is None or label.shape == image.shape[:-1]:
-        return faults
+    if problems or image is None or label is None or label.shape == image.shape[:-1]:
+        return problems
     file, sizes = pair.images[0], stored[0].image.shape[:-1]
     if stored[0].kind == "tiff" and not options.tiff_axes and len(sizes) == 3:
         for axis, axes in enumerate(("CYX", "YCX", "YXC")):

@@ -17,7 +17,7 @@ Features = tuple[Any, dict[str, Any]]
 
 
 class TfdsRecords:
-    """Random access to the records of a split; errors name the file and the mend.
+    """Random access to the records of a split; errors name the file and the fix.
 
     Args:
         name: set, with ``/config`` and ``:version`` where there are some.
@@ -127,7 +127,7 @@ class TfdsRecords:
 
     @property
     def _mend(self) -> str:
-        """How to mend a folder with a damaged file."""
+        """How to fix a folder with a damaged file."""
         if self._directory.parent.name in OWN_SETS:
             return f"delete {self._directory}: the next run builds it again"
         return f"delete {self._directory} and prepare the set again with `tfds build`"

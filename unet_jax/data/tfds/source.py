@@ -61,7 +61,7 @@ class TfdsSource:
         id_key: feature that names a picture; by default its split, file and place.
         mean_key: feature with the mean of a slice's whole scan over its non-zero
             pixels, one number or one a channel; for sets that hold slabs of scans.
-        deviation_key: likewise the standard deviation; goes with ``mean_key``.
+        std_key: likewise the standard deviation; goes with ``mean_key``.
 
     Raises:
         InputError: the set, split, a feature or a file of it cannot be used, or the
@@ -85,7 +85,7 @@ class TfdsSource:
         group_key: str | None = None,
         id_key: str | None = None,
         mean_key: str | None = None,
-        deviation_key: str | None = None,
+        std_key: str | None = None,
     ) -> None:
         """Prepare the set where it is ours, check the keys, list the volumes."""
         if volume_key and not slice_index_key:
@@ -93,9 +93,9 @@ class TfdsSource:
                 f"slice_index_key is not set, but volume_key is {volume_key!r}: slices "
                 "are stored in any order; name the feature with the index of a slice"
             )
-        if bool(mean_key) != bool(deviation_key):
+        if bool(mean_key) != bool(std_key):
             raise InputError(
-                f"mean_key is {mean_key!r} and deviation_key {deviation_key!r}, "
+                f"mean_key is {mean_key!r} and std_key {std_key!r}, "
                 "expected both or neither"
             )
         self._keys = {
@@ -107,7 +107,7 @@ class TfdsSource:
             "group_key": group_key,
             "id_key": id_key,
             "mean_key": mean_key,
-            "deviation_key": deviation_key,
+            "std_key": std_key,
         }
         self._classes = LabelMap(label_map, num_classes=num_classes)
         self._records = TfdsRecords(name, split, data_dir=data_dir)
@@ -231,7 +231,7 @@ class TfdsSource:
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise InputError(
                 f"{where}: {np.count_nonzero(~np.isfinite(image))} of {image.size} "
-                "image values are NaN or infinite, expected none; mend or remove it"
+                "image values are NaN or infinite, expected none; fix or remove it"
             )
         return image, self._classes(label, where=where)
 
@@ -260,7 +260,7 @@ class TfdsSource:
             return None
         means, deviations = (
             [float(value) for value in np.atleast_1d(self._value(example, option))]
-            for option in ("mean_key", "deviation_key")
+            for option in ("mean_key", "std_key")
         )
         pairs = tuple(zip(means, deviations, strict=False))
         if len(means) != len(deviations) or not all(
@@ -269,7 +269,7 @@ class TfdsSource:
             raise InputError(
                 f"{self._records.where}, example {case_id!r}: means {means} and "
                 f"deviations {deviations}, expected finite ones, one of each a channel "
-                "and deviations above 0; check mean_key and deviation_key"
+                "and deviations above 0; check mean_key and std_key"
             )
         return pairs
 
@@ -285,7 +285,7 @@ class TfdsSource:
             "spacing_key",
             "group_key",
             "mean_key",
-            "deviation_key",
+            "std_key",
         )
         volumes: dict[str, dict[int, int]] = {}
         facts: dict[str, _Facts] = {}

@@ -119,18 +119,18 @@ def load_template(kind: str) -> np.ndarray:
         )
     name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
-    mend = "run `pip install --force-reinstall 'nilearn>=0.14'`"
+    fix = "run `pip install --force-reinstall 'nilearn>=0.14'`"
     try:
         volume = nibabel.Nifti1Image.from_filename(path)
         voxels = np.asarray(volume.dataobj)
     except _UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({error}); {mend}") from error
+        raise InputError(f"{path}: cannot be read ({error}); {fix}") from error
     affine = np.eye(4)
     affine[:3, 3] = _ORIGIN_MM
     if voxels.shape != _SHAPE or not np.array_equal(volume.affine, affine):
         raise InputError(
             f"{path}: shape {voxels.shape}, origin {volume.affine[:3, 3].tolist()}; "
-            f"expected {_SHAPE} at 1 mm, origin {_ORIGIN_MM}; {mend}"
+            f"expected {_SHAPE} at 1 mm, origin {_ORIGIN_MM}; {fix}"
         )
     return voxels.astype(np.uint8, copy=False)
 

@@ -1,4 +1,4 @@
-"""Convolution, pooling, upsampling and norm, each in formulations of one function.
+"""Convolution, pooling, upsampling and norm, each in implementations of one function.
 
 ``"plain"`` is what XLA has a name for, and what TPU and GPU compilers are made for.
 ``"cpu"`` says the same with dense products, slices and element-wise operations, which
@@ -7,8 +7,8 @@ with convolutions as XLA hands them to oneDNN, for programs that are compiled wi
 options of `compilation.compiler_options`; without those they are slow. ``"tpu"`` is the
 plain one of arrays as they are; the U-Net hands its stages to `packed_ops` there, with
 pixels packed into channels. All give the same values and gradients up to rounding.
-``choose_formulation`` is the one place that chooses; every function takes
-``formulation`` to override it.
+``choose_implementation`` is the one place that chooses; every function takes
+``implementation`` to override it.
 """
 
 import functools
@@ -23,35 +23,36 @@ from jaxtyping import Array, Float
 
 from unet_jax.models.ops import cpu_onednn, cpu_planes, cpu_volumes
 
-FORMULATIONS = ("cpu", "onednn", "tpu", "plain")
+IMPLEMENTATIONS = ("cpu", "onednn", "tpu", "plain")
 
 
-def choose_formulation(formulation: str | None) -> str:
-    """Return the formulation to trace: the one given, or the default device's.
+def choose_implementation(implementation: str | None) -> str:
+    """Return the implementation to trace: the one given, or the default device's.
 
     Args:
-        formulation: ``"cpu"``, ``"tpu"``, ``"plain"``, or None for what suits the
+        implementation: ``"cpu"``, ``"tpu"``, ``"plain"``, or None for what suits the
             default backend. Give it when compiling for another platform than that.
 
     Returns:
-        One of ``FORMULATIONS``.
+        One of ``IMPLEMENTATIONS``.
 
     Raises:
-        ValueError: the formulation is not known.
+        ValueError: the implementation is not known.
     """
-    if formulation is None:
+    if implementation is None:
         platform = jax.default_backend()
         return platform if platform in ("cpu", "tpu") else "plain"
-    if formulation not in FORMULATIONS:
+    if implementation not in IMPLEMENTATIONS:
         raise ValueError(
-            f"Unknown formulation {formulation!r}; expected one of {FORMULATIONS}"
+            f"Unknown implementation {implementation!r}; expected one of "
+            f"{IMPLEMENTATIONS}"
         )
-    return formulation
+    return implementation
 
 
-def _for_cpu(formulation: str | None) -> bool:
+def _for_cpu(implementation: str | None) -> bool:
     """Whether to trace what XLA's CPU compiler is good at."""
-    return choose_formulation(formulation) in ("cpu", "onednn")
+    return choose_implementation(implementation) in ("cpu", "onednn")
 
 
 def convolve(
@@ -60,7 +61,7 @@ def convolve(
     *,
     strides: Sequence[int] | None = None,
     padding: str = "SAME",
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "batch *out_spatial features"]:
     """Convolve over the spatial axes (cross-correlation, as in every such library).
 
@@ -69,14 +70,14 @@ def convolve(
         kernel: weights, one window axis for each spatial axis; dtype of ``x``.
         strides: pixels between outputs on each spatial axis; None for 1.
         padding: ``"SAME"`` (zeros) or ``"VALID"``.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         The convolved array in the dtype of ``x``.
     """
     window = kernel.shape[:-2]
     strides = tuple(strides) if strides is not None else (1,) * len(window)
-    chosen = choose_formulation(formulation)
+    chosen = choose_implementation(implementation)
     if not _for_cpu(chosen):
         return _convolve_plain(x, kernel, strides=strides, padding=padding)
     if math.prod(window) == 1:
@@ -103,7 +104,7 @@ def max_pool(
     x: Float[Array, "batch *spatial channels"],
     *,
     window: Sequence[int],
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "batch *out_spatial channels"]:
     """Take the largest value of each window; windows do not overlap.
 
@@ -111,13 +112,13 @@ def max_pool(
         x: input, channels last.
         window: size of the window on each spatial axis, which is also the stride. What
             is left at the end of an axis is dropped.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         ``(batch, *(spatial // window), channels)``. Of equal values the first takes the
-        gradient, in both formulations.
+        gradient, in both implementations.
     """
-    if not _for_cpu(formulation):
+    if not _for_cpu(implementation):
         dimensions = (1, *window, 1)
         return lax.reduce_window(x, -jnp.inf, lax.max, dimensions, dimensions, "VALID")
     counts = [size // step for size, step in zip(x.shape[1:-1], window, strict=True)]
@@ -152,7 +153,7 @@ def up_convolve(
     x: Float[Array, "batch *spatial channels"],
     kernel: Float[Array, "*strides channels features"],
     *,
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "batch *out_spatial features"]:
     """Upsample by a transposed convolution whose stride is the size of its kernel.
 
@@ -160,14 +161,14 @@ def up_convolve(
         x: input, channels last.
         kernel: weights; every input pixel becomes a block of the kernel's window size,
             and ``kernel[a, b]`` makes the pixel at (a, b) of the block.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         ``(batch, *(spatial * strides), features)`` in the dtype of ``x``.
     """
     strides, (channels, features) = kernel.shape[:-2], kernel.shape[-2:]
     axes = tuple(range(len(strides)))
-    if not _for_cpu(formulation):
+    if not _for_cpu(implementation):
         spatial = {2: "HW", 3: "DHW"}[x.ndim - 2]
         numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
         # lax.conv_transpose reads the window backwards.
@@ -204,19 +205,19 @@ def resize_up(
     x: Float[Array, "batch *spatial channels"],
     *,
     factors: Sequence[int],
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "batch *out_spatial channels"]:
     """Upsample linearly, pixel centres aligned at half pixels, edges continued.
 
     Args:
         x: input, channels last.
         factors: whole-number factor on each spatial axis.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         ``(batch, *(spatial * factors), channels)`` in the dtype of ``x``.
     """
-    if not _for_cpu(formulation):
+    if not _for_cpu(implementation):
         grown = [n * step for n, step in zip(x.shape[1:-1], factors, strict=True)]
         return jax.image.resize(x, (x.shape[0], *grown, x.shape[-1]), "linear")
     for axis, factor in enumerate(factors, start=1):
@@ -249,7 +250,7 @@ def group_norm(
     *,
     groups: int,
     epsilon: float = 1e-5,
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "batch *spatial channels"]:
     """Standardise each sample and group of neighbouring channels, then scale and shift.
 
@@ -259,7 +260,7 @@ def group_norm(
         bias: summand of each channel.
         groups: number of groups; one a channel is instance norm.
         epsilon: added to the variance.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         The normalised array in the dtype of ``x``.
@@ -271,7 +272,7 @@ def group_norm(
     """
     channels = x.shape[-1]
     grouped = (x.shape[0], groups, group_size(channels, groups))
-    if not _for_cpu(formulation):
+    if not _for_cpu(implementation):
         values = wide(x).reshape(*x.shape[:-1], *grouped[1:])
         axes = (*range(1, x.ndim - 1), x.ndim)
         mean = values.mean(axes, keepdims=True)
@@ -287,7 +288,7 @@ def group_norm(
         scale=scale,
         bias=bias,
         epsilon=epsilon,
-        formulation="cpu",
+        implementation="cpu",
     )
 
 
@@ -310,7 +311,7 @@ def batch_moments(
     x: Float[Array, "batch *spatial channels"],
     *,
     axis_name: str | None = None,
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
     """Mean and (biased) variance of each channel over batch and space.
 
@@ -318,14 +319,14 @@ def batch_moments(
         x: input, channels last.
         axis_name: mapped axis whose devices hold equal parts of the batch; the moments
             are then those of the whole batch. None for one device.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         Mean and variance in float32 or better, each ``(channels)``.
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    if not _for_cpu(formulation):
+    if not _for_cpu(implementation):
         axes = tuple(range(x.ndim - 1))
         mean, variance = wide(x).mean(axes), wide(x).var(axes)
     else:
@@ -362,7 +363,7 @@ def standardise(
     scale: Float[Array, " channels"],
     bias: Float[Array, " channels"],
     epsilon: float = 1e-5,
-    formulation: str | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "batch *spatial channels"]:
     """Bring given moments to 0 and 1, then scale and shift.
 
@@ -373,13 +374,13 @@ def standardise(
         scale: factor of each channel.
         bias: summand of each channel.
         epsilon: added to the variance.
-        formulation: see ``choose_formulation``.
+        implementation: see ``choose_implementation``.
 
     Returns:
         The normalised array in the dtype of ``x``.
     """
     factor = lax.rsqrt(variance + epsilon)
-    if not _for_cpu(formulation):
+    if not _for_cpu(implementation):
         values = (wide(x) - _over_space(mean, x)) * _over_space(factor, x)
         return (values * scale + bias).astype(x.dtype)
     factor = factor * scale

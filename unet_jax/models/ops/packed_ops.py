@@ -116,13 +116,13 @@ _convolve_blocks.defvjp(
 @jax.custom_vjp
 def _up_convolve_blocks(x, kernel):
     """A transposed convolution whose kernel's gradient does so, too."""
-    return ops.up_convolve(x, kernel, formulation="plain")
+    return ops.up_convolve(x, kernel, implementation="plain")
 
 
 def _up_convolve_blocks_backward(saved, gradient):
     x, kernel = saved
     to_x, _ = jax.vjp(
-        functools.partial(ops.up_convolve, formulation="plain"), x, kernel
+        functools.partial(ops.up_convolve, implementation="plain"), x, kernel
     )[1](gradient)
     steps = kernel.shape[:-2]
     none = [(0, 0)] * len(steps)
@@ -131,7 +131,7 @@ def _up_convolve_blocks_backward(saved, gradient):
 
 _up_convolve_blocks.defvjp(
     lambda x, kernel: (
-        ops.up_convolve(x, kernel, formulation="plain"),
+        ops.up_convolve(x, kernel, implementation="plain"),
         (x, kernel),
     ),
     _up_convolve_blocks_backward,
@@ -254,7 +254,7 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
     layout = x.layout
     rank, factors = len(layout.size), layout.factors
     if any(factor % step for factor, step in zip(factors, window, strict=True)):
-        plain = ops.max_pool(unpack(x), window=window, formulation="plain")
+        plain = ops.max_pool(unpack(x), window=window, implementation="plain")
         return as_packed(plain)
     left = [factor // step for factor, step in zip(factors, window, strict=True)]
     pooled = Layout(
@@ -305,7 +305,7 @@ def up_convolve(
     )
     if not whole:
         kernel = kernel.astype(x.values.dtype)
-        return pack(ops.up_convolve(unpack(x), kernel, formulation="plain"), layout)
+        return pack(ops.up_convolve(unpack(x), kernel, implementation="plain"), layout)
     places = [
         _upsampling_axis(read, made, step)
         for read, made, step in zip(
