@@ -15,8 +15,9 @@ from unet_jax.commands import compare
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
+from unet_jax.method import Method
 
-SCORERS = ("evaluate.py",)
+SCORERS = ("evaluation/scorer.py",)
 
 
 class _Guarded:
@@ -66,15 +67,16 @@ def test_no_method_reads_a_test_label(name):
     assert row["ms_per_image"] > 0
 
 
-def test_a_method_that_asks_for_the_reference_is_given_it():
+def test_a_method_that_wants_the_reference_is_given_it():
     seen = []
 
-    def predict_fn(image, spacing, *, reference=None):
+    def predict_fn(image, spacing, *, reference):
         seen.append(reference)
         return np.zeros(image.shape[:-1], np.uint8)
 
     case = dataclasses.replace(_case(0), reference=((1.0, 2.0),))
-    compare._score(compare.Ready(predict_fn, {}), _config(), {"test": [case]})
+    method = Method(predict_fn, wants_reference=True)
+    compare._score(compare.Ready(method, {}), _config(), {"test": [case]})
     assert set(seen) == {((1.0, 2.0),)}
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from unet_jax.data.case import Case
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.evaluation.names import NAMES as ALL
 from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.labels import IGNORE
+from unet_jax.method import Method
 from unet_jax.metrics.surface import surface_scores
 
 NAMES = ("background", "a", "b")
@@ -309,14 +310,15 @@ def test_nothing_present_at_all_is_null_not_an_error():
 # ---- metrics by name -----------------------------------------------------------------
 
 
-def _sure(image, spacing, *, probabilities=None):
-    """A method of two classes that is 0.75 sure of what the image says."""
+def _fill(image, spacing, *, probabilities):
+    """Label two classes as the image says, with a probability of 0.75."""
     labels = _read(image, spacing)
     if probabilities is not None:
         probabilities[...] = np.where(np.arange(2) == labels[..., None], 0.75, 0.25)
     return labels
 
 
+SURE = Method(_fill, gives_probabilities=True)
 TWO = ("background", "a")
 
 
@@ -369,7 +371,7 @@ def test_calibration_of_a_method_with_probabilities():
         _coded([[1, 0, 0, IGNORE]], [[1, 0, 0, 1]], id="y"),
     ]
     asked = ("ece", "classwise_ece", "brier")
-    results = evaluate(_sure, cases, class_names=TWO, metrics=asked)
+    results = evaluate(SURE, cases, class_names=TWO, metrics=asked)
     # x is right 3 of 4 times and says 0.75; y is always right.
     assert results["case_level"][0]["ece"] == pytest.approx(0.0, abs=1e-7)
     assert results["case_level"][1]["ece"] == pytest.approx(0.25, abs=1e-7)
@@ -385,25 +387,33 @@ def test_calibration_of_a_method_with_probabilities():
 def test_without_probabilities_their_metrics_are_null():
     asked = ("ece", "classwise_ece", "brier")
     case = _coded([[1, 0]], [[1, 0]])
+    results = evaluate(_read, [case], class_names=TWO, metrics=asked)
+    assert [results["mean"][name] for name in asked] == [None] * 3
+    assert results["mean"]["dice"] == 1.0
+    assert "reliability" not in results
+    assert results["case_level"] == []
 
-    def forgetful(image, spacing, *, probabilities=None):
+
+def test_a_method_that_promises_probabilities_has_to_fill_them():
+    def forgetful(image, spacing, *, probabilities):
         return _read(image, spacing)
 
-    for method in (_read, forgetful):
-        results = evaluate(method, [case], class_names=TWO, metrics=asked)
-        assert [results["mean"][name] for name in asked] == [None] * 3
-        assert results["mean"]["dice"] == 1.0
-        assert "reliability" not in results
-        assert results["case_level"] == []
+    method = Method(forgetful, gives_probabilities=True)
+    case = _coded([[1, 0]], [[1, 0]])
+    with pytest.raises(ValueError, match="filled no probabilities for case 'one'"):
+        evaluate(method, [case], class_names=TWO, metrics=("brier",))
+    results = evaluate(method, [case], class_names=TWO, metrics=("dice",))
+    assert results["mean"]["dice"] == 1.0
 
 
 def test_probabilities_are_asked_for_only_where_a_metric_needs_them(monkeypatch):
     given = []
 
-    def method(image, spacing, *, probabilities=None):
+    def recording(image, spacing, *, probabilities):
         given.append(type(probabilities))
-        return _sure(image, spacing, probabilities=probabilities)
+        return _fill(image, spacing, probabilities=probabilities)
 
+    method = Method(recording, gives_probabilities=True)
     case = _coded([[1, 0]], [[1, 0]])
     evaluate(method, [case], class_names=TWO, metrics=FOUR)
     few = evaluate(method, [case], class_names=TWO, metrics=("brier",))
@@ -420,7 +430,7 @@ def test_losses_are_metrics_and_null_without_probabilities():
     )
     case = _coded([[1, 1, 0, IGNORE]], [[1, 0, 0, 1]])
     options = {"class_names": TWO, "metrics": tuple(losses), "losses": losses}
-    results = evaluate(_sure, [case], **options)
+    results = evaluate(SURE, [case], **options)
     expected = -(2 * math.log(0.75) + math.log(0.25)) / 3
     assert results["mean"]["loss/cross_entropy"] == pytest.approx(expected, rel=1e-6)
     (row,) = results["case_level"]
@@ -432,7 +442,7 @@ def test_losses_are_metrics_and_null_without_probabilities():
     assert without["mean"]["loss/dice"] is None
     assert without["mean"]["loss/cross_entropy"] is None
     # A class that is nowhere has no loss, as it has no score.
-    nowhere = evaluate(_sure, [_coded([[0, 0]], [[0, 0]])], **options)
+    nowhere = evaluate(SURE, [_coded([[0, 0]], [[0, 0]])], **options)
     assert nowhere["per_class"]["a"]["loss/dice"] is None
 
 
@@ -465,7 +475,7 @@ def test_every_metric_at_once_in_2d_and_3d_gives_equal_bytes():
         label, prediction = np.random.default_rng(0).integers(0, 2, (2, *shape))
         case = _coded(label, prediction, spacing=spacing)
         first, second = (
-            evaluate(_sure, [case] * 6, class_names=TWO, metrics=ALL) for _ in range(2)
+            evaluate(SURE, [case] * 6, class_names=TWO, metrics=ALL) for _ in range(2)
         )
         assert json.dumps(first) == json.dumps(second)
         assert None not in first["mean"].values()
@@ -514,15 +524,16 @@ def test_predict_fn_gets_the_image_and_the_spacing_alone():
     assert options == {}
 
 
-def test_a_method_that_asks_for_the_reference_of_a_slab_gets_it():
+def test_a_method_that_wants_the_reference_of_a_slab_gets_it():
     label = np.array([[0, 1], [1, 0]])
     slab = dataclasses.replace(_case(label), reference=((5.0, 2.0),))
     seen = []
 
-    def asks(image, spacing, *, reference=None):
+    def record(image, spacing, *, reference):
         seen.append(reference)
         return label
 
+    asks = Method(record, wants_reference=True)
     evaluate(asks, [slab], class_names=["sky", "sea"], surface=False)
     evaluate(asks, [_case(label)], class_names=["sky", "sea"], surface=False)
     plain = evaluate(
@@ -530,6 +541,38 @@ def test_a_method_that_asks_for_the_reference_of_a_slab_gets_it():
     )
     assert seen == [((5.0, 2.0),), None]
     assert plain["mean"]["dice"] == 1
+
+
+def test_only_the_flags_of_a_method_decide_what_it_is_given():
+    def takes_all(image, spacing, **options):
+        assert not options
+        return _read(image, spacing)
+
+    slab = dataclasses.replace(_coded([[0, 1]], [[0, 1]]), reference=((5.0, 2.0),))
+    results = evaluate(takes_all, [slab], class_names=TWO, metrics=("ece",))
+    assert results["mean"]["ece"] is None
+
+
+def test_what_a_method_gave_is_scored_as_finish_returns_it():
+    seen = []
+
+    def swap(case, labels):
+        seen.append((case.id, labels.tolist()))
+        return 1 - labels
+
+    cases = [_coded([[0, 1]], [[1, 0]], id=name) for name in "xy"]
+    results = evaluate(_read, cases, class_names=TWO, finish=swap)
+    assert seen == [("x", [[1, 0]]), ("y", [[1, 0]])]
+    assert results["mean"]["dice"] == 1.0
+
+
+@pytest.mark.parametrize("kind", [InputError, RunError])
+def test_what_stops_a_method_names_the_case(kind):
+    def failing(image, spacing):
+        raise kind("found NaN")
+
+    with pytest.raises(kind, match=r"^case p3: found NaN$"):
+        evaluate(failing, [_coded([[0, 1]], [[0, 1]], id="p3")], class_names=TWO)
 
 
 def test_cases_are_read_one_at_a_time_from_a_source():

@@ -31,6 +31,7 @@ from unet_jax.classical.thresholds import (
     sauvola_field,
 )
 from unet_jax.errors import InputError
+from unet_jax.method import Method
 
 METHODS = tuple(GRIDS)
 """Names of the methods, in the order of the table."""
@@ -52,12 +53,11 @@ class Fitted:
     """A fitted method.
 
     Attributes:
-        predict_fn: ``(image (*spatial, channels), spacing, *, reference=None) -> labels
-            (*spatial)`` uint8 class indices.
+        predict_fn: the method; its labels ``(*spatial)`` are uint8 class indices.
         chosen: what was fitted, JSON-ready.
     """
 
-    predict_fn: Callable[..., np.ndarray]
+    predict_fn: Method
     chosen: dict[str, Any]
 
 
@@ -122,7 +122,7 @@ def fit_method(
         labels = model.predict(image, spacing, reference)
         return labels.astype(np.uint8 if num_classes <= 256 else np.uint16, copy=False)
 
-    return Fitted(predict_fn, model.chosen)
+    return Fitted(Method(predict_fn, wants_reference=True), model.chosen)
 
 
 def _maker(

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Reference = tuple[tuple[float, float], ...] | None
-"""Mean and deviation of each channel over the whole scan, of a case that is a slab."""
+from unet_jax.method import Reference
 
 SPATIAL_PIXELS = 2**20
 """Pixels that a method which looks at neighbours is fitted on, over all cases."""

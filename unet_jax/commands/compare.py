@@ -1,11 +1,10 @@
 """Every method on the same test cases, in one table."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from unet_jax.data.case import Case, Source
 from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.finished import TrainedRun, load_run, open_run_data
+from unet_jax.method import Method, Spacing
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
 from unet_jax.report.histogram import histogram_figure
 from unet_jax.report.overlay import write_figure
@@ -50,12 +50,12 @@ class Ready:
     """A method that is fitted.
 
     Attributes:
-        predict_fn: gives labels, or clusters in the oracle-matched block.
+        method: gives labels, or clusters in the oracle-matched block.
         chosen: what was fitted on the training split, to be shown.
         block: of the table.
     """
 
-    predict_fn: Callable[..., np.ndarray]
+    method: Method
     chosen: dict[str, Any]
     block: str = FITTED
 
@@ -181,7 +181,7 @@ def _make(
     config = run.config
     shared = {"num_classes": len(config.data.class_names), "seed": config.seed}
     if name == NETWORK:
-        return Ready(run.predict_fn, {"checkpoint_step": run.step})
+        return Ready(run.predict_fn.method, {"checkpoint_step": run.step})
     if name == W_NET:
         return Ready(*train_w_net(config, workdir, stop=stop))
     axis = config.data.slice_axis
@@ -200,37 +200,30 @@ def _score(
     """Score a fitted method; return its row and its labels of the first case."""
     kept: list[np.ndarray] = []
     seconds: list[float] = []
-    current: list[Case] = []
     num_classes = len(config.data.class_names)
 
-    def cases() -> Iterator[Case]:
-        for index in range(len(sources["test"])):
-            current[:] = [sources["test"][index]]
-            yield current[0]
-
-    # It takes what the method takes: the scorer looks for its keywords.
-    @functools.wraps(ready.predict_fn, updated=())
-    def timed(
-        image: np.ndarray, spacing: tuple[float, ...] | None, **options: Any
-    ) -> np.ndarray:
+    def timed(image: np.ndarray, spacing: Spacing, **options: Any) -> np.ndarray:
         if not seconds:
             # Whatever is compiled is compiled here, on a small piece.
-            whole = {k: v for k, v in options.items() if k != "probabilities"}
-            ready.predict_fn(_corner(image), spacing, **whole)
+            reference = options.get("reference")
+            ready.method(_corner(image), spacing, reference=reference)
         began = time.perf_counter()
-        labels = ready.predict_fn(image, spacing, **options)
+        labels = ready.method(image, spacing, **options)
         seconds.append(time.perf_counter() - began)
+        return labels
+
+    def named(case: Case, labels: np.ndarray) -> np.ndarray:
         if ready.block == MATCHED:
-            truth = current[0].label
-            assert truth is not None, "test cases have labels"
-            labels = named_by_label(labels, truth, num_classes=num_classes)
+            assert case.label is not None, "test cases have labels"
+            labels = named_by_label(labels, case.label, num_classes=num_classes)
         if not kept:
             kept.append(labels)
         return labels
 
+    test = sources["test"]
     results = evaluate(
-        timed,
-        cases(),
+        dataclasses.replace(ready.method, function=timed),
+        (test[index] for index in range(len(test))),
         class_names=tuple(config.data.class_names),
         include_background=config.data.include_background,
         metrics=tuple(config.eval.metrics),
@@ -238,6 +231,7 @@ def _score(
         losses=held_out_losses(config, sources),
         tolerance_mm=config.eval.tolerance_mm,
         tolerance_px=config.eval.tolerance_px,
+        finish=named,
     )
     row = {
         "block": ready.block,

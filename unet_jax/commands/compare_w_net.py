@@ -1,15 +1,14 @@
 """A W-Net beside a run: trained on the same images, named on the same split."""
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.experiment.finished import load_run, read_clusters_of_classes
+from unet_jax.method import Method
 from unet_jax.runtime.stop import Stop
 
 FEATURES = (8, 16)
@@ -39,7 +38,7 @@ BATCH = 8
 
 def train_w_net(
     config: ConfigDict, workdir: pathlib.Path, *, stop: Stop | None = None
-) -> tuple[Callable[..., np.ndarray], dict[str, Any]]:
+) -> tuple[Method, dict[str, Any]]:
     """Train a W-Net on the images of a run, and name its clusters.
 
     It is a run like any other, in a folder of its own, by the same loop and step: it
@@ -53,8 +52,7 @@ def train_w_net(
         stop: tells when the training is asked to stop; None for never.
 
     Returns:
-        ``predict_fn(image, spacing, *, reference=None) -> labels``, and what was
-        chosen.
+        The trained W-Net, and what was chosen.
 
     Raises:
         InputError: the data, or what is in that folder, cannot be used.
@@ -66,7 +64,7 @@ def train_w_net(
         "checkpoint_step": run.step,
         "clusters_of_class": read_clusters_of_classes(folder),
     }
-    return run.predict_fn, chosen
+    return run.predict_fn.method, chosen
 
 
 def make_w_net_config(config: ConfigDict) -> ConfigDict:

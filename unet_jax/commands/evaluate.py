@@ -24,7 +24,7 @@ from unet_jax.experiment.finished import TrainedRun, load_run, open_run_data
 from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import Step, choose_steps
-from unet_jax.inference.segmenter import PredictFn, Segmenter
+from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.reliability import reliability_figure
@@ -183,7 +183,7 @@ def held_out_losses(
 
 
 def _score(
-    predict_fn: PredictFn,
+    segmenter: Segmenter,
     config: ConfigDict,
     sources: Mapping[str, Source],
     folder: pathlib.Path,
@@ -191,39 +191,19 @@ def _score(
     """Score the test split, write its label maps and pictures, print the table."""
     source, losses = sources["test"], held_out_losses(config, sources)
     class_names = tuple(config.data.class_names)
-    current: list[Case] = []
-    number = 0
+    mine = agree.share(len(source))
+    numbers = iter(mine)
 
-    def cases() -> Iterator[Case]:
-        nonlocal number
-        for number in agree.share(len(source)):
-            current[:] = [source[number]]
-            yield current[0]
-
-    def recorded(
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        reference: tuple[tuple[float, float], ...] | None = None,
-        probabilities: np.ndarray | None = None,
-    ) -> np.ndarray:
-        case = current[0]
-        labels = predict_fn(
-            image,
-            spacing,
-            name=f"case {case.id}",
-            reference=reference,
-            probabilities=probabilities,
-        )
+    def write(case: Case, labels: np.ndarray) -> np.ndarray:
         colors = tuple(config.data.class_colors)
         write_label_map(folder / "predictions", _as_stored(case), labels, colors)
-        if number < config.log.overlays:
+        if next(numbers) < config.log.overlays:
             _draw(case, labels, config, folder)
         return labels
 
     results = evaluate(
-        recorded,
-        cases(),
+        segmenter.method,
+        (source[number] for number in mine),
         class_names=class_names,
         include_background=config.data.include_background,
         metrics=tuple(config.eval.metrics),
@@ -232,6 +212,7 @@ def _score(
         tolerance_mm=config.eval.tolerance_mm,
         tolerance_px=config.eval.tolerance_px,
         slice_axis=config.data.slice_axis,
+        finish=write,
         gather=agree.gather_shares,
     )
     print(results_table(results, class_names))

@@ -1,6 +1,5 @@
-"""The one scorer: a threshold and a U-Net are a ``predict_fn``, and both come here."""
+"""Scores a segmentation method on labelled cases: a threshold and a U-Net alike."""
 
-import inspect
 import json
 import os
 import tempfile
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unet_jax.data.case import Case
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.case_scores import CaseScores, HeldOutLoss, Rules, case_scores
 from unet_jax.evaluation.names import (
     DEFAULT_METRICS,
@@ -21,6 +20,7 @@ from unet_jax.evaluation.names import (
 from unet_jax.evaluation.packing import pack_scores, unpack_scores
 from unet_jax.evaluation.summary import MIN_GROUPS, number, summarise
 from unet_jax.labels import IGNORE
+from unet_jax.method import Method
 from unet_jax.metrics.calibration import (
     Reliability,
     expected_calibration_error,
@@ -29,13 +29,14 @@ from unet_jax.metrics.calibration import (
 from unet_jax.metrics.surface_elements import Surface
 from unet_jax.runtime.atomic import atomic_path
 
-__all__ = ["MIN_GROUPS", "PredictFn", "evaluate", "write_results"]
+__all__ = ["MIN_GROUPS", "evaluate", "write_results"]
 
-PredictFn = Callable[..., Any]
-"""``predict_fn(image, spacing) -> labels (*spatial)``; it never sees a label. One with
-a keyword ``reference`` is also given the ``Case.reference`` of a slab; one with a
-keyword ``probabilities`` an array ``(*spatial, classes)`` to fill, where a metric needs
-it."""
+PredictFn = Method | Callable[..., Any]
+"""``predict_fn(image, spacing) -> labels (*spatial)``, or a `Method` of such a function
+that also takes the reference of a slab or fills probabilities."""
+
+Finish = Callable[[Case, np.ndarray], np.ndarray]
+"""``finish(case, labels) -> labels``: called with what a method gave for a case."""
 
 Gather = Callable[[Sequence[Any]], list[Any]]
 """JSON-able entries of this process's cases -> those of all cases, in their order."""
@@ -58,6 +59,7 @@ def evaluate(
     losses: Mapping[str, HeldOutLoss] | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
+    finish: Finish | None = None,
     gather: Gather | None = None,
 ) -> dict[str, Any]:
     """Score a method on cases, on their original grid.
@@ -70,8 +72,7 @@ def evaluate(
     are background to surfaces and lesions. docs/metrics.md has every metric.
 
     Args:
-        predict_fn: gets an image ``(*spatial, channels)`` and its spacing, and gives
-            the class index of every pixel ``(*spatial)``.
+        predict_fn: method to score, see `PredictFn`; it never sees a label.
         cases: labelled cases; each is read when its turn comes.
         class_names: name of each class index, background first.
         include_background: score class 0 too.
@@ -86,8 +87,11 @@ def evaluate(
         losses: those that ``metrics`` may name, by name ("loss/focal").
         bootstrap_samples: how often the groups are drawn anew for the intervals.
         seed: of the bootstrap.
-        gather: where several processes share the cases: puts the entries of all in
-            order. Every process then returns the results of all cases.
+        finish: function that gets each case with its labels and returns the labels to
+            score; it can write them, or name clusters. None scores what the method
+            gave.
+        gather: function that puts the entries of several processes in order, where
+            these share the cases; every process then returns the results of all cases.
 
     Returns:
         A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``
@@ -117,10 +121,11 @@ def evaluate(
         slice_axis=slice_axis,
         losses=losses or {},
     )
+    method = predict_fn if isinstance(predict_fn, Method) else Method(predict_fn)
     scored: list[CaseScores] = []
     ids: list[tuple[str, str]] = []
     for case in cases:
-        scored.append(_score_case(predict_fn, case, class_names, rules))
+        scored.append(_score_case(method, finish, case, class_names, rules))
         ids.append((case.id, case.group))
     if gather is not None:
         ids, scored = _gathered(ids, scored, gather)
@@ -191,16 +196,35 @@ def _complete(
 
 
 def _score_case(
-    predict_fn: PredictFn, case: Case, class_names: Sequence[str], rules: Rules
+    method: Method,
+    finish: Finish | None,
+    case: Case,
+    class_names: Sequence[str],
+    rules: Rules,
 ) -> CaseScores:
     """Predict one case and score every evaluated class of it."""
     label = _checked_label(case, class_names)
-    options = _options(predict_fn, case, rules)
-    prediction = predict_fn(case.image, case.spacing, **options)
-    probabilities = options.get("probabilities")
+    probabilities = None
+    if method.gives_probabilities and needs_probabilities(rules.metrics):
+        probabilities = _empty_probabilities((*label.shape, rules.num_classes))
+    try:
+        prediction = method(
+            case.image,
+            case.spacing,
+            reference=case.reference,
+            probabilities=probabilities,
+        )
+    except InputError as error:
+        raise InputError(f"case {case.id}: {error}", error.details) from error
+    except RunError as error:
+        raise RunError(f"case {case.id}: {error}") from error
     if probabilities is not None and not probabilities[(0,) * label.ndim].any():
-        # A method may have the keyword, and nothing to fill the array with.
-        probabilities = None
+        raise ValueError(
+            f"predict_fn filled no probabilities for case {case.id!r}; expected them "
+            "from a Method with gives_probabilities=True."
+        )
+    if finish is not None:
+        prediction = finish(case, prediction)
     return case_scores(
         rules,
         prediction=_checked_prediction(prediction, case, class_names),
@@ -208,18 +232,6 @@ def _score_case(
         probabilities=probabilities,
         spacing=case.spacing,
     )
-
-
-def _options(predict_fn: PredictFn, case: Case, rules: Rules) -> dict[str, Any]:
-    """Give a method what it has a keyword for, and what there is."""
-    known = inspect.signature(predict_fn).parameters
-    options: dict[str, Any] = {}
-    if case.reference is not None and "reference" in known:
-        options["reference"] = case.reference
-    if "probabilities" in known and needs_probabilities(rules.metrics):
-        shape = (*case.image.shape[:-1], rules.num_classes)
-        options["probabilities"] = _empty_probabilities(shape)
-    return options
 
 
 def _empty_probabilities(shape: tuple[int, ...]) -> np.ndarray:

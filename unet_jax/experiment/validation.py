@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import Stopped
-from unet_jax.evaluation.scorer import PredictFn, evaluate
+from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.inference import create_predict_fn_maker
 from unet_jax.experiment.network import create_network
 from unet_jax.hosts import agree
 from unet_jax.inference.segmenter import stack_axis
 from unet_jax.losses.terms import LossTerm, reads_labels
+from unet_jax.method import Method
 from unet_jax.runtime.stop import Stop
 from unet_jax.training.images_alone import make_validation
 
@@ -53,8 +54,10 @@ def create_validation(
         maker = create_predict_fn_maker(config, preprocessing, validation=True)
         sample = _sample(sources["train"], config.eval.train_images, preprocessing)
         return lambda variables: {
-            "train": _validate(config, maker(variables), sample, stop),
-            "val": _validate(config, maker(variables), sources["validation"], stop),
+            "train": _validate(config, maker(variables).method, sample, stop),
+            "val": _validate(
+                config, maker(variables).method, sources["validation"], stop
+            ),
         }
     count = -(-config.eval.train_images // config.train.batch_size)
     folder = workdir / "validation"
@@ -101,13 +104,13 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
 
 def _validate(
     config: ConfigDict,
-    predict_fn: PredictFn,
+    method: Method,
     cases: Source | list[Case],
     stop: Stop,
 ) -> dict[str, float]:
     """Score Dice of each class and of the foreground; NaN where there is none."""
     results = evaluate(
-        predict_fn,
+        method,
         _until_stopped(cases, stop),
         class_names=tuple(config.data.class_names),
         include_background=config.data.include_background,

@@ -20,30 +20,8 @@ from unet_jax.errors import InputError, RunError
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.sliding_window import stream_bands
 from unet_jax.losses.targets import Head, head_probabilities
+from unet_jax.method import Method, Reference
 from unet_jax.runtime.compilation import jit_network
-
-Reference = tuple[tuple[float, float], ...] | None
-"""Mean and deviation of each channel of a whole scan, see ``Case``."""
-
-
-class PredictFn(Protocol):
-    """What every method is to the scorer: an image in, its labels out."""
-
-    def __call__(
-        self,
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        name: str = "image",
-        reference: Reference = None,
-        probabilities: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Segment ``(*spatial, channels)`` into labels ``(*spatial)``.
-
-        ``name`` is what messages call the image, ``reference`` that of its ``Case``;
-        ``probabilities`` ``(*spatial, classes)`` is filled where it is given.
-        """
-        ...
 
 
 def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
@@ -299,6 +277,11 @@ class Segmenter:
         """Number of classes, background included."""
         return self.members[0].classes
 
+    @property
+    def method(self) -> Method:
+        """The segmenter as the scorer takes it."""
+        return Method(self, gives_probabilities=True, wants_reference=True)
+
     def named(self, groups: tuple[tuple[int, ...], ...] | None) -> "Segmenter":
         """Return one whose classes are these groups of channels; None for channels."""
         members = (dataclasses.replace(one, groups=groups) for one in self.members)
@@ -330,7 +313,18 @@ class Segmenter:
         reference: Reference = None,
         probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Segment an image, see `PredictFn`."""
+        """Segment an image.
+
+        Args:
+            image: ``(*spatial, channels)``.
+            spacing: millimetres of a pixel along each axis, or None.
+            name: name of the image in messages.
+            reference: see `Method`.
+            probabilities: array ``(*spatial, classes)`` to fill, or None.
+
+        Returns:
+            Class index of every pixel ``(*spatial)``.
+        """
         axis = self.members[0].band_axis(image.shape[:-1])
         streams = [
             member.probability_planes(

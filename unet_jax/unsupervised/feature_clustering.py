@@ -18,11 +18,9 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from unet_jax.data.grids import shrunk_or_grown
 from unet_jax.data.preprocess import nonzero_statistics
+from unet_jax.method import Reference
 from unet_jax.models.blocks import he_normal
 from unet_jax.models.ops import convolve
-
-Reference = tuple[tuple[float, float], ...] | None
-"""Mean and deviation of each channel of a whole scan, see ``Case``."""
 
 Params = tuple[dict[str, Array], ...]
 """Kernel, and scale and bias after the norm, of each layer."""

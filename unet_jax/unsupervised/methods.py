@@ -1,16 +1,16 @@
-"""Feature clustering as a method among others: fitted, then a ``predict_fn``."""
+"""Feature clustering as a method that the scorer takes: fitted, or image by image."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from unet_jax.data.case import Case
+from unet_jax.method import Method, Reference
 from unet_jax.unsupervised.feature_clustering import (
     FeatureClustering,
-    Reference,
     scaled_image,
 )
 from unet_jax.unsupervised.matching import iou_of_pairs, overlap_counts
@@ -55,7 +55,7 @@ def fit_feature_clustering(
     num_classes: int,
     seed: int,
     slice_axis: int = 2,
-) -> tuple[Callable[..., np.ndarray], dict[str, Any]]:
+) -> tuple[Method, dict[str, Any]]:
     """Fit what feature clustering leaves open, on the training split alone.
 
     Each segment of a new image is named after the class whose mean intensity (or
@@ -69,7 +69,7 @@ def fit_feature_clustering(
         slice_axis: of volumes, whose slices are worked on.
 
     Returns:
-        ``predict_fn(image, spacing, *, reference=None) -> labels``, and the choice.
+        The method, which gives labels, and the settings that were chosen.
     """
     prototypes = class_prototypes(
         ((scaled_image(one.image, one.reference), one.label) for one in samples),
@@ -89,7 +89,7 @@ def fit_feature_clustering(
         if best is None or score > best_score:
             best, best_score = predict_fn, score
     assert best is not None
-    return best, {
+    return Method(best, wants_reference=True), {
         "continuity": best.method.continuity,
         "min_labels": best.method.min_labels,
         "training_iou": round(best_score, 4),
@@ -98,7 +98,7 @@ def fit_feature_clustering(
 
 def feature_clusters(
     *, num_classes: int, seed: int, slice_axis: int = 2
-) -> tuple[Callable[..., np.ndarray], dict[str, Any]]:
+) -> tuple[Method, dict[str, Any]]:
     """Feature clustering of each image by itself, with nothing fitted.
 
     The loop ends at as many segments as classes; where there are more after the last
@@ -112,11 +112,11 @@ def feature_clusters(
         slice_axis: of volumes, whose slices are worked on.
 
     Returns:
-        ``predict_fn(image, spacing, *, reference=None) -> clusters``, and its settings.
+        The method, which gives clusters, and its settings.
     """
     method = FeatureClustering(min_labels=num_classes, slice_axis=slice_axis, seed=seed)
     chosen = {"continuity": method.continuity, "min_labels": num_classes}
-    return _Merged(method, num_classes), chosen
+    return Method(_Merged(method, num_classes), wants_reference=True), chosen
 
 
 @dataclasses.dataclass(frozen=True)
