@@ -1,4 +1,4 @@
-"""What the C library does with memory that this process has freed."""
+"""Tells the C library to keep freed memory for the next training step."""
 
 import ctypes
 import os
@@ -12,17 +12,17 @@ _SET_BY_USER = ("GLIBC_TUNABLES", "MALLOC_")
 
 
 def keep_freed_memory() -> bool:
-    """Have freed memory used again, instead of given back to the system and asked for.
+    """Keep freed memory in the process instead of returning it to the system.
 
-    XLA on a CPU takes the memory of a step as one block and frees it after the step.
-    glibc maps so large a block anew each time, and the kernel fills every page of it
-    with zeros: a tenth of a step (docs/performance.md). To be called before threads
-    begin, and for training: what one volume leaves behind is not what the next needs,
-    and the peak of memory is some 100 MiB higher.
+    XLA on a CPU allocates the memory of a step as one block and frees it after the
+    step. glibc maps such a block again for each step, and the kernel fills every page
+    with zeros: a tenth of the time of a step (docs/performance.md). Call this before
+    threads start, and only for training: volumes of different sizes do not reuse each
+    other's blocks, and the peak of memory grows by about 100 MiB.
 
     Returns:
-        Whether glibc was told; not where there is none (macOS, musl), nor where the
-        user has chosen, by GLIBC_TUNABLES or a MALLOC_ variable.
+        True if glibc accepted the settings; False without glibc (macOS, musl), or where
+        the user has set GLIBC_TUNABLES or a MALLOC_ variable.
     """
     if sys.platform != "linux" or any(
         name.startswith(_SET_BY_USER) for name in os.environ

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -14,15 +14,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Readers see the old file or the whole new one, also after a crash.
 
     Args:
-        path: the file to write; missing folders are made.
+        path: the file to write; missing folders are created.
 
     Yields:
-        A path in the same folder with the same ending, to be written inside the block.
+        A path in the same folder with the same suffix, to write to inside the block.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
-        # The whole name last: writers choose the format by its ending.
+        # The whole name comes last: writers choose the format by the suffix.
         prefix=".",
         suffix=f".{path.name}",
         dir=path.parent,
@@ -33,7 +33,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone.
+        # mkstemp creates files that only the owner can read.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
@@ -41,7 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the umask of the process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""XLA's compiled programs: their options, where they are kept, and what they cost."""
+"""Compiler options, the compilation cache, and the cost of compiled programs."""
 
 import contextlib
 import functools
@@ -16,13 +16,13 @@ from jax import lax
 
 
 def use_compilation_cache(directory: str) -> None:
-    """Keep compiled programs between processes.
+    """Keep compiled programs on disk for later processes.
 
     A directory that the user has set for jax (``JAX_COMPILATION_CACHE_DIR``) stays. An
-    entry that does not load (a kill may leave half of one) is deleted and made anew.
+    entry that does not load (a kill may leave half of one) is deleted and recompiled.
 
     Args:
-        directory: where to; "" for nowhere.
+        directory: folder of the cache; "" for no cache.
     """
     if directory and not _cache_folder():
         path = str(pathlib.Path(directory).expanduser())
@@ -33,18 +33,18 @@ def use_compilation_cache(directory: str) -> None:
 
 
 class _DeleteBadEntries:
-    """Deletes what jax says it cannot load, in the place of its warning.
+    """Deletes cache entries that jax cannot load, instead of showing its warning.
 
-    jax itself leaves the entry and would warn and compile at every start. It names the
-    program and not the file: all entries of that name go.
+    jax keeps such an entry, and would warn and compile at every start. Its warning names
+    the program and not the file, so all entries of that program are deleted.
     """
 
     def __init__(self, show: Any) -> None:
-        """Keep the way other warnings are shown."""
+        """Remember the function that shows other warnings."""
         self._show = show
 
     def __call__(self, message: Warning | str, *args: Any, **kwargs: Any) -> None:
-        """Delete, or show."""
+        """Delete the entries, or show a warning of another kind."""
         named = re.match(
             r"Error reading persistent compilation cache entry for '([^']+)'",
             str(message),
@@ -58,7 +58,7 @@ class _DeleteBadEntries:
 
 
 def _cache_folder() -> str:
-    """The folder that jax keeps compiled programs in; "" for none."""
+    """Return the folder of the compilation cache; "" for none."""
     return getattr(jax.config, "jax_compilation_cache_dir", None) or ""
 
 
@@ -66,21 +66,21 @@ _ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 _YNN = "xla_cpu_experimental_ynn_fusion_type"
 _ONEDNN_OPTIONS: dict[str, bool | int | str | float] = {
     _ONEDNN: True,
-    # XLA's other library, YNNPACK, is asked first. It keeps what it is faster at.
+    # XLA asks its other library, YNNPACK, first: it keeps what it does faster.
     _YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
 
 
 @functools.cache
 def onednn_options() -> dict[str, bool | int | str | float] | None:
-    """Find out whether XLA hands convolutions to oneDNN, and what makes it do so.
+    """Find the compiler options that make XLA call oneDNN for convolutions.
 
-    Whether it can depends on how jaxlib was built, so a small convolution is compiled
-    and run. What the user has set for it in XLA_FLAGS stays. Several devices of a CPU
-    share its threads, and one may wait for those that another has: they do without.
+    It depends on the build of jaxlib, so a small convolution is compiled and run. Flags
+    that the user has set in XLA_FLAGS stay. With several CPU devices oneDNN is off: they
+    use one pool of threads, and one device may wait for threads that another one holds.
 
     Returns:
-        Options of ``compile``; None where a convolution is XLA's own.
+        Options of ``compile``; None where XLA uses its own convolutions.
     """
     if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
         return None
@@ -107,13 +107,13 @@ def onednn_options() -> dict[str, bool | int | str | float] | None:
 
 
 def compiler_options(deterministic: bool) -> dict[str, bool | int | str | float]:
-    """Options of a step: oneDNN on a CPU, and the same bits each time on a GPU.
+    """Return the options of a training step: oneDNN on CPU, determinism on GPU.
 
-    On CPU and TPU the bits are the same anyway. On GPU some operations add in the order
-    in which threads come, unless told otherwise.
+    On CPU and TPU equal runs give equal bits anyway. On GPU some operations add in the
+    order in which threads finish, unless the option forbids it.
 
     Args:
-        deterministic: of the config.
+        deterministic: value of the config key of that name.
 
     Returns:
         Options of ``compile``.
@@ -129,18 +129,18 @@ def compile_with_options(
     """Compile a lowered function.
 
     Args:
-        lowered: by ``jax.jit(f).lower(...)`` or as a mapped one.
-        options: of `compiler_options`.
+        lowered: result of ``jax.jit(f).lower(...)`` or ``jax.pmap(f).lower(...)``.
+        options: options from `compiler_options`.
     """
     with _kept_out_of_cache(options):
         return lowered.compile(options)
 
 
 def jit_network(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that applies a network, with the options that it needs.
+    """Compile a function that applies a network, with this platform's options.
 
     Args:
-        function: of arrays.
+        function: function of arrays.
     """
     options = onednn_options() or {}
     compiled = jax.jit(function, compiler_options=options)
@@ -154,15 +154,15 @@ def jit_network(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_set_by_user(name: str) -> bool:
-    """Whether XLA_FLAGS has something to say of an option."""
+    """Tell whether XLA_FLAGS names an option."""
     return name in os.environ.get("XLA_FLAGS", "")
 
 
 @contextlib.contextmanager
 def _kept_out_of_cache(options: dict[str, bool | int | str | float]) -> Iterator[None]:
-    """Compile without a cache what calls oneDNN: jaxlib 0.12 cannot write such down.
+    """Keep programs that call oneDNN out of the compilation cache.
 
-    It runs out of memory when it tries.
+    jaxlib 0.12 cannot serialise them: it fails with ``std::bad_alloc``.
     """
     if not (_ONEDNN in options or _is_set_by_user(_ONEDNN)):
         yield
@@ -177,14 +177,14 @@ def _kept_out_of_cache(options: dict[str, bool | int | str | float]) -> Iterator
 
 
 def step_cost(compiled: Any) -> dict[str, float]:
-    """Read what the compiler says of one step.
+    """Read the compiler's cost estimate of one step.
 
     Args:
-        compiled: a compiled, mapped step.
+        compiled: the compiled, mapped step.
 
     Returns:
-        ``flops`` and ``memory_bytes`` of one device; a figure that the backend does
-        not give is left out.
+        ``flops`` and ``memory_bytes`` of one device, as far as the backend gives
+        them.
     """
     cost: dict[str, float] = {}
     analysis = compiled.cost_analysis() or {}

@@ -1,4 +1,4 @@
-"""One run a workdir: a lease that the run renews and the next one looks at."""
+"""Lets only one run at a time write into a workdir, by a lease that it renews."""
 
 import abc
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, Self
 from unet_jax.errors import InputError, RunError
 
 STALE_SECONDS = 60.0
-"""Age of the last sign of life after which a lease counts no longer."""
+"""Age of the last renewal after which another run may take the lease over."""
 
 BEAT_SECONDS = 10.0
 _FILE = "lease.json"
@@ -24,86 +24,89 @@ _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
 class Held(abc.ABC):
-    """A right that a thread renews until it is given back.
+    """A lease that a background thread renews until it is released.
 
     Args:
-        name: of the workdir.
+        name: name of the workdir, for messages.
     """
 
     def __init__(self, name: object) -> None:
-        """Start nothing yet: the right has to be taken."""
+        """Prepare the thread; the subclass acquires the lease and starts it."""
         self._name = name
         self._lost: str | None = None
         self._ended = threading.Event()
         self._renewing = threading.Lock()
 
     def check(self) -> None:
-        """See that the workdir is still this run's.
+        """Check that this run still holds the lease.
 
         Raises:
-            RunError: it was deleted, or another run has taken it over.
+            RunError: the lease was deleted, or another run has taken it over.
         """
         self._sign_of_life()
         if self._lost is not None:
             raise RunError(f"--workdir {self._name}: {self._lost}; nothing is saved")
 
     def release(self) -> None:
-        """Give the lease back; a second time does nothing."""
+        """Release the lease; calling it again does nothing."""
         self._ended.set()
         self._give_back()
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the lease."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Give it back."""
+        """Release the lease."""
         self.release()
         self._thread.join()
 
     def _start(self, beat_seconds: float) -> None:
-        """Renew it from now on."""
+        """Start the thread that renews the lease."""
         self._thread = threading.Thread(
             target=self._beat, args=(beat_seconds,), daemon=True
         )
         self._thread.start()
 
     def _beat(self, seconds: float) -> None:
-        """Renew the lease until it is given back or lost."""
+        """Renew the lease until it is released or lost."""
         while self._lost is None and not self._ended.wait(seconds):
             self._sign_of_life()
 
     def _sign_of_life(self) -> None:
-        """Renew it, from one thread at a time."""
+        """Renew the lease, from one thread at a time."""
         with self._renewing:
             if self._lost is None and not self._ended.is_set():
                 self._renew()
 
     @abc.abstractmethod
     def _renew(self) -> None:
-        """Give a sign of life, or find the lease lost."""
+        """Renew the lease, or note that it is lost."""
 
     @abc.abstractmethod
     def _give_back(self) -> None:
-        """Remove what was taken, if it is still this run's."""
+        """Remove the lease, if this run still holds it."""
 
 
 class Lease(Held):
-    """The right to write into a workdir, as ``lease.json`` in it.
+    """The lease of a workdir in a file system: the file ``lease.json`` in it.
 
-    It names host, process and job. A thread touches the file every ten seconds. Ages
-    are read off the file system's own clock, since those of two hosts differ. A lease
-    of this host counts as long as its process lives. Of another host's it is waited
-    whether it is renewed; after a minute of silence it is taken over, so that a job
-    that was killed and queued again elsewhere goes on.
+    The file names host, process and job. A thread touches it every ten seconds. Ages
+    are measured by the clock of the file system, since the clocks of two hosts differ.
+    A lease of this host is valid as long as its process lives. A lease of another host
+    is taken over after a minute without a renewal, so that a job that was killed and
+    queued again elsewhere resumes.
+
+    Lock packages do not give this: ``flock`` is unreliable on network file systems, and
+    a lock file that is not renewed stays after a kill until somebody deletes it.
 
     Args:
-        workdir: folder of the run; made where it is missing.
-        beat_seconds: between two signs of life.
+        workdir: folder of the run; created if it is missing.
+        beat_seconds: seconds between two renewals.
         stale_seconds: see `STALE_SECONDS`.
 
     Raises:
-        InputError: another run is at work there, or the folder cannot be written.
+        InputError: another run writes there, or the folder cannot be written.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Lease(Held):
         beat_seconds: float = BEAT_SECONDS,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
-        """Take the lease, or refuse."""
+        """Acquire the lease, or refuse."""
         super().__init__(workdir)
         self._workdir = workdir
         self._path = workdir / _FILE
@@ -130,7 +133,7 @@ class Lease(Held):
         self._start(beat_seconds)
 
     def _acquire(self) -> None:
-        """Create the file, in the place of one that counts no longer."""
+        """Create the file; replace one that is stale."""
         seen: tuple[object, float] | None = None
         while True:
             try:
@@ -142,7 +145,7 @@ class Lease(Held):
             try:
                 other, renewed = _read(self._path), self._path.stat().st_mtime
             except FileNotFoundError:
-                continue  # given back meanwhile
+                continue  # released meanwhile
             age = self._now() - renewed
             lives = lives_here(other, self._me)
             last = (other.get("token"), renewed)
@@ -161,24 +164,24 @@ class Lease(Held):
             self._put_aside(other)
 
     def _put_aside(self, stale: Mapping[str, Any]) -> None:
-        """Remove the file that was found stale, and no other."""
+        """Remove the file that was found stale, and no other one."""
         aside = self._path.with_name(f"{_FILE}.{self._me['token']}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:
             return
         if _read(aside).get("token") != stale.get("token"):
-            aside.rename(self._path)  # a third run was quicker: this one is its
+            aside.rename(self._path)  # a third run was quicker and holds this one
             return
         aside.unlink()
 
     def _now(self) -> float:
-        """The time by the clock of the file system."""
+        """Return the time by the clock of the file system."""
         with tempfile.NamedTemporaryFile(dir=self._workdir, prefix=".clock") as file:
             return os.stat(file.name).st_mtime
 
     def _renew(self) -> None:
-        """Give a sign of life, if the lease is still ours."""
+        """Touch the file, if this run still holds the lease."""
         try:
             if _read(self._path).get("token") != self._me["token"]:
                 self._lost = "another run has taken it over"
@@ -187,11 +190,11 @@ class Lease(Held):
         except FileNotFoundError:
             self._lost = "it was deleted under the run"
         except OSError:
-            # A disk that answers again is as good as before; a full one can be touched.
+            # The disk may answer again later; a full disk can still be touched.
             pass
 
     def _give_back(self) -> None:
-        """Remove the file, and a folder in which nothing was written."""
+        """Remove the file, and the folder if it is empty."""
         with contextlib.suppress(OSError):
             if _read(self._path).get("token") == self._me["token"]:
                 self._path.unlink()
@@ -200,16 +203,16 @@ class Lease(Held):
 
 
 class NoLease:
-    """What the other processes of a run have: the first one holds the lease."""
+    """The lease of all processes but the first, which holds the real one."""
 
     def check(self) -> None:
-        """See nothing: the first process looks."""
+        """Do nothing: the first process checks."""
 
     def release(self) -> None:
-        """Give nothing back."""
+        """Do nothing."""
 
     def __enter__(self) -> "NoLease":
-        """Return itself."""
+        """Return the object."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -217,12 +220,12 @@ class NoLease:
 
 
 def refusal(workdir: object, other: Mapping[str, Any], age: str) -> str:
-    """Say who is at work there.
+    """Write the error message that names the run that holds a lease.
 
     Args:
-        workdir: its name.
-        other: content of the lease.
-        age: of the last sign of life, in words.
+        workdir: name of the workdir.
+        other: content of the other run's lease.
+        age: age of its last renewal, in words.
     """
     job = f", job {other['job']}" if other.get("job") else ""
     return (
@@ -233,7 +236,7 @@ def refusal(workdir: object, other: Mapping[str, Any], age: str) -> str:
 
 
 def identity() -> dict[str, Any]:
-    """Name this process so that no other is mistaken for it."""
+    """Describe this process so that no other process is taken for it."""
     return {
         "token": uuid.uuid4().hex,
         "host": socket.gethostname(),
@@ -246,11 +249,11 @@ def identity() -> dict[str, Any]:
 
 
 def lives_here(other: Mapping[str, Any], me: Mapping[str, Any]) -> bool | None:
-    """Whether the process of another lease lives; None where it cannot be known.
+    """Tell whether the process of another lease lives; None where that is unknown.
 
     Args:
-        other: content of the lease.
-        me: what `identity` gives here.
+        other: content of the other lease.
+        me: `identity` of this process.
     """
     here = other.get("boot") == me["boot"] and other.get("host") == me["host"]
     if not here or me["boot"] is None or not isinstance(other.get("pid"), int):
@@ -259,10 +262,10 @@ def lives_here(other: Mapping[str, Any], me: Mapping[str, Any]) -> bool | None:
 
 
 def _boot() -> str | None:
-    """Identity of this boot of this machine; None where the system has none.
+    """Return an identifier of this boot and process namespace; None without one.
 
-    With it that of the process numbers: another container, though it may have the
-    host's name, has others, and what it does not see there may live.
+    Another container may have the same host name but other process numbers, so a
+    process that is not visible here may still live there.
     """
     with contextlib.suppress(OSError):
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -271,10 +274,10 @@ def _boot() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine began, in its own ticks; None without one."""
+    """Return the start time of a process in clock ticks; None if it is gone."""
     with contextlib.suppress(OSError):
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-        # The second field is a name in brackets, with spaces perhaps.
+        # The second field is a name in brackets that may contain spaces.
         fields = stat.rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     return None
@@ -286,10 +289,10 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_lease(content: bytes) -> dict[str, Any]:
-    """Read a lease; empty where it is half written.
+    """Parse a lease; return an empty dict if it is half written.
 
     Args:
-        content: of the file or object.
+        content: bytes of the file or object.
     """
     try:
         lease = json.loads(content)
