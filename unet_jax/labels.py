@@ -1,4 +1,4 @@
-"""What a label value means, wherever labels go."""
+"""Defines label values that have one meaning in the whole package."""
 
 IGNORE = -1
-"""Label value in memory of pixels that count for nothing."""
+"""Label of pixels that losses and scores leave out."""

@@ -35,8 +35,8 @@ def use_compilation_cache(directory: str) -> None:
 class _DeleteBadEntries:
     """Deletes cache entries that jax cannot load, instead of showing its warning.
 
-    jax keeps such an entry, and would warn and compile at every start. Its warning names
-    the program and not the file, so all entries of that program are deleted.
+    jax keeps such an entry, and would warn and compile at every start. Its warning
+    names the program, not the file, so all entries of that program are deleted.
     """
 
     def __init__(self, show: Any) -> None:
@@ -76,8 +76,8 @@ def onednn_options() -> dict[str, bool | int | str | float] | None:
     """Find the compiler options that make XLA call oneDNN for convolutions.
 
     It depends on the build of jaxlib, so a small convolution is compiled and run. Flags
-    that the user has set in XLA_FLAGS stay. With several CPU devices oneDNN is off: they
-    use one pool of threads, and one device may wait for threads that another one holds.
+    that the user has set in XLA_FLAGS stay. With several CPU devices oneDNN is off:
+    they use one pool of threads, and one may wait for threads that another one holds.
 
     Returns:
         Options of ``compile``; None where XLA uses its own convolutions.
