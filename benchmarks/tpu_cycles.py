@@ -22,7 +22,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.naive_unet import NaiveUNet
-from configs import brain, volume_3d
+from unet_jax.configs import brain, volume_3d
 from unet_jax.experiment.network import (
     create_augmentation,
     create_network,

@@ -9,7 +9,7 @@ test slab 0.942, 0.949 and 0.948 for seeds 0, 1 and 2: CSF and other 0.89, grey 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from unet_jax.configs import base
 
 
 def get_config() -> ConfigDict:

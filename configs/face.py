@@ -12,7 +12,7 @@ split; in the others each picture is its own group, for nothing says who is in i
 
 from ml_collections import ConfigDict
 
-from configs import folder
+from unet_jax.configs import folder
 
 
 def get_config() -> ConfigDict:

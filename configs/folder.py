@@ -9,7 +9,7 @@ data and printed. Useful with it: --config.data.class_names="('background','cell
 
 from ml_collections import ConfigDict, config_dict
 
-from configs import base
+from unet_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -15,7 +15,7 @@ gives distances in mm and volumes in mL.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from unet_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ The trimap's values 1, 2, 3 are pet, background and the border between them.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from unet_jax.configs import base
 
 
 def get_config() -> ConfigDict:

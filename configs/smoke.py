@@ -5,7 +5,7 @@ python -m unet_jax.main --config=configs/smoke.py
 
 from ml_collections import ConfigDict
 
-from configs import brain
+from unet_jax.configs import brain
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ and, since no data say it, --config.data.class_names="('background','organ','les
 
 from ml_collections import ConfigDict, config_dict
 
-from configs import base
+from unet_jax.configs import base
 
 
 def get_config() -> ConfigDict:

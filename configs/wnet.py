@@ -12,7 +12,7 @@ on the validation images chooses.
 
 from ml_collections import ConfigDict
 
-from configs import brain
+from unet_jax.configs import brain
 
 
 def get_config() -> ConfigDict:

@@ -1,16 +1,19 @@
 """Before jax starts: four CPU devices, and shape checks on what users call."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import warnings
 from typing import NamedTuple
 
 import pytest
+
+if importlib.util.find_spec("unet_jax.configs") is None:
+    raise pytest.UsageError("unet_jax is not installed; run: pip install -e '.[test]'")
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -86,15 +89,9 @@ def command_line():
         command = ["unet_jax.main", *map(str, arguments)]
         before, argv = flagsaver.save_flag_values(flags.FLAGS), sys.argv
         out, error, code = io.StringIO(), io.StringIO(), 0
-        sys.argv = command  # where ml_collections looks for overrides
+        sys.argv = command  # what the hint on how to resume repeats
         try:
-            with (
-                contextlib.redirect_stdout(out),
-                contextlib.redirect_stderr(error),
-                warnings.catch_warnings(),
-            ):
-                # ml_collections loads every config by a method that is to go.
-                warnings.filterwarnings("ignore", message=r"the load_module\(\)")
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
                 main.main(main.parse_flags(command))
         except SystemExit as leaving:
             code = leaving.code

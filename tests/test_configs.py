@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from configs import base
 from unet_jax.augment.options import AugmentationOptions
+from unet_jax.configs import base
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import FROM_DATA, check_config
 from unet_jax.experiment.record import MAY_CHANGE
@@ -56,7 +56,7 @@ def test_augmentation_keys_are_the_options_with_their_defaults():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_is_base_plus_differences_and_can_run(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"unet_jax.configs.{name}").get_config()
     assert config.name == name
     assert set(_flat(config)) == set(_flat(base.get_config()))
     check_config(config)
@@ -106,7 +106,7 @@ def test_values_out_of_range_are_refused(key, value, message):
 
 @pytest.mark.parametrize("key", FROM_DATA)
 def test_only_the_folder_source_may_leave_a_value_to_the_data(key):
-    config = importlib.import_module("configs.folder").get_config()
+    config = importlib.import_module("unet_jax.configs.folder").get_config()
     check_config(config)
     section, _, name = key.rpartition(".")
     assert config[section][name] is None

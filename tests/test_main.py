@@ -26,9 +26,9 @@ BRAIN = "--config=configs/brain.py"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--config: found nothing, expected a file such as configs/brain.py"),
+        ([], "--config: found nothing, expected a path, or the name of a shipped"),
         (["--config=configs/no.py"], "--config: no file 'configs/no.py'"),
-        (["--config=setup.cfg"], "--config: cannot be loaded: SyntaxError"),
+        (["--config=setup.cfg"], "--config: setup.cfg cannot be loaded: SyntaxError"),
         ([BRAIN, "--confg=x"], "Unknown command line flag 'confg'"),
         (
             [BRAIN, "--config.trian.steps=3"],
@@ -54,7 +54,7 @@ BRAIN = "--config=configs/brain.py"
             [BRAIN, "--mode=compare", "--config.compare.methods=('otsoo',)"],
             "compare.methods: unknown method 'otsoo'; expected any of manual_threshold",
         ),
-        (["--mode=plan"], "--config: found nothing, expected a file"),
+        (["--mode=plan"], "--config: found nothing, expected a path"),
         ([BRAIN, "--mode=plan"], "--topology: found nothing, expected a kind of TPU"),
         (
             [BRAIN, "--mode=plan", "--topology=v9:4x4"],

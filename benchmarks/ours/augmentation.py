@@ -10,10 +10,10 @@ from scipy import ndimage
 from benchmarks.changes import describe
 from benchmarks.ours import nets
 from benchmarks.worker import Task
-from configs import base
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.options import resolve_options
 from unet_jax.augment.policy import augment_batch
+from unet_jax.configs import base
 from unet_jax.experiment.network import create_augmentation
 
 

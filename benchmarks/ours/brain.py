@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from benchmarks.ours import nets
-from configs import brain
+from unet_jax.configs import brain
 from unet_jax.experiment import run
 from unet_jax.experiment.data import create_prepared_cases
 

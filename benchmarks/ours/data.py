@@ -11,7 +11,7 @@ from benchmarks.changes import crop_statistics
 from benchmarks.ours import brain, nets
 from benchmarks.ours.augmentation import phantom
 from benchmarks.worker import Task
-from configs import folder as folder_config
+from unet_jax.configs import folder as folder_config
 from unet_jax.experiment import run
 from unet_jax.experiment.data import create_batches
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import base
+from unet_jax.configs import base
 from unet_jax.data.preprocess import Preprocessing
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")

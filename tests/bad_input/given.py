@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from configs import folder as folder_config
+from unet_jax.configs import folder as folder_config
 from unet_jax.experiment.complete import complete_config
 from unet_jax.experiment.data import fit_preprocessing, open_dataset
 from unet_jax.experiment.network import create_network, create_optimizer_and_schedule

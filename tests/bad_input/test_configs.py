@@ -8,14 +8,16 @@ pytestmark = pytest.mark.slow  # some 300 commands in all
 
 _BATCH = "train.batch_size: found -4, expected 1 to 1000000000"
 CONFIGS = {
-    "--config=configs/no.py": "--config: no file 'configs/no.py'; expected a config "
-    "such as configs/brain.py",
-    "--config={here}": "--config: no file '{here}'; expected a config such as "
-    "configs/brain.py",
-    "--config={here}/syntax.py": "--config: cannot be loaded: SyntaxError: <any>",
-    "--config={here}/raises.py": "--config: cannot be loaded: ZeroDivisionError: "
-    "division by zero",
-    "--config={here}/nothing.py": "--config: cannot be loaded: <any>",
+    "--config=configs/no.py": "--config: no file 'configs/no.py', and no "
+    "shipped config of that name; expected <any>",
+    "--config={here}": "--config: no file '{here}', and no shipped config of that "
+    "name; expected <any>",
+    "--config={here}/syntax.py": "--config: {here}/syntax.py cannot be loaded: "
+    "SyntaxError: <any>",
+    "--config={here}/raises.py": "--config: {here}/raises.py cannot be loaded: "
+    "ZeroDivisionError: division by zero; <any>",
+    "--config={here}/nothing.py": "--config: {here}/nothing.py cannot be loaded: "
+    "AttributeError: <any>",
     "--config.train.stepz=1": "--config.train.stepz=1: the config has no key 'stepz'; "
     "did you mean 'steps'?",
     "--config.trian.steps=1": "--config.trian.steps=1: the config has no key 'trian'; "

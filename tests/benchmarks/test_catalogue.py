@@ -13,7 +13,7 @@ from benchmarks import catalogue
 from benchmarks.catalogue import CASES
 from benchmarks.ours import nets
 from benchmarks.turns import ROOT
-from configs import brain
+from unet_jax.configs import brain
 from unet_jax.experiment.network import create_network
 
 NAMES = {case.benchmark: case for case in CASES}

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import smoke
 from unet_jax.commands import check_determinism as determinism
 from unet_jax.commands.check_determinism import check_determinism
+from unet_jax.configs import smoke
 from unet_jax.errors import RunError
 from unet_jax.runtime import compilation
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import folder, smoke
 from unet_jax.classical.methods import METHODS, fit_method
 from unet_jax.classical.samples import Sample
 from unet_jax.commands import compare
 from unet_jax.commands.train import train_and_evaluate
+from unet_jax.configs import folder, smoke
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
 from unet_jax.method import Method

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from configs import brain, smoke
 from unet_jax.commands.compare_w_net import make_w_net_config, train_w_net
+from unet_jax.configs import brain, smoke
 from unet_jax.experiment.check import check_config
 from unet_jax.losses.terms import reads_labels
 

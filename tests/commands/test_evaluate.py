@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import base, folder
 from unet_jax.commands.evaluate import _check_one_test, _common_steps, _file_stem
+from unet_jax.configs import base, folder
 from unet_jax.errors import InputError
 from unet_jax.experiment.data import open_dataset
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import brain, folder, volume_3d
 from unet_jax.commands import plan
+from unet_jax.configs import brain, folder, volume_3d
 from unet_jax.errors import InputError
 from unet_jax.planning.chips import parse_topology
 from unet_jax.planning.cost import StepCost
@@ -215,7 +215,7 @@ def test_weights_by_class_fractions_need_no_data(compiler):
 
 @pytest.mark.parametrize("name", ["wnet", "lesion", "bone"])
 def test_other_configs_can_be_planned(compiler, name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"unet_jax.configs.{name}").get_config()
     plan.plan_run(config.lock(), "v5e:2x2")
     assert compiler.asked[0]["shape"][1:-1] == tuple(config.train.patch_size)
 
@@ -240,7 +240,7 @@ def test_the_commands_of_the_page_name_configs_and_slices():
     )
     assert len(commands) == 4
     for path, topology, override in commands:
-        config = importlib.import_module(f"configs.{pathlib.Path(path).stem}")
+        config = importlib.import_module(f"unet_jax.configs.{pathlib.Path(path).stem}")
         slice_name = parse_topology(topology).name
         assert f"plan        {config.get_config().name} on {slice_name};" in page
         assert ("class_names" in override) == (config is volume_3d)

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from configs import base
 from unet_jax.commands import predict
+from unet_jax.configs import base
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment.finished import TrainedRun

@@ -16,10 +16,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import smoke
 from unet_jax.commands.evaluate import evaluate_run
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
+from unet_jax.configs import smoke
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment.network import create_network
 from unet_jax.experiment.run import init_from

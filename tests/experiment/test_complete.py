@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs import brain, folder
+from unet_jax.configs import brain, folder
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from configs import base
+from unet_jax.configs import base
 from unet_jax.data.grids import Inverse
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError

@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -23,6 +24,10 @@ def _instructions(text: str) -> list[tuple[str, str]]:
         for line in whole.splitlines()
         if line.strip()
     ]
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line]
 
 
 INSTRUCTIONS = _instructions(TEXT)
@@ -68,8 +73,9 @@ def test_a_signal_reaches_the_program():
 def test_it_has_all_that_the_project_installs_from():
     copied = [part for rest in _of("COPY") for part in rest.split()[:-1]]
     assert all((ROOT / name).exists() for name in copied)
-    packages = SETUP["options.packages.find"]["include"].split()
-    needed = {name.rstrip("*") for name in packages}
+    packages = SETUP["options"]["packages"].split()
+    places = dict(line.split(" = ") for line in _lines(SETUP["options"]["package_dir"]))
+    needed = {places.get(name, name).partition(".")[0] for name in packages}
     needed |= {"setup.cfg", "pyproject.toml", SETUP["metadata"]["license_files"]}
     needed.add(SETUP["metadata"]["long_description"].removeprefix("file: "))
     assert needed == set(copied)
@@ -90,6 +96,7 @@ def test_the_steps_install_the_extra(commands, tmp_path, extra):
         commands.write(name, noted)
     folder = tmp_path / "image"
     folder.mkdir()
+    shutil.copy(ROOT / "setup.cfg", folder)
     for step in _of("RUN"):
         subprocess.run(
             ["sh", "-euc", step],
@@ -104,8 +111,10 @@ def test_the_steps_install_the_extra(commands, tmp_path, extra):
     ]
     assert extra == "" or extra in SETUP["options.extras_require"]
     # Where the packages are is settled at the installation: they must be there.
-    for package in ("unet_jax", "configs"):
-        assert (folder / package / "__init__.py").exists()
+    for package in SETUP["options"]["packages"].split():
+        path = package.replace("unet_jax.configs", "configs").replace(".", "/")
+        assert (folder / path / "__init__.py").exists()
+    assert not (folder / "unet_jax" / "configs").exists()  # it would hide the real one
 
 
 def test_no_registry_is_named():

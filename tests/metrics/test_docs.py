@@ -1,7 +1,7 @@
 import pathlib
 import re
 
-from configs import base
+from unet_jax.configs import base
 from unet_jax.evaluation.names import DEFAULT_METRICS, NAMES
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"

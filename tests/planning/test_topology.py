@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import brain
 from unet_jax.commands.plan import _step_and_state
+from unet_jax.configs import brain
 from unet_jax.errors import InputError
 from unet_jax.planning import topology
 from unet_jax.planning.chips import parse_topology

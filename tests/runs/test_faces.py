@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import face
+from unet_jax.configs import face
 from unet_jax.data.folder.celebamask import PARTS
 from unet_jax.data.folder.fasseg import CLASSES
 from unet_jax.data.folder.dataset import FolderOptions, open_folder

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import folder
+from unet_jax.configs import folder
 from unet_jax.commands import loop, train
 from unet_jax.errors import RunError
 from unet_jax.training.checkpoint import Checkpoints

@@ -16,7 +16,7 @@ import tifffile
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import folder
+from unet_jax.configs import folder
 from unet_jax.errors import InputError
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run

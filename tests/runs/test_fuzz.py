@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import base, folder
+from unet_jax.configs import base, folder
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.folder.split_files import read_splits
 from unet_jax.errors import InputError

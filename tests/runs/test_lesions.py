@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from configs import lesion
+from unet_jax.configs import lesion
 from unet_jax.experiment.complete import resolve_source
 from unet_jax.commands.train import train_and_evaluate
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import smoke
 from unet_jax.commands import train
+from unet_jax.configs import smoke
 from unet_jax.errors import InputError
 from unet_jax.experiment import run
 from unet_jax.experiment.data import open_dataset

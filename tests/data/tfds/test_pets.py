@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import pets
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
+from unet_jax.configs import pets
 
 
 @pytest.mark.slow

@@ -1,0 +1,214 @@
+"""Makes the one call that ``--mode`` names."""
+
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from unet_jax.commands.flags import FLAGS
+from unet_jax.errors import InputError
+from unet_jax.hosts.start import environment_processes, start
+from unet_jax.runtime import allocator
+from unet_jax.runtime.stop import Stop, StopSignals
+
+if TYPE_CHECKING:
+    from unet_jax.bucket.place import Place
+
+
+def refuse_buckets() -> None:
+    """Refuse s3://a/b: as a path it would be the folder s3:/a/b of this disk.
+
+    Raises:
+        InputError: a flag names a bucket that cannot be used.
+    """
+    for name in ("workdir", "input", "output", "workdirs", "runs"):
+        value = FLAGS[name].value or []
+        for path in [value] if isinstance(value, str) else value:
+            if "://" not in path:
+                continue
+            if name in ("input", "output"):
+                raise InputError(
+                    f"--{name}: found {path!r}, expected a path of a file system: "
+                    "images are neither read from a bucket nor written to one; copy "
+                    "them (docs/cluster.md)"
+                )
+            if not path.startswith("gs://"):
+                raise InputError(
+                    f"--{name}: found {path!r}, expected a path of a file system, or "
+                    "gs://BUCKET/FOLDER: no other buckets are known (docs/cluster.md)"
+                )
+
+
+def dispatch(config: ConfigDict | None, *, hint: str) -> None:
+    """Do what the flags say.
+
+    Args:
+        config: from `read_config`.
+        hint: lines that tell how to resume, printed where a signal stops the process.
+
+    Raises:
+        InputError: the user can fix it.
+        RunError: the run cannot go on.
+        Stopped: a signal stopped the run.
+    """
+    # A scheduler may stop the process from here on: to find the other processes may
+    # take minutes.
+    heard = FLAGS.mode in ("train", "evaluate", "compare")
+    with StopSignals(hint=hint) if heard else nullcontext(Stop()) as stop:
+        _join_processes(config)
+        match FLAGS.mode:
+            case "train":
+                assert config is not None, "read_config gives one"
+                _train(config, stop)
+            case "evaluate":
+                _evaluate(config, stop)
+            case "predict":
+                _predict(config, stop)
+            case "compare":
+                _compare(config, stop)
+            case "plan":
+                from unet_jax.commands.plan import plan_run
+
+                plan_run(config, FLAGS.topology, channels=FLAGS.channels)
+
+
+def _join_processes(config: ConfigDict | None) -> None:
+    """Connect with the other processes of a run, if there are any."""
+    processes = environment_processes(
+        coordinator=FLAGS.coordinator,
+        count=FLAGS.num_processes,
+        index=FLAGS.process_id,
+    )
+    if processes is None:
+        return
+    if FLAGS.mode not in ("train", "evaluate"):
+        raise InputError(
+            f"--mode={FLAGS.mode} runs in one process, and this is one of several; "
+            "start it once"
+        )
+    timeout = 600.0 if config is None else config.train.step_timeout
+    from unet_jax.hosts import agree
+
+    start(processes, heartbeat_seconds=4 * timeout + 60)
+    agree.be_patient(3 * timeout)  # some processes have more cases than others
+    if not agree.is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def _train(config: ConfigDict, stop: Stop) -> None:
+    """Train a network, or check that two short trainings are equal."""
+    profile = _profile(FLAGS.profile)
+    allocator.keep_freed_memory()  # the next step uses it again
+    if FLAGS.check_determinism:
+        from unet_jax.commands.check_determinism import check_determinism
+
+        check_determinism(config)
+        return
+    from unet_jax.commands.train import train_and_evaluate
+
+    with _opened(_workdir(config), stop, trains=True) as place:
+        train_and_evaluate(
+            config, place.path, profile=profile, stop=stop, bucket=place.bucket
+        )
+
+
+def _evaluate(config: ConfigDict | None, stop: Stop) -> None:
+    """Score a run, or the mean of several."""
+    workdir = None if FLAGS.workdirs else _workdir(config)
+    from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run
+    from unet_jax.hosts.lost import leaving_when_lost
+
+    with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
+        if workdir is not None:
+            with _opened(workdir, stop) as place:
+                evaluate_run(place.path)
+            return
+        with _opened_all(FLAGS.workdirs, "ensemble", stop) as (folders, output):
+            evaluate_ensemble(folders, output=output, names=FLAGS.workdirs)
+
+
+def _predict(config: ConfigDict | None, stop: Stop) -> None:
+    """Segment images with the network of a run."""
+    workdir = _workdir(config)
+    for name in ("input", "output"):
+        if not FLAGS[name].value:
+            raise InputError(f"--mode=predict needs --{name}=PATH")
+    from unet_jax.commands.predict import predict_files
+
+    with _opened(workdir, stop) as place:
+        predict_files(
+            place.path,
+            input_path=FLAGS.input,
+            output_folder=FLAGS.output,
+            probabilities=FLAGS.probabilities,
+            contours=FLAGS.contours,
+            overwrite=FLAGS.overwrite,
+        )
+
+
+def _compare(config: ConfigDict | None, stop: Stop) -> None:
+    """Compare finished runs, or run every method beside the network of one."""
+    if FLAGS.runs:
+        from unet_jax.commands.compare_runs import compare_runs
+
+        with _opened_all(FLAGS.runs, "comparison", stop) as (runs, output):
+            compare_runs(runs, output=output, names=FLAGS.runs)
+        return
+    with _opened(_workdir(config), stop, trains=config is not None) as place:
+        from unet_jax.commands.compare import compare_methods, method_names
+
+        if config is not None:
+            allocator.keep_freed_memory()
+            method_names(config.compare.methods)  # refuses before hours of training
+            from unet_jax.commands.train import train_and_evaluate
+
+            train_and_evaluate(config, place.path, stop=stop, bucket=place.bucket)
+        compare_methods(place.path, stop=stop)
+
+
+def _opened(
+    workdir: str, stop: Stop, *, trains: bool = False
+) -> AbstractContextManager["Place"]:
+    """Open a workdir as a folder."""
+    from unet_jax.bucket.place import opened
+
+    return opened(workdir, stop=stop, trains=trains)
+
+
+@contextmanager
+def _opened_all(
+    runs: list[str], kind: str, stop: Stop
+) -> Iterator[tuple[list[pathlib.Path], pathlib.Path]]:
+    """Open runs as folders, and a folder for their common results."""
+    names = "+".join(pathlib.Path(folder).name for folder in runs)
+    with ExitStack() as stack:
+        common = FLAGS.workdir or f"runs/{kind}_{names}"
+        output = stack.enter_context(_opened(common, stop)).path
+        places = [stack.enter_context(_opened(run, stop)) for run in runs]
+        yield [place.path for place in places], output
+
+
+def _workdir(config: ConfigDict | None) -> str:
+    """Return the name of the workdir, from the flag or from the config."""
+    if FLAGS.workdir:
+        return str(FLAGS.workdir)
+    if config is None:
+        raise InputError(f"--mode={FLAGS.mode} needs --workdir=FOLDER of a run")
+    return f"runs/{config.name}"
+
+
+def _profile(text: str | None) -> tuple[int, int] | None:
+    """Read START:STOP."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise InputError(
+            f"--profile: found {text!r}, expected START:STOP, two steps such as 10:20"
+        )
+    return int(match[1]), int(match[2])
