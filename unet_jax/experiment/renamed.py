@@ -59,7 +59,8 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
     }
     for old, new in RENAMED.items():
         section, _, name = old.rpartition(".")
-        if name in current.get(section, {}):
+        values = current.get(section)
+        if isinstance(values, dict) and name in values:
             new_section, _, new_name = new.rpartition(".")
-            current[new_section][new_name] = current[section].pop(name)
+            current.setdefault(new_section, {})[new_name] = values.pop(name)
     return current
