@@ -144,7 +144,8 @@ def networks(config: ConfigDict) -> dict[str, tuple[nn.Module, nn.Module]]:
             for axis in (AXIS, None)
         )
     found["naive"] = tuple(
-        naive_network(found["plain"][0], axis_name=axis) for axis in (AXIS, None)
+        naive_network(found["plain"][0].network, axis_name=axis)
+        for axis in (AXIS, None)
     )
     return found
 

@@ -11,7 +11,6 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
 from unet_jax.experiment.network import create_network
-from unet_jax.models.sizes import output_size, total_stride
 
 
 @dataclasses.dataclass
@@ -103,8 +102,9 @@ def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
     config = _complete(**{"model.padding": "VALID", "model.norm": "none", **changes})
     network = create_network(config, axis_name=None)
     size = config.train.patch_size
-    left = output_size(network, size)
-    assert min(left) >= max(total_stride(network, 2))
+    sizes = network.network.sizes(2)
+    left = sizes.output_size(size)
+    assert min(left) >= max(sizes.total_stride)
     if patch is not None:
         assert size == patch
     else:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.models import blocks
+from unet_jax.models import blocks, ops
 
 
 def _batch(size, seed=0):
@@ -35,14 +35,15 @@ def test_running_statistics_move_in_training_and_serve_in_evaluation():
 @pytest.mark.parametrize("implementation", ["cpu", "plain"])
 def test_batch_norm_on_four_devices_equals_one_on_the_whole_batch(implementation):
     x, weights = _batch(8), _batch(8, seed=1)
-    one = blocks.Norm(kind="batch", implementation=implementation)
+    one = blocks.Norm(kind="batch")
     four = one.clone(axis_name="device")
     variables = one.init(jax.random.key(0), x, train=False)
 
     def loss(params, x, weights, *, norm):
-        y, updated = norm.apply(
-            {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
-        )
+        with ops.use_implementation(implementation):
+            y, updated = norm.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
         return jnp.sum(jnp.square(y) * weights), (y, updated)
 
     def step(params, x, weights, *, norm):
@@ -94,7 +95,7 @@ def test_initial_weights_keep_the_variance_of_he():
     upsample = blocks.Upsample(features=64, factors=(2, 2), kind="transposed")
     kernel = upsample.init(jax.random.key(0), x)["params"]["kernel"]
     np.testing.assert_allclose(np.var(kernel), 2 / 64, rtol=0.05)
-    convolution = blocks.Convolution(features=64, window=(3, 3))
+    convolution = blocks.Convolution(features=64, kernel_size=(3, 3))
     kernel = convolution.init(jax.random.key(0), x)["params"]["kernel"]
     np.testing.assert_allclose(np.var(kernel), 2 / (9 * 64), rtol=0.05)
     # Cut at two standard deviations of the normal distribution before the cut.

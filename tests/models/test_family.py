@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.models import blocks, presets, sizes, unet
+from unet_jax.models import blocks, presets, unet
+from unet_jax.models.network import Implemented, outputs_of
+from unet_jax.models.unet_for_data import fit_stages
 
 _Two = functools.partial(unet.UNet, num_classes=3, features=(4, 6))
 _Three = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
@@ -38,8 +40,8 @@ def _init(model, x, **options):
 def _output(model, variables, x, **options):
     """The finest logits."""
     apply = functools.partial(model.apply, mutable=["batch_stats"], **options)
-    logits, _ = jax.jit(apply)(variables, x)
-    return logits[0] if isinstance(logits, tuple) else logits
+    made, _ = jax.jit(apply)(variables, x)
+    return outputs_of(made).logits
 
 
 # Options that add parameters, or change the function of the same ones.
@@ -68,8 +70,7 @@ def test_options_that_add_parameters_use_them_all(option):
     assert jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, plain)
 
     def loss(params):
-        logits = model.apply({"params": params}, x, train=True)
-        outputs = logits if isinstance(logits, tuple) else (logits,)
+        outputs = jax.tree.leaves(model.apply({"params": params}, x, train=True))
         return sum(jnp.sum(jnp.sin(output)) for output in outputs)
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(
@@ -115,7 +116,7 @@ def test_every_skip_matters(option, shape):
 
 def test_residual_blocks_add_their_input():
     stage = blocks.Stage(
-        features=4, convolutions=2, window=(3, 3), norm="instance", norm_groups=1,
+        features=4, convolutions=2, kernel_size=(3, 3), norm="instance", norm_groups=1,
         block="residual",
     )  # fmt: skip
     x = _image(1, 6, 5, 4)
@@ -145,8 +146,9 @@ def test_deep_supervision_gives_coarser_logits_in_training_only():
     model = _Three(deep_supervision=1)
     variables = _init(model, x)
     assert _output(model, variables, x, train=False).shape == (2, 13, 10, 3)
-    full, half = jax.eval_shape(lambda: model.apply(variables, x, train=True))
-    assert (full.shape, half.shape) == ((2, 13, 10, 3), (2, 7, 5, 3))
+    made = jax.eval_shape(lambda: model.apply(variables, x, train=True))
+    assert made.logits.shape == (2, 13, 10, 3)
+    assert [half.shape for half in made.deep] == [(2, 7, 5, 3)]
     with pytest.raises(ValueError, match="deep_supervision is 2; expected at most 1"):
         jax.eval_shape(_Three(deep_supervision=2).init, _keys(1)[0], x)
 
@@ -193,32 +195,32 @@ def test_the_network_of_2015_has_the_sizes_of_the_paper():
     variables = jax.eval_shape(model.init, _keys(1)[0], x)
     logits = jax.eval_shape(model.apply, variables, x)
     assert logits.shape == (1, 388, 388, 2)
-    assert sizes.output_size(model, (572, 572)) == (388, 388)
-    assert sizes.margin(model, 2) == (92, 92)
-    assert sizes.total_stride(model, 2) == (16, 16)
-    assert sizes.fitting_size(model, (560, 573)) == (572, 588)
+    assert model.sizes(2).output_size((572, 572)) == (388, 388)
+    assert model.sizes(2).margin == (92, 92)
+    assert model.sizes(2).total_stride == (16, 16)
+    assert model.sizes(2).fitting_size((560, 573)) == (572, 588)
     # 188 leave 4 pixels, fewer than the 16 that windows start at multiples of.
-    assert sizes.fitting_size(model, (40, 189)) == (188, 204)
-    assert sizes.tiling_size(model, (40, 189)) == (204, 204)
-    assert sizes.output_size(model, (204, 204)) == (20, 20)
+    assert model.sizes(2).fitting_size((40, 189)) == (188, 204)
+    assert model.sizes(2).tiling_size((40, 189)) == (204, 204)
+    assert model.sizes(2).output_size((204, 204)) == (20, 20)
     with pytest.raises(ValueError, match=r"\(570, 572\) does not .* is \(572, 572\)"):
         jax.eval_shape(model.init, _keys(1)[0], jnp.zeros((1, 570, 572, 1)))
 
 
 def test_stages_are_left_out_until_half_of_a_patch_is_left_without_padding():
     five = unet.UNet(2, (4, 8, 16, 32, 64), padding="VALID", norm="none")
-    network, patch = sizes.fit_stages(five, (96, 96), fixed=False)
+    network, patch = fit_stages(five, (96, 96), fixed=False)
     assert (network.features, patch) == ((4, 8, 16), (96, 96))
-    network, patch = sizes.fit_stages(five, (94, 96), fixed=False)
+    network, patch = fit_stages(five, (94, 96), fixed=False)
     assert (network.features, patch) == ((4, 8, 16), (92, 96))
-    network, patch = sizes.fit_stages(five, (94, 96), fixed=True)
+    network, patch = fit_stages(five, (94, 96), fixed=True)
     assert (network.features, patch) == ((4, 8), (94, 96))
-    network, patch = sizes.fit_stages(five, (20, 20), fixed=False)
+    network, patch = fit_stages(five, (20, 20), fixed=False)
     assert (len(network.features), patch) == (2, (20, 20))
-    network, patch = sizes.fit_stages(five, (12, 12), fixed=False)
-    assert sizes.output_size(network, patch) == (2, 2)
+    network, patch = fit_stages(five, (12, 12), fixed=False)
+    assert network.sizes(2).output_size(patch) == (2, 2)
     padded = unet.UNet(2, (4, 8, 16))
-    assert sizes.fit_stages(padded, (7, 9), fixed=False) == (padded, (7, 9))
+    assert fit_stages(padded, (7, 9), fixed=False) == (padded, (7, 9))
 
 
 def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
@@ -226,7 +228,7 @@ def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
     x = _image(1, 60, 52, 1)
     variables = _init(model, x)
     whole = _output(model, variables, x)
-    assert whole.shape[1:3] == sizes.output_size(model, (60, 52)) == (20, 12)
+    assert whole.shape[1:3] == model.sizes(2).output_size((60, 52)) == (20, 12)
     # The same pixels from an input that was shifted by the total stride.
     part = _output(model, variables, x[:, 4:56, 4:48])
     np.testing.assert_allclose(whole[:, 4:16, 4:8], part, atol=1e-5)
@@ -250,14 +252,14 @@ def test_both_implementations_agree_in_values_and_gradients(option, axes):
     x = _image(*shape)
     results = []
     for implementation in ("plain", "cpu"):
-        model = _Three(implementation=implementation, **option)
+        model = Implemented(_Three(**option), implementation)
         variables = _init(model, x)
 
         def loss(params, model=model, variables=variables):
             found, _ = model.apply(
                 {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
             )
-            outputs = found if isinstance(found, tuple) else (found,)
+            outputs = jax.tree.leaves(outputs_of(found))
             return sum(jnp.mean(jnp.sin(output)) for output in outputs)
 
         results.append(jax.jit(jax.value_and_grad(loss))(variables["params"]))

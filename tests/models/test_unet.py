@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 
 from unet_jax.models import ops, presets, unet
+from unet_jax.models.network import Implemented
 
 _ThreeStages = functools.partial(unet.UNet, num_classes=3, features=(4, 6, 8))
 
@@ -126,7 +127,7 @@ def test_options_and_implementations(spatial, options, shapes):
 
     def gradients(implementation):
         def loss(params):
-            logits, _ = model.clone(implementation=implementation).apply(
+            logits, _ = Implemented(model, implementation).apply(
                 {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
             )
             return jnp.sum(logits * weights), logits
@@ -168,7 +169,7 @@ def test_a_packed_network_is_the_plain_one(spatial, options):
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), _init(model, x))
         keys = jax.random.split(jax.random.key(3), 2)
         results = [
-            _results(model.clone(implementation=kind), variables, x, keys)
+            _results(Implemented(model, kind), variables, x, keys)
             for kind in ("tpu", "plain")
         ]
     assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
@@ -216,7 +217,7 @@ def test_a_network_is_packed_on_tpu_alone(options, packed):
     x = jax.ShapeDtypeStruct((2, *size, 1), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     for implementation in ops.IMPLEMENTATIONS:
-        traced = jax.make_jaxpr(model.clone(implementation=implementation).apply)
+        traced = jax.make_jaxpr(Implemented(model, implementation).apply)
         found = str(traced(variables, x))
         assert ("f32[2,9,5,128]" in found) == (packed and implementation == "tpu")
 

@@ -7,7 +7,6 @@ import pytest
 
 from unet_jax.models.presets import create_model
 from unet_jax.models.unet import UNet
-from unet_jax.models.wnet import Autoencoded
 
 
 def _wnet(**options):
@@ -26,12 +25,9 @@ def test_clusters_for_every_pixel_and_the_image_again(shape):
     network = _wnet()
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     variables = network.init(jax.random.key(0), x)
-    logits = network.apply(variables, x)
-    output = network.apply(variables, x, reconstruct=True)
-    assert isinstance(output, Autoencoded)
-    assert logits.shape == (*shape[:-1], 3)
+    output = network.apply(variables, x)
+    assert output.logits.shape == (*shape[:-1], 3)
     assert output.reconstruction.shape == shape
-    np.testing.assert_array_equal(logits, output.logits)
     trained, _ = network.apply(variables, x, train=True, mutable=["batch_stats"])
     assert trained.reconstruction.shape == shape
 
@@ -44,7 +40,7 @@ def test_its_halves_are_the_projects_unets():
     decoder = UNet(num_classes=2, features=(4, 6))
     logits = encoder.apply({"params": params["encoder"]}, x)
     made = decoder.apply({"params": params["decoder"]}, jax.nn.softmax(logits))
-    output = network.apply({"params": params}, x, reconstruct=True)
+    output = network.apply({"params": params}, x)
     np.testing.assert_allclose(output.logits, logits, rtol=1e-6)
     np.testing.assert_allclose(output.reconstruction, made, rtol=1e-5, atol=1e-6)
     alone = encoder.init(jax.random.key(0), x)["params"]
@@ -58,8 +54,7 @@ def test_the_decoder_sees_the_clusters_alone():
     # An encoder without weights has equal clusters: nothing of the image is left.
     params["encoder"] = jax.tree.map(jnp.zeros_like, params["encoder"])
     made = [
-        network.apply({"params": params}, image, reconstruct=True).reconstruction
-        for image in (x, 7 - x)
+        network.apply({"params": params}, image).reconstruction for image in (x, 7 - x)
     ]
     np.testing.assert_array_equal(*made)
 

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from unet_jax.data.fingerprint import Fingerprint, Traits, fingerprint, suggest
 from unet_jax.errors import InputError
 from unet_jax.models.presets import create_model
-from unet_jax.models.sizes import fit_stages, tiling_size
 from unet_jax.models.unet import UNet
+from unet_jax.models.unet_for_data import fit_stages
 from unet_jax.report.palette import class_colors
 
 
@@ -171,9 +171,8 @@ def _without_padding(config: ConfigDict, values: dict[str, Any]) -> dict[str, An
         if not isinstance(network, UNet) or network.padding == "SAME":
             return {}
         if "model.kernel_sizes" not in values:  # a network that the user named
-            return {
-                "train.patch_size": tiling_size(network, values["train.patch_size"])
-            }
+            sizes = network.sizes(len(values["train.patch_size"]))
+            return {"train.patch_size": sizes.tiling_size(values["train.patch_size"])}
         network, size = fit_stages(
             network, patch or values["train.patch_size"], fixed=patch is not None
         )

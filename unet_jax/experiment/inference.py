@@ -17,8 +17,7 @@ from unet_jax.inference.segmenter import (
     make_forward,
     make_predict_fn,
 )
-from unet_jax.models.sizes import margin, tiling_size, total_stride
-from unet_jax.models.unet import UNet
+from unet_jax.models.network import sizes_of
 
 
 def create_forward(
@@ -66,13 +65,9 @@ def create_predict_fn_maker(
     mirrored = config.eval.mirror and not validation
     forward = create_forward(config, network, mirrored=mirrored)
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
-    patch = tuple(config.train.patch_size)
-    lost, multiple = None, None
-    # A W-Net makes the whole image again, so it has no U-Net without padding.
-    if isinstance(network, UNet) and network.padding == "VALID":
-        lost, multiple = margin(network, len(patch)), total_stride(network, len(patch))
-        # A patch may leave logits that suffice to learn from, but not to tile.
-        patch = tiling_size(network, patch)
+    sizes = sizes_of(network, len(config.train.patch_size))
+    # A patch may leave logits that suffice to learn from, but not to tile.
+    patch = sizes.tiling_size(tuple(config.train.patch_size))
 
     def with_variables(variables: dict[str, Any]) -> Segmenter:
         predict_fn = make_predict_fn(
@@ -83,8 +78,8 @@ def create_predict_fn_maker(
             patch_size=patch,
             overlap=overlap,
             window_batch=_window_batch(config),
-            margin=lost,
-            multiple=multiple,
+            margin=sizes.margin,
+            multiple=sizes.multiple,
         )
         return dataclasses.replace(predict_fn, strict=not validation)
 

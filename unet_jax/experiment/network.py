@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
 from unet_jax.errors import InputError
 from unet_jax.losses.terms import LossTerm
+from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
-from unet_jax.models.unet import UNet
-from unet_jax.models.wnet import WNet
 from unet_jax.runtime.compilation import onednn_options
 from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
 from unet_jax.training.state import AXIS
@@ -45,7 +42,7 @@ def score_channels(config: ConfigDict) -> int:
 
 def create_network(
     config: ConfigDict, *, axis_name: str | None, implementation: str | None = None
-) -> UNet | WNet:
+) -> Implemented:
     """Build the network of a config.
 
     Args:
@@ -65,23 +62,20 @@ def create_network(
         for key, value in config.model.items()
         if key not in _NOT_THE_NETWORKS
     }
-    size = tuple(config.train.patch_size)
-    patch = jax.ShapeDtypeStruct((1, *size, 1), np.float32)
     try:
         network = create_model(
             name=config.model.name,
             num_classes=score_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
-            implementation=implementation or _implementation(config),
             **options,
         )
         # Shapes alone, on no device: what does not fit together shows here.
-        jax.eval_shape(network.init, jax.random.key(0), patch)
-        return network
+        output_shapes(network, tuple(config.train.patch_size))
     except (ValueError, TypeError) as error:
         first_line = str(error).partition("\n")[0]
         raise InputError(f"model: {first_line}") from None
+    return Implemented(network, implementation or _implementation(config))
 
 
 def _implementation(config: ConfigDict) -> str | None:

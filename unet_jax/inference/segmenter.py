@@ -21,6 +21,7 @@ from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.sliding_window import stream_bands
 from unet_jax.losses.targets import Head, head_probabilities
 from unet_jax.method import Method, Reference
+from unet_jax.models.network import outputs_of
 from unet_jax.runtime.compilation import jit_network
 
 
@@ -96,7 +97,8 @@ def make_forward(
     def probabilities(variables, windows):
         total = 0.0
         for flip in flips:
-            logits = model.apply(variables, jnp.flip(windows, flip), train=False)
+            made = model.apply(variables, jnp.flip(windows, flip), train=False)
+            logits = outputs_of(made).logits
             total += jnp.flip(_class_probabilities(logits, head), flip)
         return total / len(flips)
 

@@ -12,23 +12,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from unet_jax.models import ops
-from unet_jax.models.ops import packed_ops
-from unet_jax.models.ops.packing import (
-    Layout,
-    Packed,
-    as_packed,
-    elementwise,
-    pack,
-    repack,
-    unpack,
-)
+from unet_jax.models.ops import Pixels
 
 NORMS = ("instance", "group", "batch", "none")
 ACTIVATIONS = ("leaky_relu", "relu")
 BLOCKS = ("plain", "residual")
 UPSAMPLES = ("transposed", "resize")
 BATCH_NORM_MOMENTUM = 0.9
-"""Share of the old running statistics that a training step keeps."""
+"""Fraction of the old running statistics that a training step keeps."""
 
 
 def he_normal(
@@ -58,53 +49,39 @@ class Convolution(nn.Module):
 
     Attributes:
         features: output channels.
-        window: kernel size on each spatial axis.
+        kernel_size: kernel size on each spatial axis.
         strides: pixels between outputs on each spatial axis; None for 1.
         padding: ``"SAME"`` or ``"VALID"``.
         use_bias: add a bias; none where a norm follows, which would cancel it.
+        followed: see ``ops.convolve``.
         dtype: compute dtype; the parameters are float32.
-        implementation: see ``ops.choose_implementation``.
     """
 
     features: int
-    window: Sequence[int]
+    kernel_size: Sequence[int]
     strides: Sequence[int] | None = None
     padding: str = "SAME"
     use_bias: bool = False
+    followed: bool = False
     dtype: Any = jnp.float32
-    implementation: str | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        *inputs: Float[Array, "batch *spatial _"] | Packed,
-        layout: Layout | None = None,
-    ) -> Float[Array, "batch *out_spatial features"] | Packed:
-        """Return the convolution of all channels, those of the first input first.
-
-        With a layout the result is packed so; the inputs are packed in any one.
-        """
-        channels = sum(as_packed(x).channels for x in inputs)
-        shape = (*self.window, channels, self.features)
+    def __call__(self, *inputs: Pixels) -> Pixels:
+        """Return the convolution of all channels, those of the first input first."""
+        channels = sum(ops.channels_of(x) for x in inputs)
+        shape = (*self.kernel_size, channels, self.features)
         kernel = self.param("kernel", he_normal, shape, math.prod(shape[:-1]))
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        if layout is not None:
-            packed = [as_packed(x) for x in inputs]
-            packed = [x.with_values(x.values.astype(self.dtype)) for x in packed]
-            y = packed_ops.convolve(packed, kernel, layout=layout, strides=self.strides)
-            return y if bias is None else packed_ops.add_bias(y, bias)
-        # A kernel split between the inputs instead would be no faster.
-        x = jnp.concatenate([unpack(x).astype(self.dtype) for x in inputs], axis=-1)
         x = ops.convolve(
-            x,
-            kernel.astype(self.dtype),
+            [ops.cast(x, self.dtype) for x in inputs],
+            kernel,
             strides=self.strides,
             padding=self.padding,
-            implementation=self.implementation,
+            followed=self.followed,
         )
-        return x if bias is None else x + bias.astype(x.dtype)
+        if not self.use_bias:
+            return x
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return ops.add_bias(x, bias)
 
 
 class Norm(nn.Module):
@@ -117,48 +94,32 @@ class Norm(nn.Module):
         kind: one of ``NORMS``.
         groups: number of groups of group norm.
         axis_name: mapped axis over which batch norm is synchronised.
-        implementation: see ``ops.choose_implementation``.
     """
 
     kind: str
     groups: int = 8
     axis_name: str | None = None
-    implementation: str | None = None
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch *spatial channels"] | Packed, *, train: bool
-    ) -> Float[Array, "batch *spatial channels"] | Packed:
+    def __call__(self, x: Pixels, *, train: bool) -> Pixels:
         """Return the normalised input; in training, update the running statistics."""
         if self.kind == "none":
             return x
-        channels = as_packed(x).channels
+        channels = ops.channels_of(x)
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         match self.kind:
             case "instance":
-                groups = channels
+                return ops.group_norm(x, scale, bias, groups=channels)
             case "group":
-                groups = self.groups
+                return ops.group_norm(x, scale, bias, groups=self.groups)
             case "batch":
                 mean, variance = self._batch_moments(x, channels, train=train)
-                moments = {"mean": mean, "variance": variance}
-                if isinstance(x, Packed):
-                    return packed_ops.standardise(x, **moments, scale=scale, bias=bias)
                 return ops.standardise(
-                    x,
-                    **moments,
-                    scale=scale,
-                    bias=bias,
-                    implementation=self.implementation,
+                    x, mean=mean, variance=variance, scale=scale, bias=bias
                 )
             case _:
                 raise ValueError(f"Unknown norm {self.kind!r}; expected one of {NORMS}")
-        if isinstance(x, Packed):
-            return packed_ops.group_norm(x, scale, bias, groups=groups)
-        return ops.group_norm(
-            x, scale, bias, groups=groups, implementation=self.implementation
-        )
 
     def _batch_moments(self, x, channels, *, train):
         """Moments of the batch in training, the running ones otherwise."""
@@ -167,21 +128,14 @@ class Norm(nn.Module):
         running_variance = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
             return running_mean.value, running_variance.value
-        # Flax initialises outside of any mapped axis.
-        axis_name = None if self.is_initializing() else self.axis_name
-        if isinstance(x, Packed):
-            moments = packed_ops.batch_moments(x, axis_name=axis_name)
-        else:
-            moments = ops.batch_moments(
-                x, axis_name=axis_name, implementation=self.implementation
-            )
-        if not self.is_initializing():
-            for running, new in zip(
-                (running_mean, running_variance), moments, strict=True
-            ):
-                old = running.value
-                mixed = BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new
-                running.value = mixed.astype(old.dtype)
+        if self.is_initializing():
+            # Flax initialises outside of any mapped axis, and records nothing.
+            return ops.batch_moments(x)
+        moments = ops.batch_moments(x, axis_name=self.axis_name)
+        for running, new in zip((running_mean, running_variance), moments, strict=True):
+            old = running.value
+            mixed = BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new
+            running.value = mixed.astype(old.dtype)
         return moments
 
 
@@ -192,7 +146,7 @@ class ChannelDropout(nn.Module):
     or the device that it stands in.
 
     Attributes:
-        rate: share of channels that are left out.
+        rate: fraction of channels that are left out.
 
     Source: Tompson et al. 2015, arXiv:1411.4280, section 3.3.
     """
@@ -202,11 +156,11 @@ class ChannelDropout(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "batch *spatial channels"] | Packed,
+        x: Pixels,
         *,
         train: bool,
         keys: Key[Array, " batch"] | None,
-    ) -> Float[Array, "batch *spatial channels"] | Packed:
+    ) -> Pixels:
         """Return the input with some channels at zero."""
         if not train or not self.rate or self.is_initializing():
             return x
@@ -215,15 +169,13 @@ class ChannelDropout(nn.Module):
                 "dropout in training needs keys, one random key for each example"
             )
         place = zlib.crc32("/".join(self.path).encode()) & 0x7FFFFFFF
-        packed = as_packed(x)
 
         def kept(key):
             key = jax.random.fold_in(key, place)
-            return jax.random.uniform(key, (packed.channels,)) >= self.rate
+            return jax.random.uniform(key, (ops.channels_of(x),)) >= self.rate
 
-        mask = jax.vmap(kept)(keys).astype(packed.values.dtype) / (1 - self.rate)
-        dropped = packed_ops.scale_channels(packed, mask)
-        return dropped if isinstance(x, Packed) else dropped.values
+        mask = jax.vmap(kept)(keys).astype(x.dtype) / (1 - self.rate)
+        return ops.scale_channels(x, mask)
 
 
 class Stage(nn.Module):
@@ -236,22 +188,21 @@ class Stage(nn.Module):
     Attributes:
         features: channels of every convolution.
         convolutions: number of convolutions; of residual blocks with two each.
-        window: kernel size on each spatial axis.
+        kernel_size: kernel size on each spatial axis.
         norm: one of ``NORMS``.
         norm_groups: number of groups of group norm.
         block: one of ``BLOCKS``.
         activation: one of ``ACTIVATIONS``; the leaky one has a slope of 0.01.
-        strides: of the first convolution; None for 1.
+        strides: pixels between outputs of the first convolution; None for 1.
         padding: ``"SAME"`` or ``"VALID"``.
-        dropout: share of channels left out after each activation.
+        dropout: fraction of channels left out after each activation.
         dtype: compute dtype.
         axis_name: mapped axis over which batch norm is synchronised.
-        implementation: see ``ops.choose_implementation``.
     """
 
     features: int
     convolutions: int
-    window: Sequence[int]
+    kernel_size: Sequence[int]
     norm: str
     norm_groups: int
     block: str = "plain"
@@ -261,20 +212,15 @@ class Stage(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    implementation: str | None = None
 
     @nn.compact
     def __call__(
         self,
-        *inputs: Float[Array, "batch *spatial _"] | Packed,
+        *inputs: Pixels,
         train: bool,
         keys: Key[Array, " batch"] | None = None,
-        layout: Layout | None = None,
-    ) -> Float[Array, "batch *out_spatial features"] | Packed:
-        """Return the features; several inputs are read side by side.
-
-        With a layout all is packed, and the result in this layout.
-        """
+    ) -> Pixels:
+        """Return the features; several inputs are read side by side."""
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"Unknown activation {self.activation!r}; expected one of {ACTIVATIONS}"
@@ -283,83 +229,61 @@ class Stage(nn.Module):
             case "plain":
                 for index in range(self.convolutions):
                     strides = self.strides if index == 0 else None
-                    shift = index % 2 == 0 and index + 1 < self.convolutions
+                    # Every second one has the next one after it, but for the last.
+                    followed = index % 2 == 0 and index + 1 < self.convolutions
                     x = self._normed(
-                        inputs,
-                        self.window,
-                        strides,
-                        str(index),
-                        train,
-                        self._shifted(layout) if shift else layout,
+                        inputs, strides, str(index), train, followed=followed
                     )
                     inputs = (self._activated(x, str(index), train, keys),)
                 return inputs[0]
             case "residual":
                 for index in range(self.convolutions):
-                    inputs = (self._residual(inputs, index, train, keys, layout),)
+                    inputs = (self._residual(inputs, index, train, keys),)
                 return inputs[0]
             case _:
                 raise ValueError(
                     f"Unknown block {self.block!r}; expected one of {BLOCKS}"
                 )
 
-    def _shifted(self, layout):
-        """The layout between two convolutions, which saves both of them products.
-
-        Where blocks begin as much earlier as the window reaches back, a block reads two
-        blocks along an axis, and not three.
-        """
-        if layout is None:
-            return None
-        return layout.shifted(
-            [
-                (size - 1) // 2 if factor > 1 else 0
-                for size, factor in zip(self.window, layout.factors, strict=True)
-            ]
-        )
-
-    def _residual(self, inputs, index, train, keys, layout):
+    def _residual(self, inputs, index, train, keys):
         """One residual block."""
         strides = self.strides if index == 0 else None
-        shifted = self._shifted(layout)
-        x = self._normed(inputs, self.window, strides, f"{index}_0", train, shifted)
+        x = self._normed(inputs, strides, f"{index}_0", train, followed=True)
         x = self._activated(x, f"{index}_0", train, keys)
-        x = self._normed((x,), self.window, None, f"{index}_1", train, layout)
-        channels = sum(as_packed(part).channels for part in inputs)
+        x = self._normed((x,), None, f"{index}_1", train)
+        channels = sum(ops.channels_of(part) for part in inputs)
         if channels == self.features and strides is None and len(inputs) == 1:
-            skip = repack(inputs[0], layout)
+            skip = inputs[0]
         else:
-            point = (1,) * len(self.window)
-            skip = self._normed(inputs, point, strides, f"{index}_skip", train, layout)
+            one = (1,) * len(self.kernel_size)
+            skip = self._normed(inputs, strides, f"{index}_skip", train, size=one)
         # Without padding the block's output is the centre of what it came from.
-        skip = centre_crop(skip, x)
-        x = elementwise(jnp.add, x, skip)
+        x = ops.add(x, ops.centre_crop(skip, x))
         return self._activated(x, f"{index}_1", train, keys)
 
-    def _normed(self, inputs, window, strides, name, train, layout):
-        """A convolution and its norm."""
+    def _normed(self, inputs, strides, name, train, *, size=None, followed=False):
+        """A convolution, of this kernel size or another, and its norm."""
         x = Convolution(
             features=self.features,
-            window=window,
+            kernel_size=size or self.kernel_size,
             strides=strides,
             padding=self.padding,
             use_bias=self.norm == "none",
+            followed=followed,
             dtype=self.dtype,
-            implementation=self.implementation,
             name=f"convolution_{name}",
-        )(*inputs, layout=layout)
+        )(*inputs)
         return Norm(
             kind=self.norm,
             groups=self.norm_groups,
             axis_name=self.axis_name,
-            implementation=self.implementation,
             name=f"norm_{name}",
         )(x, train=train)
 
     def _activated(self, x, name, train, keys):
         """The activation and its dropout."""
         leaky = self.activation == "leaky_relu"
-        x = elementwise(
+        x = ops.elementwise(
             functools.partial(nn.leaky_relu, negative_slope=0.01) if leaky else nn.relu,
             x,
         )
@@ -368,74 +292,40 @@ class Stage(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Weighs the pixels of a skip by what the coarser stage knows of them.
+    """Weights the pixels of a skip by the features of the coarser stage.
 
     Attributes:
         dtype: compute dtype.
-        implementation: see ``ops.choose_implementation``.
 
     Source: Oktay et al. 2018, arXiv:1804.03999, eq. 1 and 2, with the gating signal
     already on the grid of the skip.
     """
 
     dtype: Any = jnp.float32
-    implementation: str | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        skip: Float[Array, "batch *spatial channels"] | Packed,
-        gate: Float[Array, "batch *spatial _"] | Packed,
-    ) -> Float[Array, "batch *spatial channels"] | Packed:
+    def __call__(self, skip: Pixels, gate: Pixels) -> Pixels:
         """Return the skip times weights between 0 and 1."""
-        packed = as_packed(skip)
-        point = (1,) * len(packed.layout.size)
-        layout = packed.layout if isinstance(skip, Packed) else None
 
         def mixed(features, name, *inputs):
             return Convolution(
                 features=features,
-                window=point,
+                kernel_size=(1,) * (skip.ndim - 2),
                 use_bias=True,
                 dtype=self.dtype,
-                implementation=self.implementation,
                 name=name,
-            )(*inputs, layout=layout)
+            )(*inputs)
 
-        hidden = mixed(max(1, packed.channels // 2), "hidden", skip, gate)
-        weight = as_packed(mixed(1, "weight", elementwise(nn.relu, hidden)))
-        weight = weight.with_values(nn.sigmoid(weight.values))
-        weighed = packed_ops.weigh_pixels(packed, weight)
-        return weighed if layout is not None else weighed.values
-
-
-def centre_crop(
-    x: Float[Array, "batch *spatial channels"] | Packed,
-    other: Float[Array, "batch *out_spatial _"] | Packed,
-) -> Float[Array, "batch *out_spatial channels"] | Packed:
-    """Cut the centre out of an array, as large as another.
-
-    Args:
-        x: channels last.
-        other: on each spatial axis at most as large as ``x``; as large, where packed.
-
-    Returns:
-        The centre; an odd rest leaves one pixel more at the end.
-    """
-    if isinstance(x, Packed) or isinstance(other, Packed):
-        return x
-    sizes = other.shape[1:-1]
-    starts = [(old - new) // 2 for old, new in zip(x.shape[1:-1], sizes, strict=True)]
-    places = [slice(at, at + n) for at, n in zip(starts, sizes, strict=True)]
-    return x[:, *places]
+        hidden = max(1, ops.channels_of(skip) // 2)
+        x = ops.elementwise(nn.relu, mixed(hidden, "hidden", skip, gate))
+        return ops.gate_pixels(skip, mixed(1, "weight", x))
 
 
 class Upsample(nn.Module):
     """Learnt upsampling by whole factors.
 
     ``"transposed"`` is a transposed convolution whose kernel is as large as its stride;
-    ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly. The two
-    steps of the latter commute; mixing first works on fewer pixels.
+    ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly.
 
     Attributes:
         features: output channels.
@@ -443,7 +333,6 @@ class Upsample(nn.Module):
         kind: one of ``UPSAMPLES``.
         use_bias: add a bias; none where a norm follows, one step on.
         dtype: compute dtype.
-        implementation: see ``ops.choose_implementation``.
     """
 
     features: int
@@ -451,45 +340,30 @@ class Upsample(nn.Module):
     kind: str
     use_bias: bool = False
     dtype: Any = jnp.float32
-    implementation: str | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch *spatial channels"] | Packed,
-        *,
-        layout: Layout | None = None,
-    ) -> Float[Array, "batch *out_spatial features"] | Packed:
-        """Return the input on the finer grid, packed in the layout if one is given."""
-        x = self._upsampled(x, layout)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            if isinstance(x, Packed):
-                return packed_ops.add_bias(x, bias)
-            x = x + bias.astype(x.dtype)
-        return x
-
-    def _upsampled(self, x, layout):
-        """The input on the finer grid, before the bias."""
-        channels = as_packed(x).channels
+    def __call__(self, x: Pixels) -> Pixels:
+        """Return the input on the finer grid."""
         factors = tuple(self.factors)
         match self.kind:
             case "transposed":
-                window = factors
+                size = factors
             case "resize":
-                window = (1,) * len(factors)
+                size = (1,) * len(factors)
             case _:
                 raise ValueError(
                     f"Unknown upsample {self.kind!r}; expected one of {UPSAMPLES}"
                 )
-        # Each output pixel reads one tap, so the window is no part of the fan-in.
-        shape = (*window, channels, self.features)
+        channels = ops.channels_of(x)
+        # Each output pixel reads one tap, so the kernel size is no part of the fan-in.
+        shape = (*size, channels, self.features)
         kernel = self.param("kernel", he_normal, shape, channels)
-        if self.kind == "transposed" and layout is not None:
-            return packed_ops.up_convolve(as_packed(x), kernel, layout=layout)
-        kernel, x = kernel.astype(self.dtype), unpack(x)
+        x = ops.cast(x, self.dtype)
         if self.kind == "transposed":
-            return ops.up_convolve(x, kernel, implementation=self.implementation)
-        x = ops.convolve(x, kernel, implementation=self.implementation)
-        x = ops.resize_up(x, factors=factors, implementation=self.implementation)
-        return x if layout is None else pack(x, layout)
+            x = ops.up_convolve(x, kernel)
+        else:
+            x = ops.mix_and_resize(x, kernel, factors=factors)
+        if not self.use_bias:
+            return x
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return ops.add_bias(x, bias)

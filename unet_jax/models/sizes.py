@@ -1,201 +1,167 @@
-"""Which sizes a U-Net takes, and what is left of them without padding."""
+"""Computes which input sizes a network of stages takes, and the size of its logits."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from unet_jax.models.unet import UNet
+Counts = int | Sequence[int]
+"""A number for all stages, or one for each."""
+
+Sizes = int | Sequence[int]
+"""A number for all spatial axes, or one for each."""
 
 
-def stage_strides(network: "UNet", axes: int) -> list[tuple[int, ...]]:
-    """Return the stride between each stage and the next.
+@dataclasses.dataclass(frozen=True)
+class Pyramid:
+    """The convolutions of an encoder and decoder, as far as sizes depend on them.
 
-    Args:
-        network: the network.
-        axes: spatial axes of its input.
-
-    Returns:
-        A number for each axis, for each transition.
+    Attributes:
+        kernel_sizes: of the convolutions in each stage, one number for each axis.
+        strides: between each stage and the next, one number for each axis.
+        down: number of convolutions in each stage of the encoder.
+        up: number of convolutions in each stage of the decoder, finest first.
+        padding: ``"SAME"`` or ``"VALID"``.
     """
-    return stage_sizes("strides", network.strides, 2, len(network.features) - 1, axes)
 
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+    padding: str = "SAME"
 
-def total_stride(network: "UNet", axes: int) -> tuple[int, ...]:
-    """Return how many pixels a pixel of the coarsest stage stands for.
+    @property
+    def axes(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel_sizes[0])
 
-    Args:
-        network: the network.
-        axes: spatial axes of its input.
-
-    Returns:
-        A number for each axis.
-    """
-    strides = stage_strides(network, axes)
-    return tuple(math.prod(step[axis] for step in strides) for axis in range(axes))
-
-
-def output_size(network: "UNet", size: Sequence[int]) -> tuple[int, ...]:
-    """Return the spatial size of the logits.
-
-    Args:
-        network: the network.
-        size: spatial size of the input.
-
-    Returns:
-        ``size`` itself, or what is left of it without padding.
-
-    Raises:
-        ValueError: the size does not fit a network without padding: a stage would have
-            an odd rest, or nothing.
-    """
-    if network.padding == "SAME":
-        return tuple(size)
-    found = []
-    for axis, extent in enumerate(size):
-        left = _valid_output(network, axis, extent, len(size))
-        if left is None:
-            raise ValueError(
-                f"An input of {tuple(size)} does not fit a network without padding; "
-                f"the next size that does is {tiling_size(network, size)}"
-            )
-        found.append(left)
-    return tuple(found)
-
-
-def fitting_size(network: "UNet", size: Sequence[int]) -> tuple[int, ...]:
-    """Return the smallest input size that fits and is not smaller than ``size``.
-
-    Args:
-        network: the network.
-        size: wanted spatial size.
-
-    Returns:
-        ``size`` itself with padding, as any size fits then.
-    """
-    return _next_size(network, size, (1,) * len(size))
-
-
-def tiling_size(network: "UNet", size: Sequence[int]) -> tuple[int, ...]:
-    """Return the smallest input size whose logits can tile an image.
-
-    Windows of a network without padding start at multiples of its total stride, so that
-    all of them see one coarse grid: logits of fewer pixels would leave gaps.
-
-    Args:
-        network: the network.
-        size: wanted spatial size.
-
-    Returns:
-        A size that fits and is not smaller; ``size`` itself with padding.
-    """
-    return _next_size(network, size, total_stride(network, len(size)))
-
-
-def _next_size(
-    network: "UNet", size: Sequence[int], least: Sequence[int]
-) -> tuple[int, ...]:
-    """Next size on each axis that fits and leaves so many logits."""
-    if network.padding == "SAME":
-        return tuple(size)
-    return tuple(
-        next(
-            candidate
-            for candidate in itertools.count(start)
-            if (_valid_output(network, axis, candidate, len(size)) or 0) >= least[axis]
+    @property
+    def total_stride(self) -> tuple[int, ...]:
+        """Pixels of the input on each axis for one pixel of the coarsest stage."""
+        return tuple(
+            math.prod(step[axis] for step in self.strides) for axis in range(self.axes)
         )
-        for axis, start in enumerate(size)
-    )
 
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """Pixels between possible places of windows that tile an image.
 
-def largest_size(network: "UNet", limit: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the largest input size within a limit of which at least half is left.
+        Without padding it is the total stride: all windows must see one coarse grid.
+        """
+        return (1,) * self.axes if self.padding == "SAME" else self.total_stride
 
-    Args:
-        network: the network.
-        limit: largest size of each axis.
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """Pixels that the logits lack on each side of an axis; 0 with padding."""
+        size = self.fitting_size((1,) * self.axes)
+        left = self.output_size(size)
+        return tuple((n - k) // 2 for n, k in zip(size, left, strict=True))
 
-    Returns:
-        A size that fits and can tile; None where there is none. ``limit`` itself with
-        padding.
-    """
-    if network.padding == "SAME":
-        return tuple(limit)
-    strides = total_stride(network, len(limit))
-    found = []
-    for axis, most in enumerate(limit):
-        for candidate in range(most, 0, -1):
-            left = _valid_output(network, axis, candidate, len(limit)) or 0
-            if left >= max(candidate / 2, strides[axis]):
-                found.append(candidate)
-                break
-        else:
-            return None
-    return tuple(found)
+    def output_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the spatial size of the logits.
 
+        Args:
+            size: spatial size of the input.
 
-def margin(network: "UNet", axes: int) -> tuple[int, ...]:
-    """Return how many pixels the logits lack on each side of an axis.
+        Returns:
+            ``size`` itself, or what is left of it without padding.
 
-    Args:
-        network: the network.
-        axes: spatial axes of its input.
+        Raises:
+            ValueError: the size does not fit a network without padding: a stage would
+                have an odd rest, or nothing.
+        """
+        if self.padding == "SAME":
+            return tuple(size)
+        found = []
+        for axis, extent in enumerate(size):
+            left = self._left(axis, extent)
+            if left is None:
+                raise ValueError(
+                    f"An input of {tuple(size)} does not fit a network without "
+                    f"padding; the next size that does is {self.tiling_size(size)}"
+                )
+            found.append(left)
+        return tuple(found)
 
-    Returns:
-        A number for each axis; 0 with padding.
-    """
-    size = fitting_size(network, (1,) * axes)
-    left = output_size(network, size)
-    return tuple((n - k) // 2 for n, k in zip(size, left, strict=True))
+    def fitting_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the smallest input size that fits and is not smaller than a size.
 
+        Args:
+            size: wanted spatial size; any size fits with padding.
+        """
+        return self._next_size(size, (1,) * len(size))
 
-def _valid_output(network: "UNet", axis: int, size: int, axes: int) -> int | None:
-    """Size of the logits along one axis; None where the input does not fit."""
-    stages = len(network.features)
-    strides = stage_strides(network, axes)
-    windows = stage_sizes("kernel_sizes", network.kernel_sizes, 3, stages, axes)
-    down = stage_counts(
-        "convolutions_per_stage", network.convolutions_per_stage, stages
-    )
-    up = network.decoder_convolutions
-    up = (
-        down[:-1]
-        if up is None
-        else stage_counts("decoder_convolutions", up, stages - 1)
-    )
-    per = 2 if network.block == "residual" else 1
+    def tiling_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the smallest input size whose logits can tile an image.
 
-    def lost(counts, index):
-        return per * counts[index] * (windows[index][axis] - 1)
+        Logits of fewer pixels than `multiple` would leave gaps between windows.
 
-    for index in range(stages):
-        if index:
-            if size % strides[index - 1][axis]:
+        Args:
+            size: wanted spatial size; any size can tile with padding.
+        """
+        return self._next_size(size, self.multiple)
+
+    def _next_size(self, size: Sequence[int], least: Sequence[int]) -> tuple[int, ...]:
+        """Next size on each axis that fits and leaves so many logits."""
+        if self.padding == "SAME":
+            return tuple(size)
+        return tuple(
+            next(
+                candidate
+                for candidate in itertools.count(start)
+                if (self._left(axis, candidate) or 0) >= least[axis]
+            )
+            for axis, start in enumerate(size)
+        )
+
+    def largest_size(self, limit: Sequence[int]) -> tuple[int, ...] | None:
+        """Return the largest input size within a limit of which at least half is left.
+
+        Args:
+            limit: largest size of each axis.
+
+        Returns:
+            A size that fits and can tile; None where there is none. ``limit`` itself
+            with padding.
+        """
+        if self.padding == "SAME":
+            return tuple(limit)
+        found = []
+        for axis, most in enumerate(limit):
+            for candidate in range(most, 0, -1):
+                left = self._left(axis, candidate) or 0
+                if left >= max(candidate / 2, self.total_stride[axis]):
+                    found.append(candidate)
+                    break
+            else:
                 return None
-            size //= strides[index - 1][axis]
-        size -= lost(down, index)
-        if size < 1:
-            return None
-    for index in reversed(range(stages - 1)):
-        size = size * strides[index][axis] - lost(up, index)
-        if size < 1:
-            return None
-    return size
+        return tuple(found)
+
+    def _left(self, axis: int, size: int) -> int | None:
+        """Size of the logits along one axis; None where the input does not fit."""
+        for index, count in enumerate(self.down):
+            if index:
+                if size % self.strides[index - 1][axis]:
+                    return None
+                size //= self.strides[index - 1][axis]
+            size -= count * (self.kernel_sizes[index][axis] - 1)
+            if size < 1:
+                return None
+        for index in reversed(range(len(self.up))):
+            size = size * self.strides[index][axis]
+            size -= self.up[index] * (self.kernel_sizes[index][axis] - 1)
+            if size < 1:
+                return None
+        return size
 
 
-def stage_counts(
-    name: str, counts: int | Sequence[int], stages: int
-) -> tuple[int, ...]:
+def stage_counts(name: str, counts: Counts, stages: int) -> tuple[int, ...]:
     """Return a number for each stage.
 
     Args:
-        name: of the attribute, for the message.
-        counts: one number for all stages, or one each.
-        stages: how many there are.
-
-    Returns:
-        One each.
+        name: name of the attribute, for the message.
+        counts: one number for all stages, or one for each.
+        stages: number of stages.
 
     Raises:
         ValueError: there are too few or too many.
@@ -210,26 +176,19 @@ def stage_counts(
 
 
 def stage_sizes(
-    name: str,
-    sizes: Sequence[int | Sequence[int]] | None,
-    default: int,
-    entries: int,
-    axes: int,
-) -> list[tuple[int, ...]]:
-    """Return a size an axis for each entry.
+    name: str, sizes: Sequence[Sizes] | None, default: int, entries: int, axes: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return one size for each axis, for each entry.
 
     Args:
-        name: of the attribute, for the message.
+        name: name of the attribute, for the message.
         sizes: a number, or one for each axis, of each entry; None for the default.
-        default: where none are given.
-        entries: how many there are: stages, or transitions between them.
-        axes: spatial axes.
-
-    Returns:
-        A tuple for each entry.
+        default: size where none are given.
+        entries: number of stages, or of transitions between them.
+        axes: number of spatial axes.
 
     Raises:
-        ValueError: too few or too many entries, or axes in one.
+        ValueError: there are too few or too many entries, or axes in one.
     """
     if sizes is None:
         sizes = (default,) * entries
@@ -238,9 +197,9 @@ def stage_sizes(
             f"{name} has {len(sizes)} entries; expected {entries} for the stages in "
             "features"
         )
-    expanded = [
+    expanded = tuple(
         (size,) * axes if isinstance(size, int) else tuple(size) for size in sizes
-    ]
+    )
     for size in expanded:
         if len(size) != axes:
             raise ValueError(
@@ -248,34 +207,3 @@ def stage_sizes(
                 f"the {axes} spatial axes of the input"
             )
     return expanded
-
-
-def fit_stages(
-    network: "UNet", patch: Sequence[int], *, fixed: bool
-) -> tuple["UNet", tuple[int, ...]]:
-    """Leave out coarse stages until a patch suits a network without padding.
-
-    Args:
-        network: with as many stages as a network with padding would have.
-        patch: its patch.
-        fixed: whether the patch has to stay; else it may become smaller or, where even
-            two stages need more, larger.
-
-    Returns:
-        The network with as many of its stages as leave half of the patch, and the
-        patch; with two stages where none do.
-    """
-    patch = tuple(patch)
-    if network.padding == "SAME":
-        return network, patch
-    shorter = network
-    for stages in range(len(network.features), 1, -1):
-        shorter = network.clone(
-            features=network.features[:stages],
-            kernel_sizes=network.kernel_sizes and network.kernel_sizes[:stages],
-            strides=network.strides and network.strides[: stages - 1],
-        )
-        size = largest_size(shorter, patch)
-        if size is not None and (size == patch or not fixed):
-            return shorter, size
-    return shorter, patch if fixed else tiling_size(shorter, patch)

@@ -5,25 +5,14 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, Float, Key
 
 from unet_jax.models import blocks, ops
-from unet_jax.models.ops import packed_ops
-from unet_jax.models.ops.packing import Packed, pack, stage_layouts, unpack
-from unet_jax.models.sizes import (
-    output_size,
-    stage_counts,
-    stage_sizes,
-    stage_strides,
-    total_stride,
-)
+from unet_jax.models.network import Outputs
+from unet_jax.models.sizes import Counts, Pyramid, Sizes, stage_counts, stage_sizes
 
 DOWNSAMPLES = ("max_pool", "strided")
 PADDINGS = ("SAME", "VALID")
-
-Sizes = int | Sequence[int]
-"""One whole number for every spatial axis, or one each."""
 
 
 class UNet(nn.Module):
@@ -41,16 +30,16 @@ class UNet(nn.Module):
         decoder_convolutions: the same for the stages on the way up; None for those on
             the way down.
         kernel_sizes: None for 3, or one entry per stage, each a number or one per axis.
-        strides: None for 2, or one entry per transition between stages, likewise.
+        strides: None for 2, or one such entry per transition between stages.
         block: ``"plain"`` or ``"residual"``.
         downsample: ``"max_pool"``, or ``"strided"`` first convolutions of the stages.
         attention: gates on the skips.
         deep_supervision: how many coarser stages of the decoder give logits too, in
             training.
-        dropout: share of channels left out after each activation, in training; one
+        dropout: fraction of channels left out after each activation, in training; one
             number, or one for each stage.
-        padding: ``"SAME"``, or ``"VALID"`` for logits of the pixels alone whose
-            surroundings the input holds.
+        padding: ``"SAME"``, or ``"VALID"`` for no padding: logits of those pixels alone
+            whose surroundings the input holds.
         norm: ``"instance"``, ``"group"``, ``"batch"`` or ``"none"``; follows each
             convolution.
         norm_groups: groups of group norm; divides every entry of ``features``.
@@ -58,13 +47,12 @@ class UNet(nn.Module):
         upsample: ``"transposed"`` or ``"resize"``.
         dtype: compute dtype; parameters are float32, logits float32 or better.
         axis_name: mapped axis over which batch norm is synchronised; None for none.
-        implementation: see ``ops.choose_implementation``.
     """
 
     num_classes: int
     features: Sequence[int]
-    convolutions_per_stage: int | Sequence[int] = 2
-    decoder_convolutions: int | Sequence[int] | None = None
+    convolutions_per_stage: Counts = 2
+    decoder_convolutions: Counts | None = None
     kernel_sizes: Sequence[Sizes] | None = None
     strides: Sequence[Sizes] | None = None
     block: str = "plain"
@@ -79,7 +67,6 @@ class UNet(nn.Module):
     upsample: str = "transposed"
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -88,52 +75,83 @@ class UNet(nn.Module):
         *,
         train: bool = False,
         keys: Key[Array, " batch"] | None = None,
-    ) -> Float[Array, "batch *_ classes"] | tuple[Float[Array, "..."], ...]:
+    ) -> Float[Array, "batch *_ classes"] | Outputs:
         """Return the logits of every pixel.
 
         Args:
             x: image, channels last, of any size: the last pixel of an axis is repeated
                 up to a multiple of the total stride, and the logits are cropped back.
-                Without padding only some sizes fit, see `sizes.fitting_size`.
+                Without padding only some sizes fit, see `sizes`.
             train: batch norm uses, and records, the statistics of this batch; dropout
                 and deep supervision are on.
             keys: a random key for each example, for dropout.
 
         Returns:
-            Logits ``(batch, *spatial, num_classes)``, of `output_size` without padding.
-            In training with deep supervision a tuple of them, finest first, the coarser
-            ones on ``ceil(spatial / total stride of their stage)``.
+            Logits ``(batch, *spatial, num_classes)``, smaller without padding. In
+            training with deep supervision `Outputs`, whose deep logits are on
+            ``ceil(spatial / total stride of their stage)``.
 
         Raises:
             ValueError: an attribute has a wrong length or an unknown name, or the input
                 is neither 2-D nor 3-D, or of a size that does not fit.
         """
-        spatial, axes = x.shape[1:-1], x.ndim - 2
-        strides = self._checked(x)
-        x = x.astype(self.dtype)
-        if self.padding == "SAME":
-            x = _pad_to_multiple(x, total_stride(self, axes))
-        layouts = self._layouts(x, strides)
-        first = x if layouts[0] is None else pack(x, layouts[0])
-        outputs = self._encode(first, axes, strides, layouts, train, keys)
-        decoded = self._decode(outputs, strides, layouts, train, keys)
-        grids = [spatial]
-        if self.padding == "VALID":
-            grids = [output_size(self, spatial)]
-        for step in strides[: self.deep_supervision]:
+        self._check(x)
+        sizes = self.sizes(x.ndim - 2)
+        grids = [sizes.output_size(x.shape[1:-1])]
+        for step in sizes.strides[: self.deep_supervision]:
             grids.append(
                 tuple(-(-n // k) for n, k in zip(grids[-1], step, strict=True))
             )
+        first: ops.Pixels = x.astype(self.dtype)
+        if self.padding == "SAME":
+            padded = _pad_to_multiple(first, sizes.total_stride)
+            first = ops.arranged(padded, features=self.features[0])
+        outputs = self._encode(first, sizes, train, keys)
+        decoded = self._decode(outputs, sizes, train, keys)
         supervised = train or self.is_initializing()
-        count = 1 + self.deep_supervision if supervised else 1
         logits = [
-            self._logits(decoded[index], index, axes)[:, *map(slice, grids[index])]
-            for index in range(count)
+            self._logits(x, index, sizes.axes)[:, *map(slice, grid)]
+            for index, (x, grid) in enumerate(zip(decoded, grids, strict=False))
+            if supervised or index == 0
         ]
-        return tuple(logits) if train and self.deep_supervision else logits[0]
+        if train and self.deep_supervision:
+            return Outputs(logits[0], tuple(logits[1:]))
+        return logits[0]
 
-    def _checked(self, x):
-        """The strides, if the attributes and the input go together."""
+    def sizes(self, axes: int) -> Pyramid:
+        """Return which input sizes fit.
+
+        Args:
+            axes: number of spatial axes.
+
+        Raises:
+            ValueError: an attribute has a wrong length.
+        """
+        stages = len(self.features)
+        each = 2 if self.block == "residual" else 1
+        down, up = self._counts()
+        return Pyramid(
+            kernel_sizes=stage_sizes(
+                "kernel_sizes", self.kernel_sizes, 3, stages, axes
+            ),
+            strides=stage_sizes("strides", self.strides, 2, stages - 1, axes),
+            down=tuple(each * count for count in down),
+            up=tuple(each * count for count in up),
+            padding=self.padding,
+        )
+
+    def _counts(self):
+        """Convolutions, or residual blocks, of each stage on the way down and up."""
+        stages, up = len(self.features), self.decoder_convolutions
+        down = stage_counts(
+            "convolutions_per_stage", self.convolutions_per_stage, stages
+        )
+        if up is None:
+            return down, down[:-1]
+        return down, stage_counts("decoder_convolutions", up, stages - 1)
+
+    def _check(self, x):
+        """Refuse attributes that do not go together, and inputs of another rank."""
         if x.ndim not in (4, 5):
             raise ValueError(
                 f"The input has shape {x.shape}; expected (batch, *spatial, channels) "
@@ -151,68 +169,40 @@ class UNet(nn.Module):
                 f"deep_supervision is {self.deep_supervision}; expected at most "
                 f"{coarser}, the coarser decoder stages of {len(self.features)} stages"
             )
-        if self.padding == "VALID":
-            if self.deep_supervision or self.downsample == "strided":
-                raise ValueError(
-                    "padding 'VALID' goes with max_pool and without deep_supervision"
-                )
-            output_size(self, x.shape[1:-1])
-        return stage_strides(self, x.ndim - 2)
+        if self.padding == "VALID" and (
+            self.deep_supervision or self.downsample == "strided"
+        ):
+            raise ValueError(
+                "padding 'VALID' goes with max_pool and without deep_supervision"
+            )
 
-    def _layouts(self, x, strides):
-        """How each stage is packed; None where arrays stay as they are."""
-        packed = ops.choose_implementation(self.implementation) == "tpu"
-        if not packed or self.padding == "VALID":
-            return [None] * len(self.features)
-        return stage_layouts(x.shape[1:-1], features=self.features, strides=strides)
-
-    def _encode(self, x, axes, strides, layouts, train, keys):
+    def _encode(self, x, sizes, train, keys):
         """The output of each stage on the way down."""
-        stages = len(self.features)
-        counts = stage_counts(
-            "convolutions_per_stage", self.convolutions_per_stage, stages
-        )
         outputs = []
-        for index in range(stages):
-            step = strides[index - 1] if index else None
+        for index in range(len(self.features)):
+            step = sizes.strides[index - 1] if index else None
             if step is not None and self.downsample == "max_pool":
-                if isinstance(x, Packed):
-                    x = packed_ops.max_pool(x, window=step)
-                else:
-                    x = ops.max_pool(x, window=step, implementation=self.implementation)
-                step = None
-            stage = self._stage("encoder", index, counts[index], axes, step)
-            x = stage(x, train=train, keys=keys, layout=layouts[index])
+                x, step = ops.max_pool(x, window=step), None
+            x = self._stage("encoder", index, sizes, step)(x, train=train, keys=keys)
             outputs.append(x)
         return outputs
 
-    def _decode(self, outputs, strides, layouts, train, keys):
+    def _decode(self, outputs, sizes, train, keys):
         """The output of each stage on the way up, finest first."""
-        stages = len(self.features)
-        counts = self.decoder_convolutions
-        if counts is None:
-            counts = stage_counts(
-                "convolutions_per_stage", self.convolutions_per_stage, stages
-            )[:-1]
-        else:
-            counts = stage_counts("decoder_convolutions", counts, stages - 1)
         x, decoded = outputs[-1], []
-        for index in reversed(range(stages - 1)):
-            layout, step = layouts[index], strides[index]
-            upsampled = self._upsample(index, step)(x, layout=layout)
-            skip = blocks.centre_crop(outputs[index], upsampled)
+        for index in reversed(range(len(self.features) - 1)):
+            upsampled = self._upsample(index, sizes.strides[index])(x)
+            skip = ops.centre_crop(outputs[index], upsampled)
             if self.attention:
                 skip = blocks.AttentionGate(
-                    dtype=self.dtype,
-                    implementation=self.implementation,
-                    name=f"attention_{index}",
+                    dtype=self.dtype, name=f"attention_{index}"
                 )(skip, upsampled)
-            stage = self._stage("decoder", index, counts[index], len(step), None)
-            x = stage(skip, upsampled, train=train, keys=keys, layout=layout)
+            stage = self._stage("decoder", index, sizes, None)
+            x = stage(skip, upsampled, train=train, keys=keys)
             decoded.insert(0, x)
         return decoded or [x]
 
-    def _stage(self, side, index, convolutions, axes, strides):
+    def _stage(self, side, index, sizes, strides):
         """The stage of one resolution, on the way down or up."""
         stages = len(self.features)
         dropout = self.dropout
@@ -224,11 +214,11 @@ class UNet(nn.Module):
                 )
             # Per stage it is that of the way down: the paper's end of the contraction.
             dropout = dropout[index] if side == "encoder" else 0.0
-        windows = stage_sizes("kernel_sizes", self.kernel_sizes, 3, stages, axes)
+        counts = self._counts()[0 if side == "encoder" else 1]
         return blocks.Stage(
             features=self.features[index],
-            convolutions=convolutions,
-            window=windows[index],
+            convolutions=counts[index],
+            kernel_size=sizes.kernel_sizes[index],
             norm=self.norm,
             norm_groups=self.norm_groups,
             block=self.block,
@@ -238,7 +228,6 @@ class UNet(nn.Module):
             dropout=dropout,
             dtype=self.dtype,
             axis_name=self.axis_name,
-            implementation=self.implementation,
             name=f"{side}_{index}",
         )
 
@@ -250,7 +239,6 @@ class UNet(nn.Module):
             kind=self.upsample,
             use_bias=self.norm == "none",
             dtype=self.dtype,
-            implementation=self.implementation,
             name=f"upsample_{index}",
         )
 
@@ -258,20 +246,13 @@ class UNet(nn.Module):
         """The logits of one stage of the decoder."""
         head = blocks.Convolution(
             features=self.num_classes,
-            window=(1,) * axes,
+            kernel_size=(1,) * axes,
             use_bias=True,
             # Logits in bfloat16 would have two digits left for the loss.
             dtype=jnp.promote_types(self.dtype, jnp.float32),
-            implementation=self.implementation,
             name="head" if index == 0 else f"head_{index}",
         )
-        logits = unpack(head(x, layout=x.layout if isinstance(x, Packed) else None))
-        if ops.choose_implementation(self.implementation) != "tpu":
-            return logits
-        # The loss is to read pixels side by side in the lanes of the last axis. Left to
-        # itself the compiler puts examples there, or blocks, which are few.
-        classes_first = lax.optimization_barrier(jnp.moveaxis(logits, -1, 1))
-        return jnp.moveaxis(classes_first, 1, -1)
+        return ops.as_array(head(x))
 
 
 def _pad_to_multiple(x, multiples):

@@ -4,25 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from unet_jax.models.network import Outputs, outputs_of
 from unet_jax.models.unet import UNet
-
-
-@flax.struct.dataclass
-class Autoencoded:
-    """What a W-Net makes of images.
-
-    Attributes:
-        logits: ``(batch, *spatial, clusters)`` of the encoder.
-        reconstruction: ``(batch, *spatial, channels)`` of the decoder.
-    """
-
-    logits: Array
-    reconstruction: Array
 
 
 class WNet(nn.Module):
@@ -52,20 +39,18 @@ class WNet(nn.Module):
         *,
         train: bool = False,
         keys: Key[Array, " batch"] | None = None,
-        reconstruct: bool = False,
-    ) -> Float[Array, "batch *spatial classes"] | Autoencoded:
-        """Return the cluster scores of every pixel.
+    ) -> Outputs:
+        """Return the cluster scores of every pixel, and the image made of them.
 
         Args:
             x: image, channels last, of any size.
             train: batch norm uses, and records, the statistics of this batch; dropout
                 is on.
             keys: a random key for each example, for dropout.
-            reconstruct: run the decoder too, as training does.
 
         Returns:
-            Logits of the clusters, and in training, or where it is asked for, the
-            reconstruction with them.
+            Logits of the clusters, and the reconstruction. A compiled function that
+            does not read the reconstruction does not run the decoder.
 
         Raises:
             ValueError: as `UNet`, or a U-Net that loses the border or has more than
@@ -77,17 +62,13 @@ class WNet(nn.Module):
                 f"A W-Net needs padding 'SAME' and deep_supervision 0; found "
                 f"{encoder.padding!r} and {encoder.deep_supervision}"
             )
-        logits = encoder(x, train=train, keys=keys)
-        assert not isinstance(logits, tuple), "that is deep supervision"
-        if not (train or reconstruct or self.is_initializing()):
-            return logits
+        logits = outputs_of(encoder(x, train=train, keys=keys)).logits
         decoder = self._half("decoder", x.shape[-1])
         if keys is not None:
             # Dropout of the decoder must not repeat that of the encoder.
             keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
         made = decoder(jax.nn.softmax(logits, axis=-1), train=train, keys=keys)
-        assert not isinstance(made, tuple), "that is deep supervision"
-        return Autoencoded(logits, made) if train or reconstruct else logits
+        return Outputs(logits, reconstruction=outputs_of(made).logits)
 
     def _half(self, name: str, channels: int) -> UNet:
         """Make one of the two U-Nets."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from unet_jax.errors import InputError
 from unet_jax.losses.terms import WITHOUT_LABELS, LossTerm, reads_labels
+from unet_jax.models.network import outputs_of
 from unet_jax.runtime.compilation import jit_network
 from unet_jax.training.objective import objective
 
@@ -71,21 +72,19 @@ def make_validation(
         each term as ``<name>_loss``, not weighted.
     """
     batches = list(images)
-    wants_more = any("reconstruction" in term.reads for term in loss_terms)
 
     @jit_network
     def losses(variables, images):
-        options = {"reconstruct": True} if wants_more else {}
-        output = model.apply(variables, images, train=False, **options)
+        outputs = outputs_of(model.apply(variables, images, train=False))
         loss, terms = objective(
             loss_terms,
-            logits=output.logits if wants_more else output,
+            logits=outputs.logits,
             labels=None,
             totals={"samples": images.shape[0]},
             include_background=True,
             axis_name=None,
             images=images,
-            reconstruction=output.reconstruction if wants_more else None,
+            reconstruction=outputs.reconstruction,
         )
         return {"loss": loss, **{f"{name}_loss": v for name, v in terms.items()}}
 

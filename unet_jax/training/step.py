@@ -14,7 +14,7 @@ from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.errors import InputError
 from unet_jax.losses.terms import LossTerm
-from unet_jax.models.wnet import Autoencoded
+from unet_jax.models.network import outputs_of
 from unet_jax.training.finite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective, targets_of
 from unet_jax.training.state import AXIS, TrainState
@@ -84,7 +84,8 @@ def make_train_step(
                 keys=keys,
                 mutable=["batch_stats"],
             )
-            return *_outputs(output), updated
+            found = outputs_of(output)
+            return (found.logits, *found.deep), found.reconstruction, updated
 
         shapes, *_ = jax.eval_shape(
             forward, state.params, state.batch_stats, images, keys
@@ -146,13 +147,6 @@ def make_train_step(
         return kept.replace(step=moved.step), {**metrics, "problems": problems}
 
     return train_step
-
-
-def _outputs(output: Any) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
-    """The logits of each output of a network, finest first, and its reconstruction."""
-    if isinstance(output, Autoencoded):
-        return (output.logits,), output.reconstruction
-    return (output if isinstance(output, tuple) else (output,)), None
 
 
 def _accumulate(gradient_function, state, parts_of_batch, parts):

@@ -218,7 +218,7 @@ def _first_params(key, channels, features, layers) -> Params:
     return tuple(params)
 
 
-def _response(params: Params, x: Array, statistics: Any = None) -> Any:
+def _response(params: Params, x: Any, statistics: Any = None) -> Any:
     """The normalised response, and the moments that were found, or given."""
     found = []
     for index, layer in enumerate(params):

@@ -1,5 +1,7 @@
 """Each operation: known values, and the same function in every implementation."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,13 @@ import pytest
 from scipy import ndimage
 
 from unet_jax.models import ops
+
+
+@pytest.fixture(params=ops.IMPLEMENTATIONS)
+def implementation(request):
+    """The test runs in each implementation."""
+    with ops.use_implementation(request.param):
+        yield
 
 
 def _values(shape, seed=0):
@@ -35,9 +44,8 @@ def _value_and_gradients(function, implementation, arrays, dtype):
 
     @jax.jit
     def run(*arrays):
-        value, pull_back = jax.vjp(
-            lambda *args: function(*args, implementation=implementation), *arrays
-        )
+        with ops.use_implementation(implementation):
+            value, pull_back = jax.vjp(function, *arrays)
         return value, *pull_back(jnp.asarray(_values(value.shape, seed=9), dtype))
 
     return [np.asarray(array) for array in run(*arrays)]
@@ -58,10 +66,8 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize(("spatial", "window", "strides", "padding"), CONVOLUTIONS)
 def test_convolution_implementations_agree(spatial, window, strides, padding):
-    def convolve(x, kernel, *, implementation):
-        return ops.convolve(
-            x, kernel, strides=strides, padding=padding, implementation=implementation
-        )
+    def convolve(x, kernel):
+        return ops.convolve(x, kernel, strides=strides, padding=padding)
 
     _assert_implementations_agree(
         convolve, _values((2, *spatial, 3)), _values((*window, 3, 4), seed=1)
@@ -69,8 +75,8 @@ def test_convolution_implementations_agree(spatial, window, strides, padding):
 
 
 @pytest.mark.parametrize("spatial", [(7, 4), (4, 5, 3)])
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_convolution_is_the_correlation_of_every_channel(spatial, implementation):
+@pytest.mark.usefixtures("implementation")
+def test_convolution_is_the_correlation_of_every_channel(spatial):
     x = _values((2, *spatial, 3)).astype(np.float32)
     kernel = _values((*(3 for _ in spatial), 3, 2), seed=1).astype(np.float32)
     expected = np.zeros((2, *spatial, 2))
@@ -78,9 +84,7 @@ def test_convolution_is_the_correlation_of_every_channel(spatial, implementation
         expected[sample, ..., feature] += ndimage.correlate(
             x[sample, ..., channel], kernel[..., channel, feature], mode="constant"
         )
-    found = ops.convolve(
-        jnp.asarray(x), jnp.asarray(kernel), implementation=implementation
-    )
+    found = ops.convolve(jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -94,19 +98,19 @@ def test_convolution_is_the_correlation_of_every_channel(spatial, implementation
     ],
 )
 def test_pooling_implementations_agree(spatial, window):
-    def pool(x, *, implementation):
-        return ops.max_pool(x, window=window, implementation=implementation)
+    def pool(x):
+        return ops.max_pool(x, window=window)
 
     _assert_implementations_agree(pool, _values((2, *spatial, 3)))
     # Few different values: most windows hold their largest one several times.
     _assert_implementations_agree(pool, _values((2, *spatial, 3)).round())
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_pooling_takes_the_largest_and_keeps_nan(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_pooling_takes_the_largest_and_keeps_nan():
     x = np.arange(24.0, dtype=np.float32).reshape(1, 4, 6, 1)
     x[0, 3, 4, 0] = np.nan
-    found = ops.max_pool(jnp.asarray(x), window=(2, 3), implementation=implementation)
+    found = ops.max_pool(jnp.asarray(x), window=(2, 3))
     np.testing.assert_array_equal(found[0, ..., 0], [[8, 11], [20, np.nan]])
 
 
@@ -119,13 +123,11 @@ def test_up_convolution_implementations_agree(spatial, strides):
     )
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_up_convolution_makes_a_block_of_each_pixel(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_up_convolution_makes_a_block_of_each_pixel():
     x = np.array([[1.0, 10.0], [100.0, 1000.0]], np.float32)[None, ..., None]
     kernel = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)[..., None, None]
-    found = ops.up_convolve(
-        jnp.asarray(x), jnp.asarray(kernel), implementation=implementation
-    )
+    found = ops.up_convolve(jnp.asarray(x), jnp.asarray(kernel))
     expected = np.kron(x[0, ..., 0], kernel[..., 0, 0])
     np.testing.assert_array_equal(found[0, ..., 0], expected)
 
@@ -134,16 +136,16 @@ def test_up_convolution_makes_a_block_of_each_pixel(implementation):
     ("spatial", "factors"), [((3, 5), (2, 2)), ((4, 1), (3, 4)), ((2, 3, 5), (1, 2, 3))]
 )
 def test_resize_implementations_agree(spatial, factors):
-    def resize(x, *, implementation):
-        return ops.resize_up(x, factors=factors, implementation=implementation)
+    def resize(x):
+        return ops.resize_up(x, factors=factors)
 
     _assert_implementations_agree(resize, _values((2, *spatial, 3)))
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_resize_places_pixel_centres_at_half_pixels(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_resize_places_pixel_centres_at_half_pixels():
     x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 1, 3, 1)
-    found = ops.resize_up(jnp.asarray(x), factors=(2, 2), implementation=implementation)
+    found = ops.resize_up(jnp.asarray(x), factors=(2, 2))
     expected = np.tile([0.0, 1.0, 3.0, 5.0, 7.0, 8.0], (2, 1))
     np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-6)
 
@@ -151,30 +153,26 @@ def test_resize_places_pixel_centres_at_half_pixels(implementation):
 @pytest.mark.parametrize("spatial", [(5, 7), (3, 4, 5)])
 @pytest.mark.parametrize("groups", [1, 3, 6])
 def test_group_norm_implementations_agree(spatial, groups):
-    def norm(x, scale, bias, *, implementation):
-        return ops.group_norm(
-            x, scale, bias, groups=groups, implementation=implementation
-        )
+    def norm(x, scale, bias):
+        return ops.group_norm(x, scale, bias, groups=groups)
 
     _assert_implementations_agree(
         norm, 3 + 2 * _values((2, *spatial, 6)), _values((6,), 1), _values((6,), 2)
     )
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_group_norm_standardises_each_sample_and_group(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_group_norm_standardises_each_sample_and_group():
     x = (5 + 3 * _values((2, 5, 7, 6))).astype(np.float32)
     scale, bias = jnp.full(6, 2.0), jnp.full(6, -1.0)
-    y = ops.group_norm(
-        jnp.asarray(x), scale, bias, groups=3, implementation=implementation
-    )
+    y = ops.group_norm(jnp.asarray(x), scale, bias, groups=3)
     grouped = np.asarray(y).reshape(2, 35, 3, 2)
     np.testing.assert_allclose(grouped.mean((1, 3)), -1.0, atol=1e-5)
     np.testing.assert_allclose(grouped.std((1, 3)), 2.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_norm_of_a_large_mean_keeps_its_digits(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_norm_of_a_large_mean_keeps_its_digits():
     x = (1e4 + _values((2, 16, 17, 3))).astype(np.float32)
     wide = x.astype(np.float64)
     expected = (wide - wide.mean((1, 2), keepdims=True)) / wide.std(
@@ -185,17 +183,14 @@ def test_norm_of_a_large_mean_keeps_its_digits(implementation):
         jnp.ones(3),
         jnp.zeros(3),
         groups=3,
-        implementation=implementation,
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3)
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_norm_of_a_constant_is_the_bias_with_finite_gradients(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_norm_of_a_constant_is_the_bias_with_finite_gradients():
     def norm(x):
-        return ops.group_norm(
-            x, jnp.ones(2), jnp.full(2, 0.5), groups=2, implementation=implementation
-        )
+        return ops.group_norm(x, jnp.ones(2), jnp.full(2, 0.5), groups=2)
 
     x = jnp.full((1, 1, 3, 2), 7.0)
     value, pull_back = jax.vjp(norm, x)
@@ -210,44 +205,58 @@ def test_group_norm_refuses_channels_that_do_not_divide():
 
 @pytest.mark.parametrize("spatial", [(5, 7), (3, 4, 5)])
 def test_batch_norm_implementations_agree(spatial):
-    def norm(x, scale, bias, *, implementation):
-        mean, variance = ops.batch_moments(x, implementation=implementation)
+    def norm(x, scale, bias):
+        mean, variance = ops.batch_moments(x)
         moments = {"mean": mean, "variance": variance}
-        return ops.standardise(
-            x, **moments, scale=scale, bias=bias, implementation=implementation
-        )
+        return ops.standardise(x, **moments, scale=scale, bias=bias)
 
     _assert_implementations_agree(
         norm, 3 + 2 * _values((3, *spatial, 4)), _values((4,), 1), _values((4,), 2)
     )
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_batch_moments_are_those_of_the_whole_batch(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_batch_moments_are_those_of_the_whole_batch():
     x = (1 + 2 * _values((3, 5, 4, 2))).astype(np.float32)
-    mean, variance = ops.batch_moments(jnp.asarray(x), implementation=implementation)
+    mean, variance = ops.batch_moments(jnp.asarray(x))
     np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(variance, x.var((0, 1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
-def test_norms_of_bfloat16_use_float32_statistics(implementation):
+@pytest.mark.usefixtures("implementation")
+def test_norms_of_bfloat16_use_float32_statistics():
     x = jnp.asarray(3 + _values((1, 33, 31, 4)), jnp.bfloat16)
-    mean, _ = ops.batch_moments(x, implementation=implementation)
+    mean, _ = ops.batch_moments(x)
     assert mean.dtype == jnp.float32
     np.testing.assert_allclose(mean, np.float32(x).mean((0, 1, 2)), rtol=1e-5)
-    y = ops.group_norm(
-        x, jnp.ones(4), jnp.zeros(4), groups=2, implementation=implementation
-    )
+    y = ops.group_norm(x, jnp.ones(4), jnp.zeros(4), groups=2)
     assert y.dtype == jnp.bfloat16
 
 
 def test_the_implementation_is_the_platforms_unless_given(monkeypatch):
-    assert ops.choose_implementation(None) == "cpu"
-    assert ops.choose_implementation("plain") == "plain"
+    assert ops.current_implementation() == "cpu"
+    with ops.use_implementation("plain"):
+        assert ops.current_implementation() == "plain"
+        with ops.use_implementation(None):
+            assert ops.current_implementation() == "plain"
+        with ops.use_implementation("tpu"):
+            assert ops.current_implementation() == "tpu"
+        assert ops.current_implementation() == "plain"
     for platform, expected in (("tpu", "tpu"), ("gpu", "plain")):
         monkeypatch.setattr(jax, "default_backend", lambda name=platform: name)
-        assert ops.choose_implementation(None) == expected
-        assert ops.choose_implementation("cpu") == "cpu"
-    with pytest.raises(ValueError, match="Unknown implementation 'gpu'; expected one"):
-        ops.choose_implementation("gpu")
+        assert ops.current_implementation() == expected
+        with ops.use_implementation("cpu"):
+            assert ops.current_implementation() == "cpu"
+    with (
+        pytest.raises(ValueError, match="Unknown implementation 'gpu'; expected one"),
+        ops.use_implementation("gpu"),
+    ):
+        raise AssertionError
+
+
+def test_an_implementation_ends_with_an_error_and_stays_in_its_thread():
+    with pytest.raises(KeyError), ops.use_implementation("tpu"):
+        raise KeyError
+    assert ops.current_implementation() == "cpu"
+    with ops.use_implementation("tpu"), ThreadPoolExecutor(1) as other:
+        assert other.submit(ops.current_implementation).result() == "cpu"

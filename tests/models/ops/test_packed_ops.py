@@ -85,7 +85,7 @@ def test_convolution_of_blocks_is_that_of_pixels(
 
     def plain(first, second, kernel):
         x = jnp.concatenate([first, second], axis=-1)
-        return ops.convolve(x, kernel, strides=strides, implementation="plain")
+        return ops.convolve(x, kernel, strides=strides)
 
     _assert_equal(
         packed,
@@ -131,7 +131,7 @@ def test_pooling_of_blocks_is_that_of_pixels(size, factors, window, left):
         return y
 
     def plain(x):
-        return ops.max_pool(x, window=window, implementation="plain")
+        return ops.max_pool(x, window=window)
 
     _assert_equal(packed, plain, _values((2, *size, 3)))
     # Few different values: most windows hold their largest one several times.
@@ -159,7 +159,7 @@ def test_up_convolution_of_blocks_is_that_of_pixels(size, strides, read, made):
         return packed_ops.up_convolve(pack(x, source), kernel, layout=layout)
 
     def plain(x, kernel):
-        return ops.up_convolve(x, kernel, implementation="plain")
+        return ops.up_convolve(x, kernel)
 
     _assert_equal(packed, plain, _values((2, *size, 3)), _values((*strides, 3, 4), 1))
 
@@ -178,7 +178,7 @@ def test_group_norm_of_blocks_is_that_of_pixels(layout, groups):
         return packed_ops.group_norm(pack(x, layout), scale, bias, groups=groups)
 
     def plain(x, scale, bias):
-        return ops.group_norm(x, scale, bias, groups=groups, implementation="plain")
+        return ops.group_norm(x, scale, bias, groups=groups)
 
     x = 3 + 2 * _values((2, *layout.size, 6))
     _assert_equal(packed, plain, x, _values((6,), 1), _values((6,), 2))
@@ -194,14 +194,13 @@ def test_batch_norm_of_blocks_is_that_of_pixels(layout):
         )
 
     def plain(x, scale, bias):
-        mean, variance = ops.batch_moments(x, implementation="plain")
+        mean, variance = ops.batch_moments(x)
         return ops.standardise(
             x,
             mean=mean,
             variance=variance,
             scale=scale,
             bias=bias,
-            implementation="plain",
         )
 
     x = 3 + 2 * _values((3, *layout.size, 4))

@@ -15,12 +15,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from unet_jax.models import ops
+from unet_jax.models.ops import xla
+from unet_jax.models.ops.cpu import larger
+from unet_jax.models.ops.moments import group_size, pool_moments, wide
 from unet_jax.models.ops.packing import (
     Layout,
     Packed,
     as_packed,
     keep_inside,
+    layout_for,
     pack,
     spread,
     unpack,
@@ -34,14 +37,14 @@ def convolve(
     kernel: Float[Array, "*window channels features"],
     *,
     layout: Layout,
-    strides: Sequence[int] | None = None,
+    strides: tuple[int, ...] | None = None,
 ) -> Packed:
     """Convolve with zero padding, as if the channels of the inputs stood side by side.
 
     Args:
-        inputs: in one layout.
+        inputs: arrays in one layout.
         kernel: weights, in float32 or better; they are rounded to the inputs' dtype.
-        layout: of the result.
+        layout: layout of the result.
         strides: pixels between outputs on each spatial axis; None for 1.
 
     Returns:
@@ -71,11 +74,32 @@ def convolve(
     return keep_inside(Packed(functools.reduce(jnp.add, parts), layout))
 
 
-def _convolve_values(x, kernel, strides, pads):
-    """A convolution, as the compiler has it."""
-    spatial = _SPATIAL[len(strides)]
-    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=numbers)
+def result_layout(
+    source: Layout, shape: Sequence[int], strides: Sequence[int], *, followed: bool
+) -> Layout:
+    """Choose the layout of a convolution's result by its channels.
+
+    Args:
+        source: layout of its inputs.
+        shape: shape of its kernel.
+        strides: pixels between outputs on each spatial axis.
+        followed: another convolution of the same kernel size reads the result.
+    """
+    *window, _, features = shape
+    if math.prod(window) == math.prod(strides) == 1 and source.apart is None:
+        return source  # heads and gates: pixels stay where they are
+    size = [-(-n // step) for n, step in zip(source.size, strides, strict=True)]
+    layout = layout_for(size, features)
+    if not followed:
+        return layout
+    # Where blocks begin as much earlier as the kernel reaches back, a block reads two
+    # blocks along an axis, and not three; and so does the convolution after it.
+    return layout.shifted(
+        [
+            (taps - 1) // 2 if factor > 1 else 0
+            for taps, factor in zip(window, layout.factors, strict=True)
+        ]
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -85,13 +109,13 @@ def _convolve_blocks(x, kernel, strides, pads):
     By itself it takes the result for a kernel. Where that is the larger one, the
     compiler turns the two around, and to do so writes all of it out backwards.
     """
-    return _convolve_values(x, kernel, strides, pads)
+    return xla.convolve(x, kernel, strides, pads)
 
 
 def _convolve_blocks_backward(strides, pads, saved, gradient):
     x, kernel = saved
     to_x, to_kernel = jax.vjp(
-        lambda x, kernel: _convolve_values(x, kernel, strides, pads), x, kernel
+        lambda x, kernel: xla.convolve(x, kernel, strides, pads), x, kernel
     )[1](gradient)
     if math.prod(gradient.shape[1:-1]) > math.prod(x.shape[1:-1]) and max(strides) == 1:
         window = kernel.shape[:-2]
@@ -106,7 +130,7 @@ def _convolve_blocks_backward(strides, pads, saved, gradient):
 
 _convolve_blocks.defvjp(
     lambda x, kernel, strides, pads: (
-        _convolve_values(x, kernel, strides, pads),
+        xla.convolve(x, kernel, strides, pads),
         (x, kernel),
     ),
     _convolve_blocks_backward,
@@ -116,14 +140,12 @@ _convolve_blocks.defvjp(
 @jax.custom_vjp
 def _up_convolve_blocks(x, kernel):
     """A transposed convolution whose kernel's gradient does so, too."""
-    return ops.up_convolve(x, kernel, implementation="plain")
+    return xla.up_convolve(x, kernel)
 
 
 def _up_convolve_blocks_backward(saved, gradient):
     x, kernel = saved
-    to_x, _ = jax.vjp(
-        functools.partial(ops.up_convolve, implementation="plain"), x, kernel
-    )[1](gradient)
+    to_x, _ = jax.vjp(xla.up_convolve, x, kernel)[1](gradient)
     steps = kernel.shape[:-2]
     none = [(0, 0)] * len(steps)
     return to_x, _summed_over_batch(gradient, x, none, steps=steps)
@@ -131,7 +153,7 @@ def _up_convolve_blocks_backward(saved, gradient):
 
 _up_convolve_blocks.defvjp(
     lambda x, kernel: (
-        ops.up_convolve(x, kernel, implementation="plain"),
+        xla.up_convolve(x, kernel),
         (x, kernel),
     ),
     _up_convolve_blocks_backward,
@@ -254,8 +276,7 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
     layout = x.layout
     rank, factors = len(layout.size), layout.factors
     if any(factor % step for factor, step in zip(factors, window, strict=True)):
-        plain = ops.max_pool(unpack(x), window=window, implementation="plain")
-        return as_packed(plain)
+        return as_packed(xla.max_pool(unpack(x), window=window))
     left = [factor // step for factor, step in zip(factors, window, strict=True)]
     pooled = Layout(
         tuple(size // step for size, step in zip(layout.size, window, strict=True)),
@@ -266,7 +287,7 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
     # The last axis first: of equal values the first in row order takes the gradient.
     for axis in reversed(range(rank)):
         others = [_displaced(values, x, axis, by) for by in range(1, window[axis])]
-        values = functools.reduce(ops.larger, others, values)
+        values = functools.reduce(larger, others, values)
     return Packed(values, dataclasses.replace(pooled, apart=tuple(window)))
 
 
@@ -291,7 +312,7 @@ def up_convolve(
     Args:
         x: not shifted.
         kernel: weights, in float32 or better; they are rounded to the input's dtype.
-        layout: of the result; not shifted.
+        layout: layout of the result; not shifted.
 
     Returns:
         The array on the finer grid in the dtype of the input.
@@ -305,7 +326,7 @@ def up_convolve(
     )
     if not whole:
         kernel = kernel.astype(x.values.dtype)
-        return pack(ops.up_convolve(unpack(x), kernel, implementation="plain"), layout)
+        return pack(xla.up_convolve(unpack(x), kernel), layout)
     places = [
         _upsampling_axis(read, made, step)
         for read, made, step in zip(
@@ -349,8 +370,8 @@ def group_norm(
     Raises:
         ValueError: the channels do not divide into the groups.
     """
-    size = ops.group_size(x.channels, groups)
-    mean, variance = ops.pool_moments(
+    size = group_size(x.channels, groups)
+    mean, variance = pool_moments(
         *(part.reshape(-1, groups, size) for part in _channel_moments(x)), axis=-1
     )
     return standardise(
@@ -364,20 +385,17 @@ def group_norm(
 
 
 def batch_moments(
-    x: Packed, *, axis_name: str | None = None
+    x: Packed,
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
     """Mean and (biased) variance of each channel over batch and space.
 
     Args:
         x: input.
-        axis_name: mapped axis whose devices hold equal parts of the batch; the moments
-            are then those of the whole batch. None for one device.
 
     Returns:
-        Mean and variance in float32 or better, each ``(channels)``.
+        Mean and variance of this device in float32 or better, each ``(channels)``.
     """
-    mean, variance = ops.pool_moments(*_channel_moments(x), axis=0)
-    return ops.synchronised(mean, variance, axis_name=axis_name)
+    return pool_moments(*_channel_moments(x), axis=0)
 
 
 def standardise(
@@ -404,7 +422,7 @@ def standardise(
     """
     factor = lax.rsqrt(variance + epsilon) * scale
     shift = bias - mean * factor
-    values = ops.wide(x.values) * spread(factor, x.layout) + spread(shift, x.layout)
+    values = wide(x.values) * spread(factor, x.layout) + spread(shift, x.layout)
     return keep_inside(x.with_values(values.astype(x.values.dtype)))
 
 
@@ -421,7 +439,7 @@ def _channel_moments(x):
         totals = totals.reshape(values.shape[0], x.layout.phases, x.channels)
         return totals.sum(1) / count
 
-    values = ops.wide(x.values)
+    values = wide(x.values)
     mean = mean_of(values)
     if x.values.dtype == jnp.bfloat16:
         variance = mean_of(jnp.square(values)) - jnp.square(mean)
@@ -448,7 +466,8 @@ def scale_channels(x: Packed, factors: Float[Array, "batch channels"]) -> Packed
         x: input.
         factors: the numbers.
     """
-    return x.with_values(x.values * spread(factors, x.layout))
+    factors = spread(factors, x.layout).astype(x.values.dtype)
+    return x.with_values(x.values * factors)
 
 
 def weigh_pixels(x: Packed, weights: Packed) -> Packed:

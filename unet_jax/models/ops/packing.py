@@ -1,8 +1,8 @@
-"""Neighbouring pixels side by side in the channels: how, and of which stages.
+"""Puts neighbouring pixels side by side into the channels (space to depth).
 
 TPU stores and multiplies channels in groups of 128, and fills up what is missing with
 zeros. Where a stage has 32 channels, blocks of 2x2 pixels with 128 channels hold the
-same numbers in a quarter of the memory (space to depth).
+same numbers in a quarter of the memory.
 """
 
 import dataclasses
@@ -104,6 +104,16 @@ class Packed:
     def channels(self) -> int:
         """Channels of a pixel."""
         return self.values.shape[-1] // self.layout.phases
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, with batch and channels."""
+        return self.values.ndim
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Type of the values."""
+        return self.values.dtype
 
     def with_values(self, values: Array) -> "Packed":
         """Return other values in the same layout; zero must have stayed zero."""
@@ -232,31 +242,18 @@ def spread(
     )
 
 
-def stage_layouts(
-    size: Sequence[int],
-    *,
-    features: Sequence[int],
-    strides: Sequence[Sequence[int]],
-) -> list[Layout]:
-    """Choose the blocks of each stage of a U-Net by its channels.
+def layout_for(size: Sequence[int], channels: int) -> Layout:
+    """Choose the blocks of an array by its channels.
 
     Blocks are as large as fills the lanes, a power of two; the axes take turns, the
     last one first. An axis that does not divide is left as it is.
 
     Args:
-        size: spatial size of the finest stage; divides by all strides.
-        features: channels of each stage, finest first.
-        strides: of each transition between them, a number for each axis.
+        size: spatial size of the array.
+        channels: its number of channels.
     """
-    layouts, size = [], tuple(size)
-    for index, channels in enumerate(features):
-        if index:
-            size = tuple(
-                n // step for n, step in zip(size, strides[index - 1], strict=True)
-            )
-        factors = _factors(size, LANES // channels)
-        layouts.append(Layout(size, factors, (0,) * len(size)))
-    return layouts
+    size = tuple(size)
+    return Layout(size, _factors(size, LANES // channels), (0,) * len(size))
 
 
 def _factors(size: tuple[int, ...], most: int) -> tuple[int, ...]:
