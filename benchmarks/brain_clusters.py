@@ -1,4 +1,4 @@
-"""k-means on the embedded brain beside the W-Net: the numbers of docs/unsupervised.md.
+"""Scores k-means on the embedded brain, beside the W-Net of docs/unsupervised.md.
 
     python -m benchmarks.brain_clusters
 
@@ -55,7 +55,7 @@ def brain_cases() -> dict[str, list[Case]]:
 
 
 def named_by_overlap(cases: dict[str, list[Case]], *, count: int) -> float:
-    """Mean IoU of the classical method: clusters may share a class."""
+    """Mean IoU of the classical method: several clusters may be one class."""
     samples = [Sample(case.image, case.label) for case in cases["train"]]
     fixed = {"k": count, "scope": "training", "scale": "stored", "space": "rgb"}
     fitted = fit_method("kmeans", samples, num_classes=CLASSES, parameters=fixed)

@@ -1,4 +1,4 @@
-"""Every case of every benchmark."""
+"""Lists every case of every benchmark."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _UNET = {
     "channels": 3,
     "classes": 4,
 }
-"""The 2-D network of issue and docs: 7.9 million parameters."""
+"""The 2-D network of docs/performance.md: 7.9 million parameters."""
 
 _BRAIN = {
     "network": {"features": [16, 32, 64, 128], "norm": "batch"},
@@ -30,7 +30,7 @@ _BRAIN = {
     "batch": 8,
     "optimizer": {"learning_rate": 4e-3, "weight_decay": 1e-4, "gradient_clip": 1.0},
 }
-"""What configs/brain.py trains; a test holds the two together."""
+"""The network of configs/brain.py; a test compares the two."""
 
 
 def _train_2d() -> Iterator[Case]:
@@ -111,7 +111,7 @@ def _sliding_window() -> Iterator[Case]:
 
 
 _NO_ELASTIC = {"elastic_probability": 0.0}
-"""What makes our default list nnU-Net's."""
+"""Options that turn our default list into nnU-Net's."""
 
 
 def _augmentation() -> Iterator[Case]:
@@ -136,10 +136,10 @@ def _augmentation() -> Iterator[Case]:
                 modes=("threads", "processes"),
                 options={"work": work},
                 peer_options={"transforms": module},
-                # Draws differ: some three deviations of the means over them.
+                # Draws differ: about three standard deviations of their means.
                 tolerances={
                     "mean": 0.03,
-                    "deviation": 0.03,
+                    "std": 0.03,
                     "labelled": 0.02,
                     "changed": 0.1,
                 },
@@ -148,7 +148,7 @@ def _augmentation() -> Iterator[Case]:
 
 
 def _surface_metrics() -> Iterator[Case]:
-    """Like against like: surface elements with DeepMind's, border voxels with MONAI."""
+    """Surface elements against DeepMind's, border voxels against MONAI's."""
     for prediction in masks.PREDICTIONS:
         for peer, mode, surface in (
             ("surface-distance", "surface_distance", "area"),
@@ -176,7 +176,7 @@ def _surface_metrics() -> Iterator[Case]:
 
 
 def _data() -> Iterator[Case]:
-    """Batches of crops as they are, before augmentation."""
+    """Batches of crops before augmentation."""
     common = {"patch": [96, 96], "batch": 8, "workers": 2, "draws": 200}
     for source, modes in (
         ("tfds", ("from_memory",)),
@@ -192,13 +192,13 @@ def _data() -> Iterator[Case]:
             modes=modes,
             options={"work": {**common, "source": source, "pictures": 60}},
             # Of 200 batches of 8: draws differ.
-            tolerances={"mean": 0.08, "deviation": 0.08, "labelled": 0.05},
+            tolerances={"mean": 0.08, "std": 0.08, "labelled": 0.05},
             least_seconds=2.0,
         )
 
 
 def _startup() -> Iterator[Case]:
-    """Of the main job, and of a plain PyTorch script for it."""
+    """Start-up of the main command and of a plain PyTorch script."""
     for what in ("import", "help", "first_step_cold", "first_step_warm"):
         yield Case(
             benchmark="startup",

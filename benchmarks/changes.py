@@ -1,4 +1,4 @@
-"""What augmentation does to images on average, for both sides to be held together."""
+"""Measures what augmentation changes on average, to compare both sides."""
 
 import itertools
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ def describe(
     """Average over many draws of one example.
 
     Args:
-        original: image ``(*spatial)`` before.
-        drawn: images and labels ``(*spatial)`` after.
+        original: image ``(*spatial)`` before augmentation.
+        drawn: images and labels ``(*spatial)`` after augmentation.
 
     Returns:
-        The mean over the draws of each image's mean (``mean``) and standard deviation
-        (``deviation``), of the share of its label that is not 0 (``labelled``), and the
-        share of the draws that are the original neither as it is nor mirrored
-        (``changed``).
+        The mean over the draws of each image's mean (``mean``), of its standard
+        deviation (``std``), and of the fraction of its label that is not 0
+        (``labelled``); and the fraction of draws that are neither the original nor a
+        mirror image of it (``changed``).
     """
     axes = range(original.ndim)
     mirrored = [
@@ -37,7 +37,7 @@ def describe(
         for image, label in drawn
     ]
     means = np.mean(np.array(rows, np.float64), axis=0)
-    return dict(zip(("mean", "deviation", "labelled", "changed"), means, strict=True))
+    return dict(zip(("mean", "std", "labelled", "changed"), means, strict=True))
 
 
 def crop_statistics(
@@ -49,9 +49,9 @@ def crop_statistics(
         batches: images and labels ``(batch, *patch)``.
 
     Returns:
-        ``mean`` and ``deviation`` of the images, and the share of the pixels that are
+        ``mean`` and ``std`` of the images, and the fraction of pixels that are
         ``labelled``, averaged over the batches.
     """
     rows = [(image.mean(), image.std(), (label > 0).mean()) for image, label in batches]
     means = np.mean(np.array(rows, np.float64), axis=0)
-    return dict(zip(("mean", "deviation", "labelled"), means, strict=True))
+    return dict(zip(("mean", "std", "labelled"), means, strict=True))

@@ -1,4 +1,4 @@
-"""Commands that are timed from their start, from outside."""
+"""Times commands from their start, from outside."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Golden numbers of other people's losses: PyTorch's own, and MONAI's.
+"""Computes golden numbers with the losses of PyTorch and MONAI.
 
     python -m benchmarks.golden_losses > tests/losses/golden.json
 

@@ -1,4 +1,4 @@
-"""Golden numbers of other people's metrics: DeepMind's, MONAI's and scikit-learn's.
+"""Computes golden numbers with the metrics of DeepMind, MONAI and scikit-learn.
 
     python -m benchmarks.golden_metrics > tests/metrics/golden.json
 
@@ -158,7 +158,7 @@ def _monai_counts(predictions: np.ndarray, labels: np.ndarray) -> dict:
 def _sklearn_counts(predictions: np.ndarray, labels: np.ndarray) -> dict:
     """Values of each class, and of the sample."""
     y, p = labels.ravel(), predictions.ravel()
-    share = np.bincount(y, minlength=CLASSES) / y.size
+    frequency = np.bincount(y, minlength=CLASSES) / y.size
     iou = scores.jaccard_score(y, p, average=None)
     return {
         "precision": scores.precision_score(y, p, average=None).tolist(),
@@ -170,7 +170,7 @@ def _sklearn_counts(predictions: np.ndarray, labels: np.ndarray) -> dict:
         ],
         "iou": iou.tolist(),
         "mean_iou": float(iou.mean()),
-        "frequency_weighted_iou": float((share * iou).sum()),
+        "frequency_weighted_iou": float((frequency * iou).sum()),
         "pixel_accuracy": float(scores.accuracy_score(y, p)),
     }
 

@@ -1,4 +1,4 @@
-"""Pairs of large masks of one organ, for scores of surfaces."""
+"""Makes pairs of large masks of one organ, for surface scores."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,15 +6,15 @@ from scipy import ndimage
 SIZE = 256
 
 PREDICTIONS = ("close", "3_mm_off", "another_shape", "noise")
-"""From one that is good to what no network gives: 1 % of all voxels at random."""
+"""From a good prediction to one that no network gives: 1 % of all voxels at random."""
 
 
 def organ(*, seed: int, growth: float = 0.0) -> np.ndarray:
-    """A lumpy ellipsoid of some 200 voxels across.
+    """Make a lumpy ellipsoid about 200 voxels across.
 
     Args:
-        seed: of its lumps.
-        growth: share by which it is larger.
+        seed: seed of its lumps.
+        growth: fraction by which it is larger.
 
     Returns:
         A mask ``(SIZE, SIZE, SIZE)``.
@@ -27,7 +27,7 @@ def organ(*, seed: int, growth: float = 0.0) -> np.ndarray:
 
 
 def prediction(name: str) -> np.ndarray:
-    """A mask to hold against ``organ(seed=0)``.
+    """Make a mask to compare with ``organ(seed=0)``.
 
     Args:
         name: one of ``PREDICTIONS``.

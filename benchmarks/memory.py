@@ -1,4 +1,4 @@
-"""The largest memory of this process during some work, as Linux counts it."""
+"""Measures the peak memory of this process during some work, on Linux."""
 
 import contextlib
 import pathlib
@@ -10,14 +10,14 @@ _PROCESS = pathlib.Path("/proc/self")
 
 @contextlib.contextmanager
 def peak_of() -> Iterator[dict[str, float]]:
-    """Measure what the process holds at most.
+    """Measure the peak memory of the process.
 
     Yields:
-        A dict that has afterwards ``peak_memory_mib``, libraries and weights included,
-        and ``added_memory_mib``, what the work took beyond what was held before it.
+        A dict that afterwards holds ``peak_memory_mib``, including libraries and
+        weights, and ``added_memory_mib``, the peak minus the memory before the work.
     """
     found: dict[str, float] = {}
-    (_PROCESS / "clear_refs").write_text("5")  # the peak starts again from here
+    (_PROCESS / "clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     yield found
     peak = _status("VmHWM")
@@ -26,7 +26,7 @@ def peak_of() -> Iterator[dict[str, float]]:
 
 
 def _status(name: str) -> float:
-    """Read a line of the status, in MiB."""
+    """Read a value of the process status in MiB."""
     line = re.search(rf"{name}:\s+(\d+) kB", (_PROCESS / "status").read_text())
     if line is None:
         raise OSError(f"/proc/self/status: found no {name}; expected Linux")

@@ -1,4 +1,4 @@
-"""A U-Net as one writes it with Flax's own layers: what `tpu_cycles` compares with."""
+"""A U-Net made of Flax's own layers, which `tpu_cycles` compares ours with."""
 
 from collections.abc import Sequence
 from typing import Any

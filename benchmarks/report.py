@@ -1,4 +1,4 @@
-"""The table of a run, and the file that keeps every result with where it comes from."""
+"""Writes the table of a run and the file of all results."""
 
 import dataclasses
 import json
@@ -11,13 +11,13 @@ from benchmarks.spread import Spread, ratio, spread
 from benchmarks.turns import Case, Outcome
 
 FORMAT = 1
-"""Of the results file; one of another form is not added to."""
+"""Version of the results file; results are not added to another version."""
 
 _HEADINGS = ("benchmark", "case", "of", "ours", "peer", "its best", "ratio", "others")
 
 
 def result_of(case: Case, outcome: Outcome, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a case's outcome in the form of the results file.
+    """Turn the outcome of a case into an entry of the results file.
 
     Args:
         case: what was done.
@@ -54,7 +54,7 @@ def result_of(case: Case, outcome: Outcome, about: Mapping[str, Any]) -> dict[st
 
 
 def failure_of(case: Case, reason: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a case that gave no times in the form of the results file.
+    """Turn a case that failed into an entry of the results file.
 
     Args:
         case: what was tried.
@@ -69,7 +69,7 @@ def failure_of(case: Case, reason: str, about: Mapping[str, Any]) -> dict[str, A
 
 
 def _plain(found: Spread) -> dict[str, Any]:
-    """Six digits are more than a clock is good for."""
+    """Round to six digits, more than a clock measures."""
     plain = dataclasses.asdict(found)
     plain["values"] = [float(f"{value:.6g}") for value in found.values]
     return {
@@ -106,7 +106,7 @@ def read_results(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def add_result(path: pathlib.Path, result: Mapping[str, Any]) -> None:
-    """Write a result to the file, in the place of an older one of the same case.
+    """Write a result to the file; it replaces an older result of the same case.
 
     Args:
         path: of the results file. It is replaced as a whole, so that an interruption
@@ -132,7 +132,7 @@ def add_result(path: pathlib.Path, result: Mapping[str, Any]) -> None:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Set results as a Markdown table.
+    """Write results as a Markdown table.
 
     Args:
         results: from `result_of` or `failure_of`.
@@ -152,14 +152,14 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _failed_row(result: Mapping[str, Any]) -> list[str]:
-    """The line of a case without times."""
+    """Line of a case without times."""
     reason = result["error"].strip().splitlines()[-1].replace("|", "/")
     cells = [result["benchmark"], result["case"], "", f"failed: {reason}"]
     return cells + [""] * (len(_HEADINGS) - len(cells))
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The lines of a case, one a measure."""
+    """Lines of a case, one for each measure."""
     best, rows = result["best_mode"], []
     for name, found in result["measures"].items():
         others = [
@@ -167,7 +167,7 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
             for mode, other in found["peers"].items()
             if mode != best
         ]
-        share = found["ratio"]
+        times = found["ratio"]
         alone = len(found["peers"]) == 1 and not result["failed_modes"]
         rows.append(
             [
@@ -177,7 +177,7 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
                 _spread(name, found["ours"]),
                 result["peer"] if alone else f"{result['peer']} {best}",
                 _spread(name, found["peers"][best]),
-                f"{share['median']:.2f} ({share['low']:.2f} to {share['high']:.2f})",
+                f"{times['median']:.2f} ({times['low']:.2f} to {times['high']:.2f})",
                 ", ".join([*others, *(f"{mode} fails" for mode in _failed(result))]),
             ]
         )
@@ -185,7 +185,7 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _failed(result: Mapping[str, Any]) -> list[str]:
-    """Modes of the peer that do not work."""
+    """Modes of the peer that failed."""
     return sorted(result["failed_modes"])
 
 
@@ -199,7 +199,7 @@ def _spread(measure: str, found: Mapping[str, Any]) -> str:
 
 
 def _amount(measure: str, value: float, like: float | None = None) -> str:
-    """A number with its unit; that which suits ``like``, where it is given."""
+    """A number with its unit; the unit suits ``like`` where it is given."""
     if measure.endswith("mib"):
         return f"{value:.0f} MiB"
     if measure != "seconds":

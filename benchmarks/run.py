@@ -1,13 +1,13 @@
-"""Every benchmark, ours and the peer's in turns: one command.
+"""Runs the benchmarks, ours and the peer's in turns.
 
     python -m benchmarks.run --peer_python=PYTHON_WITH_TORCH
     python -m benchmarks.run --only=train_2d,augmentation --repeats=5
     python -m benchmarks.run --only=inference_2d --case=512_batch_1
 
 needs the extra ``bench``, in this Python or in that of ``--peer_python``. Prints a
-table and adds every result to benchmarks/results.json as soon as it is there. The ratio
-is the peer's time over ours: above 1 ours is faster. docs/performance.md says what is
-compared.
+table and adds every result to benchmarks/results.json as soon as it is measured. The
+ratio is the time of the peer divided by ours: above 1, ours is faster.
+docs/performance.md says what is compared.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.turns import ROOT, Case, WorkerError, take_turns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for.
+    """Run the chosen cases.
 
     Args:
         arguments: of the command line; None for those of this process.
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(case: Case, options: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
-    """Run one case; what goes wrong with it is its result."""
+    """Run one case; an error becomes its result."""
     about = _about(len(cores))
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
         try:
@@ -112,7 +112,7 @@ def choose(cases: Sequence[Case], *, only: str | None, case: str | None) -> list
     Args:
         cases: all of them.
         only: benchmarks, ``"A,B"``; None for all.
-        case: cases of those, likewise.
+        case: names of cases of those benchmarks, separated by commas.
 
     Returns:
         Those of both, in their order.
@@ -146,7 +146,7 @@ def _about(cores: int) -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The processor's name, as Linux tells it."""
+    """Name of the processor, from Linux."""
     path = pathlib.Path("/proc/cpuinfo")
     if path.exists():
         for line in path.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Do both sides do the same work? What is refused here is not timed."""
+"""Checks that both sides do the same work; a pair that differs is not timed."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ import numpy as np
 
 
 class OtherWorkError(Exception):
-    """The two sides of a pair do not do the same."""
+    """The two sides of a pair do different work."""
 
 
 def check_facts(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> None:
-    """Refuse sides that differ in what they say of themselves.
+    """Refuse sides whose facts differ.
 
     Args:
         ours: facts of our side, such as parameters and shapes.
-        peer: those of the peer.
+        peer: facts of the peer.
 
     Raises:
-        OtherWorkError: a fact differs, or one side has it alone.
+        OtherWorkError: a fact differs, or only one side has it.
     """
     for key in sorted({*ours, *peer}):
         if key not in ours or key not in peer or ours[key] != peer[key]:
@@ -36,15 +36,15 @@ def check_outputs(
 
     Args:
         ours: npz file of our side.
-        peer: that of the peer.
-        tolerances: for each array the largest difference that is let pass, as a share
-            of the largest value, or of 1 where all are smaller.
+        peer: npz file of the peer.
+        tolerances: largest allowed difference of each array, as a fraction of its
+            largest value, or of 1 where all values are smaller.
 
     Returns:
-        For each array the difference ``found`` and the one ``allowed``.
+        Difference ``found`` and difference ``allowed`` of each array.
 
     Raises:
-        OtherWorkError: an array is missing, of another shape, or too far off.
+        OtherWorkError: an array is missing, has another shape, or differs too much.
     """
     with np.load(ours) as own, np.load(peer) as theirs:
         arrays = [dict(own), dict(theirs)]
@@ -52,7 +52,7 @@ def check_outputs(
     for name, allowed in tolerances.items():
         if any(name not in side for side in arrays):
             raise OtherWorkError(
-                f"{name}: not shown by both sides; expected it of both"
+                f"{name}: found it on one side only; expected it on both"
             )
         first, second = (side[name].astype(np.float64) for side in arrays)
         if first.shape != second.shape:
@@ -62,7 +62,7 @@ def check_outputs(
             )
         scale = max(1.0, float(np.abs(second).max()))
         found = float(np.abs(first - second).max()) / scale
-        if not found <= allowed:  # NaN is no agreement either
+        if not found <= allowed:  # also refuses NaN
             raise OtherWorkError(
                 f"{name}: the two sides differ by {found:.3g} of the largest value; "
                 f"expected at most {allowed:g}"

@@ -1,4 +1,4 @@
-"""What repeats come to: median, quartiles, ratio."""
+"""Summarises repeats: median, quartiles and ratio."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ class Spread:
     """Repeats of one measurement.
 
     Attributes:
-        median: of the repeats.
-        low: the first quartile.
-        high: the third quartile.
-        values: the repeats in the order they were made.
+        median: median of the repeats.
+        low: first quartile.
+        high: third quartile.
+        values: repeats in the order they were made.
     """
 
     median: float
@@ -27,7 +27,7 @@ def spread(values: Sequence[float]) -> Spread:
     """Summarise repeats.
 
     Args:
-        values: at least one.
+        values: repeats, at least one.
 
     Returns:
         Median and quartiles, interpolated linearly between repeats.
@@ -37,15 +37,15 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(*, ours: Sequence[float], peer: Sequence[float]) -> Spread:
-    """How many times as much the peer takes; above 1 ours is better.
+    """Divide the peer's values by ours; above 1, ours is better.
 
     Args:
-        ours: repeats of ours.
-        peer: repeats of the peer's, each made in the same round as ours.
+        ours: repeats of our side.
+        peer: repeats of the peer, each from the same round as ours.
 
     Returns:
-        The ratio of the medians, with the quartiles of the ratios of the rounds: what
-        slows the whole machine for a while slows both sides of a round.
+        The ratio of the medians, with the quartiles of the ratios of the rounds: other
+        work on the machine slows both sides of a round.
     """
     rounds = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
     median = float(np.median(peer) / np.median(ours))

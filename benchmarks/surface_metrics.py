@@ -1,11 +1,10 @@
-"""HD95 and NSD of a 256 x 256 x 256 pair of masks: ours against each peer's.
+"""Times HD95 and NSD of pairs of masks of 256 x 256 x 256, ours against each peer.
 
     python -m benchmarks.surface_metrics  # or some rows: ... noise
 
-needs the extra ``bench``. Like is held against like: area-weighted elements against
-DeepMind's ``surface-distance``, border voxels against MONAI. Ours and the peer's take
-turns in one run; what is told is the median of the repeats, their range, and the ratio.
-Values are compared too: a fast wrong answer is no answer.
+needs the extra ``bench``. Area-weighted elements are compared with DeepMind's
+``surface-distance``, border voxels with MONAI. Ours and the peer take turns in one run,
+which prints median and range of the repeats and the ratio. The values must agree.
 """
 
 import sys
@@ -86,10 +85,10 @@ def _monai(prediction: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     distance = compute_hausdorff_distance(
         *pair, include_background=True, percentile=95, spacing=SPACING
     )
-    share = compute_surface_dice(
+    dice = compute_surface_dice(
         *pair, class_thresholds=[TOLERANCE], include_background=True, spacing=SPACING
     )
-    return distance.item(), share.item()
+    return distance.item(), dice.item()
 
 
 if __name__ == "__main__":

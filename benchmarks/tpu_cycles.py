@@ -1,4 +1,4 @@
-"""What the TPU compiler says of our training step and of a naive one; needs no TPU.
+"""Compares the TPU compiler's estimates for our training step and a naive one.
 
     pip install -e '.[tpu]'
     python -m benchmarks.tpu_cycles

@@ -1,4 +1,4 @@
-"""Ours and the peer's processes take turns, so that both see the same machine."""
+"""Times our process and the peer's in turns, so that both see the same machine load."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 class WorkerError(Exception):
-    """A process could not do what it was asked."""
+    """A process could not answer a request."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,19 +26,20 @@ class Case:
     """One line of the table.
 
     Attributes:
-        benchmark: name of the group, as ``--only`` takes it.
-        name: as ``--case`` takes it.
-        unit: what one time is of.
+        benchmark: name of the group, for ``--only``.
+        name: name of the case, for ``--case``.
+        unit: work that one time belongs to.
         ours: module of our side.
-        peer: module of the peer's.
-        peer_name: what the table calls it.
-        modes: of the peer; the fastest counts.
+        peer: module of the peer's side.
+        peer_name: name of the peer in the table.
+        modes: modes of the peer; the fastest counts.
         options: keywords of ``prepare`` on both sides.
-        peer_options: further ones of the peer's.
+        peer_options: further keywords on the peer's side.
         tolerances: see ``check_outputs``.
-        least_seconds: a repeat is of as many calls as last so long; None for one call
-            that needs no warm-up.
-        repeats: largest number of repeats, for what lasts minutes; None for no bound.
+        least_seconds: a repeat has as many calls as last this long; None for one call
+            without a warm-up.
+        repeats: largest number of repeats, for work that lasts minutes; None for no
+            limit.
     """
 
     benchmark: str
@@ -57,15 +58,15 @@ class Case:
 
 @dataclasses.dataclass
 class Outcome:
-    """What a case came to.
+    """Results of a case.
 
     Attributes:
         ours: repeats of each measure, ``seconds`` first.
-        peers: the same of each mode of the peer.
+        peers: repeats of each measure for each mode of the peer.
         failed: modes that did not work, with the reason.
-        differences: see ``check_outputs``; of each mode.
-        facts: that both sides share.
-        versions: of the packages of each side.
+        differences: differences of each mode, see ``check_outputs``.
+        facts: facts that are equal on both sides.
+        versions: versions of the packages of each side.
     """
 
     ours: dict[str, list[float]]
@@ -87,11 +88,11 @@ class Worker:
     """A process of one side."""
 
     def __init__(self, python: str, log: pathlib.Path) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            python: interpreter that has the packages of the side.
-            log: gets what it prints.
+            python: interpreter with the packages of the side.
+            log: file for the output of the process.
         """
         self._log = log
         with log.open("w") as stderr:
@@ -102,14 +103,14 @@ class Worker:
                 stderr=stderr,
                 text=True,
                 cwd=ROOT,
-                start_new_session=True,  # its data loaders are to end with it
+                start_new_session=True,  # its data loaders must end with it
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Raises:
-            WorkerError: the process failed at it, or ended.
+            WorkerError: the request failed, or the process ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -121,7 +122,7 @@ class Worker:
             last = self._log.read_text(errors="replace").strip().splitlines()[-5:]
             raise WorkerError(
                 f"{request['do']}: the process ended with code {self._process.wait()}; "
-                f"expected an answer; its last words: {' | '.join(last)}"
+                f"expected an answer; its last lines: {' | '.join(last)}"
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -129,10 +130,10 @@ class Worker:
         return answer
 
     def close(self, *, patience: float = 20.0) -> None:
-        """Let it end: it does when there are no more requests.
+        """Let the process end, as it does without further requests.
 
         Args:
-            patience: seconds after which it is ended, with all that it started.
+            patience: seconds after which the process and its children are killed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -150,10 +151,10 @@ class Side(NamedTuple):
     """One side that is ready.
 
     Attributes:
-        worker: its process.
-        facts: what must be equal on both sides.
-        versions: of its packages.
-        outputs: file of what its work comes to.
+        worker: process of the side.
+        facts: facts that must be equal on both sides.
+        versions: versions of its packages.
+        outputs: file with the results of its work.
     """
 
     worker: Worker
@@ -175,20 +176,20 @@ def take_turns(
     """Prepare both sides, check that they do the same, and time them in turns.
 
     Args:
-        case: what to do.
+        case: the case.
         our_python: interpreter with jax.
         peer_python: interpreter with torch.
-        repeats: rounds; in each every side has one turn.
-        cores: that every process may use; () for all.
-        folder: for what the sides hand each other, empty.
-        say: told of progress.
+        repeats: number of rounds; in each round every side has one turn.
+        cores: cores that every process may use; () for all.
+        folder: empty folder for files that the sides exchange.
+        say: function that prints progress.
 
     Returns:
-        The repeats.
+        The results of the case.
 
     Raises:
-        OtherWorkError: the sides do not do the same.
-        WorkerError: ours failed, or every mode of the peer.
+        OtherWorkError: the sides do different work.
+        WorkerError: our side failed, or every mode of the peer failed.
     """
     with contextlib.ExitStack() as stack:
 
@@ -235,7 +236,7 @@ def take_turns(
 def _working(
     modes: Sequence[str], begin: Callable[..., Side], say: Callable[[str], None]
 ) -> tuple[dict[str, Side], dict[str, str]]:
-    """Begin every mode of the peer; give those that work, and why others do not."""
+    """Start every mode of the peer; return working modes and errors of the others."""
     peers: dict[str, Side] = {}
     failed: dict[str, str] = {}
     for mode in modes:
@@ -251,14 +252,14 @@ def _working(
 
 
 def _last_line(text: str) -> str:
-    """What a traceback ends with."""
+    """Last line of a traceback."""
     return text.strip().splitlines()[-1]
 
 
 def _rounds(
     case: Case, workers: dict[str, Worker], repeats: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
-    """Time every worker once a round; the order turns round from one to the next."""
+    """Time every worker once in a round; every second round is in reverse order."""
     calls = {side: 1 for side in workers}
     if case.least_seconds is not None:
         for side, worker in workers.items():

@@ -1,7 +1,7 @@
-"""One side of a pair: a process that does what it is asked, a JSON object a line.
+"""Runs one side of a pair as a process that answers requests, one JSON object a line.
 
-It prepares the work, shows what it comes to, and then does it whenever it is its turn.
-It imports neither side's packages by itself, since both sides run it.
+It prepares the work, writes its results for the check, and then repeats the work at
+each request. It imports no packages of either side itself, because both sides run it.
 """
 
 import dataclasses
@@ -25,12 +25,13 @@ class Task:
     """Work that can be repeated.
 
     Attributes:
-        run: do the work so many times and come back when all is done. What it returns
-            is measured beside the time; a key ``seconds`` stands for the time itself.
-        facts: what must be equal on both sides, such as parameters and shapes.
-        outputs: what the work comes to, which must agree on both sides. Called once,
-            before anything is timed.
-        packages: whose versions belong to the result.
+        run: function that does the work a number of times and returns when all is
+            done. It may return further measures; a measure ``seconds`` replaces the
+            measured time.
+        facts: facts that must be equal on both sides, such as parameters and shapes.
+        outputs: function that returns the results of the work, which must agree on both
+            sides; it is called once, before the timing.
+        packages: packages whose versions belong to the result.
     """
 
     run: Callable[[int], Mapping[str, float] | None]
@@ -40,10 +41,10 @@ class Task:
 
 
 def repeated(once: Callable[[], object]) -> Callable[[int], None]:
-    """Make what a task runs of work that is done when it comes back.
+    """Make the ``run`` of a task from a function that does the work once.
 
     Args:
-        once: do it one time.
+        once: function that returns when the work is done.
     """
 
     def run(calls: int) -> None:
@@ -57,11 +58,11 @@ class Server:
     """Answers requests about one task."""
 
     def __init__(self) -> None:
-        """Begin without a task."""
+        """Start without a task."""
         self._task: Task | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do one request.
+        """Answer one request.
 
         Args:
             request: ``do`` is "prepare" (with ``module``, ``options``, ``folder``,
@@ -69,10 +70,10 @@ class Server:
                 (``calls``).
 
         Returns:
-            What was found.
+            The answer, ready for JSON.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: ``do`` is unknown.
         """
         match request["do"]:
             case "prepare":
@@ -90,13 +91,13 @@ class Server:
 
     @property
     def task(self) -> Task:
-        """The task, once it is prepared."""
+        """The prepared task."""
         if self._task is None:
             raise ValueError("found no task; expected a request to prepare one first")
         return self._task
 
     def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Import the module of this side and have it make the task."""
+        """Import the module of this side and let it make the task."""
         if request["cores"]:
             os.sched_setaffinity(0, request["cores"])
         module = importlib.import_module(request["module"])
@@ -108,13 +109,13 @@ class Server:
         return {"facts": self.task.facts, "versions": {"python": version, **versions}}
 
     def _calls(self, least_seconds: float) -> int:
-        """Warm up, then find how many calls last long enough to be timed."""
+        """Warm up, then find how many calls last long enough for the timing."""
         self.task.run(1)
         seconds = self._time(1)["seconds"]
         return max(1, math.ceil(least_seconds / seconds))
 
     def _time(self, calls: int) -> dict[str, float]:
-        """Seconds a call, and what else the task measured."""
+        """Seconds of a call, and further measures of the task."""
         began = time.perf_counter()
         measured = dict(self.task.run(calls) or {})
         elapsed = time.perf_counter() - began
@@ -126,7 +127,7 @@ def serve(requests: Iterable[str], answers: TextIO) -> None:
 
     Args:
         requests: lines of JSON.
-        answers: gets a line for each; ``{"error": traceback}`` where it failed.
+        answers: file for one line each; ``{"error": traceback}`` for a failure.
     """
     server = Server()
     for line in requests:
@@ -139,14 +140,14 @@ def serve(requests: Iterable[str], answers: TextIO) -> None:
 
 
 def main() -> None:
-    """Serve on the standard streams; what libraries print goes to stderr instead."""
+    """Serve on the standard streams; output of libraries goes to stderr instead."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, answers)
 
 
 if __name__ == "__main__":
-    # Under the name that the modules of both sides import, not as __main__.
+    # Import by the name that the modules of both sides use, not as __main__.
     from benchmarks import worker
 
     worker.main()

@@ -64,7 +64,7 @@ def phantom(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         shape: pixels an axis.
 
     Returns:
-        Image float32 of deviation about 1, and label int32 of 0 to 3.
+        Image float32 of standard deviation about 1, and label int32 of 0 to 3.
     """
     rng = np.random.default_rng(0)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
@@ -79,8 +79,8 @@ def _facts(options: dict[str, Any], dims: int) -> dict[str, Any]:
     """Probability for an image of one channel, and limits, of each transform."""
     known = resolve_options(options)
 
-    def named(name: str, limits: str, share: float = 1.0) -> list[Any]:
-        probability = getattr(known, f"{name}_probability") * share
+    def named(name: str, limits: str, factor: float = 1.0) -> list[Any]:
+        probability = getattr(known, f"{name}_probability") * factor
         return [round(probability, 6), *getattr(known, limits)]
 
     return {

@@ -83,8 +83,8 @@ def _rate(done: int) -> float:
     """Linear warm-up, then half a cosine."""
     if done < WARMUP:
         return PEAK * done / WARMUP
-    share = (done - WARMUP) / (STEPS - WARMUP)
-    return PEAK * (1 + math.cos(math.pi * share)) / 2
+    progress = (done - WARMUP) / (STEPS - WARMUP)
+    return PEAK * (1 + math.cos(math.pi * progress)) / 2
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ Read = Callable[[int], tuple[np.ndarray, np.ndarray]]
 Transform = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 CENTRED = 1 / 3
-"""Share of the crops that are centred on a pixel of a random class, as by default in
+"""Fraction of the crops that are centred on a pixel of a random class, as by default in
 ours."""
 
 

@@ -65,7 +65,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
 
 def _gaussian(window: list[int]) -> torch.Tensor:
-    """Weights of a window's voxels, with a deviation of an eighth of it, as ours."""
+    """Weights of a window's voxels, with a standard deviation of 1/8, as ours."""
     weights = torch.ones(())
     for size in window:
         place = torch.arange(size) - (size - 1) / 2
@@ -75,6 +75,6 @@ def _gaussian(window: list[int]) -> torch.Tensor:
 
 
 def _zscored(image: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 over what is not 0, as ours."""
+    """Mean 0 and standard deviation 1 over nonzero pixels, as ours."""
     inside = image[image != 0]
     return (image - inside.mean()) / inside.std()

@@ -69,8 +69,8 @@ def _monai(
     distance = compute_hausdorff_distance(
         *pair, include_background=True, percentile=95, spacing=spacing
     )
-    share = compute_surface_dice(
+    nsd = compute_surface_dice(
         *pair, class_thresholds=[tolerance], include_background=True, spacing=spacing
     )
     dice = compute_dice(*pair, include_background=True)
-    return distance.item(), share.item(), dice.item()
+    return distance.item(), nsd.item(), dice.item()

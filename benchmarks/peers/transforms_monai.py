@@ -13,7 +13,7 @@ _BOTH = ("image", "label")
 
 
 class Transforms:
-    """The same list; for one channel, so that a share of channels is one of images.
+    """The same list; for one channel, so that a fraction of channels is one of images.
 
     MONAI draws factors evenly between the limits, where nnU-Net and ours draw half of
     them below 1; zooms evenly, where they draw their inverse so; a rotation and a

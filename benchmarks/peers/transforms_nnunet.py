@@ -147,9 +147,9 @@ class Transforms:
         """Read back from the transforms what they will do to one channel."""
 
         def drawn(step: RandomTransform, limits: Any) -> list[Any]:
-            share = step.transform.p_per_channel
+            factor = step.transform.p_per_channel
             limits = getattr(limits, "contrast_range", limits)
-            return [round(step.apply_probability * share, 6), *map(float, limits)]
+            return [round(step.apply_probability * factor, 6), *map(float, limits)]
 
         low, high = map(math.degrees, self.spatial.rotation)
         return {

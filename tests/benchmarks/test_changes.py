@@ -18,7 +18,7 @@ def test_mirrored_draws_are_no_changes():
     assert found["changed"] == 0.25
     assert found["mean"] == pytest.approx(5.5 + 0.25 * 3 / 12)
     assert found["labelled"] == pytest.approx(0.5 * 3 / 4)
-    assert found["deviation"] == pytest.approx(
+    assert found["std"] == pytest.approx(
         (3 * image.std() + (image + np.eye(3, 4)).std()) / 4
     )
 
@@ -29,7 +29,7 @@ def test_statistics_of_crops():
         (np.array([[4.0, 4.0]]), np.array([[-1, 0]])),  # -1 is no label
     ]
     found = crop_statistics(batches)
-    assert found == {"mean": 2.5, "deviation": 0.5, "labelled": 0.25}
+    assert found == {"mean": 2.5, "std": 0.5, "labelled": 0.25}
 
 
 def test_masks_are_what_their_names_say(monkeypatch):

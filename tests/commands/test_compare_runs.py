@@ -88,8 +88,8 @@ def test_runs_that_differ_only_in_their_seed_are_one_method(tmp_path):
     assert first["seeds"] == [0, 1, 2]
     means = [np.mean(list(_cases(x).values())) for x in (0.0, 0.4, 0.2)]
     assert first["dice"]["mean"] == pytest.approx(np.mean(means))
-    assert first["dice"]["deviation"] == pytest.approx(np.std(means, ddof=1))
-    assert second["dice"]["deviation"] is None
+    assert first["dice"]["std"] == pytest.approx(np.std(means, ddof=1))
+    assert second["dice"]["std"] is None
     assert "±" in (tmp_path / "out" / "comparison.md").read_text()
     (pair,) = results["pairs"]
     b = np.mean(list(_cases(1.0).values()))

@@ -13,7 +13,7 @@ from unet_jax.commands import plan
 from unet_jax.configs import brain, folder, volume_3d
 from unet_jax.errors import InputError
 from unet_jax.planning.chips import parse_topology
-from unet_jax.planning.cost import StepCost
+from unet_jax.planning.cost import Compiled, StepCost
 from unet_jax.planning.program import ProgramCost
 from unet_jax.planning.topology import HbmExceeded
 
@@ -122,8 +122,8 @@ def test_what_cannot_fit_is_said_after_one_compile(compiler, capsys):
 def test_what_the_compiler_takes_must_also_add_up():
     # It took this batch, and its figures add up to more than the chip has.
     program = ProgramCost(1_500_000, 10**6, 5, 10**6)
-    small = plan.Compiled(1, 10 * GIB, StepCost(1e9, 10 * GIB, program))
-    large = plan.Compiled(2, 16 * GIB, StepCost(2e9, 16 * GIB, program))
+    small = Compiled(1, 10 * GIB, StepCost(1e9, 10 * GIB, program))
+    large = Compiled(2, 16 * GIB, StepCost(2e9, 16 * GIB, program))
     target = parse_topology("v5e:2x2")
     text = plan.plan_text([small, large], target, multiple=1, fixed_bytes=GIB)
     assert _row(text, "fits").split() == ["fits", "yes", "no"]

@@ -43,8 +43,8 @@ def test_every_loss_of_a_head_is_a_finite_metric(head):
     logits, labels = _case()
     p = _softmax(logits) if head == "softmax" else 1 / (1 + np.exp(-logits))
     for name, loss in losses.items():
-        values = loss.function(p.astype(np.float32), labels)
-        assert values.shape == ((3,) if loss.by_class else ()), name
+        values = loss.compute(p.astype(np.float32), labels)
+        assert values.shape == ((3,) if not loss.of_case else ()), name
         assert np.isfinite(values).all(), name
 
 
@@ -52,10 +52,10 @@ def test_every_loss_of_a_head_is_a_finite_metric(head):
 def test_values_are_those_of_the_logits(shape):
     logits, labels = _case(shape)
     p = _softmax(logits)
-    ours = _only("loss/dice").function(p, labels)
+    ours = _only("loss/dice").compute(p, labels)
     given = {"logits": jnp.asarray(logits)[None], "labels": labels[None]}
     np.testing.assert_allclose(ours, overlap.dice_loss(**given)[0], rtol=1e-5)
-    ours = _only("loss/focal").function(p, labels)
+    ours = _only("loss/focal").compute(p, labels)
     pixels = np.asarray(binary.focal_loss(**given))[0][labels != IGNORE]
     np.testing.assert_allclose(ours, pixels.mean(), rtol=1e-4)
 
@@ -93,8 +93,8 @@ def _assert_as_in_training(names, head, include_background):
     )
     assert len(parts) == len(names)
     for name in names:
-        values = losses[f"loss/{name}"].function(p, labels)
-        if losses[f"loss/{name}"].by_class:
+        values = losses[f"loss/{name}"].compute(p, labels)
+        if not losses[f"loss/{name}"].of_case:
             values = values[0 if include_background else 1 :]
         np.testing.assert_allclose(
             np.mean(values), parts[name], rtol=2e-4, atol=1e-6, err_msg=name
@@ -105,18 +105,18 @@ def test_the_sigmoid_head_gets_its_own_scores_back():
     logits, labels = _case()
     p = 1 / (1 + np.exp(-logits))
     loss = _only("loss/bce", head="sigmoid")
-    assert loss.by_class
+    assert not loss.of_case
     pixels = np.asarray(
         binary.bce(logits=jnp.asarray(logits)[None], labels=labels[None])
     )[0][labels != IGNORE]
-    np.testing.assert_allclose(loss.function(p, labels), pixels.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(loss.compute(p, labels), pixels.mean(0), rtol=1e-4)
 
 
 def test_parameters_are_those_that_the_run_trains_with():
     logits, labels = _case()
     p = _softmax(logits)
     plain, trained = (
-        _only("loss/tversky", loss).function(p, labels)
+        _only("loss/tversky", loss).compute(p, labels)
         for loss in ((), (("tversky", 0.3, {"beta": 0.95, "alpha": 0.05}),))
     )
     assert not np.allclose(plain, trained)
@@ -126,7 +126,7 @@ def test_weights_from_the_training_split():
     logits, labels = _case()
     loss = (("cross_entropy", 1.0, {"class_weights": "inverse_frequency"}),)
     values = [
-        _only("loss/cross_entropy", loss, shares=shares).function(
+        _only("loss/cross_entropy", loss, shares=shares).compute(
             _softmax(logits), labels
         )
         for shares in ((0.9, 0.05, 0.05), (0.2, 0.4, 0.4))
@@ -137,7 +137,7 @@ def test_weights_from_the_training_split():
 def test_certain_probabilities_stay_finite():
     labels = np.array([[0, 1, 2, IGNORE]])
     p = np.eye(3, dtype=np.float32)[[[1, 1, 0, 2]]]
-    loss = _only("loss/cross_entropy").function(p, labels)
+    loss = _only("loss/cross_entropy").compute(p, labels)
     assert loss == pytest.approx(2 * -np.log(1e-7) / 3, rel=1e-3)
 
 

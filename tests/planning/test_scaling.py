@@ -4,7 +4,7 @@ import itertools
 import pytest
 
 from unet_jax.errors import InputError
-from unet_jax.planning.chips import parse_topology, slices
+from unet_jax.planning.chips import growing_slices, parse_topology
 from unet_jax.planning.cost import StepCost
 from unet_jax.planning.program import ProgramCost
 from unet_jax.planning.scaling import (
@@ -53,7 +53,7 @@ def test_an_unknown_topology_is_refused(topology, message):
 
 
 def test_slices_double_up_to_a_pod():
-    assert [one.name for one in slices(V5E.chip)] == [
+    assert [one.name for one in growing_slices(V5E.chip)] == [
         "v5e:2x2",
         "v5e:2x4",
         "v5e:4x4",
@@ -62,9 +62,17 @@ def test_slices_double_up_to_a_pod():
         "v5e:8x16",
         "v5e:16x16",
     ]
-    assert [one.chips for one in slices(V5P.chip)] == [4, 8, 16, 32, 64, 128, 256]
+    assert [one.chips for one in growing_slices(V5P.chip)] == [
+        4,
+        8,
+        16,
+        32,
+        64,
+        128,
+        256,
+    ]
     for chip in (V5E.chip, V5P.chip):
-        for one in slices(chip):
+        for one in growing_slices(chip):
             assert parse_topology(one.name) == one
 
 
@@ -131,7 +139,7 @@ def test_speed_follows_from_cycles_and_exchanges():
 
 
 def test_efficiency_falls_and_speed_grows_with_the_slice():
-    speeds = [step_speed(COST, one, rows=4) for one in slices(V5E.chip)]
+    speeds = [step_speed(COST, one, rows=4) for one in growing_slices(V5E.chip)]
     for small, large in itertools.pairwise(speeds):
         assert large.seconds > small.seconds
         assert large.crops_per_second > small.crops_per_second

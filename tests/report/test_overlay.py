@@ -6,16 +6,12 @@ import pytest
 from PIL import Image
 
 from unet_jax.labels import IGNORE
-from unet_jax.report.overlay import (
-    overlay,
-    overlay_figure,
-    volume_overlay,
-    write_figure,
-)
+from unet_jax.report.overlay import overlay, write_figure
 
 NAMES = ("background", "vessel", "nucleus")
 COLORS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
 LOOK = {"class_names": NAMES, "class_colors": COLORS}
+PICTURE = {"slice_axis": 2, "spacing": None}
 
 
 def _shown(axes):
@@ -36,7 +32,7 @@ def test_classes_are_painted_in_their_colours_in_both_panels():
     image = np.full((4, 5, 3), 100, np.uint8)
     label, prediction = np.zeros((2, 4, 5), int)
     label[1, 2], prediction[1, 3] = 1, 2
-    image_axes, truth, guess = overlay_figure(image, label, prediction, **LOOK).axes
+    image_axes, truth, guess = overlay(image, label, prediction, **LOOK, **PICTURE).axes
     np.testing.assert_allclose(_shown(image_axes), 100 / 255)
     grey = np.full(3, 100 / 255)
     np.testing.assert_allclose(_shown(truth)[0, 0], grey)
@@ -69,7 +65,7 @@ def test_a_background_that_counts_is_coloured_too(shape):
 def test_errors_are_outlined_along_pixel_edges_and_ignored_ones_are_not():
     label = np.array([[0, 1, 0, IGNORE], [0, 0, 0, 0]])
     prediction = np.array([[0, 0, 0, 2], [0, 0, 0, 0]])
-    figure = overlay_figure(np.zeros((2, 4, 1)), label, prediction, **LOOK)
+    figure = overlay(np.zeros((2, 4, 1)), label, prediction, **LOOK, **PICTURE)
     corners = (0.5, -0.5), (1.5, -0.5), (0.5, 0.5), (1.5, 0.5)
     a, b, c, d = corners
     assert _outline(figure.axes[-1]) == {(a, b), (c, d), (a, c), (b, d)}
@@ -80,19 +76,24 @@ def test_neighbouring_errors_share_one_outline():
     label = np.zeros((3, 4), int)
     prediction = label.copy()
     prediction[1, 1], prediction[1, 2] = 1, 2
-    figure = overlay_figure(np.zeros((3, 4, 1)), label, prediction, **LOOK)
+    figure = overlay(np.zeros((3, 4, 1)), label, prediction, **LOOK, **PICTURE)
     assert len(_outline(figure.axes[-1])) == 6
 
 
 def test_a_right_prediction_has_no_outline():
     label = np.array([[0, 1], [2, 0]])
-    figure = overlay_figure(np.zeros((2, 2, 1)), label, label, **LOOK)
+    figure = overlay(np.zeros((2, 2, 1)), label, label, **LOOK, **PICTURE)
     assert _outline(figure.axes[-1]) == set()
 
 
 def test_without_a_label_there_are_two_panels():
-    figure = overlay_figure(
-        np.zeros((3, 4, 1)), None, np.ones((3, 4), int), title="case 7", **LOOK
+    figure = overlay(
+        np.zeros((3, 4, 1)),
+        None,
+        np.ones((3, 4), int),
+        title="case 7",
+        **LOOK,
+        **PICTURE,
     )
     assert [axes.get_title() for axes in figure.axes] == ["image", "prediction"]
     assert _texts(figure) == ["vessel", "nucleus"]
@@ -102,7 +103,7 @@ def test_without_a_label_there_are_two_panels():
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
 def test_other_channel_counts_show_the_first_as_grey(channels):
     image = np.random.default_rng(0).normal(size=(20, 21, channels))
-    figure = overlay_figure(image, None, np.zeros((20, 21), int), **LOOK)
+    figure = overlay(image, None, np.zeros((20, 21), int), **LOOK, **PICTURE)
     shown = _shown(figure.axes[0])
     low, high = np.percentile(image[..., 0], (0.5, 99.5))
     expected = np.clip((image[..., 0] - low) / (high - low), 0, 1)
@@ -113,14 +114,14 @@ def test_other_channel_counts_show_the_first_as_grey(channels):
 def test_sixteen_bits_with_one_hot_pixel_stay_visible():
     image = np.linspace(1000, 2000, 400).reshape(20, 20, 1).astype(np.uint16)
     image[0, 0] = 65535
-    figure = overlay_figure(image, None, np.zeros((20, 20), int), **LOOK)
+    figure = overlay(image, None, np.zeros((20, 20), int), **LOOK, **PICTURE)
     assert _shown(figure.axes[0])[10:].mean() > 0.6
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 700.0])
 def test_a_constant_image_is_drawn(value, tmp_path):
     image = np.full((5, 6, 1), value, np.float32)
-    figure = overlay_figure(image, None, np.zeros((5, 6), int), **LOOK)
+    figure = overlay(image, None, np.zeros((5, 6), int), **LOOK, **PICTURE)
     assert np.isfinite(_shown(figure.axes[0])).all()
     write_figure(tmp_path / "constant.png", figure)
 
@@ -132,12 +133,13 @@ def test_a_constant_image_is_drawn(value, tmp_path):
 def test_the_outline_is_unlike_every_class(colors, avoided):
     label, prediction = np.zeros((2, 3, 3), int)
     prediction[1, 1] = 1
-    figure = overlay_figure(
+    figure = overlay(
         np.zeros((3, 3, 1)),
         label,
         prediction,
         class_names=NAMES[: len(colors)],
         class_colors=colors,
+        **PICTURE,
     )
     color = figure.axes[-1].collections[0].get_color()[0][:3]
     for one in np.asarray(colors) / 255:
@@ -165,9 +167,7 @@ def _volume(shape, marked):
 )
 def test_slices_stand_upright(axis, voxel, row_and_column):
     image, label = _volume((5, 7, 9), voxel)
-    figure = volume_overlay(
-        image, label, label, slice_axis=axis, spacing=(1, 1, 1), **LOOK
-    )
+    figure = overlay(image, label, label, slice_axis=axis, spacing=(1, 1, 1), **LOOK)
     image_axes, truth, _ = figure.axes
     assert image_axes.get_ylabel() == f"slice {voxel[axis]}"
     painted = np.argwhere(_shown(truth)[..., 0] > 0.5)
@@ -176,7 +176,7 @@ def test_slices_stand_upright(axis, voxel, row_and_column):
 
 def test_slices_of_an_unknown_body_are_shown_as_stored():
     image, label = _volume((5, 7, 9), (1, 6, 4))
-    figure = volume_overlay(image, label, label, slice_axis=2, spacing=None, **LOOK)
+    figure = overlay(image, label, label, slice_axis=2, spacing=None, **LOOK)
     painted = np.argwhere(_shown(figure.axes[1])[..., 0] > 0.5)
     assert painted.tolist() == [[1, 6]]
 
@@ -185,9 +185,7 @@ def test_letters_name_the_directions_of_a_known_grid_alone():
     image, label = _volume((5, 7, 9), (slice(None), slice(None), 4))
     letters = {}
     for spacing in ((1, 1, 1), None):
-        figure = volume_overlay(
-            image, label, label, slice_axis=2, spacing=spacing, **LOOK
-        )
+        figure = overlay(image, label, label, slice_axis=2, spacing=spacing, **LOOK)
         letters[spacing] = {
             t.get_text(): t.get_position() for t in figure.axes[0].texts
         }
@@ -200,7 +198,7 @@ def test_letters_name_the_directions_of_a_known_grid_alone():
 @pytest.mark.parametrize(("axis", "ratio"), [(0, 3 / 2), (1, 3 / 1), (2, 2 / 1)])
 def test_panels_have_the_proportions_of_the_body(axis, ratio):
     image, label = _volume((8, 8, 8), slice(2, 6))
-    figure = volume_overlay(
+    figure = overlay(
         image,
         label,
         label,
@@ -220,7 +218,7 @@ def test_panels_have_the_proportions_of_the_body(axis, ratio):
 
 def _slices(marked, count, size=40):
     image, label = _volume((4, 4, size), (slice(None), slice(None), marked))
-    figure = volume_overlay(
+    figure = overlay(
         image, label, label, slice_axis=2, spacing=None, num_slices=count, **LOOK
     )
     return [int(axes.get_ylabel().split()[1]) for axes in figure.axes[::3]]
@@ -241,7 +239,7 @@ def test_all_slices_share_one_grey_window():
     image, label = _volume((4, 4, 2), slice(None))
     image[..., 1, 0] = 100.0
     image[..., 0, 0] = np.linspace(0, 50, 16).reshape(4, 4)
-    figure = volume_overlay(
+    figure = overlay(
         image, label, label, slice_axis=2, spacing=None, num_slices=2, **LOOK
     )
     assert _shown(figure.axes[0]).max() < 0.51
@@ -250,7 +248,7 @@ def test_all_slices_share_one_grey_window():
 
 def test_a_volume_without_a_label_has_two_columns():
     image, label = _volume((5, 7, 9), slice(None))
-    figure = volume_overlay(
+    figure = overlay(
         image, None, label, slice_axis=2, spacing=None, num_slices=3, **LOOK
     )
     assert len(figure.axes) == 6
@@ -275,7 +273,7 @@ def test_the_file_is_a_png_with_the_colours_and_equal_bytes(tmp_path):
     label = np.zeros((30, 40), int)
     label[5:15, 5:15], label[20:25, 5:35] = 1, 2
     for name in ("a.png", "b.png"):
-        figure = overlay_figure(image, label, label, title="case", **LOOK)
+        figure = overlay(image, label, label, title="case", **LOOK, **PICTURE)
         write_figure(tmp_path / "figures" / name, figure)
     first = tmp_path / "figures" / "a.png"
     assert first.read_bytes() == (tmp_path / "figures" / "b.png").read_bytes()
@@ -289,12 +287,12 @@ def test_the_file_is_a_png_with_the_colours_and_equal_bytes(tmp_path):
 def test_reports_load_cheaply_and_leave_pyplot_alone():
     code = (
         "import sys, numpy as np\n"
-        "from unet_jax.report import curves, overlay, progress, table, writer\n"
+        "from unet_jax.report import curves, overlay, progress, writer\n"
         "heavy = {'matplotlib', 'tensorboardX', 'tqdm', 'jax'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "zeros = np.zeros((3, 3), int)\n"
-        "overlay.overlay_figure(zeros[..., None], None, zeros, class_names=('a',),\n"
-        "    class_colors=((0, 0, 0),))\n"
+        "overlay.overlay(zeros[..., None], None, zeros, slice_axis=2, spacing=None,\n"
+        "    class_names=('a',), class_colors=((0, 0, 0),))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

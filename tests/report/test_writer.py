@@ -18,7 +18,7 @@ def _events(workdir):
     """Scalars by tag as TensorBoard would show them: purged steps are gone."""
     from tensorboardX.proto import event_pb2
 
-    scalars, images = {}, []
+    scalars = {}
     for path in sorted(workdir.glob("events.out.tfevents.*")):
         data = path.read_bytes()
         while data:
@@ -30,11 +30,8 @@ def _events(workdir):
                     for step in [s for s in values if s >= event.step]:
                         del values[step]
             for value in event.summary.value:
-                if value.HasField("image"):
-                    images.append((value.tag, value.image.width, value.image.height))
-                else:
-                    scalars.setdefault(value.tag, {})[event.step] = value.simple_value
-    return scalars, images
+                scalars.setdefault(value.tag, {})[event.step] = value.simple_value
+    return scalars
 
 
 def test_numbers_of_every_library_become_json(tmp_path):
@@ -64,15 +61,13 @@ def test_lines_are_on_file_before_the_writer_is_closed(tmp_path):
     writer.close()
 
 
-def test_tensorboard_gets_the_scalars_and_images(tmp_path):
+def test_tensorboard_gets_the_scalars(tmp_path):
     writer = MetricWriter(tmp_path)
     writer.write(3, "val", {"dice": 0.75, "loss": float("nan")})
     writer.write_timing(3, {"images_per_second": 12.5})
-    writer.write_image(3, "overlay", np.zeros((4, 6, 3), np.uint8))
     writer.close()
-    scalars, images = _events(tmp_path)
+    scalars = _events(tmp_path)
     assert scalars == {"val/dice": {3: 0.75}, "timing/images_per_second": {3: 12.5}}
-    assert images == [("overlay", 6, 4)]
 
 
 def test_a_resumed_run_leaves_the_file_of_one_left_alone(tmp_path):
@@ -91,7 +86,7 @@ def test_a_resumed_run_leaves_the_file_of_one_left_alone(tmp_path):
     for name in ("metrics.jsonl", "timing.jsonl"):
         alone = (tmp_path / "alone" / name).read_bytes()
         assert (tmp_path / "killed" / name).read_bytes() == alone
-    scalars, _ = _events(tmp_path / "killed")
+    scalars = _events(tmp_path / "killed")
     assert sorted(scalars["train/loss"]) == [1, 2, 3, 4, 5, 6]
 
 

@@ -127,7 +127,7 @@ def test_no_label_is_read_before_the_last_checkpoint(
     ):
         train.train_and_evaluate(config, tmp_path)
     # It is the clusters' names that want one, and by then the training is over.
-    assert "_with_named_clusters" in [entry.name for entry in error.traceback]
+    assert "with_named_clusters" in [entry.name for entry in error.traceback]
     jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(finished))
     assert int(_state(tmp_path)["step"]) == 4
     metrics = [(path / "metrics.jsonl").read_bytes() for path in (tmp_path, finished)]

@@ -1,4 +1,4 @@
-"""Every method on the same test cases, in one table."""
+"""Scores a run's network and every other method on the same test cases."""
 
 import dataclasses
 import json
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NETWORK = "network"
-"""The name of the trained network among ``compare.methods``."""
+"""Name of the trained network in ``compare.methods``."""
 
 W_NET = "w_net"
 CLUSTERING, CLUSTERING_MATCHED = "feature_clustering", "feature_clustering_matched"
 UNSUPERVISED = (W_NET, CLUSTERING, CLUSTERING_MATCHED)
-"""Networks that learn from images alone."""
+"""Methods with networks that learn from images without labels."""
 
 FITTED, MATCHED = "fitted on training", "oracle-matched"
 """Blocks of the table. The segments of an oracle-matched method are named with the
-labels of the very image, which flatters it."""
+labels of the same image, so its scores are too good."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """A method that is fitted.
+    """A fitted method.
 
     Attributes:
-        method: gives labels, or clusters in the oracle-matched block.
-        chosen: what was fitted on the training split, to be shown.
-        block: of the table.
+        method: method that gives labels, or clusters in the oracle-matched block.
+        chosen: values that were fitted on the training split, for the table.
+        block: block of the table.
     """
 
     method: Method
@@ -67,7 +67,7 @@ def compare_methods(
 
     Args:
         workdir: folder of a finished run, whose config names the methods.
-        stop: tells when the W-Net's training is asked to stop; None for never.
+        stop: request to stop the W-Net's training; None for no such request.
 
     Returns:
         The content of comparison.json; comparison.md, figures/comparison.png and
@@ -95,7 +95,7 @@ def compare_methods(
             row = {"method": name, "fit_seconds": round(fitted, 3), **row}
         except Stopped:
             raise
-        except Exception as error:  # one method's problem is not that of the others
+        except Exception as error:  # the other methods can still be scored
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             row, picture = {"method": name, "failed": reason}, None
         print(f"[{number}/{len(names)}] {_summary(row)}", flush=True)
@@ -110,13 +110,13 @@ def compare_methods(
 
 
 def method_names(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Say which methods are compared.
+    """Return the names of the methods to compare.
 
     Args:
         wanted: ``compare.methods`` of a config; () for all.
 
     Returns:
-        Their names, in the order of the table.
+        Names in the order of the table.
 
     Raises:
         InputError: an unknown name.
@@ -132,7 +132,7 @@ def method_names(wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_given(config: ConfigDict, samples: list[Sample]) -> None:
-    """Refuse given parameters that a method does not have, before any work."""
+    """Refuse parameters in the config that a method does not have, before any work."""
     given = config.compare.parameters
     try:
         pairs = [(name, dict(values)) for name, values in given]
@@ -151,11 +151,11 @@ def _check_given(config: ConfigDict, samples: list[Sample]) -> None:
 
 
 _SAMPLE_BYTES = 2**30
-"""Memory for the training cases that methods are fitted on."""
+"""Memory in bytes for the training cases that methods are fitted on."""
 
 
 def _samples(source: Source) -> list[Sample]:
-    """Read training cases, spread over the split, as many as the memory holds."""
+    """Read as many training cases as fit in memory, spread evenly over the split."""
     first = source[0]
     assert first.label is not None, "training cases have labels"
     fitting = max(1, _SAMPLE_BYTES // (first.image.nbytes + first.label.nbytes))
@@ -204,7 +204,7 @@ def _score(
 
     def timed(image: np.ndarray, spacing: Spacing, **options: Any) -> np.ndarray:
         if not seconds:
-            # Whatever is compiled is compiled here, on a small piece.
+            # Compiles what the method compiles, on a small piece.
             reference = options.get("reference")
             ready.method(_corner(image), spacing, reference=reference)
         began = time.perf_counter()
@@ -243,14 +243,14 @@ def _score(
 
 
 _PIECE = 64
-"""Pixels an axis of what a method is called with first."""
+"""Pixels along each axis of the piece that a method is called with first."""
 
 _SHOWN = ("mean", "ci95", "ci95_note", "per_class", "per_case", "n_cases", "n_groups")
-"""What a row keeps of its results."""
+"""Results of the scorer that a row keeps."""
 
 
 def _corner(image: np.ndarray) -> np.ndarray:
-    """A small piece from the middle of an image."""
+    """Cut a small piece from the middle of an image."""
     middle = tuple(
         slice(max(0, size // 2 - _PIECE // 2), size // 2 + _PIECE // 2)
         for size in image.shape[:-1]
@@ -259,7 +259,7 @@ def _corner(image: np.ndarray) -> np.ndarray:
 
 
 def _summary(row: dict[str, Any]) -> str:
-    """One line of progress."""
+    """Write one line of progress."""
     if "failed" in row:
         return f"{row['method']} FAILED: {row['failed']}"
     chosen = ", ".join(f"{k} {_rounded(v)}" for k, v in row["chosen"].items())
@@ -270,7 +270,7 @@ def _summary(row: dict[str, Any]) -> str:
 
 
 def _rounded(value: Any) -> str:
-    """A value in the digits that a line has room for."""
+    """Write a value with few digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
@@ -311,7 +311,7 @@ _HISTOGRAM_PIXELS = 2**22
 def _histogram(
     results: dict[str, Any], samples: list[Sample], config: ConfigDict
 ) -> "Figure":
-    """Draw the intensities of training with the global thresholds of the methods."""
+    """Draw the training intensities with the global thresholds of the methods."""
     chosen = {
         row["method"]: row["chosen"]
         for row in results["methods"]

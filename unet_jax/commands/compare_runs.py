@@ -1,4 +1,4 @@
-"""Finished runs against each other, case by case."""
+"""Compares finished runs case by case on the test set that they have in common."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ _METRICS = ("dice", "iou")
 
 
 class _Run(NamedTuple):
-    """What is compared of a run."""
+    """The part of a run that is compared."""
 
     name: str
     config: dict[str, Any]
@@ -38,22 +38,22 @@ def compare_runs(
     output: pathlib.Path,
     names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Compare finished runs on the test set that they share.
+    """Compare finished runs on the test set that they have in common.
 
     Runs that differ only in their seed are one method: its case scores are the means
-    over its runs, and the deviation between its runs is told. The first method is the
-    one that the others are compared with.
+    over its runs, reported with the standard deviation between its runs. Every other
+    method is compared with the first one.
 
     Args:
         workdirs: folders of at least two finished runs.
         output: folder for comparison.json and comparison.md.
-        names: of the runs, to be written down; None for their paths.
+        names: names of the runs in the files; None for their paths.
 
     Returns:
-        The content of comparison.json: ``methods`` with mean and deviation of each
-        metric, ``pairs`` with the mean difference by case, its bootstrap interval over
-        groups and the p of Wilcoxon's signed-rank test (None where there are too few
-        cases).
+        The content of comparison.json: ``methods`` with ``mean`` and ``std`` of each
+        metric; ``pairs`` with the mean difference by case, its bootstrap interval over
+        groups and the p value of Wilcoxon's signed-rank test (None where there are too
+        few cases).
 
     Raises:
         InputError: fewer than two runs, one is not finished, or test sets differ.
@@ -92,7 +92,7 @@ def compare_runs(
 
 
 def _read_run(workdir: pathlib.Path, name: str) -> _Run:
-    """Read the scores of a finished run, a number a case and metric."""
+    """Read the scores of a finished run: one number for each case and metric."""
     record = read_finished_record(workdir)
     path = workdir / "test_metrics.json"
     try:
@@ -111,7 +111,7 @@ def _read_run(workdir: pathlib.Path, name: str) -> _Run:
 def _case_scores(
     rows: Sequence[dict[str, Any]],
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """Return the group of each case, and its mean over classes in each metric."""
+    """Return the group of each case, and the mean of each metric over its classes."""
     cases = {row["id"]: row["group"] for row in rows}
     scores: dict[str, dict[str, float]] = {}
     for metric in _METRICS:
@@ -128,7 +128,7 @@ def _case_scores(
 
 
 def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
-    """Put runs together that differ only in their seed."""
+    """Group the runs that differ only in their seed."""
     methods: dict[str, list[_Run]] = {}
     keys: dict[str, str] = {}
     for run in runs:
@@ -144,7 +144,7 @@ def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
 
 
 def _case_means(members: Sequence[_Run], metric: str) -> dict[str, float]:
-    """Mean over the runs of a method, for each case that has a score."""
+    """Mean over the runs of a method for each case that has a score in all of them."""
     return {
         case: float(np.mean([run.scores[metric][case] for run in members]))
         for case in members[0].scores[metric]
@@ -153,7 +153,7 @@ def _case_means(members: Sequence[_Run], metric: str) -> dict[str, float]:
 
 
 def _method_row(name: str, members: Sequence[_Run]) -> dict[str, Any]:
-    """Mean over cases, and its deviation between runs of other seeds."""
+    """Mean over cases, and its standard deviation between runs of different seeds."""
     row: dict[str, Any] = {
         "name": name,
         "runs": [run.name for run in members],
@@ -167,7 +167,7 @@ def _method_row(name: str, members: Sequence[_Run]) -> dict[str, Any]:
         ]
         row[metric] = {
             "mean": float(np.mean(means)) if means else None,
-            "deviation": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+            "std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
         }
     return row
 
@@ -190,7 +190,7 @@ def _pairs(methods: Mapping[str, list[_Run]]) -> list[dict[str, Any]]:
 
 
 def _paired(differences: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
-    """Mean difference, its interval over groups, and Wilcoxon's p."""
+    """Mean difference, its interval over groups, and the p value of Wilcoxon's test."""
     if not len(differences):
         return {"difference": None, "ci95": None, "p": None, "n": 0}
     ci95 = None
@@ -208,7 +208,7 @@ def _paired(differences: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
 
 
 def _bootstrap(differences: np.ndarray, groups: Sequence[str]) -> list[float]:
-    """Percentile interval of the mean; whole groups are drawn."""
+    """Percentile bootstrap interval of the mean; whole groups are drawn."""
     _, place = np.unique(groups, return_inverse=True)
     sums = np.bincount(place, differences)
     counts = np.bincount(place).astype(np.float64)
@@ -220,7 +220,7 @@ def _bootstrap(differences: np.ndarray, groups: Sequence[str]) -> list[float]:
 
 
 def _markdown(results: Mapping[str, Any]) -> str:
-    """Lay the methods and their differences out as two tables."""
+    """Write the methods and their differences as two Markdown tables."""
     lines = [
         "| runs | Dice | IoU |",
         "| --- | ---: | ---: |",
@@ -241,21 +241,21 @@ def _markdown(results: Mapping[str, Any]) -> str:
         lines.append(f"| {row['method']} - {row['minus']} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Test cases: {results['n_cases']}, groups: {results['n_groups']}. A case's "
-        "score is the mean over its classes; of runs that differ only in their seed, "
-        "the mean over them, with the deviation between them. Differences are by case: "
-        f"mean with 95 % bootstrap interval over groups ({_DRAWS} draws; at least "
-        f"{MIN_GROUPS} groups), p of Wilcoxon's signed-rank test.",
+        f"Test cases: {results['n_cases']}, groups: {results['n_groups']}. The score "
+        "of a case is the mean over its classes. Runs that differ only in their seed "
+        "are averaged; ± is the standard deviation between them. Differences are by "
+        f"case: mean with 95 % bootstrap interval over groups ({_DRAWS} samples; at "
+        f"least {MIN_GROUPS} groups), p value of Wilcoxon's signed-rank test.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _spread(value: Mapping[str, Any]) -> str:
-    """A mean with the deviation between seeds."""
+    """A mean with the standard deviation between seeds."""
     if value["mean"] is None:
         return "-"
     text = f"{value['mean']:.4f}"
-    return text if value["deviation"] is None else f"{text} ± {value['deviation']:.4f}"
+    return text if value["std"] is None else f"{text} ± {value['std']:.4f}"
 
 
 def _difference(value: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A W-Net beside a run: trained on the same images, named on the same split."""
+"""Trains a W-Net on the images of a run, as one more method of its comparison."""
 
 import pathlib
 from typing import Any
@@ -12,28 +12,28 @@ from unet_jax.method import Method
 from unet_jax.runtime.stop import Stop
 
 FEATURES = (8, 16)
-"""Channels of each stage of its U-Nets. Two stages see some nine pixels around: with
-more, clusters are told by their place, such as one half of the air from the other."""
+"""Channels of each stage of its U-Nets. Two stages see about nine pixels around a
+pixel. With more stages, clusters follow position: half of the air is one cluster."""
 
 CLUSTERS_A_CLASS = 4
-"""Clusters that are learnt, a class; they are merged by the cut between them
-afterwards, as the paper merges its over-segmentation. With as many as classes, one or
-two of them went for parts of the air in most trials."""
+"""Clusters that are learnt for each class; they are merged afterwards by the cut
+between them, as the paper merges its over-segmentation. With one cluster for each
+class, one or two of the clusters became parts of the air in most trials."""
 
 LOSS: tuple[tuple[str, float, dict[str, float]], ...] = (
     ("soft_ncut", 0.3, {"intensity_sigma": 0.3}),
     ("reconstruction", 5.0, {}),
 )
-"""The sum that it is trained with."""
+"""Terms of its training loss."""
 
 PATCH = 64
-"""Pixels that no side of its crops exceeds."""
+"""Longest side of its crops, in pixels."""
 
 LEARNING_RATE = 1e-2
-"""Of Adam, at the end of the warm-up."""
+"""Learning rate of Adam at the end of the warm-up."""
 
 BATCH = 8
-"""Crops an update."""
+"""Crops in an update."""
 
 
 def train_w_net(
@@ -41,21 +41,22 @@ def train_w_net(
 ) -> tuple[Method, dict[str, Any]]:
     """Train a W-Net on the images of a run, and name its clusters.
 
-    It is a run like any other, in a folder of its own, by the same loop and step: it
-    goes on where it was stopped, and a finished one is not trained again. Its labels
-    come last: the clusters are matched with the classes, one to one, on the training
+    The W-Net is trained as a run with its own workdir, by the same loop and step. It
+    resumes where it was stopped, and is not trained again once it is finished. Labels
+    are used only at the end: the clusters are matched with the classes on the training
     split.
 
     Args:
-        config: of the run, complete; ``compare.w_net_steps`` says for how long.
-        workdir: of the run; the W-Net's is ``compare/w_net`` in it.
-        stop: tells when the training is asked to stop; None for never.
+        config: complete config of the run; ``compare.w_net_steps`` is the number of
+            training steps.
+        workdir: workdir of the run; the W-Net's workdir is ``compare/w_net`` in it.
+        stop: request to stop the training, see `Stop`; None for no such request.
 
     Returns:
         The trained W-Net, and what was chosen.
 
     Raises:
-        InputError: the data, or what is in that folder, cannot be used.
+        InputError: the data, or the files in the W-Net's workdir, cannot be used.
     """
     folder = workdir / "compare" / "w_net"
     train_and_evaluate(make_w_net_config(config), folder, stop=stop)
@@ -68,13 +69,13 @@ def train_w_net(
 
 
 def make_w_net_config(config: ConfigDict) -> ConfigDict:
-    """Turn the config of a run into that of a W-Net on its images.
+    """Make the config of a W-Net that is trained on the images of a run.
 
-    The W-Net is always 2-D: in 3-D the pairs of pixels that its loss compares are ten
-    times as many. Volumes are seen slice by slice.
+    The W-Net is always 2-D, because its loss compares ten times as many pairs of pixels
+    in 3-D. It sees volumes slice by slice.
 
     Args:
-        config: complete; it is not changed.
+        config: complete config of the run; it is not changed.
 
     Returns:
         A config with the same data, classes and seed.

@@ -1,11 +1,9 @@
-"""The test split: its table, test_metrics.json, label maps and pictures."""
+"""Scores the test split of finished runs; writes results, label maps and figures."""
 
-import dataclasses
 import hashlib
-import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,34 +14,33 @@ from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import write_label_map
 from unet_jax.errors import InputError
-from unet_jax.evaluation.case_scores import HeldOutLoss
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.evaluation.scorer import evaluate, write_results
+from unet_jax.evaluation.scores import Score
+from unet_jax.evaluation.table import results_table
 from unet_jax.experiment.data import SPLITS
 from unet_jax.experiment.finished import TrainedRun, load_run, open_run_data
+from unet_jax.experiment.label_choices import with_chosen_steps, with_named_clusters
 from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
 from unet_jax.hosts import agree
-from unet_jax.inference.postprocess import Step, choose_steps
+from unet_jax.inference.postprocess import Step
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.reliability import reliability_figure
-from unet_jax.report.table import results_table
-from unet_jax.runtime.atomic import atomic_path
-from unet_jax.unsupervised.naming import Naming, Segmented
 
 
 def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
     """Score the test split of a finished run again.
 
     Args:
-        workdir: folder of the run; nothing else is needed.
+        workdir: folder of the run; no other input is needed.
 
     Returns:
-        The content of test_metrics.json, which is replaced.
+        The new content of test_metrics.json.
 
     Raises:
-        InputError: there is no run, or its data is gone.
+        InputError: the folder has no finished run, or the data of the run is gone.
     """
     return score_run(workdir, None)
 
@@ -51,28 +48,28 @@ def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
 def score_run(
     workdir: pathlib.Path, sources: Mapping[str, Source] | None
 ) -> dict[str, Any]:
-    """Score the test split with the best checkpoint; write and print what came out.
+    """Score the test split with the best checkpoint; write and print the results.
 
     Args:
         workdir: folder of the run.
-        sources: the cases of each split; None to open the data of the run's config.
+        sources: cases of each split; None opens the data that the run's config names.
 
     Returns:
         The content of test_metrics.json.
 
     Raises:
-        InputError: there is no run, or its data is gone.
+        InputError: the folder has no finished run, or the data of the run is gone.
     """
     if sources is None:
         sources = _sources(workdir)
     run = load_run(workdir)
-    predict_fn = run.predict_fn
+    segmenter = run.predict_fn
     if not reads_labels(run.config.loss):
-        predict_fn = _with_named_clusters(workdir, run, sources["train"])
+        segmenter = with_named_clusters(workdir, run, sources["train"])
     if run.config.eval.postprocess == "auto":
-        predict_fn = _with_chosen_steps(workdir, predict_fn, sources["validation"])
+        segmenter = with_chosen_steps(workdir, segmenter, sources["validation"])
     print(f"test split with the checkpoint of step {run.step}:")
-    results = _score(predict_fn, run.config, sources, workdir)
+    results = _score(segmenter, run.config, sources, workdir)
     results["checkpoint_step"] = run.step
     if agree.is_first():
         write_results(workdir / "test_metrics.json", results)
@@ -88,10 +85,10 @@ def evaluate_ensemble(
     """Score the mean of the probabilities of several runs on their test split.
 
     Args:
-        workdirs: folders of finished runs with the same classes and test split: folds
-            or seeds.
-        output: folder for test_metrics.json, label maps and pictures.
-        names: of the runs, to be written down; None for their paths.
+        workdirs: folders of finished runs with the same classes and test split, such
+            as folds or seeds.
+        output: folder for test_metrics.json, label maps and figures.
+        names: names of the runs in the results; None for their paths.
 
     Returns:
         The content of test_metrics.json.
@@ -116,7 +113,7 @@ def evaluate_ensemble(
 def _check_one_test(
     workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
 ) -> None:
-    """Refuse runs whose probabilities or test cases mean different things."""
+    """Refuse runs that differ in their classes or their test split."""
     records = [read_finished_record(workdir) for workdir in workdirs]
     data = [run.config.data for run in runs]
     for what, values, fix in (
@@ -141,11 +138,11 @@ def _check_one_test(
 
 
 def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
-    """Return the postprocessing that every run has: that of one is not all's."""
+    """Return the postprocessing steps that all runs have."""
     chosen = [run.predict_fn.steps for run in runs]
     common = tuple(step for step in chosen[0] if all(step in steps for steps in chosen))
     if any(steps != common for steps in chosen):
-        print(f"postprocessing: the runs differ; only what all have is done: {common}")
+        print(f"postprocessing: the runs differ; only common steps are done: {common}")
     return common
 
 
@@ -157,15 +154,16 @@ def _sources(workdir: pathlib.Path) -> Mapping[str, Source]:
 
 def held_out_losses(
     config: ConfigDict, sources: Mapping[str, Source]
-) -> dict[str, HeldOutLoss]:
-    """Make the losses that are metrics; those weighted by class count the training.
+) -> dict[str, Score]:
+    """Make the losses that ``eval.metrics`` names as scores.
 
     Args:
         config: the resolved config.
-        sources: the cases of each split; only "train" is read, where shares count.
+        sources: cases of each split; "train" is read where a loss weights the classes
+            by their fractions.
 
     Returns:
-        A loss for each ``loss/<name>`` among ``eval.metrics``.
+        A score for each ``loss/<name>`` among ``eval.metrics``.
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
     shares, names = None, tuple(config.data.class_names)
@@ -188,7 +186,7 @@ def _score(
     sources: Mapping[str, Source],
     folder: pathlib.Path,
 ) -> dict[str, Any]:
-    """Score the test split, write its label maps and pictures, print the table."""
+    """Score the test split, write its label maps and figures, print the table."""
     source, losses = sources["test"], held_out_losses(config, sources)
     class_names = tuple(config.data.class_names)
     mine = agree.share(len(source))
@@ -243,68 +241,8 @@ def _draw(
     write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
 
 
-CUT = "soft_ncut"
-"""The loss whose weights clusters are merged with."""
-
-
-def _with_named_clusters(
-    workdir: pathlib.Path, run: TrainedRun, train: Source
-) -> Segmenter:
-    """Match the clusters of a network that saw no label with the training labels."""
-    class_names, predict_fn = tuple(run.config.data.class_names), run.predict_fn
-    plain = predict_fn.of_clusters()
-
-    # Intensities as the network saw them, on the grid of the labels.
-    scaling = dataclasses.replace(
-        run.preprocessing, crop_nonzero=False, spacing=None, size=None
-    )
-
-    def segmented() -> Iterator[Segmented]:
-        for index in range(len(train)):
-            case = train[index]
-            clusters = plain(case.image, case.spacing, reference=case.reference)
-            image, _ = scaling.apply(case.image, None, reference=case.reference)
-            assert case.label is not None, "training cases have labels"
-            yield Segmented(clusters, image, case.label)
-
-    naming = Naming(
-        num_clusters=plain.num_classes,
-        num_classes=len(class_names),
-        slice_axis=run.config.data.slice_axis,
-        weights=next((how for name, _, how in run.config.loss if name == CUT), {}),
-    )
-    groups = naming.groups(segmented())
-    with atomic_path(workdir / "clusters.json") as temporary:
-        found = {"checkpoint_step": run.step, "clusters_of_class": groups}
-        temporary.write_text(json.dumps(found) + "\n")
-    named = ", ".join(
-        f"{name} {' '.join(map(str, group))}"
-        for name, group in zip(class_names, groups, strict=True)
-    )
-    print(f"clusters of each class, matched on the training split: {named}")
-    return predict_fn.named(groups)
-
-
-def _with_chosen_steps(
-    workdir: pathlib.Path, predict_fn: Segmenter, validation: Source
-) -> Segmenter:
-    """Keep the postprocessing that raises validation Dice, and write down which."""
-    plain = dataclasses.replace(predict_fn, steps=())
-    pairs = []
-    for index in range(len(validation)):
-        case = validation[index]
-        assert case.label is not None, "validation has labels"
-        labels = plain(case.image, case.spacing, reference=case.reference)
-        pairs.append((labels, case.label))
-    steps = choose_steps(pairs, num_classes=predict_fn.num_classes)
-    with atomic_path(workdir / "postprocess.json") as temporary:
-        temporary.write_text(json.dumps({"steps": steps}) + "\n")
-    print(f"postprocessing chosen on the validation split: {steps or 'none'}")
-    return dataclasses.replace(predict_fn, steps=steps)
-
-
 def _as_stored(case: Case) -> StoredImage:
-    """Describe a case as the file that its label map is written like."""
+    """Describe a case as the file whose form its label map takes."""
     stem = _file_stem(case.id)
     if case.image.ndim == 3:
         path = pathlib.Path(f"{stem}.png")
@@ -319,7 +257,7 @@ def _as_stored(case: Case) -> StoredImage:
 
 
 def _file_stem(case_id: str) -> str:
-    """Turn an id into a file name that no other id has: "__" for "/", "--" for ":"."""
+    """Turn an id into a unique file name, with "__" for "/" and "--" for ":"."""
     stem = case_id.replace("/", "__").replace(":", "--")
     stem = re.sub(r"[^\w.-]+", "_", stem).strip("_")
     if stem.replace("__", "/").replace("--", ":") == case_id:

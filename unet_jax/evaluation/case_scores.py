@@ -1,42 +1,21 @@
-"""All the metrics of one case, by name."""
+"""Computes every score of one case from its labels and probabilities."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from unet_jax.evaluation.names import (
-    CLUSTERING,
-    DISTANCES,
-    LESION,
-    LOSS_PREFIX,
-    OF_CASES,
-    PROBABILITY,
-    SURFACE,
-    counts_function,
-)
+from unet_jax.evaluation.scores import SCORES, Score, score_named
 from unet_jax.labels import IGNORE
 from unet_jax.metrics import calibration, clustering
 from unet_jax.metrics.calibration import Reliability
-from unet_jax.metrics.lesions import lesion_scores
+from unet_jax.metrics.lesions import LesionScores, lesion_scores
 from unet_jax.metrics.overlap import ConfusionCounts
-from unet_jax.metrics.surface import surface_scores
+from unet_jax.metrics.surface import SurfaceScores, surface_scores
 from unet_jax.metrics.surface_elements import Surface
 from unet_jax.metrics.volume_counts import slice_counts
-
-
-class HeldOutLoss(NamedTuple):
-    """A loss as a metric.
-
-    Attributes:
-        by_class: whether it has a value for each class, not one for the case.
-        function: of probabilities ``(*spatial, classes)`` and labels ``(*spatial)``.
-    """
-
-    by_class: bool
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +23,14 @@ class Rules:
     """How cases are scored.
 
     Attributes:
-        metrics: names, ``dice`` and ``iou`` among them.
-        num_classes: background included.
-        first: the first class that is scored: 0, or 1 without the background.
-        tolerance_mm: of the surface Dice, for cases with a spacing.
-        tolerance_px: the same in pixels, for cases without one.
+        metrics: names of the scores, ``dice`` and ``iou`` among them.
+        num_classes: number of classes, background included.
+        first: first class that is scored: 0, or 1 without the background.
+        tolerance_mm: tolerance of the surface Dice for cases with a spacing.
+        tolerance_px: tolerance in pixels for cases without a spacing.
         surface: what surfaces are made of.
-        slice_axis: along which volumes also get scores for each slice.
-        losses: by name with prefix.
+        slice_axis: axis along which volumes also get scores for each slice, or None.
+        losses: losses that are used as scores, by name with prefix.
     """
 
     metrics: tuple[str, ...]
@@ -61,21 +40,22 @@ class Rules:
     tolerance_px: float
     surface: Surface
     slice_axis: int | None
-    losses: Mapping[str, HeldOutLoss]
+    losses: Mapping[str, Score]
 
 
 @dataclasses.dataclass(frozen=True)
 class CaseScores:
-    """What one case adds to the results.
+    """Scores of one case.
 
     Attributes:
-        by_class: metric -> values ``(scored classes)``, NaN where absent from both.
-        whole: metric -> the value of the case.
-        counts: ``(1, scored classes)`` int64.
-        slices: metric -> values ``(slices, scored classes)``; None without slices.
+        by_class: score -> values ``(scored classes)``, NaN where a class is absent
+            from both label and prediction.
+        whole: score -> the value of the case.
+        counts: true and false positives and negatives ``(1, scored classes)`` int64.
+        slices: score -> values ``(slices, scored classes)``; None without slices.
         sizes: volumes in mL or areas in mm2 of label and prediction ``(scored
             classes)``; empty without a spacing.
-        reliability: sums for a curve; None without probabilities.
+        reliability: sums of the reliability bins; None without probabilities.
     """
 
     by_class: dict[str, np.ndarray]
@@ -106,11 +86,11 @@ def case_scores(
         prediction: class index of every pixel.
         label: class index of every pixel; IGNORE pixels count for nothing, and are
             background to surfaces and lesions.
-        probabilities: ``(*spatial, classes)``, or None: metrics of them are then NaN.
-        spacing: in mm; None for distances in pixels, which are named so.
+        probabilities: ``(*spatial, classes)``, or None: their scores are then NaN.
+        spacing: in mm; None for distances in pixels, whose names end in "_px".
 
     Returns:
-        Values of every metric.
+        Values of every score, in the order of the rules.
     """
     axis = rules.slice_axis if label.ndim == 3 else None
     by_slice = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)
@@ -119,165 +99,116 @@ def case_scores(
         ConfusionCounts(*(count[:, rules.first :] for count in table))
         for table in (every, by_slice)
     )
-    by_class, whole = _count_scores(rules, counts, every)
-    by_class |= _mask_scores(rules, prediction, label, spacing)
-    whole |= _partition_scores(rules, prediction, label)
-    present = (counts.tp + counts.fp + counts.fn)[0] > 0
-    reliable = None
-    if probabilities is not None and "ece" in rules.metrics:
-        reliable = calibration.reliability(probabilities=probabilities, labels=label)
-    for found in (
-        _calibration_scores(rules, probabilities, label, reliable),
-        _loss_scores(rules, probabilities, label),
-    ):
-        for name, value in found.items():
-            if np.ndim(value):
-                by_class[name] = np.where(present, value[rules.first :], math.nan)
-            else:
-                whole[name] = float(value)
+    case = _Case(rules, prediction, label, probabilities, spacing, counts, every)
+    by_class: dict[str, np.ndarray] = {}
+    whole: dict[str, float] = {}
+    for name in rules.metrics:
+        score = score_named(name, rules.losses)
+        if score.of_case:
+            whole[name] = float(case.value(score))
+        else:
+            unit = "_px" if score.length and spacing is None else ""
+            by_class[name + unit] = case.value(score)
     slices = None
     if axis is not None:
-        slices = {name: _counted(name, by_slice) for name in ("dice", "iou")}
-    # The order is that of the config.
-    order = [m + s for m in rules.metrics for s in ("", "_px")]
+        slices = {
+            name: np.asarray(SCORES[name].compute(by_slice)) for name in ("dice", "iou")
+        }
     return CaseScores(
-        by_class={name: by_class[name] for name in order if name in by_class},
-        whole={name: whole[name] for name in order if name in whole},
+        by_class=by_class,
+        whole=whole,
         counts=counts,
         slices=slices,
         sizes=_sizes(counts, spacing),
-        reliability=reliable,
+        reliability=case.reliability if "ece" in rules.metrics else None,
     )
 
 
-def _counted(name: str, counts: ConfusionCounts) -> np.ndarray:
-    """A metric of counts in float64."""
-    function = counts_function(name)
-    assert function is not None, f"{name} needs more than counts"
-    return np.asarray(function(counts))
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """What the scores of a case read; what several of them read is computed once."""
 
+    rules: Rules
+    prediction: np.ndarray
+    label: np.ndarray
+    probabilities: np.ndarray | None
+    spacing: tuple[float, ...] | None
+    counts: ConfusionCounts
+    every: ConfusionCounts
 
-def _count_scores(
-    rules: Rules, counts: ConfusionCounts, every: ConfusionCounts
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What divides the counts, of each class and of the case."""
-    by_class, whole = {}, {}
-    for name in rules.metrics:
-        if counts_function(name) is None:
-            continue
-        if name == "pixel_accuracy":
-            # A background pixel that is right is right, scored or not.
-            whole[name] = float(_counted(name, every)[0])
-        elif name in OF_CASES:
-            whole[name] = float(_counted(name, counts)[0])
-        else:
-            by_class[name] = _counted(name, counts)[0]
-    return by_class, whole
+    def value(self, score: Score) -> np.ndarray:
+        """One value, or ``(scored classes)`` float64; NaN without probabilities."""
+        match score.reads:
+            case "counts":
+                return np.asarray(score.compute(self.counts)[0])
+            case "all counts":
+                return np.asarray(score.compute(self.every)[0])
+            case "surfaces":
+                return np.array([score.compute(one) for one in self.surfaces])
+            case "lesions":
+                return np.array([score.compute(one) for one in self.lesions])
+            case "partition":
+                return np.asarray(score.compute(self.partition))
+        if self.probabilities is None:
+            return np.full(() if score.of_case else self.present.shape, math.nan)
+        if score.reads == "reliability":
+            return np.asarray(score.compute(self.reliability))
+        value = np.asarray(score.compute(self.probabilities, self.label), np.float64)
+        if score.of_case:
+            return value
+        return np.where(self.present, value[self.rules.first :], math.nan)
 
+    @property
+    def present(self) -> np.ndarray:
+        """Whether each scored class is in the label or the prediction."""
+        return np.asarray((self.counts.tp + self.counts.fp + self.counts.fn)[0] > 0)
 
-def _mask_scores(
-    rules: Rules,
-    prediction: np.ndarray,
-    label: np.ndarray,
-    spacing: tuple[float, ...] | None,
-) -> dict[str, np.ndarray]:
-    """Surfaces and lesions of every scored class, named for the unit of the case."""
-    surfaces = [name for name in rules.metrics if name in SURFACE]
-    lesions = [name for name in rules.metrics if name in LESION]
-    rows: dict[str, list[float]] = {name: [] for name in (*surfaces, *lesions)}
-    for index in range(rules.first, rules.num_classes):
-        if not rows:
-            break
-        predicted = (prediction == index) & (label != IGNORE)
-        labelled = label == index
-        if surfaces:
-            found = surface_scores(
-                prediction=predicted,
-                label=labelled,
-                spacing=spacing or (1.0,) * label.ndim,
-                tolerance=rules.tolerance_px if spacing is None else rules.tolerance_mm,
+    def masks(self) -> Iterator[dict[str, np.ndarray]]:
+        """Prediction and label of each scored class, as arguments of a score."""
+        for index in range(self.rules.first, self.rules.num_classes):
+            predicted = (self.prediction == index) & (self.label != IGNORE)
+            yield {"prediction": predicted, "label": self.label == index}
+
+    @functools.cached_property
+    def surfaces(self) -> list[SurfaceScores]:
+        """Surface scores of each scored class, in mm or, without a spacing, pixels."""
+        rules = self.rules
+        return [
+            surface_scores(
+                **masks,
+                spacing=self.spacing or (1.0,) * self.label.ndim,
+                tolerance=(
+                    rules.tolerance_px if self.spacing is None else rules.tolerance_mm
+                ),
                 surface=rules.surface,
             )
-            for name in surfaces:
-                rows[name].append(getattr(found, name))
-        if lesions:
-            scores = lesion_scores(prediction=predicted, label=labelled)
-            for name in lesions:
-                rows[name].append(getattr(scores, name.removeprefix("lesion_")))
-    suffix = "_px" if spacing is None else ""
-    named = (*DISTANCES, "nsd")
-    return {
-        name + (suffix if name in named else ""): np.array(values, np.float64)
-        for name, values in rows.items()
-    }
+            for masks in self.masks()
+        ]
 
+    @functools.cached_property
+    def lesions(self) -> list[LesionScores]:
+        """Lesion scores of each scored class."""
+        return [lesion_scores(**masks) for masks in self.masks()]
 
-def _partition_scores(
-    rules: Rules, prediction: np.ndarray, label: np.ndarray
-) -> dict[str, float]:
-    """Scores of the case as a partition."""
-    asked = [name for name in rules.metrics if name in CLUSTERING]
-    if not asked:
-        return {}
-    table = clustering.contingency_table(clusters=prediction, labels=label)
-    values = {
-        "adjusted_rand": clustering.adjusted_rand_index,
-        "variation_of_information": clustering.variation_of_information,
-        "hungarian_iou": clustering.hungarian_iou,
-    }
-    return {name: values[name](table) for name in asked}
+    @functools.cached_property
+    def partition(self) -> np.ndarray:
+        """Contingency table ``(classes, clusters)``."""
+        return clustering.contingency_table(clusters=self.prediction, labels=self.label)
 
-
-def _calibration_scores(
-    rules: Rules,
-    probabilities: np.ndarray | None,
-    label: np.ndarray,
-    reliable: Reliability | None,
-) -> dict[str, np.ndarray]:
-    """Calibration, a value or one a class; NaN for a method without probabilities."""
-    values: dict[str, np.ndarray] = {}
-    for name in rules.metrics:
-        if name not in PROBABILITY:
-            continue
-        if probabilities is None:
-            shape = (rules.num_classes,) if name == "classwise_ece" else ()
-            values[name] = np.full(shape, math.nan)
-        elif name == "ece":
-            assert reliable is not None, "made where ece is asked for"
-            values[name] = calibration.expected_calibration_error(reliable)
-        elif name == "classwise_ece":
-            sums = calibration.class_reliability(
-                probabilities=probabilities, labels=label
-            )
-            values[name] = calibration.expected_calibration_error(sums)
-        else:
-            brier = calibration.brier_score(probabilities=probabilities, labels=label)
-            values[name] = np.asarray(brier)
-    return values
-
-
-def _loss_scores(
-    rules: Rules, probabilities: np.ndarray | None, label: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Losses, a value or one a class; NaN for a method without probabilities."""
-    values = {}
-    for name in rules.metrics:
-        if not name.startswith(LOSS_PREFIX):
-            continue
-        loss = rules.losses[name]
-        if probabilities is not None:
-            values[name] = np.asarray(loss.function(probabilities, label), np.float64)
-        else:
-            values[name] = np.full(
-                (rules.num_classes,) if loss.by_class else (), math.nan
-            )
-    return values
+    @functools.cached_property
+    def reliability(self) -> Reliability | None:
+        """Sums of the reliability bins over all pixels; None without probabilities."""
+        if self.probabilities is None:
+            return None
+        return calibration.reliability(
+            probabilities=self.probabilities, labels=self.label
+        )
 
 
 def _sizes(
     counts: ConfusionCounts, spacing: tuple[float, ...] | None
 ) -> dict[str, np.ndarray]:
-    """Volumes in mL, areas in mm2; of what is not ignored."""
+    """Volumes in mL or areas in mm2 of the pixels that are not ignored."""
     if spacing is None:
         return {}
     unit, factor = ("volume_ml", 1e-3) if len(spacing) == 3 else ("area_mm2", 1.0)

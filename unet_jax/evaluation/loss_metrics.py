@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from unet_jax.errors import InputError
-from unet_jax.evaluation.case_scores import HeldOutLoss
-from unet_jax.evaluation.names import LOSS_PREFIX
+from unet_jax.evaluation.scores import LOSS_PREFIX, Score
 from unet_jax.losses.targets import Head
 from unet_jax.losses.terms import NAMES, LossTerm, create_loss_terms
 
@@ -52,7 +51,7 @@ def create_held_out_losses(
     shares: Sequence[float] | None = None,
     include_background: bool = False,
     num_classes: int | None = None,
-) -> dict[str, HeldOutLoss]:
+) -> dict[str, Score]:
     """Turn losses into metrics of a case.
 
     Args:
@@ -81,7 +80,7 @@ def create_held_out_losses(
     }
 
 
-def _held_out(term: LossTerm, head: Head, include_background: bool) -> HeldOutLoss:
+def _held_out(term: LossTerm, head: Head, include_background: bool) -> Score:
     """Bind one loss to what turns probabilities back into scores."""
     options: dict[str, Any] = {}
     if term.name == "generalized_dice":
@@ -102,4 +101,9 @@ def _held_out(term: LossTerm, head: Head, include_background: bool) -> HeldOutLo
     def function(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.asarray(values(probabilities, labels.astype(np.int32)))
 
-    return HeldOutLoss(term.kind in ("class", "pixel_class"), function)
+    return Score(
+        title=f"{LOSS_PREFIX}{term.name}",
+        reads="probabilities",
+        compute=function,
+        of_case=term.kind not in ("class", "pixel_class"),
+    )

@@ -1,4 +1,4 @@
-"""The scores of a case as JSON and back, to the last bit."""
+"""Turns the scores of a case into JSON and back without losing a bit."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from unet_jax.metrics.overlap import ConfusionCounts
 
 
 def pack_scores(scores: CaseScores) -> dict[str, Any]:
-    """Turn the scores of a case into what JSON can hold, NaN included.
+    """Turn the scores of a case into nested lists and dicts for JSON.
 
     Args:
-        scores: of a case.
+        scores: scores of a case; they may hold NaN.
 
     Returns:
         Nested lists and dicts.
@@ -44,10 +44,10 @@ def unpack_scores(packed: dict[str, Any]) -> CaseScores:
     """Undo `pack_scores`.
 
     Args:
-        packed: what it gave, also after JSON.
+        packed: result of `pack_scores`, also after a round trip through JSON.
 
     Returns:
-        The scores.
+        The scores of the case.
     """
     slices, reliability = packed["slices"], packed["reliability"]
     return CaseScores(
@@ -67,7 +67,7 @@ def unpack_scores(packed: dict[str, Any]) -> CaseScores:
 
 
 def _lists(columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays as lists of Python's floats, which JSON keeps to the last bit."""
+    """Arrays as lists of Python floats, which JSON keeps exactly."""
     return {name: np.asarray(v, np.float64).tolist() for name, v in columns.items()}
 
 

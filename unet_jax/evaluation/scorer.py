@@ -10,15 +10,15 @@ import numpy as np
 
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError, RunError
-from unet_jax.evaluation.case_scores import CaseScores, HeldOutLoss, Rules, case_scores
-from unet_jax.evaluation.names import (
-    DEFAULT_METRICS,
-    SURFACE,
-    check_metric_names,
-    needs_probabilities,
-)
+from unet_jax.evaluation.case_scores import CaseScores, Rules, case_scores
 from unet_jax.evaluation.packing import pack_scores, unpack_scores
-from unet_jax.evaluation.summary import MIN_GROUPS, number, summarise
+from unet_jax.evaluation.scores import (
+    DEFAULT_METRICS,
+    Score,
+    check_metric_names,
+    score_named,
+)
+from unet_jax.evaluation.summary import MIN_GROUPS, Summary, number, summarise
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
 from unet_jax.metrics.calibration import (
@@ -39,10 +39,11 @@ Finish = Callable[[Case, np.ndarray], np.ndarray]
 """``finish(case, labels) -> labels``: called with what a method gave for a case."""
 
 Gather = Callable[[Sequence[Any]], list[Any]]
-"""JSON-able entries of this process's cases -> those of all cases, in their order."""
+"""Takes the entries of this process's cases, ready for JSON; returns the entries of all
+cases in their order."""
 
 _IN_MEMORY = 2**30
-"""Bytes of probabilities that are kept in memory; more lie in a temporary file."""
+"""Largest probabilities, in bytes, that are kept in memory and not in a file."""
 
 
 def evaluate(
@@ -56,7 +57,7 @@ def evaluate(
     tolerance_mm: float = 1.0,
     tolerance_px: float = 1.0,
     slice_axis: int | None = None,
-    losses: Mapping[str, HeldOutLoss] | None = None,
+    losses: Mapping[str, Score] | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
     finish: Finish | None = None,
@@ -64,29 +65,30 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a method on cases, on their original grid.
 
-    Each value is of one case and class, then averaged over cases, then over classes. A
-    class absent from both label and prediction of a case is left out and counted as
-    ``n_absent``; one present in only one of them scores worst: Dice, IoU, NSD and the
-    like 0, and the image diagonal as its distance. ``dice_micro`` and ``iou_micro``
-    divide counts that were added over all cases. IGNORE pixels count for nothing, and
-    are background to surfaces and lesions. docs/metrics.md has every metric.
+    Each value belongs to one case and class; it is averaged over cases, then over
+    classes. A class absent from both label and prediction of a case is left out and
+    counted as ``n_absent``. A class present in only one of them gets the worst value:
+    0 for Dice, IoU, NSD and similar scores, the image diagonal for distances.
+    ``dice_micro`` and ``iou_micro`` divide counts summed over all cases. IGNORE pixels
+    are not counted, and are background to surfaces and lesions. docs/metrics.md
+    describes every score.
 
     Args:
         predict_fn: method to score, see `PredictFn`; it never sees a label.
-        cases: labelled cases; each is read when its turn comes.
+        cases: labelled cases; each is read just before it is scored.
         class_names: name of each class index, background first.
         include_background: score class 0 too.
-        metrics: names; ``dice`` and ``iou`` are always there.
-        surface: what surfaces are made of, "area" or "voxel"; False leaves their
-            metrics out, True is "area".
+        metrics: names of scores; ``dice`` and ``iou`` are always computed.
+        surface: what surfaces are made of, "area" or "voxel"; True means "area",
+            False leaves surface scores out.
         tolerance_mm: distance within which surfaces agree, for cases with a spacing.
-        tolerance_px: the same in pixels, for cases without one; their values are named
-            ``hd95_px``, ``nsd_px`` and so on.
+        tolerance_px: distance in pixels for cases without a spacing; their scores are
+            named ``hd95_px``, ``nsd_px`` and so on.
         slice_axis: spatial axis along which volumes also get Dice and IoU of each
             slice.
-        losses: those that ``metrics`` may name, by name ("loss/focal").
-        bootstrap_samples: how often the groups are drawn anew for the intervals.
-        seed: of the bootstrap.
+        losses: losses that ``metrics`` may name, by name ("loss/focal").
+        bootstrap_samples: number of bootstrap samples for the intervals.
+        seed: seed of the bootstrap.
         finish: function that gets each case with its labels and returns the labels to
             score; it can write them, or name clusters. None scores what the method
             gave.
@@ -97,24 +99,24 @@ def evaluate(
         A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``
         ``{metric: value}``, ``ci95`` ``{metric: [low, high]}`` of that mean or None
         with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
-        "n_absent": int}}``, ``per_case`` (a row a case and class, with volumes in mL or
-        areas in mm2 where a spacing is known), ``case_level`` (a row a case, of metrics
-        that a case has one value of), ``per_slice`` (a row a case and class with a
-        list of values along ``slice_axis``), ``n_cases``, ``n_groups``, ``tolerance``
-        ``{"mm": ..., "px": ...}``; with "ece" and probabilities ``reliability``
-        ``{"ece", "bins"}`` of all pixels at once. None stands for NaN.
+        "n_absent": int}}``, ``per_case`` (a row for each case and class, with volumes
+        in mL or areas in mm2 where the spacing is known), ``case_level`` (a row for
+        each case, with the scores that have one value for a case), ``per_slice`` (a
+        row for each case and class with a list of values along ``slice_axis``),
+        ``n_cases``, ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``; with "ece"
+        and probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels.
+        None stands for NaN.
 
     Raises:
         InputError: no cases, an unknown metric, a case without a label, or a label that
             does not fit its image or the classes.
-        ValueError: a prediction that does not fit its image or the classes.
+        ValueError: a prediction that does not fit its image or the classes, or
+            probabilities that were not filled.
     """
-    first = 0 if include_background else 1
-    names = list(class_names[first:])
     rules = Rules(
         metrics=_complete(metrics, surface=surface is not False, losses=losses or {}),
         num_classes=len(class_names),
-        first=first,
+        first=0 if include_background else 1,
         tolerance_mm=tolerance_mm,
         tolerance_px=tolerance_px,
         surface="area" if isinstance(surface, bool) else surface,
@@ -134,49 +136,22 @@ def evaluate(
             "evaluation: found 0 cases, expected at least 1; check the split's name "
             "and that its files are there"
         )
-    groups = [group for _, group in ids]
     summary = summarise(
         scored,
-        groups=groups,
-        names=names,
+        groups=[group for _, group in ids],
+        names=list(class_names[rules.first :]),
         bootstrap_samples=bootstrap_samples,
         seed=seed,
     )
-    pairs = list(zip(ids, scored, strict=True))
-    return {
-        "mean": summary.mean,
-        "ci95": summary.ci95,
-        "ci95_note": summary.ci95_note,
-        "per_class": summary.per_class,
-        "per_case": [
-            row for key, case in pairs for row in _case_rows(key, case, names)
-        ],
-        "case_level": [row for key, case in pairs for row in _whole_rows(key, case)],
-        "per_slice": [
-            row
-            for (name, _), case in pairs
-            for row in _slice_rows(name, case, names, slice_axis)
-        ],
-        "n_cases": len(scored),
-        "n_groups": len(set(groups)),
-        "tolerance": {
-            unit: value
-            for unit, key, value in (
-                ("mm", "nsd", tolerance_mm),
-                ("px", "nsd_px", tolerance_px),
-            )
-            if key in summary.mean
-        },
-        **_pooled_reliability(scored),
-    }
+    return _results(ids, scored, summary, rules)
 
 
 def write_results(path: str | os.PathLike[str], results: dict[str, Any]) -> None:
     """Write results as JSON, whole or not at all.
 
     Args:
-        path: the file, such as ``workdir/test_metrics.json``.
-        results: from `evaluate`.
+        path: file to write, such as ``workdir/test_metrics.json``.
+        results: results of `evaluate`.
     """
     text = json.dumps(results, indent=1, allow_nan=False)
     with atomic_path(path) as temporary:
@@ -184,12 +159,15 @@ def write_results(path: str | os.PathLike[str], results: dict[str, Any]) -> None
 
 
 def _complete(
-    metrics: Sequence[str], *, surface: bool, losses: Mapping[str, HeldOutLoss]
+    metrics: Sequence[str], *, surface: bool, losses: Mapping[str, Score]
 ) -> tuple[str, ...]:
-    """The metrics that were asked for, with those that others rely on."""
+    """Names of the scores to compute; Dice and IoU come first."""
     check_metric_names(metrics, losses=losses)
-    asked = [m for m in metrics if surface or m not in SURFACE]
-    return tuple(dict.fromkeys(["dice", "iou", *asked]))
+    return tuple(
+        name
+        for name in dict.fromkeys(("dice", "iou", *metrics))
+        if surface or score_named(name, losses).reads != "surfaces"
+    )
 
 
 # ---- one case ------------------------------------------------------------------------
@@ -205,7 +183,8 @@ def _score_case(
     """Predict one case and score every evaluated class of it."""
     label = _checked_label(case, class_names)
     probabilities = None
-    if method.gives_probabilities and needs_probabilities(rules.metrics):
+    scores = (score_named(name, rules.losses) for name in rules.metrics)
+    if method.gives_probabilities and any(one.needs_probabilities for one in scores):
         probabilities = _empty_probabilities((*label.shape, rules.num_classes))
     try:
         prediction = method(
@@ -235,7 +214,7 @@ def _score_case(
 
 
 def _empty_probabilities(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros in memory, or in a file without a name where they are many."""
+    """Zeros in memory, or in an unnamed temporary file where they are large."""
     if 4 * np.prod(shape, dtype=np.int64) <= _IN_MEMORY:
         return np.zeros(shape, np.float32)
     with tempfile.TemporaryFile() as file:
@@ -243,7 +222,7 @@ def _empty_probabilities(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _checked_label(case: Case, class_names: Sequence[str]) -> np.ndarray:
-    """The label of a case, if it fits its image and the classes."""
+    """Return the label of a case, or raise where it does not fit."""
     spatial = case.image.shape[:-1]
     if case.label is None:
         raise InputError(
@@ -268,7 +247,7 @@ def _checked_label(case: Case, class_names: Sequence[str]) -> np.ndarray:
 def _checked_prediction(
     prediction: Any, case: Case, class_names: Sequence[str]
 ) -> np.ndarray:
-    """A prediction as NumPy integers, if it fits its image and the classes."""
+    """Return a prediction as integers, or raise where it does not fit."""
     prediction = np.asarray(prediction)
     spatial = case.image.shape[:-1]
     if prediction.shape != spatial:
@@ -295,7 +274,7 @@ def _checked_prediction(
 def _gathered(
     ids: list[tuple[str, str]], scored: list[CaseScores], gather: Gather
 ) -> tuple[list[tuple[str, str]], list[CaseScores]]:
-    """Put together what the processes made of their cases."""
+    """Put the scores of all processes together."""
     mine = [
         {"id": key, "scores": pack_scores(scores)}
         for key, scores in zip(ids, scored, strict=True)
@@ -310,10 +289,47 @@ def _gathered(
 # ---- all cases -----------------------------------------------------------------------
 
 
+def _results(
+    ids: Sequence[tuple[str, str]],
+    scored: Sequence[CaseScores],
+    summary: Summary,
+    rules: Rules,
+) -> dict[str, Any]:
+    """Put the results of `evaluate` together."""
+    names = list(summary.per_class)
+    pairs = list(zip(ids, scored, strict=True))
+    return {
+        "mean": summary.mean,
+        "ci95": summary.ci95,
+        "ci95_note": summary.ci95_note,
+        "per_class": summary.per_class,
+        "per_case": [
+            row for key, case in pairs for row in _case_rows(key, case, names)
+        ],
+        "case_level": [row for key, case in pairs for row in _whole_rows(key, case)],
+        "per_slice": [
+            row
+            for (name, _), case in pairs
+            for row in _slice_rows(name, case, names, rules.slice_axis)
+        ],
+        "n_cases": len(scored),
+        "n_groups": len({group for _, group in ids}),
+        "tolerance": {
+            unit: value
+            for unit, key, value in (
+                ("mm", "nsd", rules.tolerance_mm),
+                ("px", "nsd_px", rules.tolerance_px),
+            )
+            if key in summary.mean
+        },
+        **_pooled_reliability(scored),
+    }
+
+
 def _case_rows(
     key: tuple[str, str], case: CaseScores, names: list[str]
 ) -> list[dict[str, Any]]:
-    """One row a class."""
+    """One row for each class."""
     columns = case.by_class | case.sizes
     return [
         {"id": key[0], "group": key[1], "class": name}
@@ -323,7 +339,7 @@ def _case_rows(
 
 
 def _whole_rows(key: tuple[str, str], case: CaseScores) -> list[dict[str, Any]]:
-    """One row for what the case has one value of, if it has any."""
+    """One row of the scores with one value for a case, if any of them has a value."""
     values = {metric: number(value) for metric, value in case.whole.items()}
     if all(value is None for value in values.values()):
         return []
@@ -333,7 +349,7 @@ def _whole_rows(key: tuple[str, str], case: CaseScores) -> list[dict[str, Any]]:
 def _slice_rows(
     case_id: str, case: CaseScores, names: list[str], axis: int | None
 ) -> list[dict[str, Any]]:
-    """One row a class of a volume, with a list of values along the slice axis."""
+    """One row for each class of a volume, with lists of values along the slice axis."""
     if case.slices is None:
         return []
     return [
@@ -343,8 +359,8 @@ def _slice_rows(
     ]
 
 
-def _pooled_reliability(scored: list[CaseScores]) -> dict[str, Any]:
-    """The reliability curve of all pixels of all cases, where there is one."""
+def _pooled_reliability(scored: Sequence[CaseScores]) -> dict[str, Any]:
+    """The reliability curve over the pixels of all cases, if there is one."""
     found = [case.reliability for case in scored if case.reliability is not None]
     if not found:
         return {}

@@ -1,4 +1,4 @@
-"""Scores of all cases: values of classes, their means, and intervals over groups."""
+"""Averages the scores of all cases and bootstraps intervals over groups."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ import numpy as np
 from unet_jax.evaluation.case_scores import CaseScores
 
 MIN_GROUPS = 5
-"""Fewer groups than this say nothing about the spread between groups."""
+"""Fewest groups for an interval; fewer say nothing about the spread between groups."""
 
 _MICRO = ("dice_micro", "iou_micro")
 
 
 class Summary(NamedTuple):
-    """What `summarise` gives.
+    """Scores of all cases together.
 
     Attributes:
-        mean: of each metric over the classes; None where nothing is there.
+        mean: mean of each metric over the classes; None where no class is present.
         ci95: interval of each mean; None for too few groups.
-        ci95_note: how it was made, or why it was not.
-        per_class: of each scored class.
+        ci95_note: how the intervals were made, or why there are none.
+        per_class: values of each scored class by metric.
     """
 
     mean: dict[str, float | None]
@@ -38,17 +38,17 @@ def summarise(
     bootstrap_samples: int,
     seed: int,
 ) -> Summary:
-    """Average over cases, then classes; draw the groups anew for the intervals.
+    """Average over cases, then over classes, with bootstrap intervals over groups.
 
     Args:
-        scored: of each case.
-        groups: of each case.
-        names: of the scored classes.
-        bootstrap_samples: how often the groups are drawn.
-        seed: of the draws.
+        scored: scores of each case.
+        groups: group of each case.
+        names: names of the scored classes.
+        bootstrap_samples: number of bootstrap samples.
+        seed: seed of the draws.
 
     Returns:
-        Values of each class, their means and the intervals of these.
+        Values of each class, their means, and the intervals of the means.
     """
     distinct = list(dict.fromkeys(groups))
     rows = [distinct.index(group) for group in groups]
@@ -70,8 +70,8 @@ def summarise(
         note = f"an interval needs at least {MIN_GROUPS} groups; found {len(distinct)}"
         return Summary(mean, None, note, per_class)
     rng = np.random.default_rng(seed)
-    share = np.full(len(distinct), 1 / len(distinct))
-    draws = rng.multinomial(len(distinct), share, size=bootstrap_samples)
+    equal = np.full(len(distinct), 1 / len(distinct))
+    draws = rng.multinomial(len(distinct), equal, size=bootstrap_samples)
     ci95 = {
         metric: _interval(_nanmean(_class_values(draws.astype(np.float64), *pair)))
         for metric, pair in sums.items()
@@ -87,16 +87,16 @@ def number(value: float) -> float | None:
     """Turn a value into a JSON number.
 
     Args:
-        value: a float.
+        value: number, or NaN.
 
     Returns:
-        It, or None for NaN.
+        The number, or None for NaN.
     """
     return None if math.isnan(value) else float(value)
 
 
 def _of_cases(metric: str, scored: Sequence[CaseScores]) -> bool:
-    """Whether a metric has a value a case, and none a class."""
+    """Whether a metric has one value for a case, not one for each class."""
     return any(metric in case.whole for case in scored)
 
 
@@ -105,9 +105,9 @@ def _group_sums(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Numerator and denominator ``(groups, classes)`` of each metric's class value.
 
-    Every metric is a ratio of sums over cases: of values and their number, or of
-    counts. So the mean and each bootstrap sample are one weighted sum over groups. A
-    metric of whole cases has one column.
+    Every metric is a ratio of two sums over cases: values and their number, or counts.
+    So the mean and each bootstrap sample are one weighted sum over groups. A metric
+    with one value for a case has one column.
     """
     classes = scored[0].counts.tp.shape[1]
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -143,14 +143,14 @@ def _class_values(
 
 
 def _nanmean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN, and no warning, if all is."""
+    """Mean over the last axis without NaN; NaN, without a warning, if all are NaN."""
     present = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(present, values, 0).sum(-1) / present.sum(-1)
 
 
 def _interval(means: np.ndarray) -> list[float | None]:
-    """2.5th and 97.5th percentile of the samples in which any class was present."""
+    """2.5th and 97.5th percentile of the samples in which some class is present."""
     means = means[~np.isnan(means)]
     if not len(means):
         return [None, None]

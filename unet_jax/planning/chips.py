@@ -1,4 +1,4 @@
-"""TPU chips and the slices that are made of them: what a plan is measured against."""
+"""Lists TPU chips with their figures, and the slices that are made of them."""
 
 import dataclasses
 import re
@@ -11,16 +11,16 @@ class Chip:
     """One TPU chip by its maker's figures.
 
     Attributes:
-        name: as in a topology, "v5e".
-        axes: of the network that joins the chips of a slice.
-        hbm_bytes: memory that the compiler lets a program have.
-        vmem_bytes: memory on the chip, in which small arrays never leave it.
-        flops_per_second: peak of bfloat16, in which a TPU multiplies float32 too
-            unless it is told otherwise.
-        hbm_bytes_per_second: between the chip and its memory.
-        flops_per_cycle: of all its matrix units together.
-        link_bytes_per_second: of one link to a neighbour, in one direction.
-        pod_chips: of the largest slice.
+        name: name in a topology, such as "v5e".
+        axes: number of axes of the network between the chips of a slice.
+        hbm_bytes: HBM that the compiler allows a program.
+        vmem_bytes: memory on the chip; small arrays stay in it.
+        flops_per_second: peak in bfloat16; by default a TPU multiplies float32 in
+            bfloat16 too.
+        hbm_bytes_per_second: bandwidth between the chip and its HBM.
+        flops_per_cycle: operations of all matrix units together in one cycle.
+        link_bytes_per_second: bandwidth of one link to a neighbour, in one direction.
+        pod_chips: chips of the largest slice.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Chip:
 
     @property
     def cycles_per_second(self) -> float:
-        """The clock: at the peak all matrix units are busy in every cycle."""
+        """Clock rate: at the peak all matrix units are busy in every cycle."""
         return self.flops_per_second / self.flops_per_cycle
 
     @property
     def ring_bytes_per_second(self) -> float:
-        """What a chip in a ring sends: to both neighbours at once."""
+        """Bandwidth of a chip in a ring, which sends to both neighbours at once."""
         return 2 * self.link_bytes_per_second
 
 
-# Peaks, HBM bandwidth and links: the maker's public pages, where a link is the chip's
-# bidirectional bandwidth divided by its ports and two. HBM: what the compiler names
-# when a program does not fit.
+# Peaks, HBM bandwidth and links are from the maker's public pages; a link is the chip's
+# bidirectional bandwidth divided by its ports and by two. HBM is the limit that the
+# compiler names when a program does not fit.
 _CHIPS = (
     Chip(
         name="v5e",
@@ -75,10 +75,10 @@ _CHIPS = (
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Chips in a grid.
+    """A grid of chips of one kind.
 
     Attributes:
-        chip: all of one kind.
+        chip: kind of all chips.
         shape: chips along each axis.
     """
 
@@ -87,7 +87,7 @@ class Slice:
 
     @property
     def chips(self) -> int:
-        """How many there are."""
+        """Number of chips."""
         count = 1
         for size in self.shape:
             count *= size
@@ -95,7 +95,7 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """The topology as libtpu spells it."""
+        """Topology in the spelling of libtpu."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
 
@@ -103,13 +103,14 @@ def parse_topology(topology: str | None) -> Slice:
     """Read the name of a slice.
 
     Args:
-        topology: kind and shape, "v5e:4x4" or "v5p:2x2x1"; None if nothing was given.
+        topology: kind and shape, such as "v5e:4x4" or "v5p:2x2x1"; None if the user
+            gave nothing.
 
     Returns:
         The slice.
 
     Raises:
-        InputError: it is not one, or one that no host can hold its part of.
+        InputError: the topology is missing or unknown, or cannot be split into hosts.
 
     Example:
         >>> parse_topology("v5p:2x2x4").chips
@@ -130,7 +131,7 @@ def parse_topology(topology: str | None) -> Slice:
     if len(shape) != chip.axes:
         raise InputError(
             f"--topology: found {topology!r} with {len(shape)} axes, expected "
-            f"{chip.axes} for {kind}, such as {slices(chip)[0].name}"
+            f"{chip.axes} for {kind}, such as {growing_slices(chip)[0].name}"
         )
     if shape[0] % 2 or shape[1] % 2 or found.chips > chip.pod_chips:
         raise InputError(
@@ -140,18 +141,19 @@ def parse_topology(topology: str | None) -> Slice:
     return found
 
 
-def slices(chip: Chip, *, most: int = 256) -> tuple[Slice, ...]:
+def growing_slices(chip: Chip, *, most: int = 256) -> tuple[Slice, ...]:
     """List slices of a chip, each twice as large as the one before.
 
     Args:
-        chip: the kind.
-        most: chips of the largest.
+        chip: kind of the chips.
+        most: chips of the largest slice.
 
     Returns:
-        From the four chips of one host on, each as near to a square or cube as can be.
+        Slices from the four chips of one host on, each as close to a square or cube as
+        possible.
 
     Example:
-        >>> [s.name for s in slices(parse_topology("v5e:2x2").chip, most=32)]
+        >>> [s.name for s in growing_slices(parse_topology("v5e:2x2").chip, most=32)]
         ['v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:4x8']
     """
     shape = (2, 2, 1)[: chip.axes]

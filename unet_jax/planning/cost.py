@@ -1,19 +1,20 @@
-"""What the TPU compiler says of a compiled step."""
+"""Reads the cost of a training step that was compiled for a TPU."""
 
 import dataclasses
 from typing import Any
 
+from unet_jax.planning.chips import Slice
 from unet_jax.planning.program import ProgramCost, program_cost
 from unet_jax.runtime.compilation import step_cost
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """What a training step takes on each chip.
+    """Cost of a training step on each chip.
 
     Attributes:
-        flops: of convolutions and dense products.
-        memory_bytes: of HBM: arguments, results, what lies between, and the program.
+        flops: operations of convolutions and dense products.
+        memory_bytes: HBM for arguments, results, temporary arrays and the program.
         program: cycles, bytes moved and exchanges.
     """
 
@@ -22,15 +23,38 @@ class StepCost:
     program: ProgramCost
 
 
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Result of compiling the step for one batch.
+
+    Attributes:
+        rows: crops on a chip.
+        memory_bytes: HBM that a chip needs.
+        cost: cost of the step; None where the compiler refused it for its memory.
+    """
+
+    rows: int
+    memory_bytes: float
+    cost: StepCost | None
+
+    def fits(self, target: Slice) -> bool:
+        """Whether the compiler accepts the step and its memory is within the chip's.
+
+        The compiler has accepted a step whose figures exceed the memory of the chip.
+        Such a step counts as not fitting.
+        """
+        return self.cost is not None and self.memory_bytes <= target.chip.hbm_bytes
+
+
 def read_step_cost(compiled: Any, *, flops: float) -> StepCost:
     """Read the cost of a step that was compiled for a TPU.
 
     Args:
         compiled: the compiled step.
-        flops: of the traced step, on one chip.
+        flops: operations of the traced step on one chip.
 
     Returns:
-        Its cost on one chip.
+        Cost of the step on one chip.
     """
     code = compiled.memory_analysis().generated_code_size_in_bytes
     return StepCost(

@@ -1,4 +1,4 @@
-"""Useful floating-point operations: those of convolutions and dense products."""
+"""Counts the useful operations of a function: its convolutions and dense products."""
 
 import math
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Any
 def dense_flops(jaxpr: Any) -> int:
     """Count the operations of all convolutions and dense products of a traced function.
 
-    They are counted before compilation: what a compiler pads or computes again is no
-    use, and a loop counts as often as it runs, which its own count does not know.
-    Zeros around an image count as pixels; those that dilation puts between them do not.
+    The count is made before compilation, so padding and recomputation by the compiler
+    are not included. Unlike the compiler's own count, a loop counts as often as it
+    runs. Zeros around an image count as pixels; zeros that dilation inserts do not.
 
     Args:
-        jaxpr: as ``jax.make_jaxpr(f)(...)`` and ``jax.jit(f).trace(...).jaxpr`` give
-            it. What is mapped over devices counts as on one of them.
+        jaxpr: result of ``jax.make_jaxpr(f)(...)`` or ``jax.jit(f).trace(...).jaxpr``.
+            Functions that are mapped over devices count as on one device.
 
     Returns:
         Multiplications and additions.
@@ -42,14 +42,14 @@ def dense_flops(jaxpr: Any) -> int:
 
 
 def _called(parameters: dict[str, Any]) -> Iterator[Any]:
-    """Functions that an operation runs once, or an unknown number of times."""
+    """Functions that an operation calls; each counts once."""
     for value in parameters.values():
         if hasattr(getattr(value, "jaxpr", value), "eqns"):
             yield value
 
 
 def _convolution(equation: Any) -> int:
-    """Two operations for each tap, input channel and output value."""
+    """Two operations for each kernel weight, input channel and output value."""
     numbers = equation.params["dimension_numbers"]
     _, channels, *window = (equation.invars[1].aval.shape[i] for i in numbers.rhs_spec)
     taps = math.prod(window) * channels
@@ -58,7 +58,7 @@ def _convolution(equation: Any) -> int:
 
 
 def _product(equation: Any) -> int:
-    """Two operations for each value of the contracted axes and of the result."""
+    """Two operations for each output value and each index of the contracted axes."""
     (contracted, _), _ = equation.params["dimension_numbers"]
     inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
     return 2 * equation.outvars[0].aval.size * inner

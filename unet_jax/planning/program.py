@@ -1,4 +1,4 @@
-"""What a compiled TPU program does on one chip, read from the text of its HLO."""
+"""Adds up the cost of a compiled TPU program on one chip from its HLO text."""
 
 import dataclasses
 import math
@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-    """What one run of a compiled program takes on one chip.
+    """Cost of one run of a compiled program on one chip.
 
     Attributes:
-        cycles: the compiler's estimates of all instructions, added up; exchanges
-            between chips have none.
-        hbm_bytes: read from and written to HBM, with the padding of the tiles that
-            arrays are stored in.
-        all_reduces: exchanges between the chips.
-        all_reduce_bytes: of the arrays that are summed over the chips, unpadded.
+        cycles: sum of the compiler's estimates for all instructions; it has none for
+            exchanges between chips.
+        hbm_bytes: bytes read from and written to HBM, including tile padding.
+        all_reduces: number of all-reduces over the chips.
+        all_reduce_bytes: bytes of the arrays that they sum, without padding.
     """
 
     cycles: int = 0
@@ -25,19 +24,19 @@ class ProgramCost:
     all_reduce_bytes: int = 0
 
     def times(self, count: int) -> "ProgramCost":
-        """Return the cost of as many runs."""
+        """Return the cost of several runs."""
         values = dataclasses.astuple(self)
         return ProgramCost(*(value * count for value in values))
 
     def plus(self, other: "ProgramCost") -> "ProgramCost":
-        """Return the cost of both, one after the other."""
+        """Return the cost of both programs, one after the other."""
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return ProgramCost(*(one + another for one, another in pairs))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Instruction:
-    """One line: ``name = shape opcode(operands), attributes``."""
+    """One instruction: ``name = shape opcode(operands), attributes``."""
 
     name: str
     shape: str
@@ -59,7 +58,7 @@ _BRANCHES = re.compile(
     r"branch_computations=\{([^}]*)\}"
     r"|true_computation=%?([\w.\-]+), false_computation=%?([\w.\-]+)"
 )
-# An array: its type, its sizes, its layout (minor axis first) and its tile or memory.
+# An array: type, sizes, layout (minor axis first), and tile or memory space.
 _ARRAY = re.compile(
     r"\b(pred|[a-z]+\d+)[a-z0-9]*\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?"
 )
@@ -77,29 +76,29 @@ _FREE = {
     "conditional",
     "call",
 }
-"""Move nothing, or what is moved counts elsewhere."""
+"""Opcodes that move nothing, or whose bytes are counted elsewhere."""
 
 _PARTIAL = ("slice", "dynamic-slice", "gather")
-"""Read no more than they give."""
+"""Opcodes that read only as many bytes as their result has."""
 
 _PARTIAL_START = ("slice-start", "dynamic-slice-start")
-"""The same, while the program goes on: operand, result and a flag are their result."""
+"""Asynchronous forms of these; their result is operand, result and a flag."""
 
 
 def program_cost(text: str) -> ProgramCost:
     """Add up the compiler's estimates over a program.
 
-    The body of a loop counts as often as it runs, of a branch the dearest; what is
-    fused into one instruction has that instruction's estimate.
+    The body of a loop counts as often as it runs. Of several branches the most
+    expensive one counts. A fusion has the estimate of its instruction.
 
     Args:
-        text: of a scheduled HLO module, as ``compiled.as_text()`` gives it.
+        text: text of a scheduled HLO module, from ``compiled.as_text()``.
 
     Returns:
         The cost of one run.
 
     Raises:
-        ValueError: the text has no entry.
+        ValueError: the text has no ENTRY computation.
     """
     computations, entry = _computations(text)
     known: dict[str, ProgramCost] = {}
@@ -118,7 +117,7 @@ def program_cost(text: str) -> ProgramCost:
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
-    """Instructions of each computation by their names, and the name of the entry."""
+    """Instructions of each computation by name, and the name of the entry."""
     computations: dict[str, dict[str, _Instruction]] = {}
     entry, current = None, None
     for line in text.splitlines():
@@ -145,7 +144,7 @@ def _own_and_called(
     computations: dict[str, dict[str, _Instruction]],
     cost_of: Callable[[str], ProgramCost],
 ) -> ProgramCost:
-    """Cycles and exchanges of one instruction, with all that it calls."""
+    """Cycles and exchanges of one instruction and the computations that it calls."""
     estimate = _CYCLES.search(one.attributes)
     own = ProgramCost(cycles=int(estimate[1]) if estimate else 0)
     called = _CALLED.search(one.attributes)
@@ -155,18 +154,20 @@ def _own_and_called(
             summed = sum(size for size, _, _ in _arrays(one.shape))
             return own.plus(ProgramCost(all_reduces=1, all_reduce_bytes=summed))
         case "conditional":
-            return own.plus(_dearest(one, cost_of))
+            return own.plus(_most_expensive(one, cost_of))
         case "while":
             return own.plus(inner.times(_trips(one, computations)))
-        case "fusion":  # its estimate is that of its parts; they may communicate
+        case "fusion":  # its estimate includes its parts, which may communicate
             return dataclasses.replace(inner, cycles=own.cycles, hbm_bytes=0)
         case "call" | "async-start":
             return own.plus(inner)
     return own
 
 
-def _dearest(one: _Instruction, cost_of: Callable[[str], ProgramCost]) -> ProgramCost:
-    """The cost of the branch with the most cycles."""
+def _most_expensive(
+    one: _Instruction, cost_of: Callable[[str], ProgramCost]
+) -> ProgramCost:
+    """Cost of the branch with the most cycles."""
     found = _BRANCHES.search(one.attributes)
     if found is None:
         return ProgramCost()
@@ -176,9 +177,9 @@ def _dearest(one: _Instruction, cost_of: Callable[[str], ProgramCost]) -> Progra
 
 
 def _trips(loop: _Instruction, computations: dict[str, dict[str, _Instruction]]) -> int:
-    """How often a loop runs: as the compiler says, or up to the bound of its counter.
+    """Number of runs of a loop: the compiler's figure, or the bound of its counter.
 
-    A loop of which neither is known, which is none of jax's scans, counts once.
+    A loop with neither counts once; loops of jax's scan have one of them.
     """
     known = _TRIPS.search(loop.attributes)
     if known:
@@ -201,7 +202,7 @@ def _moved(one: _Instruction, inside: dict[str, _Instruction]) -> int:
         (_, _, from_hbm), *_, (_, padded, to_hbm), _ = _arrays(one.shape)
         return padded * (from_hbm + to_hbm)
     written = _hbm_bytes(one.shape)
-    if one.opcode == "copy-start":  # its result names both ends
+    if one.opcode == "copy-start":  # its result includes source and target
         return written
     operands = [inside[name].shape for name in one.operands if name in inside]
     if one.opcode in _PARTIAL:
@@ -213,7 +214,7 @@ def _moved(one: _Instruction, inside: dict[str, _Instruction]) -> int:
 
 
 def _hbm_bytes(shape: str) -> int:
-    """Bytes, with padding, of those arrays of a shape that lie in HBM."""
+    """Bytes, with padding, of the arrays of a shape that are stored in HBM."""
     return sum(padded for _, padded, in_hbm in _arrays(shape) if in_hbm)
 
 
@@ -223,7 +224,7 @@ def _padded_bytes(shape: str) -> int:
 
 
 def _arrays(shape: str) -> Iterator[tuple[int, int, bool]]:
-    """Bytes, bytes with padding, and whether it lies in HBM, of each array."""
+    """For each array: bytes, bytes with padding, and whether it is stored in HBM."""
     for kind, sizes, order, stored in _ARRAY.findall(shape):
         bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
         axes = [int(size) for size in sizes.split(",") if size]

@@ -1,4 +1,4 @@
-"""From a compiled step to larger batches and slices: estimates, no compiles."""
+"""Estimates larger batches and other slices from the cost of a compiled step."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from unet_jax.planning.chips import Chip, Slice
 from unet_jax.planning.cost import StepCost
 
 HOP_SECONDS = 1e-6
-"""Time to the neighbouring chip, which an exchange takes for each chip on its way."""
+"""Latency of one hop to a neighbouring chip."""
 
 
 def largest_batch(
@@ -16,15 +16,15 @@ def largest_batch(
     hbm_bytes: float,
     multiple: int,
 ) -> int:
-    """Continue the memory of two batches along a line to the memory of the chip.
+    """Extrapolate the memory of two batches linearly to the memory of the chip.
 
     Args:
-        points: crops a chip and the bytes they take, of the smaller batch first.
-        hbm_bytes: of the chip.
-        multiple: of which a chip's share is one.
+        points: crops on a chip and bytes that they need, for the smaller batch first.
+        hbm_bytes: HBM of the chip.
+        multiple: number that the crops on a chip must be a multiple of.
 
     Returns:
-        Crops a chip; 0 if not even the first ones fit.
+        Crops on a chip; 0 if the smallest batch does not fit.
 
     Example:
         >>> largest_batch(((1, 3e9), (3, 7e9)), hbm_bytes=16e9, multiple=2)
@@ -33,7 +33,7 @@ def largest_batch(
     (few, low), (many, high) = points
     each = max((high - low) / (many - few), 1.0)
     fitting = math.floor(many + (hbm_bytes - high) / each)
-    if low <= hbm_bytes:  # what was compiled and fits needs no line
+    if low <= hbm_bytes:  # a batch that was compiled and fits is known to fit
         fitting = max(fitting, many if high <= hbm_bytes else few)
     if high > hbm_bytes:
         fitting = min(fitting, many - 1)
@@ -43,22 +43,22 @@ def largest_batch(
 def second_batch(
     rows: int, memory_bytes: float, *, fixed_bytes: float, chip: Chip, multiple: int
 ) -> int | None:
-    """Choose the batch whose compile tells how memory grows.
+    """Choose a second batch to compile, which shows how memory grows.
 
     Args:
-        rows: crops a chip that were compiled.
-        memory_bytes: that they need.
-        fixed_bytes: of it, what any batch needs (the state).
-        chip: the kind.
-        multiple: of which a chip's share is one.
+        rows: crops on a chip in the batch that was compiled.
+        memory_bytes: memory that this batch needs.
+        fixed_bytes: memory that does not depend on the batch (the state).
+        chip: kind of the chips.
+        multiple: number that the crops on a chip must be a multiple of.
 
     Returns:
-        The batch that fills the chip if all but the state grows with it, which is
-        seldom too much; one more or one less than ``rows`` where that is nearer. None
-        where another compile would tell nothing: not even the smallest batch fits, or
-        one that fits is followed by one that is far too large.
+        Crops on a chip that nearly fill it, if all memory but the state grows with the
+        batch; one ``multiple`` more or less than ``rows`` where that is closer. None
+        where another compilation would tell nothing: the smallest batch does not fit,
+        or the next larger one is far too large.
     """
-    # A small step lives in the memory on the chip, and shows none of its own in HBM.
+    # The temporary arrays of a small step stay on the chip and need no HBM.
     growing = max(memory_bytes - fixed_bytes, 0) + chip.vmem_bytes
     filling = int(rows * (chip.hbm_bytes - fixed_bytes) / growing)
     filling = filling // multiple * multiple
@@ -74,17 +74,17 @@ def second_batch(
 
 
 def sent_bytes(cost: StepCost, target: Slice) -> float:
-    """Estimate what each chip sends to sum arrays over the slice.
+    """Estimate the bytes that each chip sends in the all-reduces of a step.
 
-    A ring all-reduce sends, and receives, ``2 (n - 1) / n`` of an array on each of n
-    chips.
+    In a ring all-reduce each of n chips sends and receives ``2 (n - 1) / n`` of an
+    array.
 
     Args:
-        cost: of the step.
+        cost: cost of the step.
         target: the slice.
 
     Returns:
-        Bytes a step.
+        Bytes sent by a chip in a step.
     """
     return 2 * (target.chips - 1) / target.chips * cost.program.all_reduce_bytes
 
@@ -92,32 +92,31 @@ def sent_bytes(cost: StepCost, target: Slice) -> float:
 def proportional_memory(
     rows: int, memory_bytes: float, *, fixed_bytes: float, wanted: int
 ) -> float:
-    """Estimate the memory of a batch from that of another one.
+    """Estimate the memory of a batch from the memory of another batch.
 
     Args:
-        rows: crops a chip that were compiled.
-        memory_bytes: that they need.
-        fixed_bytes: of it, what any batch needs (the state).
-        wanted: crops a chip that were not.
+        rows: crops on a chip in the batch that was compiled.
+        memory_bytes: memory that this batch needs.
+        fixed_bytes: memory that does not depend on the batch (the state).
+        wanted: crops on a chip in the other batch.
 
     Returns:
-        Bytes, if all but the state grows with the batch.
+        Bytes of the other batch, if all memory but the state grows with the batch.
     """
     return fixed_bytes + (memory_bytes - fixed_bytes) * wanted / rows
 
 
 def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
-    """Estimate the time of the exchanges of a step, none of it hidden behind work.
+    """Estimate the time of the exchanges of a step, without overlap with computation.
 
-    To what is sent comes the latency of the way there and back along each axis, for
-    each exchange.
+    Each exchange adds the latency of the hops along each axis and back.
 
     Args:
-        cost: of the step.
+        cost: cost of the step.
         target: the slice.
 
     Returns:
-        Seconds.
+        Seconds in a step.
     """
     hops = 2 * sum(size - 1 for size in target.shape)
     return (
@@ -128,13 +127,13 @@ def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """How fast a step is, by the compiler's estimates.
+    """Estimated speed of a step.
 
     Attributes:
-        compute_seconds: of a chip's own work.
-        exchange_seconds: of the sums over the chips.
-        crops_per_second: of the whole slice.
-        utilisation: the step's useful operations as a share of the peak.
+        compute_seconds: time of a chip's own computation.
+        exchange_seconds: time of the all-reduces over the chips.
+        crops_per_second: crops of the whole slice in a second.
+        utilisation: useful operations as a fraction of the peak.
     """
 
     compute_seconds: float
@@ -144,21 +143,21 @@ class Speed:
 
     @property
     def seconds(self) -> float:
-        """Of a step."""
+        """Time of the whole step."""
         return self.compute_seconds + self.exchange_seconds
 
 
 def step_speed(cost: StepCost, target: Slice, *, rows: int) -> Speed:
-    """Turn cycles into time.
+    """Estimate the speed of a step from its cycles and exchanges.
 
     Args:
-        cost: of the step that was compiled.
-        target: the slice to run on: the compiled one, or another of the same chips, on
-            which each chip has as much to do.
-        rows: crops a chip.
+        cost: cost of the step that was compiled.
+        target: slice to run on: the compiled one, or another slice of the same chips
+            with the same batch on each chip.
+        rows: crops on a chip.
 
     Returns:
-        Its speed.
+        Speed of the step on that slice.
     """
     chip = target.chip
     compute = cost.program.cycles / chip.cycles_per_second

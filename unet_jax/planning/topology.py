@@ -1,4 +1,4 @@
-"""Compiling the training step for a TPU slice on a machine that has none."""
+"""Compiles the training step for a TPU slice on a machine without a TPU."""
 
 import contextlib
 import functools
@@ -24,19 +24,19 @@ class HbmExceeded(Exception):
     """The step needs more memory than a chip has.
 
     Args:
-        memory_bytes: what it needs, by the compiler.
+        memory_bytes: memory that the step needs, by the compiler.
     """
 
     def __init__(self, memory_bytes: float) -> None:
-        """Keep the figure."""
+        """Keep the number of bytes."""
         super().__init__(f"the step needs {memory_bytes / 2**30:.2f} GiB of HBM")
         self.memory_bytes = memory_bytes
 
 
 _ENVIRONMENT = {
-    # Two plans may be made at once: nobody's TPU is taken.
+    # Several processes may load libtpu at once, since none of them uses a TPU.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    # Without these libtpu asks a metadata server, and complains that there is none.
+    # Without these, libtpu asks a metadata server and warns that there is none.
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -45,7 +45,7 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def _without_a_tpu() -> Iterator[None]:
-    """Tell libtpu, which reads the environment when it is loaded, what it is for."""
+    """Set the environment that libtpu reads when it is loaded."""
     added = [name for name in _ENVIRONMENT if name not in os.environ]
     os.environ.update({name: _ENVIRONMENT[name] for name in added})
     try:
@@ -56,13 +56,13 @@ def _without_a_tpu() -> Iterator[None]:
 
 
 def slice_devices(target: Slice) -> list[Any]:
-    """Describe the devices of a slice to the compiler.
+    """Return devices of a slice, for the compiler only.
 
     Args:
         target: the slice.
 
     Returns:
-        A device for each chip; programs can be compiled for them, not run.
+        A device for each chip; programs can be compiled for them, but not run.
 
     Raises:
         InputError: the compiler for TPUs is not installed, or does not know the slice.
@@ -88,15 +88,15 @@ def slice_devices(target: Slice) -> list[Any]:
 def batch_shapes(
     rows: int, *, patch_size: Sequence[int], channels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a global batch.
+    """Return the shapes and dtypes of a global batch.
 
     Args:
-        rows: crops over all devices.
-        patch_size: pixels of a crop.
-        channels: of the images.
+        rows: crops on all devices together.
+        patch_size: pixels of a crop along each axis.
+        channels: channels of the images.
 
     Returns:
-        Shapes and dtypes of what the step is given.
+        Shape and dtype of each array of the batch, by name.
     """
     patch = tuple(patch_size)
     return {
@@ -107,14 +107,14 @@ def batch_shapes(
 
 
 def shard_train_step(train_step: TrainStep, devices: Sequence[Any]) -> tuple[Any, Mesh]:
-    """Map the step over devices that need not be this process's, as pmap does.
+    """Map the step over the devices of a slice as pmap does over local devices.
 
     Args:
-        train_step: ``(state, batch, *, axis_name)``.
-        devices: of the slice.
+        train_step: function ``(state, batch, *, axis_name)``.
+        devices: devices of the slice.
 
     Returns:
-        The jitted step of the whole state, which is given away, and the global batch;
+        The jitted step, a function of the whole state (donated) and the global batch,
         and the mesh.
     """
     mesh = Mesh(np.asarray(devices), (AXIS,))
@@ -124,7 +124,7 @@ def shard_train_step(train_step: TrainStep, devices: Sequence[Any]) -> tuple[Any
         mesh=mesh,
         in_specs=(whole, rows),
         out_specs=(whole, whole),
-        check_vma=False,  # as under pmap: a gradient is that of this device's share
+        check_vma=False,  # as under pmap: gradients of this device's rows only
     )
     return jax.jit(mapped, donate_argnums=0), mesh
 
@@ -140,18 +140,18 @@ def compile_step(
     """Compile the step for the devices of a slice.
 
     Args:
-        train_step: ``(state, batch, *, axis_name)``.
-        devices: from `slice_devices`.
+        train_step: function ``(state, batch, *, axis_name)``.
+        devices: devices of the slice, from `slice_devices`.
         state: shapes of the state.
         batch: shapes of the global batch.
-        counted: the same step in another implementation, whose products are
-            counted; None for those of this one.
+        counted: the step in another implementation, whose operations are counted;
+            None counts those of ``train_step``.
 
     Returns:
-        What a step costs on each chip.
+        Cost of a step on each chip.
 
     Raises:
-        HbmExceeded: it does not fit.
+        HbmExceeded: the step does not fit into the memory of a chip.
     """
 
     def trace(step: TrainStep) -> Any:
@@ -171,7 +171,7 @@ def compile_step(
 
 
 def _placed(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
-    """Shapes that lie on a mesh."""
+    """Add a sharding over a mesh to the shapes of a tree."""
     sharding = NamedSharding(mesh, spec)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -183,14 +183,14 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def needed_memory(message: str) -> float | None:
-    """Read from the compiler's message what a step that does not fit would need.
+    """Read from a compiler error how much memory the step needs.
 
     Args:
-        message: of the error.
+        message: text of the error.
 
     Returns:
-        Bytes of HBM, the largest that the first line names: more than there are. None
-        if the message speaks of something else.
+        Bytes of HBM, the largest figure of the first line. None if the error has
+        another cause.
 
     Example:
         >>> needed_memory("RESOURCE_EXHAUSTED: Used 17.50G of 15.75G hbm.") / 2**30

@@ -1,4 +1,4 @@
-"""Methods beside each other, as a table and as pictures."""
+"""Shows several methods side by side, as a Markdown table and as a figure."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 _RIGHT, _WRONG, _UNSCORED = (0.93, 0.93, 0.93), (0.85, 0.1, 0.2), (0.6, 0.6, 0.6)
 _METRICS = ("dice", "iou")
 _SIDE, _GAP, _LETTER, _HEAD, _LINE = 1.7, 0.06, 0.085, 0.3, 0.15
-"""Inches: a panel's longer side, the space between two, the widest a letter of a name
-is on average, the titles, a line of text."""
+"""Inches: longer side of a panel, gap between panels, average width of a wide letter,
+height of the titles, height of a line of text."""
 _COLUMNS = {"Dice": 1.2, "IoU": 1.2, "ms an image": 1.0}
-"""Columns of numbers, and their inches."""
+"""Columns of numbers and their widths in inches."""
 
 
 def comparison_markdown(results: Mapping[str, Any]) -> str:
-    """Lay the methods out as a Markdown table, the best mean Dice first in each block.
+    """Write the methods as Markdown tables, with the best mean Dice first.
 
     Args:
         results: the content of comparison.json.
 
     Returns:
-        A table a block with a row a method: mean Dice and IoU with their intervals, the
-        Dice of each class, milliseconds an image; then notes and what failed.
+        A table for each block with a row for each method: mean Dice and IoU with their
+        intervals, Dice of each class, milliseconds for an image. Notes and the methods
+        that failed follow.
     """
     methods = results["methods"]
     scored = [row for row in methods if "failed" not in row]
@@ -80,14 +81,14 @@ def _number(value: float | None) -> str:
 
 
 def _notes(scored: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the numbers are over."""
+    """Notes on the cases, the interval and the times."""
     if not scored:
         return []
     first = scored[0]
     cases, groups = first["n_cases"], first["n_groups"]
     return [
         f"Test cases: {cases}, groups: {groups}. Columns of classes are Dice. "
-        f"Interval: {first['ci95_note']}. An image is a case; its time is the median "
+        f"Interval: {first['ci95_note']}. An image is a case; the time is the median "
         "over the cases, after a first call on a small piece.",
         "",
     ]
@@ -103,19 +104,21 @@ def comparison_figure(
     spacing: Sequence[float] | None,
     class_colors: Sequence[Color],
 ) -> "Figure":
-    """Draw image, prediction and error map of each method, its scores beside them.
+    """Draw image, prediction and error map of each method beside its scores.
+
+    Of a volume, the slice with most foreground is drawn.
 
     Args:
-        image: ``(*spatial, channels)``; of a volume the slice with most foreground.
+        image: ``(*spatial, channels)``.
         label: ``(*spatial)`` class indices or IGNORE.
         results: the content of comparison.json.
-        predictions: ``(*spatial)`` of each method; None for one that failed.
-        slice_axis: the axis that slices of a volume are taken along.
-        spacing: millimetres a pixel on each axis; None for square pixels.
+        predictions: labels ``(*spatial)`` of each method; None for one that failed.
+        slice_axis: axis that slices of a volume are taken along.
+        spacing: mm of a pixel along each axis; None for square pixels.
         class_colors: red, green and blue of each class index, 0 to 255.
 
     Returns:
-        A figure for `write_figure`: grey in an error map is right, red is wrong.
+        A figure for `write_figure`. In an error map grey is right and red is wrong.
     """
     rows = [
         (row, prediction)
@@ -143,7 +146,7 @@ def _draw(
     aspect: float,
     class_colors: Sequence[Color],
 ) -> "Figure":
-    """Lay out the rows; all sizes are in inches."""
+    """Lay out the rows. All sizes are in inches."""
     from matplotlib.figure import Figure
 
     colors = np.asarray(class_colors, np.float64) / 255
@@ -191,13 +194,13 @@ def _fullest_slice(label: np.ndarray, axis: int) -> int:
 
 
 def _error_map(classes: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Grey where right, red where wrong."""
+    """Grey where the prediction is right, red where it is wrong."""
     colors = np.where((classes != label)[..., None], _WRONG, _RIGHT)
     return np.where((label == IGNORE)[..., None], _UNSCORED, colors)
 
 
 def _row_words(row: Mapping[str, Any] | None) -> list[str]:
-    """What stands beside the pictures of a method; an interval on a line of its own."""
+    """Scores of a method as text; an interval has its own line."""
     if row is None:
         return [""] * len(_COLUMNS)
     scores = [_score_text(row, metric).replace(" (", "\n(") for metric in _METRICS]

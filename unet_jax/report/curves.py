@@ -1,4 +1,4 @@
-"""Loss, Dice and learning rate over the steps of a run."""
+"""Draws the loss, Dice and learning rate of a run over its steps."""
 
 import json
 import os
@@ -25,14 +25,14 @@ def write_curves(
     class_names: Sequence[str],
     class_colors: Sequence[Sequence[int]],
 ) -> None:
-    """Draw what a run has logged: a panel each for loss, Dice and learning rate.
+    """Draw the log of a run, with one panel each for loss, Dice and learning rate.
 
-    Panels are drawn for what the file has: ``loss``, ``dice`` with ``dice/<class>``
-    (thin, in the colour of the class), ``learning_rate``.
+    A panel is drawn if the file has its values: ``loss``, ``dice`` with
+    ``dice/<class>`` (thin lines in the colour of the class), ``learning_rate``.
 
     Args:
-        metrics_path: a metrics.jsonl of objects ``{"step", "split", name: number}``.
-        path: the PNG to write, whole or not at all.
+        metrics_path: metrics.jsonl with objects ``{"step", "split", name: number}``.
+        path: PNG file to write, whole or not at all.
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
     """
@@ -61,7 +61,7 @@ def write_curves(
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         if name != "learning_rate":
-            # Below the axes: curves may run anywhere in them.
+            # The legend is below the axes, because curves may be anywhere inside.
             axes.legend(
                 fontsize=8,
                 frameon=False,
@@ -73,13 +73,13 @@ def write_curves(
 
 
 def _read_series(path: Path) -> _Series:
-    """Points of every split and name; null values and a half last line left out."""
+    """Read the points of every split and name; skip nulls and a partial last line."""
     series: _Series = {}
     for line in path.read_bytes().splitlines():
         try:
             entry: dict[str, Any] = json.loads(line)
         except ValueError:
-            continue  # a run that is still writing
+            continue  # the run is still writing this line
         step, split = entry.pop("step"), entry.pop("split")
         for name, value in entry.items():
             if value is not None:
@@ -88,7 +88,7 @@ def _read_series(path: Path) -> _Series:
 
 
 def _draw_splits(axes: "Axes", series: _Series, name: str) -> None:
-    """One line a split, told apart by its dashes."""
+    """One line for each split, with its own line style."""
     for split, dashes in _dashes(series, name).items():
         steps, values = zip(*series[split, name], strict=True)
         axes.plot(
@@ -105,7 +105,7 @@ def _draw_splits(axes: "Axes", series: _Series, name: str) -> None:
 def _draw_classes(
     axes: "Axes", series: _Series, colors: dict[str, Sequence[int]]
 ) -> None:
-    """One thin line a class and split; the legend names each class once."""
+    """One thin line for each class and split; the legend names each class once."""
     for name, color in colors.items():
         key = f"dice/{name}"
         label: str | None = name
@@ -124,7 +124,7 @@ def _draw_classes(
 
 
 def _dashes(series: _Series, name: str) -> dict[str, str]:
-    """The line style of each split that has the name: dashed is training beside val."""
+    """Line style of each split with the name; training is dashed beside validation."""
     found = [split for split in _SPLITS if (split, name) in series]
     return {
         split: "--" if split == "train" and len(found) > 1 else "-" for split in found
@@ -132,5 +132,5 @@ def _dashes(series: _Series, name: str) -> dict[str, str]:
 
 
 def _marker(steps: Sequence[int]) -> dict[str, Any]:
-    """A dot for a single point, through which no line goes."""
+    """A dot for a single point, which gives no line."""
     return {"marker": "o", "markersize": 4} if len(steps) == 1 else {}

@@ -1,4 +1,4 @@
-"""How often each intensity occurs, and where the thresholds of methods lie."""
+"""Draws the histogram of intensities with the thresholds of methods."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ def histogram_figure(
     class_names: Sequence[str],
     class_colors: Sequence[Color],
 ) -> "Figure":
-    """Draw the histogram of training intensities by class, the thresholds drawn in.
+    """Draw the histogram of training intensities by class, with thresholds.
 
     Args:
-        images: ``(*spatial)``, one channel of each training case.
-        labels: ``(*spatial)`` class indices or IGNORE.
-        thresholds: of each method by its name.
+        images: one channel ``(*spatial)`` of each training case.
+        labels: ``(*spatial)`` class indices or IGNORE of each training case.
+        thresholds: thresholds of each method, by its name.
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
 
@@ -59,7 +59,7 @@ def histogram_figure(
                 linestyle=_DASHES[index % len(_DASHES)],
                 label=f"{name}: {_listed(cuts)}" if order == 0 else None,
             )
-    # A background of one value would press all other bars flat.
+    # A background of one value would make all other bars too small to see.
     top = 1.15 * _typical_top(np.concatenate(bars))
     cut = any((counts > top).any() for counts in bars)
     axes.set_ylim(0, top)
@@ -73,7 +73,7 @@ def histogram_figure(
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Edges of the bins; of integers each bin holds as many values as any other."""
+    """Edges of the bins; each bin holds equally many integer values."""
     low, high = float(values.min()), float(values.max())
     if np.issubdtype(values.dtype, np.integer):
         step = max(1, int(np.ceil((high - low + 1) / _BINS)))
@@ -82,7 +82,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _typical_top(counts: np.ndarray) -> float:
-    """The highest bar but for a few that tower above all others."""
+    """Height of the highest bar, without a few that are far higher than the others."""
     ordered = np.sort(counts)[::-1]
     for high, next_high in itertools.pairwise(ordered[:4]):
         if not high > 3 * next_high > 0:
@@ -91,12 +91,12 @@ def _typical_top(counts: np.ndarray) -> float:
 
 
 def _readable(color: Color) -> tuple[float, float, float]:
-    """A class colour, darker where it would fade on white."""
+    """A class colour, darker where it is too light on white."""
     red, green, blue = (value / 255 for value in color)
     factor = min(1.0, 0.75 / max(red + green + blue, 1e-6) * 3 / 1.2)
     return red * factor, green * factor, blue * factor
 
 
 def _listed(cuts: Sequence[float]) -> str:
-    """Thresholds as a short list."""
+    """Write thresholds as a short list."""
     return ", ".join(f"{cut:.4g}" for cut in cuts)

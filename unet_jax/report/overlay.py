@@ -1,4 +1,4 @@
-"""Image, ground truth and prediction side by side, for a person to judge."""
+"""Draws image, ground truth and prediction side by side."""
 
 import os
 from collections.abc import Sequence
@@ -30,11 +30,12 @@ _SIDE, _GAP = 3.6, 0.05
 """Inches: the longer side of a panel, and the space between two."""
 
 _EDGES = ((("P", "A"), ("I", "S")), (("L", "R"), ("I", "S")), (("L", "R"), ("P", "A")))
-"""Ends of the horizontal and the vertical direction of a slice along each RAS axis."""
+"""Letters at the ends of the horizontal and the vertical direction of a slice, for each
+RAS axis that slices are taken along."""
 
 
 class _Row(NamedTuple):
-    """What one row of panels shows; the image is ``(height, width, 3)`` in 0..1."""
+    """Content of one row of panels; the image is ``(height, width, 3)`` in 0..1."""
 
     name: str
     image: np.ndarray
@@ -51,131 +52,43 @@ def overlay(
     spacing: Sequence[float] | None,
     class_names: Sequence[str],
     class_colors: Sequence[Color],
-    color_background: bool = False,
-    title: str = "",
-) -> "Figure":
-    """Draw a case, be it a picture (`overlay_figure`) or a volume (`volume_overlay`).
-
-    Args:
-        image: ``(*spatial, channels)``.
-        label: ``(*spatial)`` class indices or IGNORE; None leaves its panel out.
-        prediction: ``(*spatial)`` class indices.
-        slice_axis: the axis that slices of a volume are taken along.
-        spacing: mm a voxel on each axis of a volume; None for square pixels.
-        class_names: name of each class index.
-        class_colors: red, green and blue of each class index, 0 to 255.
-        color_background: lay the colour of class 0 over the image too.
-        title: a line above the panels.
-
-    Returns:
-        A figure for `write_figure`.
-    """
-    look: dict[str, Any] = {
-        "class_names": class_names,
-        "class_colors": class_colors,
-        "color_background": color_background,
-        "title": title,
-    }
-    if prediction.ndim == 2:
-        return overlay_figure(image, label, prediction, **look)
-    return volume_overlay(
-        image, label, prediction, slice_axis=slice_axis, spacing=spacing, **look
-    )
-
-
-def overlay_figure(
-    image: np.ndarray,
-    label: np.ndarray | None,
-    prediction: np.ndarray,
-    *,
-    class_names: Sequence[str],
-    class_colors: Sequence[Color],
-    color_background: bool = False,
-    title: str = "",
-) -> "Figure":
-    """Draw a picture, its ground truth and its prediction in the same colours.
-
-    Class 0 stays uncoloured, unless it is asked for; in the prediction, what is wrong
-    is outlined.
-
-    Args:
-        image: ``(height, width, channels)``; three channels are shown as red, green and
-            blue, of any other number the first as grey.
-        label: ``(height, width)`` class indices or IGNORE; None leaves its panel out.
-        prediction: ``(height, width)`` class indices.
-        class_names: name of each class index.
-        class_colors: red, green and blue of each class index, 0 to 255.
-        color_background: lay the colour of class 0 over the image too.
-        title: a line above the panels.
-
-    Returns:
-        A figure for `write_figure`.
-    """
-    return _figure(
-        [_Row("", displayable(image), label, prediction)],
-        class_names=class_names,
-        class_colors=class_colors,
-        color_background=color_background,
-        title=title,
-    )
-
-
-def volume_overlay(
-    image: np.ndarray,
-    label: np.ndarray | None,
-    prediction: np.ndarray,
-    *,
-    slice_axis: int,
-    spacing: Sequence[float] | None,
-    class_names: Sequence[str],
-    class_colors: Sequence[Color],
     num_slices: int = 4,
     color_background: bool = False,
     title: str = "",
 ) -> "Figure":
-    """Draw slices of a volume, a row each, upright and in true proportions.
+    """Draw image, ground truth and prediction of a case in the same colours.
 
-    Without a spacing nothing is known of the body: slices are shown as stored.
-
-    The slices are spread evenly over the part that has foreground. Axial slices have
-    anterior up, the others superior; letters name the directions where the spacing is
-    known.
+    A picture has one row of panels. A volume has a row for each of a few slices, spread
+    evenly over the part that has foreground. With a spacing they are upright and in
+    true proportions: axial slices have anterior up, others superior, and letters name
+    the directions. Without a spacing they are shown as stored. Class 0 has no colour,
+    unless it is asked for. Wrong pixels of the prediction are outlined.
 
     Args:
-        image: ``(x, y, z, channels)`` in RAS order.
-        label: ``(x, y, z)`` class indices or IGNORE; None leaves its panels out.
-        prediction: ``(x, y, z)`` class indices.
-        slice_axis: the axis that slices are taken along: 2 gives axial ones.
-        spacing: mm a voxel on each axis; None for square pixels.
+        image: ``(*spatial, channels)``, a volume in RAS order; three channels are shown
+            as red, green and blue, of any other number the first as grey.
+        label: ``(*spatial)`` class indices or IGNORE; None leaves its panels out.
+        prediction: ``(*spatial)`` class indices.
+        slice_axis: axis that slices of a volume are taken along; 2 gives axial ones.
+        spacing: mm of a voxel along each axis of a volume; None for square pixels.
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
-        num_slices: how many at most.
+        num_slices: largest number of slices of a volume.
         color_background: lay the colour of class 0 over the image too.
-        title: a line above the panels.
+        title: line above the panels.
 
     Returns:
         A figure for `write_figure`.
     """
-    marked = prediction > 0 if label is None else (prediction > 0) | (label > 0)
-    chosen = _spread_slices(marked, slice_axis, num_slices)
-    oriented = spacing is not None
-    # One window for all: the same tissue has the same grey in each row.
-    shown = displayable(np.take(image, chosen, axis=slice_axis))
-    rows = [
-        _Row(
-            f"slice {index}",
-            upright_slice(shown, row, slice_axis, oriented=oriented),
-            None
-            if label is None
-            else upright_slice(label, index, slice_axis, oriented=oriented),
-            upright_slice(prediction, index, slice_axis, oriented=oriented),
-        )
-        for row, index in enumerate(chosen)
-    ]
     aspect, edges = 1.0, None
-    if spacing is not None:
-        across, up = (s for axis, s in enumerate(spacing) if axis != slice_axis)
-        aspect, edges = up / across, _EDGES[slice_axis]
+    if prediction.ndim == 2:
+        rows = [_Row("", displayable(image), label, prediction)]
+    else:
+        oriented = spacing is not None
+        rows = _slice_rows(image, label, prediction, slice_axis, num_slices, oriented)
+        if spacing is not None:
+            across, up = (s for axis, s in enumerate(spacing) if axis != slice_axis)
+            aspect, edges = up / across, _EDGES[slice_axis]
     return _figure(
         rows,
         class_names=class_names,
@@ -187,12 +100,40 @@ def volume_overlay(
     )
 
 
+def _slice_rows(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    prediction: np.ndarray,
+    axis: int,
+    count: int,
+    oriented: bool,
+) -> list[_Row]:
+    """One row for each of a few slices of a volume."""
+    marked = prediction > 0 if label is None else (prediction > 0) | (label > 0)
+    chosen = _spread_slices(marked, axis, count)
+    # One grey window for all slices: the same tissue has the same grey in each row.
+    shown = displayable(np.take(image, chosen, axis=axis))
+
+    def upright(volume: np.ndarray, index: int) -> np.ndarray:
+        return upright_slice(volume, index, axis, oriented=oriented)
+
+    return [
+        _Row(
+            f"slice {index}",
+            upright(shown, place),
+            None if label is None else upright(label, index),
+            upright(prediction, index),
+        )
+        for place, index in enumerate(chosen)
+    ]
+
+
 def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
     """Write a figure as PNG, whole or not at all.
 
     Args:
-        path: the file, ending in ``.png``.
-        figure: from `overlay` or one of the two behind it.
+        path: file to write; its name ends in ``.png``.
+        figure: figure of this package's report.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -212,7 +153,7 @@ def _figure(
     aspect: float = 1.0,
     edges: tuple[tuple[str, str], tuple[str, str]] | None = None,
 ) -> "Figure":
-    """Lay out a row of panels for each image; all sizes are in inches."""
+    """Lay out a row of panels for each image. All sizes are in inches."""
     from matplotlib.figure import Figure
 
     labelled = rows[0].label is not None
@@ -258,14 +199,14 @@ def _figure(
 
 
 def _spread_slices(marked: np.ndarray, axis: int, count: int) -> list[int]:
-    """Of each equal part of the foreground's extent, the slice nearest its middle."""
+    """In each equal part of the foreground's extent, the slice nearest the middle."""
     others = tuple(a for a in range(marked.ndim) if a != axis)
     found = np.flatnonzero(marked.any(axis=others))
     if not len(found):
         found = np.arange(marked.shape[axis])
     bounds = np.linspace(found[0], found[-1], count + 1)
     targets = (bounds[:-1] + bounds[1:]) / 2
-    # Few slices: two targets may share one.
+    # With few slices, two targets may have the same nearest slice.
     nearest = (int(found[np.abs(found - target).argmin()]) for target in targets)
     return list(dict.fromkeys(nearest))
 
@@ -316,7 +257,7 @@ def _draw_edges(axes: "Axes", edges: tuple[tuple[str, str], tuple[str, str]]) ->
 
 
 def _farthest_color(colors: np.ndarray) -> _Rgb:
-    """The outline's colour: the candidate that no class colour is near."""
+    """Choose the colour of the outline that is farthest from all class colours."""
 
     def clearance(candidate: Color) -> float:
         return float(np.linalg.norm(colors - _rgb(candidate), axis=1).min())
@@ -325,7 +266,7 @@ def _farthest_color(colors: np.ndarray) -> _Rgb:
 
 
 def _rgb(color: Color) -> _Rgb:
-    """A colour in 0..1, as matplotlib has it."""
+    """Scale a colour to 0..1, as matplotlib expects it."""
     red, green, blue = color
     return red / 255, green / 255, blue / 255
 
@@ -337,7 +278,7 @@ def _legend_handles(
     error_color: _Rgb,
     first_class: int,
 ) -> list[Any]:
-    """A swatch a drawn class, one for errors, one for IGNORE where it occurs."""
+    """One swatch for each drawn class, for errors, and for IGNORE where it occurs."""
     from matplotlib.patches import Patch
 
     handles = [

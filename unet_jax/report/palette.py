@@ -1,4 +1,4 @@
-"""Colours for classes that nobody has chosen colours for."""
+"""Chooses colours for classes that the config gives no colours."""
 
 import colorsys
 
@@ -25,11 +25,10 @@ def class_colors(
 
     Args:
         count: number of classes.
-        colored_background: light grey for the background, which counts as a class;
-            black otherwise.
+        colored_background: make the background light grey, not black.
 
     Returns:
-        Red, green and blue of each, 0 to 255, all different.
+        Red, green and blue of each class, 0 to 255; all colours differ.
 
     Example:
         >>> class_colors(2)
@@ -40,7 +39,7 @@ def class_colors(
         chosen[0] = LIGHT_GREY
     number = 0
     while len(chosen) < count:
-        # Steps of the golden ratio keep hues apart, however many there are.
+        # Steps of the golden ratio keep any number of hues apart.
         lightness = (0.45, 0.65, 0.8)[number % 3]
         rgb = colorsys.hls_to_rgb(number * _GOLDEN % 1, lightness, 0.75)
         color = (round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2]))

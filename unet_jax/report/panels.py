@@ -1,4 +1,4 @@
-"""One panel of a figure: a slice of an image, with classes laid over it."""
+"""Draws one panel of a figure: a slice of an image with classes laid over it."""
 
 from typing import TYPE_CHECKING
 
@@ -8,15 +8,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OPACITY = 0.55
-"""Of the colour of a class over the image."""
+"""Opacity of the colour of a class over the image."""
 IGNORED_COLOR = (150, 150, 150)
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """Bring any channels and range to what can be shown, outliers clipped.
+    """Scale an image to RGB values that can be shown; outliers are clipped.
 
     Args:
-        image: ``(..., channels)``; of any number but three the first is shown as grey.
+        image: ``(..., channels)``; three channels are red, green and blue, of any other
+            number the first is shown as grey.
 
     Returns:
         ``(..., 3)`` in 0..1.
@@ -36,17 +37,17 @@ def displayable(image: np.ndarray) -> np.ndarray:
 def upright_slice(
     volume: np.ndarray, index: int, axis: int, *, oriented: bool
 ) -> np.ndarray:
-    """Take a slice with its first remaining axis to the right and its second one up.
+    """Take a slice with its first remaining axis to the right and its second axis up.
 
     Args:
         volume: ``(x, y, z)``, more axes may follow.
-        index: of the slice.
-        axis: that it is taken along.
-        oriented: the axes are those of a body; files that say nothing of one, such as
-            a stack of pictures, are shown as they are stored: rows downwards.
+        index: index of the slice.
+        axis: axis that the slice is taken along.
+        oriented: the axes are those of a body. Otherwise, as for a stack of pictures,
+            the slice is shown as stored, with rows downwards.
 
     Returns:
-        ``(height, width)`` and what follows.
+        ``(height, width)``, followed by the further axes.
     """
     plane = np.take(volume, index, axis=axis)
     return np.rot90(plane) if oriented else plane
@@ -65,7 +66,7 @@ def blend(
         image: ``(height, width, 3)`` in 0..1.
         classes: ``(height, width)`` class indices or IGNORE; None for the image alone.
         colors: ``(classes, 3)`` in 0..1.
-        first_class: 1 leaves the background as it is, 0 colours it too.
+        first_class: first class that is coloured: 1, or 0 for the background too.
 
     Returns:
         ``(height, width, 3)``.
@@ -84,7 +85,7 @@ def draw_panel(axes: "Axes", picture: np.ndarray, aspect: float) -> None:
     """Show a picture without ticks or frame.
 
     Args:
-        axes: to draw in.
+        axes: axes to draw in.
         picture: ``(height, width, 3)`` in 0..1.
         aspect: height of a pixel divided by its width.
     """

@@ -1,4 +1,4 @@
-"""Are probabilities what they say: the reliability curve as a figure."""
+"""Draws the reliability curve: accuracy over confidence."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
 
 
 def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure":
-    """Draw accuracy over confidence, and how many pixels each bin has.
+    """Draw accuracy over confidence, and the fraction of pixels in each bin.
 
     Args:
-        reliability: ``{"ece", "bins"}`` of the results of ``evaluate``.
-        title: what was scored.
+        reliability: ``{"ece", "bins"}`` from the results of ``evaluate``.
+        title: line above the figure.
 
     Returns:
-        A figure: above, a point a bin with pixels and the diagonal that a calibrated
-        method lies on; below, the share of the pixels of each bin.
+        A figure. The upper panel has a point for each bin with pixels, and the diagonal
+        of a calibrated method. The lower panel has the fraction of pixels in each bin.
     """
     from matplotlib.figure import Figure
 
@@ -49,8 +49,8 @@ def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure
         edgecolor="white",
         linewidth=0.5,
     )
-    # Nearly all pixels are sure: a linear axis would show one bar.
-    below.set(xlabel="confidence", ylabel="share of pixels", yscale="log")
+    # Nearly all pixels have a high confidence: a linear axis would show one bar.
+    below.set(xlabel="confidence", ylabel="fraction of pixels", yscale="log")
     for axes in (above, below):
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""What is printed before the first step."""
+"""Writes the summary of a run that is printed before its first step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,14 @@ def run_summary(
     step_cost: Mapping[str, float],
     splits: Mapping[str, Any],
 ) -> str:
-    """Say on what, with what and at what cost a run trains.
+    """Write the devices, the model, the cost of a step and the splits of a run.
 
     Args:
-        model: name of the preset.
+        model: name of the model.
         parameters: number of trained values.
         step_cost: ``flops`` and ``memory_bytes`` of a step on one device, where known.
-        splits: by name, the ``cases``, the cases ``counted`` and their class
-            ``shares``.
+        splits: splits by name, each with the number of ``cases``, the number of cases
+            ``counted`` and their class ``shares``.
 
     Returns:
         Lines of text.
@@ -43,7 +43,7 @@ def run_summary(
 
 
 def _split(split: Any) -> str:
-    """Write the cases and the share of each class of one split."""
+    """Write the cases of a split and the fraction of pixels of each class."""
     noun = "case" if split.cases == 1 else "cases"
     if not split.shares:
         return f"{split.cases} {noun}: images alone, no label is read"

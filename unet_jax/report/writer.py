@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics.jsonl, timing.jsonl, TensorBoard."""
+"""Writes the log of a run: metrics.jsonl, timing.jsonl and TensorBoard events."""
 
 import json
 import math
@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unet_jax.runtime.atomic import atomic_path
 
 METRICS_FILE = "metrics.jsonl"
@@ -18,11 +16,11 @@ TIMING_FILE = "timing.jsonl"
 
 
 class MetricWriter:
-    """Appends the numbers of a run; equal runs give an equal metrics.jsonl.
+    """Appends numbers to the log of a run; equal runs write equal metrics.jsonl.
 
-    One object a line: ``{"step": int, "split": str, name: number, ...}``, null for a
-    number that is not finite. Times go to timing.jsonl and never to metrics.jsonl.
-    TensorBoard gets the same under the tag ``split/name``.
+    Each line is an object ``{"step": int, "split": str, name: number, ...}`` with null
+    for a number that is not finite. Times are written to timing.jsonl only.
+    TensorBoard gets each number under the tag ``split/name``.
     """
 
     def __init__(
@@ -35,11 +33,11 @@ class MetricWriter:
         """Open the files of a workdir.
 
         Args:
-            workdir: folder of the run; made where missing.
-            resume_step: the step that training resumes from (0 if no checkpoint was
-                made); what was written after it is cut. None for a new run.
-            resume_size: bytes of metrics.jsonl that belong to that step, from `size`;
-                None where they are not known.
+            workdir: folder of the run; it is created if it is missing.
+            resume_step: step that training resumes from (0 without a checkpoint);
+                later lines are removed. None for a new run.
+            resume_size: bytes of metrics.jsonl up to that step, from `size`; None if
+                unknown.
         """
         from tensorboardX import SummaryWriter
 
@@ -49,12 +47,12 @@ class MetricWriter:
         if resume_step is not None:
             trim(self._workdir, resume_step, size=resume_size)
             purge_step = resume_step + 1
-        # Line buffering: a killed run has lost at most the line it was writing.
+        # With line buffering, a killed run loses at most the line it was writing.
         self._files = {
             name: (self._workdir / name).open("a", buffering=1, encoding="utf-8")
             for name in (METRICS_FILE, TIMING_FILE)
         }
-        # The name holds whole seconds: the next writer would overwrite this one's file.
+        # Default names hold whole seconds: another writer could overwrite this file.
         self._events = SummaryWriter(
             str(self._workdir),
             purge_step=purge_step,
@@ -65,7 +63,7 @@ class MetricWriter:
         """Append one line to metrics.jsonl and the scalars to TensorBoard.
 
         Args:
-            step: the training step the values belong to.
+            step: training step of the values.
             split: ``train``, ``val`` or ``test``.
             values: numbers by name (Python, NumPy or jax scalars).
         """
@@ -75,36 +73,26 @@ class MetricWriter:
         """Append one line to timing.jsonl and the scalars to TensorBoard.
 
         Args:
-            step: the training step the values belong to.
-            values: seconds, images a second, bytes and the like, by name.
+            step: training step of the values.
+            values: times, images a second, bytes and similar numbers, by name.
         """
         self._append(TIMING_FILE, {"step": step}, values, "timing")
 
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Give TensorBoard a picture.
-
-        Args:
-            step: the training step the picture belongs to.
-            name: its tag.
-            image: ``(height, width, 3)`` uint8.
-        """
-        self._events.add_image(name, image, step, dataformats="HWC")
-
     def flush(self) -> None:
-        """Bring everything written so far to the disk."""
+        """Write everything to disk."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
         self._events.flush()
 
     def size(self) -> int:
-        """Return the bytes of metrics.jsonl that are written."""
+        """Return the number of bytes in metrics.jsonl."""
         file = self._files[METRICS_FILE]
         file.flush()
         return os.fstat(file.fileno()).st_size
 
     def close(self) -> None:
-        """Flush and close; the writer cannot be used after."""
+        """Flush and close; the writer cannot be used afterwards."""
         self.flush()
         for file in self._files.values():
             file.close()
@@ -123,41 +111,42 @@ class MetricWriter:
 
 
 class NoWriter:
-    """Takes what a process other than the first would write."""
+    """Discards what a process other than the first would write."""
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Write nothing."""
+        """Do nothing."""
 
     def write_timing(self, step: int, values: Mapping[str, Any]) -> None:
         """Write nothing."""
 
     def flush(self) -> None:
-        """Have nothing to flush."""
+        """Do nothing."""
 
     def size(self) -> int:
-        """Return 0: the first process knows."""
+        """Return 0; only the first process knows the size."""
         return 0
 
     def close(self) -> None:
-        """Have nothing to close."""
+        """Do nothing."""
 
 
 def trim(
     workdir: str | os.PathLike[str], step: int, *, size: int | None = None
 ) -> None:
-    """Cut what a run wrote after a step, and lines that a kill left half written.
+    """Remove the lines after a step, and lines that were only partly written.
+
+    Each file is replaced in one move, or left unchanged.
 
     Args:
         workdir: folder of the run.
-        step: the last step to keep; lines of later steps go from metrics.jsonl and
-            timing.jsonl. Each file is replaced in one move, or left alone.
-        size: bytes of metrics.jsonl to keep at most; None for no such limit.
+        step: last step to keep in metrics.jsonl and timing.jsonl.
+        size: largest number of bytes of metrics.jsonl to keep; None for no limit.
     """
     for name in (METRICS_FILE, TIMING_FILE):
         path = Path(workdir) / name
         if not path.exists():
             continue
-        # Bytes: a kill may leave half a UTF-8 character.
+        # Read as bytes: a killed run may leave a partial UTF-8 character.
         content = path.read_bytes()
         kept = content[:size] if name == METRICS_FILE else content
         lines = kept.splitlines(keepends=True)
@@ -168,17 +157,17 @@ def trim(
 
 
 def _belongs(line: bytes, step: int) -> bool:
-    """Whether a line is whole and of a step to keep."""
+    """Whether a line is complete and belongs to a step to keep."""
     try:
         entry = json.loads(line)
     except ValueError:
         return False
-    # Without its newline the next line would be glued to it.
+    # Without a newline, the next line would be appended to it.
     return line.endswith(b"\n") and entry["step"] <= step
 
 
 def _json_number(value: Any) -> int | float | None:
-    """A scalar of any library as a JSON number; None where it is not finite."""
+    """Turn a scalar of any library into a JSON number; None where it is not finite."""
     if isinstance(value, numbers.Integral):
         return int(value)
     number = float(value)

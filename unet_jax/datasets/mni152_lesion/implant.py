@@ -1,4 +1,4 @@
-"""Synthetic heads with synthetic lesions, made of one scan."""
+"""Makes synthetic heads with synthetic lesions from one scan."""
 
 from typing import NamedTuple
 
@@ -8,20 +8,20 @@ from scipy import ndimage
 RADII_MM = (3.0, 16.0)
 """Smallest and largest mean radius of a lesion."""
 
-_SMALLEST = 12  # voxels that a lesion has at least
-_REPLACED = 0.6  # share of the tissue that is gone in a lesion's middle
-_REACH = 2.3  # radii that a lesion stays within: 1.3 * (1 + 2 * _WIGGLE) and its edge
-_WIGGLE = 0.35  # how far an outline strays from an ellipsoid, as a share of the radius
+_SMALLEST = 12  # fewest voxels of a lesion
+_REPLACED = 0.6  # fraction of the tissue that is replaced in the middle of a lesion
+_REACH = 2.3  # radii that contain a lesion: 1.3 * (1 + 2 * _WIGGLE) and its edge
+_WIGGLE = 0.35  # distance of the outline from an ellipsoid, as a fraction of the radius
 
 
 class Lesion(NamedTuple):
-    """What one implanted lesion is like.
+    """Properties of an implanted lesion.
 
     Attributes:
         radius_mm: mean radius.
-        contrast: change of the intensity as a share of white matter's; negative ones
-            are darker than the tissue around.
-        voxels: of its label.
+        contrast: change of the intensity as a fraction of white matter's; a lesion
+            with a negative contrast is darker than the tissue around it.
+        voxels: number of voxels of its label.
     """
 
     radius_mm: float
@@ -38,18 +38,18 @@ def deformed(
     step: int,
     largest_mm: float = 4.0,
 ) -> np.ndarray:
-    """Sample a slab of a scan as another head would have it.
+    """Sample a slab of a deformed head.
 
-    The head is turned by a few degrees, scaled by a few percent, mirrored or not, and
+    The head is rotated by a few degrees, scaled by a few percent, mirrored or not, and
     bent by a smooth random field.
 
     Args:
-        volume: ``(x, y, z)``, 1 mm a voxel.
-        rng: draws the head.
-        first: place of the first slice on the last axis.
-        count: slices of the slab.
+        volume: scan ``(x, y, z)`` with voxels of 1 mm.
+        rng: random generator for the head.
+        first: index of the first slice on the last axis.
+        count: number of slices of the slab.
         step: distance of two slices, in voxels of the scan.
-        largest_mm: deviation of the bending field.
+        largest_mm: standard deviation of the bending field.
 
     Returns:
         ``(x, y, count)`` float32, linearly interpolated; 0 outside of the scan.
@@ -77,21 +77,22 @@ def implant(
 ) -> tuple[np.ndarray, np.ndarray, list[Lesion]]:
     """Put lesions of random place, size, shape, contrast and edge into a slab.
 
-    An outline is an ellipsoid whose radius strays smoothly; across it the lesion fades
-    into the tissue within one to three millimetres. The label is where the lesion has
-    more than half of its strength. Lesions lie in the brain and do not touch.
+    An outline is an ellipsoid whose radius varies smoothly; at the outline the lesion
+    fades into the tissue within one to three millimetres. The label covers the voxels
+    with more than half of the lesion's strength. Lesions lie in the brain and do not
+    touch.
 
     Args:
         image: ``(x, y, z)`` float32, 0 outside of the brain.
-        rng: draws the lesions.
-        count: how many; fewer where there is no room.
-        spacing: millimetres a voxel.
+        rng: random generator for the lesions.
+        count: number of lesions; there are fewer where there is no room.
+        spacing: millimetres of a voxel along each axis.
 
     Returns:
-        The image with the lesions, their label ``(x, y, z)`` bool, and what each of
-        them is like.
+        The image with the lesions, their label ``(x, y, z)`` bool, and the properties
+        of each lesion.
     """
-    # In the plane alone: the slab's ends are no edge of the brain.
+    # Only in the plane: the ends of the slab are not the edge of the brain.
     brain = ndimage.binary_erosion(image > 0, np.ones((5, 5, 1)))
     white = float(np.percentile(image[image > 0], 90))
     result, label = image.copy(), np.zeros(image.shape, bool)
@@ -107,7 +108,7 @@ def implant(
         if found.sum() < _SMALLEST or (near & label[box]).any():
             continue
         texture = 1 + 0.15 * smooth_noise(found.shape, rng=rng, sigma=(1.5, 1.5, 1))
-        # A lesion replaces most of the tissue, and the folds in it.
+        # A lesion replaces most of the tissue and its folds.
         tissue = result[box]
         inner = float(tissue[found].mean())
         changed = tissue + _REPLACED * strength * (inner - tissue)
@@ -119,11 +120,11 @@ def implant(
 
 
 def scanned(image: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Add what a scanner adds: a gain, a smooth bias over the field, and noise.
+    """Add the effects of a scanner: a gain, a smooth bias field, and noise.
 
     Args:
         image: ``(x, y, z)`` float32, 0 outside of the brain.
-        rng: draws the scanner.
+        rng: random generator for gain, bias and noise.
 
     Returns:
         ``(x, y, z)`` uint8, 0 outside of the brain and above 0 inside.
@@ -140,14 +141,14 @@ def smooth_noise(
     """Draw a smooth random field.
 
     Args:
-        shape: of the field.
-        rng: draws it.
-        sigma: width of the Gaussian that smooths it, in voxels of each axis.
+        shape: shape of the field.
+        rng: random generator for the field.
+        sigma: width of the smoothing Gaussian, in voxels along each axis.
 
     Returns:
-        float32 of mean 0 and deviation 1.
+        Field ``shape`` float32 with mean 0 and standard deviation 1.
     """
-    # Coarse noise, interpolated: a wide Gaussian over every voxel would take seconds.
+    # Coarse noise is interpolated: a wide Gaussian over every voxel takes seconds.
     steps = [max(1, int(width)) for width in sigma]
     coarse = [size // step + 4 for size, step in zip(shape, steps, strict=True)]
     field = ndimage.gaussian_filter(rng.normal(size=coarse), 1.0)
@@ -163,7 +164,7 @@ def smooth_noise(
 def _outline(
     brain: np.ndarray, *, rng: np.random.Generator, radius: float, spacing: tuple
 ) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Draw one lesion: the box it lies in, and how much of it each voxel is, 0 to 1."""
+    """Draw one lesion: its box, and its strength in each voxel, from 0 to 1."""
     places = np.flatnonzero(brain)
     centre = np.unravel_index(places[rng.integers(len(places))], brain.shape)
     reach = _REACH * radius + 4
@@ -185,18 +186,18 @@ def _outline(
     turned = np.einsum("ij,jxyz->ixyz", turn, offsets)
     distance = np.sqrt(np.sum(turned**2, axis=0))
     sigma = tuple(max(1.0, 0.6 * radius / step) for step in spacing)
-    # The wiggle is bounded, so that a lesion ends inside its box.
+    # The wiggle is bounded, so that a lesion fits into its box.
     wiggle = np.clip(smooth_noise(distance.shape, rng=rng, sigma=sigma), -2, 2)
     regions, _ = ndimage.label(distance + _WIGGLE * wiggle < 1)
     sizes = np.bincount(regions.ravel(), minlength=2)[1:]
-    # Splinters that the wiggle cut off are no lesions of their own.
+    # Keep the largest region: splinters are not separate lesions.
     solid = regions == 1 + int(np.argmax(sizes))
-    edge = rng.uniform(0.25, 0.75)  # mm; 5 to 95 % of the change within six of these
+    edge = rng.uniform(0.25, 0.75)  # mm; 5 to 95 % of the change takes six of these
     outside, inside = (
         ndimage.distance_transform_edt(mask, sampling=spacing)
         for mask in (~solid, solid)
     )
-    # The outline runs between two voxels, half a millimetre from both.
+    # The outline is between two voxels, half a millimetre from both.
     away = np.where(solid, 0.5 - inside, outside - 0.5)
     strength = 1 / (1 + np.exp(np.clip(away / edge, -30, 30)))
     box = tuple(slice(places.start, places.stop) for places in ranges)
@@ -204,7 +205,7 @@ def _outline(
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
-    """Return the matrix that turns about x, then y, then z."""
+    """Return the matrix that rotates about x, then y, then z."""
     result = np.eye(3)
     for axis, angle in enumerate(angles):
         one, two = [other for other in range(3) if other != axis]

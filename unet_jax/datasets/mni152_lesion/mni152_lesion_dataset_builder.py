@@ -1,4 +1,4 @@
-"""TFDS builder of synthetic lesions in deformed copies of the ICBM152 template."""
+"""Builds the TFDS set of synthetic lesions in deformed copies of the template."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ SUBJECTS = {"train": 32, "validation": 6, "test": 8}
 """Synthetic heads of each split."""
 
 SLICES, STEP_MM = 16, 2
-"""Slices of a head, and the millimetres between them."""
+"""Slices of a head, and the distance between them in millimetres."""
 
 SLICE_AXIS = 2
 MOST_LESIONS = 5
 
 _SPACING = (1.0, 1.0, float(STEP_MM))
-_FIRST = (48, 96)  # lowest and highest place of a slab's first slice in the template
+_FIRST = (48, 96)  # lowest and highest first slice of a slab in the template
 _SEED = 152
 
 _DESCRIPTION = """\
@@ -67,12 +67,12 @@ class Mni152Lesion(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
-            # The order of writing is that of subjects and slices, the same every time.
+            # Examples keep the order of subjects and slices.
             disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
-        """Number the subjects through; nothing is downloaded."""
+        """Number the subjects over all splits; nothing is downloaded."""
         template = load_template("t1")
         splits, first = {}, 0
         for split, count in SUBJECTS.items():
@@ -109,8 +109,8 @@ def make_subject(
     """Make one synthetic head.
 
     Args:
-        template: ``(x, y, z)`` uint8, 1 mm a voxel.
-        subject: its number, which is all that it depends on.
+        template: scan ``(x, y, z)`` uint8 with voxels of 1 mm.
+        subject: number of the subject; the head depends only on it.
 
     Returns:
         Image and label ``(x, y, SLICES)`` uint8, and the number of its lesions.
@@ -123,7 +123,7 @@ def make_subject(
         count=SLICES,
         step=STEP_MM,
     )
-    # Interpolation leaves a rim that is nearly 0, which is no brain.
+    # Interpolation leaves a rim of small values outside the brain.
     head[head < 8] = 0
     count = int(rng.integers(1, MOST_LESIONS + 1))
     image, label, lesions = implant(head, rng=rng, count=count, spacing=_SPACING)

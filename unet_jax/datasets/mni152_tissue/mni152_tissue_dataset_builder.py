@@ -1,4 +1,4 @@
-"""TFDS builder over the MNI ICBM152 template that the nilearn package carries."""
+"""Builds the TFDS set of the MNI ICBM152 template in the nilearn package."""
 
 import importlib.util
 import zlib
@@ -23,16 +23,15 @@ SLABS_MM = {
     "validation": ((-9, 7),),
     "test": ((12, 33),),
 }
-"""First and last slice position of each slab, MNI millimetres, both inclusive.
+"""First and last slice position of each slab in MNI millimetres, both inclusive.
 
-Neighbouring slices are nearly equal, so splits are slabs that lie 5 mm apart: a random
-choice of slices would put a copy of every test slice into training. Training lies on
-both sides of the others: scores are of new slices of anatomy that is alike, not of the
-vertex by a network that has seen the base alone.
+Neighbouring slices are nearly equal, so the splits are slabs with gaps of 5 mm: random
+slices would put a near copy of every test slice into training. Training slabs are on
+both sides of the others, so the test slices show anatomy that training has seen.
 """
 
 MIN_LABELLED_PIXELS = 1000
-"""A slice belongs to the set when more pixels than this are not background."""
+"""A slice belongs to the set if more pixels than this are not background."""
 
 _SHAPE = (197, 233, 189)
 _ORIGIN_MM = (-98, -134, -72)
@@ -82,7 +81,7 @@ _CITATION = """\
 
 
 def tissue_labels(*, t1: np.ndarray, grey: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Class of every voxel, from the template's intensity and its two tissue maps.
+    """Compute the class of every voxel from the template and its two tissue maps.
 
     Args:
         t1: ``(x, y, z)`` uint8, 0 outside the brain.
@@ -105,12 +104,12 @@ def load_template(kind: str) -> np.ndarray:
         kind: "t1", "gm" or "wm".
 
     Returns:
-        ``(197, 233, 189)`` uint8 in RAS order, 1 mm a voxel.
+        ``(197, 233, 189)`` uint8 in RAS order, with voxels of 1 mm.
 
     Raises:
-        InputError: nilearn is not installed, or carries another template.
+        InputError: nilearn is not installed, or has another template.
     """
-    # find_spec locates the package without running it: importing nilearn takes seconds.
+    # find_spec does not import the package; importing nilearn takes seconds.
     spec = importlib.util.find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
@@ -169,12 +168,12 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
             homepage="https://nist.mni.mcgill.ca/icbm-152-nonlinear-atlases-2009/",
             license=_LICENSE,
             citation=_CITATION,
-            # The order of writing is the order of the slices, the same on every run.
+            # Examples keep the order of the slices.
             disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
-        """Cut the labelled slices into the slabs; nothing is downloaded."""
+        """Split the labelled slices into slabs; nothing is downloaded."""
         image = load_template("t1")
         label = tissue_labels(
             t1=image, grey=load_template("gm"), white=load_template("wm")

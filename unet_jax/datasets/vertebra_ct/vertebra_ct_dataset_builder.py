@@ -1,4 +1,4 @@
-"""TFDS builder over the CT sample that the tptbox package carries."""
+"""Builds the TFDS set of the CT sample in the tptbox package."""
 
 import importlib.util
 import zlib
@@ -20,17 +20,16 @@ SLABS = {
     "validation": ((13, 20),),
     "test": ((23, 32),),
 }
-"""First and last index of each slab along the array's axis 1, both inclusive.
+"""First and last index of each slab along axis 1 of the stored array, both inclusive.
 
-That axis runs down the spine, 1.5 mm a slice. Between two slabs two slices are left
-out: neighbours are nearly equal. Training lies on both sides of the others. Every class
-is in each slab; the test slab goes from the middle of a vertebral body through its
-lower end plate into the disc.
+That axis runs down the spine in slices of 1.5 mm. Two slices between slabs are omitted,
+because neighbouring slices are nearly equal. Training slabs are on both sides of the
+others. Each slab has every class; the test slab reaches from the middle of a vertebral
+body through its lower end plate into the disc.
 """
 
-STORED_AXIS = 1
 SLICE_AXIS = 2
-"""The array's axis 1 is the inferior-superior axis of the volume in RAS order."""
+"""Inferior-superior axis of the volume in RAS order, axis 1 of the stored array."""
 
 _SHAPE = (73, 47, 73)
 _ORIENTATION = ("P", "I", "R")
@@ -41,7 +40,7 @@ _PARTS = {1: range(41, 49), 2: (49,), 3: (50,)}
 processes; border of the vertebral body; inside of the vertebral body."""
 
 _UNREADABLE = (OSError, EOFError, zlib.error, ImageFileError, WrapStructError)
-_MEND = "run `pip install --no-deps --force-reinstall tptbox`"
+_FIX = "run `pip install --no-deps --force-reinstall tptbox`"
 
 _DESCRIPTION = """\
 A CT of the lumbar spine, 1.5 mm a voxel, in Hounsfield units: the third vertebra with
@@ -69,16 +68,16 @@ _CITATION = """\
 
 
 def part_labels(mask: np.ndarray) -> np.ndarray:
-    """Class of every voxel, from the sample's mask of vertebral parts.
+    """Compute the class of every voxel from the mask of vertebral parts.
 
     Args:
-        mask: integers of any shape, 0 or a value of the package's own numbering.
+        mask: integers of any shape: 0, or values of the package's numbering.
 
     Returns:
-        uint8 of the same shape, an index into ``CLASS_NAMES``.
+        uint8 indices into ``CLASS_NAMES``, with the shape of the mask.
 
     Raises:
-        InputError: a value that is no part of a vertebra.
+        InputError: a value is no part of a vertebra.
     """
     labels = np.zeros(mask.shape, np.uint8)
     for index, values in _PARTS.items():
@@ -87,7 +86,7 @@ def part_labels(mask: np.ndarray) -> np.ndarray:
     if len(unknown):
         raise InputError(
             f"vertebra_ct: the mask has the values {unknown.tolist()}, expected 0 and "
-            f"41 to 50; {_MEND}"
+            f"41 to 50; {_FIX}"
         )
     return labels
 
@@ -100,10 +99,9 @@ def load_sample() -> tuple[np.ndarray, np.ndarray]:
         voxel, uint8, both in stored order: posterior, inferior, right.
 
     Raises:
-        InputError: tptbox is not installed, or carries another sample.
+        InputError: tptbox is not installed, or has another sample.
     """
-    # find_spec locates the package without running it, so none of what it depends on
-    # has to be there.
+    # find_spec does not import the package, so its dependencies may be missing.
     spec = importlib.util.find_spec("TPTBox")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
@@ -117,12 +115,12 @@ def load_sample() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load(path: Path) -> np.ndarray:
-    """Read one volume of the sample in stored order, if it is the one we know."""
+    """Read one volume of the sample in stored order; refuse an unknown one."""
     try:
         volume = nibabel.Nifti1Image.from_filename(path)
         voxels = np.asarray(volume.dataobj)
     except _UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({error}); {_MEND}") from error
+        raise InputError(f"{path}: cannot be read ({error}); {_FIX}") from error
     axes = nibabel.aff2axcodes(volume.affine)
     spacing = volume.header.get_zooms()
     if (
@@ -133,13 +131,13 @@ def _load(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: shape {voxels.shape}, axes {''.join(axes)}, spacing "
             f"{tuple(float(part) for part in spacing)}; expected {_SHAPE}, "
-            f"{''.join(_ORIENTATION)}, {_SPACING_MM} mm; {_MEND}"
+            f"{''.join(_ORIENTATION)}, {_SPACING_MM} mm; {_FIX}"
         )
     return voxels
 
 
 def to_ras(stored: np.ndarray) -> np.ndarray:
-    """Turn a volume from posterior, inferior, right to right, anterior, superior.
+    """Turn a volume from posterior-inferior-right to right-anterior-superior order.
 
     Args:
         stored: ``(73, 47, 73)`` in stored order.

@@ -1,54 +1,26 @@
-"""Results as a table that a terminal and a mail can show."""
+"""Lays out the results of a method as a table in plain text."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unet_jax.evaluation.scores import LOSS_PREFIX, SCORES, score_named
+
 WIDTH = 100
-"""Columns of text that no line exceeds; a table that is wider is cut into several."""
-
-_TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "mean_iou": "Mean IoU",
-    "frequency_weighted_iou": "FW IoU",
-    "pixel_accuracy": "Accuracy",
-    "precision": "Prec.",
-    "recall": "Recall",
-    "specificity": "Specif.",
-    "mcc": "MCC",
-    "volume_similarity": "Vol.sim",
-    "relative_volume_difference": "Vol.diff",
-    "hausdorff": "HD",
-    "hd95": "HD95",
-    "assd": "ASSD",
-    "nsd": "NSD",
-    "lesion_f1": "Lesion F1",
-    "lesion_dice": "Lesion Dice",
-    "ece": "ECE",
-    "classwise_ece": "Class ECE",
-    "brier": "Brier",
-    "adjusted_rand": "ARI",
-    "variation_of_information": "VI nats",
-    "hungarian_iou": "Hung.IoU",
-}
-"""Titles, in the order of the columns; others have their own name, and come last."""
-
-_DISTANCES = ("hausdorff", "hd95", "assd")
-_OF_PROBABILITIES = ("ece", "classwise_ece", "brier")
+"""Characters of the longest line; a wider table is cut into several."""
 
 
 def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str:
-    """Lay out results by class and on average, with what is needed to read them.
+    """Lay out results by class and on average, with notes that explain them.
 
     Args:
-        results: what ``evaluate`` gives, also after a round trip through JSON.
-        class_names: names in class order; those that were not scored have no row.
+        results: results of ``evaluate``, also after a round trip through JSON.
+        class_names: names in class order; classes that were not scored have no row.
 
     Returns:
-        Lines of aligned plain text: a header, a row a scored class, the mean, and
-        notes on the dataset-level values and the interval. Metrics that a case has one
-        value of stand in the row of the means alone.
+        Lines of aligned plain text: a header, a row for each scored class, the mean,
+        and notes on the dataset-level values and the interval. Scores with one value
+        for a case are in the row of the means only.
     """
     titles = _titles(results)
     names = [name for name in class_names if name in results["per_class"]]
@@ -64,7 +36,7 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
 
 
 def _cut(columns: list[list[str]]) -> list[list[list[str]]]:
-    """Share columns out among tables that are narrow enough; each names the classes."""
+    """Split columns into tables that are narrow enough; each names the classes."""
     first, *others = columns
     blocks: list[list[list[str]]] = []
     room = 0
@@ -88,9 +60,9 @@ def _block(columns: list[list[str]]) -> str:
 
 
 def _titles(results: Mapping[str, Any]) -> dict[str, str]:
-    """Title of each metric that has a column, with its unit or tolerance."""
+    """Title of each score that has a column, with its unit or tolerance."""
     found = [name for name in results["mean"] if not name.endswith("_micro")]
-    order = list(_TITLES)
+    order = list(SCORES)
 
     def place(name: str) -> tuple[int, str]:
         plain = name.removesuffix("_px")
@@ -98,36 +70,50 @@ def _titles(results: Mapping[str, Any]) -> dict[str, str]:
 
     titles = {}
     for name in sorted(found, key=place):
-        if results["mean"][name] is None and _of_probabilities(name):
+        if results["mean"][name] is None and _needs_probabilities(name):
             continue  # the method has none; a note says so
-        plain = name.removesuffix("_px")
-        title = _TITLES.get(plain, plain.upper() if plain[1:2].isdigit() else plain)
         unit = "px" if name.endswith("_px") else "mm"
-        if plain in _DISTANCES:
+        title = _title(name)
+        if _length(name) == "distance":
             title = f"{title} {unit}"
-        if plain == "nsd":
+        if _length(name) == "tolerance":
             title = f"{title} {results['tolerance'][unit]:g} {unit}"
         titles[name] = title
     return titles
 
 
-def _of_probabilities(name: str) -> bool:
+def _title(name: str) -> str:
+    """Title without a unit; a loss has its name."""
+    if name.startswith(LOSS_PREFIX):
+        return name
+    return score_named(name.removesuffix("_px")).title
+
+
+def _length(name: str) -> str:
+    """Whether a score is a distance, or depends on one."""
+    known = SCORES.get(name.removesuffix("_px"))
+    return "" if known is None else known.length
+
+
+def _needs_probabilities(name: str) -> bool:
     """Whether a method without probabilities has no such value."""
-    return name in _OF_PROBABILITIES or name.startswith("loss/")
+    known = SCORES.get(name)
+    return name.startswith(LOSS_PREFIX) or (
+        known is not None and known.needs_probabilities
+    )
 
 
-def _cell(metric: str, value: float | str | None) -> str:
-    """A value with the digits that its metric deserves; text as it is."""
+def _cell(name: str, value: float | str | None) -> str:
+    """Write a value: distances with two digits, other scores with four."""
     if value is None:
         return "-"
     if isinstance(value, str):
         return value
-    digits = 2 if metric.removesuffix("_px") in _DISTANCES else 4
-    return f"{value:.{digits}f}"
+    return f"{value:.{2 if _length(name) == 'distance' else 4}f}"
 
 
 def _line(row: Sequence[str], widths: list[int]) -> str:
-    """First cell to the left, numbers to the right."""
+    """Align the first cell to the left, numbers to the right."""
     first, *others = (
         f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -136,7 +122,7 @@ def _line(row: Sequence[str], widths: list[int]) -> str:
 
 
 def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
-    """What the means are over, the dataset-level values, and the interval."""
+    """Notes: what the means are over, the dataset-level values, and the interval."""
     mean, ci95 = results["mean"], results["ci95"]
     notes = [
         f"{_plural(results['n_cases'], 'case')} in "
@@ -146,9 +132,9 @@ def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
         f"IoU {_cell('iou', mean['iou_micro'])}.",
     ]
     lacking = [
-        _TITLES.get(name, name)
+        _title(name)
         for name in sorted(mean)
-        if _of_probabilities(name) and name not in titles
+        if _needs_probabilities(name) and name not in titles
     ]
     if lacking:
         notes.append(f"Without probabilities there is no {', '.join(lacking)}.")

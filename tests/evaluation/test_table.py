@@ -3,9 +3,9 @@ import json
 import numpy as np
 
 from unet_jax.data.case import Case
-from unet_jax.evaluation.names import DEFAULT_METRICS
 from unet_jax.evaluation.scorer import evaluate
-from unet_jax.report.table import results_table
+from unet_jax.evaluation.scores import DEFAULT_METRICS
+from unet_jax.evaluation.table import results_table
 
 NAMES = ("background", "grey matter", "white")
 
