@@ -193,8 +193,8 @@ def test_without_data_their_choices_must_be_given(compiler, module, keys):
     with pytest.raises(InputError) as caught:
         plan.plan_run(module.get_config().lock(), "v5e:2x2")
     assert str(caught.value) == (
-        f"data.path: found nothing, and the data would choose {keys}; give "
-        "--config.data.path=FOLDER, or these keys"
+        "data.path: found nothing, expected a folder of data that decides "
+        f"{keys}; give --config.data.path=FOLDER, or these keys"
     )
     assert not compiler.asked
 
