@@ -37,8 +37,13 @@ from unet_jax.planning.topology import (
     compile_step,
     slice_devices,
 )
-from unet_jax.training.state import AXIS, TrainState, create_train_state
-from unet_jax.training.step import TrainStep, make_train_step
+from unet_jax.training.devices import AXIS
+from unet_jax.training.step import (
+    TrainState,
+    TrainStep,
+    create_train_state,
+    make_train_step,
+)
 
 TOPOLOGY = "v5e:2x2"
 

@@ -18,7 +18,7 @@ def opened(folder: pathlib.Path) -> run.Run:
     """
     config = brain.get_config()
     config.lock()
-    return run.prepare(config, folder / "run", None)
+    return run.create_run(config, folder / "run")
 
 
 def hand_over(folder: pathlib.Path, made: run.Run) -> None:

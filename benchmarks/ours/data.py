@@ -76,4 +76,4 @@ def _opened_folder(folder: pathlib.Path, work: dict[str, Any]) -> run.Run:
     config.train.patch_size = tuple(work["patch"])
     config.train.batch_size = work["batch"]
     config.lock()
-    return run.prepare(config, folder / "run", None)
+    return run.create_run(config, folder / "run")

@@ -28,7 +28,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
     variables = jax.jit(network.init)(jax.random.key(0), patch)
     nets.hand_over(folder, variables, {"image": image})
     maker = create_predict_fn_maker(
-        config, nets.preprocessing_of(work), validation=False
+        config, network, nets.preprocessing_of(work), validation=False
     )
     predict = maker(variables)
 

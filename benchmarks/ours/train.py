@@ -1,23 +1,16 @@
 """Training steps as the loop of a run makes them."""
 
-import dataclasses
 import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.ours import nets
 from benchmarks.worker import Task
-from unet_jax.experiment import run
-from unet_jax.experiment.network import create_optimizer_and_schedule
-from unet_jax.losses.terms import create_loss_terms
+from unet_jax.experiment.run import assemble_run
 from unet_jax.runtime import allocator
-from unet_jax.runtime.compilation import compiler_options
-from unet_jax.training.memory import compile_step
-from unet_jax.training.state import distribute, replicate
-from unet_jax.training.step import shard_batch
+from unet_jax.training.devices import distribute, shard_batch
 
 
 class Trainer:
@@ -27,23 +20,15 @@ class Trainer:
         """Compile the step, and hand the first weights over."""
         allocator.keep_freed_memory()  # as --mode=train does
         config, preprocessing = nets.config_of(work), nets.preprocessing_of(work)
-        optimizer, self._schedule = create_optimizer_and_schedule(config)
-        terms = create_loss_terms(config.loss, num_classes=work["classes"])
-        self.state = run.create_state(config, optimizer, preprocessing)
+        self._run = assemble_run(config, folder, {}, {}, preprocessing)
+        self.state = self._run.create_state()
         self._examples = nets.examples(work)
         nets.hand_over(folder, self.state.eval_variables, self._examples)
-        shapes = run.batch_shapes(config, preprocessing)
-        self._step, _ = compile_step(
-            run.create_step(config, optimizer, terms),
-            self.state,
-            shapes,
-            run.count_memory(config, self.state, shapes),
-            options=compiler_options(config.deterministic),
-        )
+        self._step, _ = self._run.compile_step(self.state)
         self._done = 0
 
     def steps(self, count: int) -> list[float]:
-        """Make steps as ``unet_jax.commands.loop`` does, and return their losses.
+        """Make steps as ``unet_jax.commands.train`` does, and return their losses.
 
         The host reads no metric before the end, and is two steps ahead at most.
         """
@@ -51,10 +36,11 @@ class Trainer:
         for _ in range(count):
             index = np.arange(len(self._examples["label"]), dtype=np.int32)
             batch = {**self._examples, "example_index": index}
-            rate = replicate(jnp.float32(float(self._schedule(self._done))))
-            state = dataclasses.replace(self.state, learning_rate=rate)
-            part = shard_batch(batch, jax.local_device_count())
-            self.state, metrics = self._step(state, distribute(part))
+            rows = shard_batch(batch, jax.local_device_count())
+            rate = self._run.schedule(self._done)
+            self.state, metrics = self._step(
+                self.state.with_learning_rate(rate), distribute(rows)
+            )
             self._done += 1
             kept.append(metrics)
             if len(kept) > 2:

@@ -11,7 +11,7 @@ from unet_jax.experiment.data import fit_preprocessing, open_dataset
 from unet_jax.experiment.network import create_network, create_optimizer_and_schedule
 from unet_jax.experiment.record import make_record, write_record
 from unet_jax.training.checkpoint import Checkpoints
-from unet_jax.training.state import create_train_state
+from unet_jax.training.step import create_train_state
 
 SIZE = 24
 SMALL = {

@@ -23,7 +23,7 @@ def _config(tmp_path):
 @pytest.mark.slow
 def test_a_few_steps_with_augmentation_on_four_devices_agree(tmp_path, monkeypatch):
     line = check_determinism(_config(tmp_path))
-    assert "steps made twice on 4 devices agree in every bit" in line
+    assert "steps run twice on 4 devices agree in every bit" in line
     # And one bit that differs is found and named.
     states = iter([{"w": jnp.float32(1), "b": 2}, {"w": jnp.float32(1 + 2e-7), "b": 2}])
     monkeypatch.setattr(determinism, "_first_steps", lambda *_: next(states))

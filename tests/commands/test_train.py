@@ -21,10 +21,10 @@ from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import smoke
 from unet_jax.errors import InputError, RunError
+from unet_jax.experiment.finished import init_from
 from unet_jax.experiment.network import create_network
-from unet_jax.experiment.run import init_from
 from unet_jax.training.checkpoint import Checkpoints
-from unet_jax.training.state import create_train_state
+from unet_jax.training.step import create_train_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -374,7 +374,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(shared, tmp_path):
     )
     # Weights that the second update made too large: validation still scores them, and
     # the next loss tells which step it was.
-    with pytest.raises(RunError, match=r"step 3: loss is nan.* last good .* step 2;"):
+    with pytest.raises(RunError, match=r"step 3: loss is nan.* last good .* step 2$"):
         train_and_evaluate(config, tmp_path)
     assert not (tmp_path / "test_metrics.json").exists()
 

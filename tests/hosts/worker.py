@@ -16,15 +16,15 @@ from unet_jax.hosts import agree
 from unet_jax.hosts.start import Processes, start
 from unet_jax.losses.terms import create_loss_terms
 from unet_jax.models.presets import create_model
-from unet_jax.training.optimizer import create_optimizer
-from unet_jax.training.state import (
+from unet_jax.training.devices import (
     AXIS,
-    create_train_state,
     distribute,
     local_copy,
     replicate,
+    shard_batch,
 )
-from unet_jax.training.step import make_train_step, pmap_train_step, shard_batch
+from unet_jax.training.optimizer import create_optimizer
+from unet_jax.training.step import create_train_state, make_train_step, pmap_train_step
 
 BATCH, SIZE, CLASSES = 8, 16, 3
 

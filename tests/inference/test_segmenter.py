@@ -12,6 +12,7 @@ from unet_jax.data.grids import Inverse
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.network import create_network
 from unet_jax.inference.segmenter import (
     Segmenter,
     make_forward,
@@ -260,7 +261,10 @@ def test_windows_without_padding_are_large_enough_to_tile(patch):
     config.model.name, config.train.patch_size = "unet_2015", (patch, patch)
     for validation in (False, True):
         maker = create_predict_fn_maker(
-            config, _preprocessing(2), validation=validation
+            config,
+            create_network(config, axis_name=None),
+            _preprocessing(2),
+            validation=validation,
         )
         (member,) = maker({}).members
         assert maker({}).strict is not validation

@@ -10,8 +10,8 @@ from unet_jax.errors import InputError
 from unet_jax.planning import topology
 from unet_jax.planning.chips import parse_topology
 from unet_jax.planning.flops import dense_flops
-from unet_jax.training.state import create_train_state, replicate
-from unet_jax.training.step import pmap_train_step, shard_batch
+from unet_jax.training.devices import replicate, shard_batch
+from unet_jax.training.step import create_train_state, pmap_train_step
 
 INSTALLED = importlib.util.find_spec("libtpu") is not None
 
@@ -59,7 +59,7 @@ def test_the_planned_step_is_the_one_that_training_maps():
         state,
     )
     rows = _batch(8)
-    given = topology.batch_shapes(8, patch_size=(16, 16), channels=1)
+    given = topology.global_batch_shapes(8, patch_size=(16, 16), channels=1)
     for name, array in rows.items():
         assert (given[name].shape, given[name].dtype) == (array.shape, array.dtype)
     copy = jax.tree.map(np.asarray, state)
@@ -85,7 +85,7 @@ def test_accumulation_does_not_change_the_operations():
         config = _tiny(**{"train.accumulation": accumulation})
         step, state = _step_and_state(config, 1, implementation="plain")
         mapped, _ = topology.shard_train_step(step, jax.devices())
-        batch = topology.batch_shapes(16, patch_size=(16, 16), channels=1)
+        batch = topology.global_batch_shapes(16, patch_size=(16, 16), channels=1)
         counts.append(dense_flops(mapped.trace(state, batch).jaxpr))
     assert counts[0] == counts[1] > 0
 
@@ -93,7 +93,7 @@ def test_accumulation_does_not_change_the_operations():
 def test_operations_are_those_of_the_implementation_for_tpu():
     step, state = _step_and_state(_tiny(), 1)
     mapped, _ = topology.shard_train_step(step, jax.devices())
-    batch = topology.batch_shapes(4, patch_size=(16, 16), channels=1)
+    batch = topology.global_batch_shapes(4, patch_size=(16, 16), channels=1)
     text = str(mapped.trace(state, batch).jaxpr)
     assert "f32[1,5,5,64]" in text  # blocks of 4x4 pixels with 4 channels, shifted
 
@@ -142,8 +142,8 @@ def test_a_tiny_step_compiles_for_a_slice():
     step, state = _step_and_state(config, 1)
     devices = topology.slice_devices(parse_topology("v5e:2x2"))
     assert len(devices) == 4
-    batch = topology.batch_shapes(16, patch_size=(16, 16), channels=1)
-    cost = topology.compile_step(step, devices, state=state, batch=batch)
+    batch = topology.global_batch_shapes(16, patch_size=(16, 16), channels=1)
+    cost = topology.compile_for_slice(step, devices, state=state, batch=batch)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     # The gradients are summed over the chips, with a few numbers beside them.
     assert 4 * parameters < cost.program.all_reduce_bytes < 6 * parameters
@@ -151,7 +151,7 @@ def test_a_tiny_step_compiles_for_a_slice():
     assert 1e5 < cost.program.cycles < 1e8
     assert cost.flops > 0
     plain, _ = _step_and_state(config, 1, implementation="plain")
-    counted = topology.compile_step(
+    counted = topology.compile_for_slice(
         step, devices, state=state, batch=batch, counted=plain
     )
     assert counted.program == cost.program

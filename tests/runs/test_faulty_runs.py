@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from unet_jax.commands import train
 from unet_jax.configs import folder
-from unet_jax.commands import loop, train
 from unet_jax.errors import RunError
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.pace import StepPace
@@ -61,7 +61,7 @@ def _config(pictures, **changes) -> ConfigDict:
 
 def _poison(monkeypatch, number):
     """Put a NaN into the first example of the batch with this number, from 1."""
-    taken, deal = [], loop.shard_batch
+    taken, deal = [], train.shard_batch
 
     def shard_batch(batch, devices):
         taken.append(batch["example_index"])
@@ -70,7 +70,7 @@ def _poison(monkeypatch, number):
             batch["image"][0, 3, 3] = np.nan
         return deal(batch, devices)
 
-    monkeypatch.setattr(loop, "shard_batch", shard_batch)
+    monkeypatch.setattr(train, "shard_batch", shard_batch)
     return taken
 
 
@@ -119,7 +119,8 @@ def test_one_more_of_them_stops_the_resumed_run(skipped, pictures, monkeypatch):
     assert message.startswith("step 5: loss is nan, cross_entropy_loss is nan, ")
     assert f"the image is not finite for example {index} (case 'p" in message
     assert f", {pictures}/images/p" in message
-    assert "1 of them left out before; the last good checkpoint is step 4" in message
+    assert "1 such steps skipped before; train.skip_nonfinite=N skips N" in message
+    assert message.endswith("; the last good checkpoint is step 4")
     assert "the gradient of decoder_0, decoder_1, encoder_0, " in message
     assert not (skipped / "checkpoints" / "6").exists()
 
@@ -149,8 +150,8 @@ def test_a_file_that_rots_in_mid_run_is_named_and_the_run_goes_on_when_it_is_bac
     assert message.startswith(f"step {step}: {pictures}/images/p")
     assert ".png: cannot be read (" in message
     assert message.endswith(
-        "; the last good checkpoint is step 4; fix the data, and the same command "
-        "goes on from there"
+        "; fix the data, then start the same command again; the last good checkpoint "
+        "is step 4"
     )
 
 
@@ -158,7 +159,7 @@ def test_memory_that_runs_out_says_what_to_lower(skipped, pictures, monkeypatch)
     def shard_batch(batch, devices):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(loop, "shard_batch", shard_batch)
+    monkeypatch.setattr(train, "shard_batch", shard_batch)
     with pytest.raises(RunError) as caught:
         train.train_and_evaluate(_config(pictures, **{"train.steps": 6}), skipped)
     assert re.match(

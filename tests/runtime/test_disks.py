@@ -48,7 +48,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 _HUNG = """
 import runpy, time
 from unet_jax.training.resume import RunCheckpoints
-from unet_jax.training.window import MetricWindow
+from unet_jax.training.log import TrainingLog
 {place} = lambda *_, **how: time.sleep(1000)
 runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
 """
@@ -107,7 +107,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_is_whole(s
     code, output = _ended(_start(shared, workdir, more, file_bytes=9000))
     message = _last_message(output)
     assert code == 1
-    assert "step 20; fix the disk, then start the same command again" in message
+    assert "; fix the disk, then start the same command again; " in message
+    assert message.endswith("; the last good checkpoint is step 20")
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.latest_step() == 20
         checkpoints.restore_raw(20)
@@ -141,7 +142,7 @@ def test_a_workdir_that_becomes_read_only_ends_the_run_in_one_line(shared):
     assert code == 1, output
     message = _last_message(output)
     assert "cannot be written (PermissionError: " in message
-    assert re.search(r"the last good checkpoint is step \d+; fix the disk", message)
+    assert re.search(r"fix the disk, .*; the last good .* step \d+$", message)
     code, output = _ended(_start(shared, workdir, "--config.train.steps=20"))
     assert code == 0, output
     assert "resumed at step" in output
@@ -171,7 +172,7 @@ def test_a_deleted_workdir_ends_the_run_in_one_line(shared):
     [
         ("RunCheckpoints.save", "the checkpoint of step 10"),
         # Where a step is waited for.
-        pytest.param("MetricWindow.rows", "step 5", marks=pytest.mark.soak),
+        pytest.param("TrainingLog.pending", "step 5", marks=pytest.mark.soak),
     ],
 )
 def test_what_hangs_ends_the_run(shared, place, what):
@@ -181,7 +182,7 @@ def test_what_hangs_ends_the_run(shared, place, what):
     code, output = _ended(_start(shared, workdir, *flags, program=program))
     assert code == 42, output
     assert f"{what} has not come back for 40 s (train.step_timeout)" in output
-    assert "in _train" in output  # where the main thread stood
+    assert "in _train_steps" in output  # where the main thread stood
 
 
 def test_a_second_run_on_the_workdir_is_refused(shared):

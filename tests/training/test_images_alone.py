@@ -21,9 +21,9 @@ from unet_jax.losses.terms import create_loss_terms, reads_labels
 from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
 from unet_jax.models.presets import create_model
 from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.devices import AXIS, replicate, shard_batch
 from unet_jax.training.images_alone import check_losses_of_images, make_validation
-from unet_jax.training.state import AXIS, create_train_state, replicate
-from unet_jax.training.step import make_train_step, pmap_train_step, shard_batch
+from unet_jax.training.step import create_train_state, make_train_step, pmap_train_step
 
 LOSS = (("soft_ncut", 1.0, {"radius": 2.0}), ("reconstruction", 2.0, {}))
 SMALL = {

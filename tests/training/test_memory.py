@@ -21,8 +21,7 @@ from unet_jax.training.memory import (
     explained,
     step_memory,
 )
-from unet_jax.training.state import create_train_state
-from unet_jax.training.step import make_train_step
+from unet_jax.training.step import create_train_state, make_train_step
 
 GIB = 2**30
 # 1 GiB of state, 0.5 of gradients, 0.5 a batch of 8, 16 of activations.

@@ -1,6 +1,7 @@
 """A step with a number that is not finite moves nothing, and says whose it is."""
 
 import functools
+import io
 import json
 
 import flax.linen as nn
@@ -14,12 +15,18 @@ from unet_jax.errors import InputError, RunError
 from unet_jax.losses.terms import LossTerm, create_loss_terms
 from unet_jax.models.presets import create_model
 from unet_jax.models.wnet import Autoencoded
+from unet_jax.report.progress import Progress
 from unet_jax.report.writer import MetricWriter
-from unet_jax.training.finite import KINDS, group_names, kind_of
-from unet_jax.training.nonfinite import NonfiniteSteps, reading_data
-from unet_jax.training.state import AXIS, create_train_state, replicate
-from unet_jax.training.step import make_train_step, pmap_train_step, shard_batch
-from unet_jax.training.window import MetricWindow
+from unet_jax.training.devices import AXIS, replicate, shard_batch
+from unet_jax.training.log import TrainingLog
+from unet_jax.training.nonfinite import (
+    KINDS,
+    NonfiniteSteps,
+    group_names,
+    kind_of,
+    reading_data,
+)
+from unet_jax.training.step import create_train_state, make_train_step, pmap_train_step
 
 BATCH, SIZE = 8, 16
 LOSS = (("dice", 1.0, {}), ("cross_entropy", 0.5, {}))
@@ -219,14 +226,12 @@ def test_the_error_names_step_terms_groups_and_files():
         codes=(0, _bit("image") | _bit("loss"), 0, 0), dice_loss=np.float32(np.nan)
     )
     with pytest.raises(RunError) as caught:
-        _judge().leaves_out(
-            7, metrics, last_good=lambda: "the last good checkpoint is step 5"
-        )
+        _judge().skips(7, metrics)
     assert str(caught.value) == (
         "step 7: loss is nan, dice_loss is nan; the gradient of head is not finite; "
         "the image is not finite for example 101 (case 'p101', /data/p101.nii.gz, "
-        "slice 3); fix or remove these cases; the step changed nothing; the last "
-        "good checkpoint is step 5; train.skip_nonfinite=N leaves out N such steps"
+        "slice 3); fix or remove these cases; the step changed nothing; "
+        "train.skip_nonfinite=N skips N such steps"
     )
 
 
@@ -259,14 +264,14 @@ def test_the_error_names_step_terms_groups_and_files():
 )
 def test_each_cause_has_its_words(metrics, message):
     with pytest.raises(RunError, match=message):
-        _judge().leaves_out(1, metrics, last_good=lambda: "NONE")
+        _judge().skips(1, metrics)
 
 
 def test_one_bad_image_is_not_blamed_on_the_batch_that_it_spoilt():
     output = _bit("network's output") | _bit("loss")
     metrics = _metrics(codes=(output, output | _bit("image"), output, _bit("loss")))
     with pytest.raises(RunError) as caught:
-        _judge().leaves_out(1, metrics, last_good=lambda: "NONE")
+        _judge().skips(1, metrics)
     assert "the image is not finite for example 101 (" in str(caught.value)
     assert "the loss is not finite for example 103 (" in str(caught.value)
     assert "output" not in str(caught.value)
@@ -276,32 +281,33 @@ def test_steps_are_left_out_up_to_their_number_also_over_a_resume():
     printed = []
     judge = _judge(allowed=2, printed=printed)
     assert judge.record() == {"skipped_steps": 0}
-    assert not judge.leaves_out(1, _metrics(masked=0), last_good=lambda: "NONE")
-    assert judge.leaves_out(2, _metrics(), last_good=lambda: "NONE")
+    assert not judge.skips(1, _metrics(masked=0))
+    assert judge.skips(2, _metrics())
     assert "step 2: loss is nan; " in printed[0]
-    assert "left out (1 of train.skip_nonfinite=2)" in printed[0]
+    assert "skipped (1 of train.skip_nonfinite=2)" in printed[0]
     resumed = _judge(allowed=2, record={"score": 1.0, **judge.record()})
-    assert resumed.leaves_out(
-        3, _metrics(), last_good=lambda: "the last good checkpoint is step 2"
-    )
-    with pytest.raises(RunError, match=r"step 4: .*; 2 of them left out before; "):
-        resumed.leaves_out(
-            4, _metrics(), last_good=lambda: "the last good checkpoint is step 2"
-        )
+    assert resumed.skips(3, _metrics())
+    with pytest.raises(RunError, match=r"step 4: .*; 2 such steps skipped before; "):
+        resumed.skips(4, _metrics())
     assert resumed.record() == {"skipped_steps": 2}
 
 
-def test_what_is_left_out_does_not_enter_the_means(tmp_path):
+def test_skipped_steps_do_not_enter_the_means(tmp_path):
     writer = MetricWriter(tmp_path)
-    window = MetricWindow(4, _judge(allowed=9))
+    shown = io.StringIO()
+    progress = Progress(5, images_per_step=4, stream=shown)
+    log = TrainingLog(writer, progress, _judge(allowed=9), batch_size=4)
     for metrics in (_metrics(masked=0), _metrics(), _metrics(masked=0, loss=1.5)):
-        window.add(metrics, learning_rate=0.1)
-    window.write(3, writer, last_good=lambda: "NONE")
-    assert window.last_loss == 1.0
-    window.add(_metrics(), learning_rate=0.1)
-    window.write(4, writer, last_good=lambda: "NONE")
-    window.add(_metrics(masked=0), learning_rate=0.1)
-    window.write(5, writer, last_good=lambda: "NONE")
+        log.add(metrics, learning_rate=0.1)
+    log.write_steps(3)
+    log.show_step(3, total=5)
+    assert "step 3/5 (60 %), loss 1" in shown.getvalue()
+    log.add(_metrics(), learning_rate=0.1)
+    log.write_steps(4)
+    log.add(_metrics(masked=0), learning_rate=0.1)
+    log.write_steps(5)
+    assert log.record()["skipped_steps"] == 2
+    assert log.record()["metrics_bytes"] == (tmp_path / "metrics.jsonl").stat().st_size
     writer.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     head = {"split": "train", "learning_rate": 0.1}
@@ -313,14 +319,12 @@ def test_what_is_left_out_does_not_enter_the_means(tmp_path):
 
 
 @pytest.mark.parametrize("error", [InputError, RunError])
-def test_a_problem_of_the_data_says_what_is_safe(error):
+def test_a_case_that_cannot_be_read_names_the_step(error):
     with (
-        pytest.raises(
-            RunError, match=r"^step 9: a.png: gone; .* checkpoint is step 8;"
-        ),
-        reading_data(9, lambda: "the last good checkpoint is step 8"),
+        pytest.raises(RunError, match=r"^step 9: a.png: gone; fix the data, "),
+        reading_data(9),
     ):
         raise error("a.png: gone")
     # A bug of ours keeps its name and its traceback.
-    with pytest.raises(KeyError), reading_data(9, lambda: "NONE"):
+    with pytest.raises(KeyError), reading_data(9):
         raise KeyError

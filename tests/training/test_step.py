@@ -14,13 +14,13 @@ from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 from unet_jax.losses.terms import create_loss_terms
 from unet_jax.models.presets import create_model
+from unet_jax.training.devices import AXIS, check_batch_size, replicate, shard_batch
 from unet_jax.training.optimizer import create_optimizer
-from unet_jax.training.state import AXIS, TrainState, create_train_state, replicate
 from unet_jax.training.step import (
-    check_batch_size,
+    TrainState,
+    create_train_state,
     make_train_step,
     pmap_train_step,
-    shard_batch,
 )
 
 BATCH, SIZE, CLASSES = 8, 16, 3

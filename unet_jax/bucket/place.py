@@ -62,15 +62,13 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
         return
     agree.keep_own_folders()
     with contextlib.ExitStack() as stack:
-        stores: list[Store] = []
-        agree.on_all(lambda: stores.append(_store(name)))
+        store = agree.on_all(lambda: _store(name))
         lease = stack.enter_context(_lease(name, stop)) if trains else None
         path = stack.enter_context(_temporary_folder(stop))
         known = LEASE if trains else "config.json"
-        mirror = Mirror(stores[0], path, lease=lease, known=known)
-        digests: list[str] = []
-        agree.on_all(lambda: digests.append(mirror.fetch()))
-        agree.check_equal(f"--workdir {name}: its objects", digests[0])
+        mirror = Mirror(store, path, lease=lease, known=known)
+        digest = agree.on_all(mirror.fetch)
+        agree.check_equal(f"--workdir {name}: its objects", digest)
         stack.enter_context(_named(path, name))
         with _sending(mirror):
             yield Place(path, mirror)
@@ -114,19 +112,18 @@ def _refused(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lease(name: str, stop: Stop) -> Iterator[BucketLease | None]:
-    """Take the lease: one process for all of them."""
-    taken: list[BucketLease] = []
+    """Take the lease in the first process, for all of them."""
 
-    def take() -> None:
+    def take() -> BucketLease:
         with _refused(name):
-            taken.append(BucketLease(Store(name, retries=_QUICK_RETRIES)))
+            return BucketLease(Store(name, retries=_QUICK_RETRIES))
 
-    agree.on_first(take)
-    if not taken:
+    lease = agree.on_first(take)
+    if lease is None:
         yield None
         return
-    stop.on_exit(taken[0].release)
-    with taken[0] as lease:
+    stop.on_exit(lease.release)
+    with lease:
         yield lease
 
 

@@ -1,58 +1,47 @@
-"""Does this machine give the same bits twice? A few steps, made two times, say so."""
+"""Runs a few training steps twice and compares the results bit for bit."""
 
 import contextlib
-import dataclasses
 import pathlib
 import tempfile
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.errors import RunError
 from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.data import create_batches
-from unet_jax.experiment.run import (
-    Run,
-    batch_shapes,
-    check,
-    create_state,
-    create_step,
-    prepare,
-)
-from unet_jax.runtime.compilation import compile_with_options, compiler_options
-from unet_jax.training.state import distribute, local_copy, replicate
-from unet_jax.training.step import shard_batch
+from unet_jax.experiment.run import Run, check, create_run
+from unet_jax.training.devices import distribute, local_copy, shard_batch
 
 STEPS = 4
-"""Of each time: some for the order of threads to differ, were they to matter."""
+"""Enough for a difference in the order of threads to show."""
 
 
 def check_determinism(config: ConfigDict) -> str:
-    """Make the first steps of a run twice, from data to update, and compare all bits.
+    """Run the first steps of a config twice, from data to update, and compare all bits.
 
-    Nothing is written but to a temporary folder. Data are opened, prepared and drawn
-    anew each time, by the same threads as in training; the step is compiled once.
+    Batches are drawn anew each time, by the same threads as in training. Only a
+    temporary folder is written.
 
     Args:
-        config: as given.
+        config: config of a training run.
 
     Returns:
-        The line that says that they agree.
+        The line that reports equal results.
 
     Raises:
         InputError: the config or the data cannot be used.
-        RunError: they do not agree; the message names where.
+        RunError: the results differ; the message names an array.
     """
     config = resolve_source(config)
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder) / "run"
         check(config, workdir)
-        run = prepare(config, workdir, None)
-        step_function = create_step(run.config, run.optimizer, run.loss_terms)
-        states = [_first_steps(run, step_function, workdir) for _ in range(2)]
+        run = create_run(config, workdir)
+        train_step, _ = run.compile_step(run.create_state())
+        states = [_first_steps(run, train_step) for _ in range(2)]
     first, second = (jax.tree_util.tree_leaves_with_path(state) for state in states)
     wrong = [
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -66,26 +55,23 @@ def check_determinism(config: ConfigDict) -> str:
             "deterministic=True asks the compiler for reproducible operations"
         )
     line = (
-        f"determinism: {STEPS} steps made twice on {jax.device_count()} devices agree "
+        f"determinism: {STEPS} steps run twice on {jax.device_count()} devices agree "
         f"in every bit of {len(first)} arrays"
     )
     print(line)
     return line
 
 
-def _first_steps(run: Run, step_function: Any, workdir: pathlib.Path) -> Any:
-    """Make the steps from the start."""
-    state = create_state(run.config, run.optimizer, run.preprocessing)
-    shapes = batch_shapes(run.config, run.preprocessing)
-    batches = create_batches(run.config, run.seen["train"], run.preprocessing, workdir)
-    compiled = compile_with_options(
-        step_function.lower(state, shapes), compiler_options(run.config.deterministic)
+def _first_steps(run: Run, train_step: Any) -> Any:
+    """Run the first steps; return the state on the host."""
+    state = run.create_state()
+    batches = create_batches(
+        run.config, run.seen["train"], run.preprocessing, run.workdir
     )
     with contextlib.closing(batches):
         for step in range(STEPS):
-            rate = replicate(jnp.float32(run.schedule(step)))
-            state, _ = compiled(
-                dataclasses.replace(state, learning_rate=rate),
-                distribute(shard_batch(next(batches), jax.local_device_count())),
+            rows = shard_batch(next(batches), jax.local_device_count())
+            state, _ = train_step(
+                state.with_learning_rate(run.schedule(step)), distribute(rows)
             )
         return jax.device_get(local_copy(state))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -46,13 +47,17 @@ def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def score_run(
-    workdir: pathlib.Path, sources: Mapping[str, Source] | None
+    workdir: pathlib.Path,
+    sources: Mapping[str, Source] | None,
+    *,
+    network: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Score the test split with the best checkpoint; write and print the results.
 
     Args:
         workdir: folder of the run.
         sources: cases of each split; None opens the data that the run's config names.
+        network: network of the run's config; None builds it.
 
     Returns:
         The content of test_metrics.json.
@@ -62,7 +67,7 @@ def score_run(
     """
     if sources is None:
         sources = _sources(workdir)
-    run = load_run(workdir)
+    run = load_run(workdir, network=network)
     segmenter = run.predict_fn
     if not reads_labels(run.config.loss):
         segmenter = with_named_clusters(workdir, run, sources["train"])
@@ -189,7 +194,7 @@ def _score(
     """Score the test split, write its label maps and figures, print the table."""
     source, losses = sources["test"], held_out_losses(config, sources)
     class_names = tuple(config.data.class_names)
-    mine = agree.share(len(source))
+    mine = agree.indices_here(len(source))
     numbers = iter(mine)
 
     def write(case: Case, labels: np.ndarray) -> np.ndarray:
@@ -211,7 +216,7 @@ def _score(
         tolerance_px=config.eval.tolerance_px,
         slice_axis=config.data.slice_axis,
         finish=write,
-        gather=agree.gather_shares,
+        gather=agree.gather_items,
     )
     print(results_table(results, class_names))
     if "reliability" in results and agree.is_first():

@@ -26,13 +26,13 @@ from unet_jax.planning.report import plan_text
 from unet_jax.planning.scaling import second_batch
 from unet_jax.planning.topology import (
     HbmExceeded,
-    batch_shapes,
-    compile_step,
+    compile_for_slice,
+    global_batch_shapes,
     slice_devices,
 )
+from unet_jax.training.devices import AXIS
 from unet_jax.training.images_alone import check_losses_of_images
-from unet_jax.training.state import TrainState, create_train_state
-from unet_jax.training.step import TrainStep
+from unet_jax.training.step import TrainState, TrainStep, create_train_state
 
 
 def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> None:
@@ -61,12 +61,14 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     print(_opening(config, target, state, rows=rows, channels=channels))
 
     def compile_rows(rows: int) -> Compiled:
-        batch = batch_shapes(
+        batch = global_batch_shapes(
             rows * target.chips, patch_size=config.train.patch_size, channels=channels
         )
         print(f"compiling   batch {rows * target.chips}: takes minutes", flush=True)
         try:
-            cost = compile_step(step, devices, state=state, batch=batch, counted=plain)
+            cost = compile_for_slice(
+                step, devices, state=state, batch=batch, counted=plain
+            )
         except HbmExceeded as error:
             return Compiled(rows, error.memory_bytes, None)
         return Compiled(rows, cost.memory_bytes, cost)
@@ -129,8 +131,8 @@ def _step_and_state(
         deep_supervision=config.model.deep_supervision,
         foreground_oversampling=config.data.foreground_oversampling,
     )
-    step = create_train_step(config, optimizer, terms, implementation=implementation)
-    network = create_network(config, axis_name=None, implementation=implementation)
+    network = create_network(config, axis_name=AXIS, implementation=implementation)
+    step = create_train_step(config, network, optimizer, terms)
     state = jax.eval_shape(
         lambda: create_train_state(
             network,

@@ -1,12 +1,17 @@
-"""From a config to a trained network and the scores of its test split."""
+"""Trains a network: `train_and_evaluate` is a run from its config to its scores.
+
+Read it from top to bottom: the run is built (`experiment/run.py`), `_train` opens what
+the loop needs, `_train_steps` is the loop, and what it calls follows in order.
+"""
 
 import contextlib
+import dataclasses
+import itertools
 import json
-import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 from ml_collections import ConfigDict
@@ -14,43 +19,35 @@ from ml_collections import ConfigDict
 from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.place import copy_of
 from unet_jax.commands.evaluate import score_run
-from unet_jax.commands.loop import Loop
-from unet_jax.data.case import Source
-from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.pipeline import TrainIterator
-from unet_jax.errors import InputError, RunError
+from unet_jax.errors import RunError, Stopped
 from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.data import create_batches
+from unet_jax.experiment.finished import init_from
+from unet_jax.experiment.logs import draw_curves, open_log, print_summary
 from unet_jax.experiment.record import read_record
-from unet_jax.experiment.run import (
-    Run,
-    batch_shapes,
-    check,
-    count_memory,
-    create_state,
-    create_step,
-    init_from,
-    prepare,
+from unet_jax.experiment.run import Run, check, create_run
+from unet_jax.experiment.validation import (
+    Rows,
+    create_validation,
+    score_of,
+    updated_best,
+    validation_line,
 )
-from unet_jax.experiment.validation import create_validation
 from unet_jax.hosts import agree
-from unet_jax.hosts.lost import leaving_when_lost
-from unet_jax.losses.terms import reads_labels
-from unet_jax.report.curves import write_curves
-from unet_jax.report.progress import Progress
-from unet_jax.report.summary import run_summary
-from unet_jax.report.writer import MetricWriter, NoWriter
-from unet_jax.runtime.compilation import compiler_options, step_cost
-from unet_jax.runtime.disk import disk_problems
-from unet_jax.runtime.lease import Lease, NoLease
+from unet_jax.runtime.profiler import check_profile, trace
 from unet_jax.runtime.stop import Stop
-from unet_jax.runtime.watchdog import Watchdog
-from unet_jax.training.finite import group_names
-from unet_jax.training.memory import StepMemory, compile_step, explained
-from unet_jax.training.nonfinite import NonfiniteSteps
-from unet_jax.training.pace import ClockPace, Pace, StepPace
+from unet_jax.training.devices import distribute, local_copy, shard_batch
+from unet_jax.training.guard import Guard, guarding
+from unet_jax.training.log import Row, TrainingLog
+from unet_jax.training.memory import explained
+from unet_jax.training.nonfinite import reading_data
+from unet_jax.training.pace import Pace, create_pace
 from unet_jax.training.resume import RunCheckpoints, last_good
-from unet_jax.training.state import TrainState
+from unet_jax.training.step import TrainState
+
+_NEW_RECORD = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
+"""Record of the best score, before the first validation."""
 
 
 def train_and_evaluate(
@@ -63,240 +60,246 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Train a network, choose its best checkpoint and score the test split.
 
-    A workdir with a checkpoint is resumed; one that is complete is left alone.
+    A workdir with a checkpoint is resumed; a complete one is left alone.
 
     Args:
         config: the resolved config.
         workdir: folder of the run.
         profile: first and last step of a jax profiler trace, or None.
-        stop: tells when the run is asked to stop; None where nobody asks.
-        bucket: of which the workdir is a copy; None where the workdir is all there is.
+        stop: requests to stop; None if there are none.
+        bucket: the bucket that the workdir is a copy of; None for a plain folder.
 
     Returns:
         The content of test_metrics.json.
 
     Raises:
         InputError: the config, the data or the workdir cannot be used.
-        RunError: the loss or a gradient became NaN or infinite, a case could not be
-            read any more, memory ran out, or a disk failed.
-        Stopped: the run was asked to stop, and has saved where it stands.
+        RunError: the loss or a gradient became NaN or infinite, a case became
+            unreadable, memory ran out, or a disk failed.
+        Stopped: the run was asked to stop, and saved its state.
     """
     began = time.monotonic()
-    stop = stop or Stop()
     config = resolve_source(config)
     check(config, workdir)
-    read_record(workdir)  # a folder that is no run's stays as it is
-    safe = bucket.last_good if bucket is not None else lambda: last_good(workdir)
-    with (
-        leaving_when_lost(stop, safe=safe),
-        _lease(workdir) as lease,
-    ):
-        stop.on_exit(lease.release)
-        agree.check_shared(workdir)
-        run = prepare(config, workdir, profile)
-        with disk_problems(workdir, last_good=safe):
-            best_step = _train(
-                run, began=began, lease=lease, stop=stop, bucket=bucket, safe=safe
-            )
-            return _finish(run.config, workdir, run.sources, best_step, bucket)
+    read_record(workdir)  # refuses the folder of something else before it is touched
+    with guarding(
+        workdir,
+        stop=stop or Stop(),
+        step_timeout=config.train.step_timeout,
+        last_good=bucket.last_good if bucket else lambda: last_good(workdir),
+    ) as guard:
+        run = create_run(config, workdir)
+        check_profile(profile, run.config.train.steps)
+        best_step = _train(run, guard, began=began, profile=profile, bucket=bucket)
+        return _finish(run, best_step, bucket)
 
 
-@contextlib.contextmanager
-def _lease(workdir: pathlib.Path) -> Iterator[Lease | NoLease]:
-    """Take the lease of the workdir: one process for all of them."""
-    taken: list[Lease] = []
-    agree.on_first(lambda: taken.append(Lease(workdir)))
-    with taken[0] if taken else NoLease() as lease:
-        yield lease
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """What the loop holds open beside state and step.
 
+    Attributes:
+        run: the run.
+        guard: what may end the run from outside.
+        batches: training batches of this process.
+        checkpoints: checkpoints of the run.
+        pace: decides when to validate and when the run is over.
+        log: metrics.jsonl and the progress line.
+        validate: ``variables -> scores of each split``.
+    """
 
-_NEW_RECORD = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
+    run: Run
+    guard: Guard
+    batches: TrainIterator
+    checkpoints: RunCheckpoints
+    pace: Pace
+    log: TrainingLog
+    validate: Callable[[dict[str, Any]], Rows]
 
 
 def _train(
     run: Run,
+    guard: Guard,
     *,
     began: float,
-    lease: Lease | NoLease,
-    stop: Stop,
+    profile: tuple[int, int] | None,
     bucket: Mirror | None,
-    safe: Callable[[], str],
 ) -> int | None:
-    """Take up the last checkpoint, train to the end, and return the best step."""
+    """Resume or begin a run, train it to the end, and return the best step."""
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
     with (
         contextlib.closing(batches),
         RunCheckpoints(workdir, bucket=bucket) as checkpoints,
+        guard.leaving_when_lost(),
     ):
         state, first_step, record = _first_state(run, batches, checkpoints)
-        pace = _create_pace(config, record, first_step, began)
+        pace = create_pace(
+            minutes=config.train.max_minutes,
+            steps=config.train.steps,
+            every_steps=config.eval.every_steps,
+            record=record,
+            first_step=first_step,
+            began=began,
+        )
         if first_step:
             print(f"resumed at step {first_step} of {pace.total_steps}")
-        due = bool(record.get("evaluation_due"))
-        if (pace.is_over or record["stopped"]) and not due:
+        if (pace.is_over or record["stopped"]) and not record.get("evaluation_due"):
             return checkpoints.best_step()
 
-        compiled, memory = _compile(run, state)
-        _print_summary(run, state, compiled)
+        train_step, memory = run.compile_step(state)
+        print_summary(run, state, train_step)
         with (
-            contextlib.closing(_open_writer(workdir, first_step, record)) as writer,
-            Progress(
-                pace.total_steps,
-                images_per_step=config.train.batch_size,
-                initial=first_step,
-                score_name=_score_name(config),
-                stream=None if agree.is_first() else open(os.devnull, "w"),
-            ) as progress,
-            Watchdog(config.train.step_timeout, last_good=safe) as watchdog,
-            explained(
-                lambda text: f"{memory.explain(text)}; {checkpoints.last_good()}",
-                RunError,
-            ),
+            open_log(run, batches, state, first_step, pace, record) as log,
+            explained(memory.explain, RunError),
         ):
-            nonfinite = NonfiniteSteps(
-                allowed=config.train.skip_nonfinite,
-                record=record,
-                groups=group_names(state.params),
-                name_example=batches.name,
-                report=progress.write,
+            validate = create_validation(run, stop=guard.stop)
+            session = _Session(run, guard, batches, checkpoints, pace, log, validate)
+            return _train_steps(
+                session, train_step, state, first_step, record, profile=profile
             )
-            loop = Loop(
-                config=config,
-                step_function=compiled,
-                schedule=run.schedule,
-                batches=batches,
-                validate=create_validation(
-                    config,
-                    run.preprocessing,
-                    run.seen,
-                    run.loss_terms,
-                    workdir,
-                    stop=stop,
-                ),
-                checkpoints=checkpoints,
-                pace=pace,
-                nonfinite=nonfinite,
-                writer=writer,
-                progress=progress,
-                watchdog=watchdog,
-                lease=lease,
-                stop=stop,
-                trace=lambda step: _trace(run.profile, step, workdir),
-            )
-            with leaving_when_lost(stop, safe=safe):
-                return loop.run(state, step=first_step, record=record)
+
+
+def _train_steps(
+    session: _Session,
+    train_step: Callable[..., Any],
+    state: TrainState,
+    first_step: int,
+    record: Mapping[str, Any],
+    *,
+    profile: tuple[int, int] | None,
+) -> int | None:
+    """Train, validate and save until the run is over; return the best step."""
+    run, guard, pace, log = session.run, session.guard, session.pace, session.log
+    best = {key: record[key] for key in _NEW_RECORD}
+    over = pace.is_over
+    pace.ready()
+    with guard.stop.saving():
+        if record.get("evaluation_due"):  # the run was stopped just before it
+            best = _validate(session, state, first_step, best)
+        for step in itertools.count(first_step + 1):
+            if over or best["stopped"]:
+                break
+            if guard.must_stop(step - 1):
+                with guard.watching(f"step {step - 1}"):
+                    rows = log.pending(step - 1)
+                _save_and_stop(session, state, step - 1, best, rows=rows)
+            trace(profile, step, run.workdir)
+
+            # ---- One step. The device works on it when it is read: see TrainingLog.
+            with guard.watching(f"step {step}"):
+                with reading_data(step):
+                    rows_here = shard_batch(
+                        next(session.batches), jax.local_device_count()
+                    )
+                rate = run.schedule(pace.place(step))
+                state, metrics = train_step(
+                    state.with_learning_rate(rate), distribute(guard.vote(rows_here))
+                )
+                log.add(guard.count_votes(metrics), learning_rate=rate)
+                due, over = pace.after(step)
+                if due or step % run.config.log.every_steps == 0:
+                    log.write_steps(step)
+            log.show_step(step, total=pace.total_steps)
+
+            if due:
+                if guard.must_stop(step):
+                    _save_and_stop(session, state, step, best, evaluation_due=True)
+                best = _validate(session, state, step, best)
+    with guard.watching("the last checkpoint"):
+        session.checkpoints.wait()
+    return best["step"]
+
+
+def _validate(
+    session: _Session, state: TrainState, step: int, best: dict[str, Any]
+) -> dict[str, Any]:
+    """Validate and save after a step; return the new record of the best."""
+    guard, log = session.guard, session.log
+    with guard.watching(f"step {step}"):
+        jax.block_until_ready(state)  # steps under way are no validation
+    began = time.monotonic()
+    try:
+        with _validating(step, session.run.config):
+            scores = session.validate(local_copy(state.eval_variables))
+    except Stopped:
+        _save_and_stop(session, state, step, best, evaluation_due=True)
+    log.write_scores(step, scores)
+    score = score_of(scores)
+    best = updated_best(best, step, score, session.run.config)
+    with guard.watching(f"the checkpoint of step {step}"):
+        guard.lease.check()
+        session.checkpoints.save(
+            step,
+            state,
+            place=session.batches.get_state(),
+            record={**best, **session.pace.record(), **log.record()},
+            score=score,
+        )
+    seconds = time.monotonic() - began
+    session.pace.validated(seconds)
+    line = validation_line(step, scores, best)
+    log.show_validation(step, score=score, line=line, seconds=seconds)
+    return best
+
+
+@contextlib.contextmanager
+def _validating(step: int, config: ConfigDict) -> Iterator[None]:
+    """Name the step and the fix if a case, or memory, is missing in validation."""
+    line = (
+        f"step {step}: validation ran out of memory; lower eval.window_batch, "
+        f"which is {config.eval.window_batch}, or train.patch_size"
+    )
+    with reading_data(step), explained(lambda _: line, RunError):
+        yield
+
+
+def _save_and_stop(
+    session: _Session,
+    state: TrainState,
+    step: int,
+    best: dict[str, Any],
+    *,
+    rows: list[Row] | None = None,
+    evaluation_due: bool = False,
+) -> NoReturn:
+    """Save the run as it stands after a step, and stop it."""
+    guard, checkpoints = session.guard, session.checkpoints
+    if step:
+        record = {
+            **{**best, **session.pace.record(), **session.log.record()},
+            **{"window": rows or [], "evaluation_due": evaluation_due},
+        }
+        with guard.watching(f"the checkpoint of step {step}"):
+            guard.lease.check()
+            checkpoints.wait()
+            if step != checkpoints.latest_step():
+                checkpoints.save_interrupted(
+                    step, state, place=session.batches.get_state(), record=record
+                )
+    raise guard.stopped(step) from None
 
 
 def _first_state(
     run: Run, batches: TrainIterator, checkpoints: RunCheckpoints
 ) -> tuple[TrainState, int, dict[str, Any]]:
-    """Give state, steps done and record: of a checkpoint, of another run, or new."""
-    config = run.config
-    state = create_state(config, run.optimizer, run.preprocessing)
+    """Return state, steps done and record: resumed, from another run, or new."""
+    state = run.create_state()
     if checkpoints.latest_step():
         step, state, place, record = checkpoints.restore(state)
         batches.set_state(place)
         return state, step, record
-    if config.init_from:
-        with copy_of(config.init_from) as source:
+    if run.config.init_from:
+        with copy_of(run.config.init_from) as source:
             state = init_from(state, source)
     return state, 0, dict(_NEW_RECORD)
 
 
-def _compile(run: Run, state: TrainState) -> tuple[Any, StepMemory]:
-    """Compile the step, and count what memory it takes."""
-    config = run.config
-    shapes = batch_shapes(config, run.preprocessing)
-    compiled, memory = compile_step(
-        create_step(config, run.optimizer, run.loss_terms),
-        state,
-        shapes,
-        count_memory(config, state, shapes),
-        options=compiler_options(config.deterministic),
-    )
-    # One process may find the step in its cache while another compiles: the first
-    # step would be taken for one that hangs.
-    agree.wait_for_compiles()
-    return compiled, memory
-
-
-def _open_writer(
-    workdir: pathlib.Path, first_step: int, record: dict[str, Any]
-) -> MetricWriter | NoWriter:
-    """Write down what the first process sees, from where the run goes on."""
-    if not agree.is_first():
-        return NoWriter()
-    return MetricWriter(
-        workdir, resume_step=first_step, resume_size=record.get("metrics_bytes")
-    )
-
-
-def _print_summary(run: Run, state: TrainState, compiled: Any) -> None:
-    """Say what will run."""
-    names = tuple(run.config.data.class_names)
-    print(
-        run_summary(
-            model=run.config.model.name,
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            step_cost=step_cost(compiled),
-            splits={
-                name: class_fractions(source, names)
-                for name, source in run.seen.items()
-            },
-        )
-    )
-
-
-def _score_name(config: ConfigDict) -> str:
-    """The name of the number that chooses, for the progress line."""
-    return "val Dice" if reads_labels(config.loss) else "minus val loss"
-
-
-def _create_pace(
-    config: ConfigDict, record: dict[str, Any], first_step: int, began: float
-) -> Pace:
-    """Count steps, or look at the clock."""
-    train = config.train
-    if not train.max_minutes:
-        return StepPace(
-            train.steps, every_steps=config.eval.every_steps, first_step=first_step
-        )
-    if jax.process_count() > 1:
-        raise InputError(
-            "train.max_minutes: clocks of several processes differ; give train.steps"
-        )
-    print(
-        f"this run ends after {train.max_minutes:g} minutes of training: how many "
-        "steps that is differs from time to time, so its weights cannot be reproduced "
-        "bit by bit"
-    )
-    return ClockPace(
-        train.max_minutes,
-        schedule_steps=train.steps,
-        record=record,
-        first_step=first_step,
-        began=began,
-    )
-
-
-def _trace(profile: tuple[int, int] | None, step: int, workdir: pathlib.Path) -> None:
-    """Start and stop the jax profiler at the steps that the user named."""
-    if profile is not None and step == profile[0]:
-        jax.profiler.start_trace(str(workdir / "profile"))
-    if profile is not None and step == profile[1]:
-        jax.profiler.stop_trace()
-        print(f"profile of steps {profile[0]} to {profile[1]}: {workdir / 'profile'}")
-
-
 def _finish(
-    config: ConfigDict,
-    workdir: pathlib.Path,
-    sources: dict[str, Source],
-    checkpoint_step: int | None,
-    bucket: Mirror | None,
+    run: Run, checkpoint_step: int | None, bucket: Mirror | None
 ) -> dict[str, Any]:
-    """Draw the curves and score the best checkpoint, if that is still to do."""
+    """Draw the curves and score the best checkpoint, unless that is done."""
+    workdir = run.workdir
     path = workdir / "test_metrics.json"
     try:
         results = json.loads(path.read_text())
@@ -306,17 +309,7 @@ def _finish(
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # missing or damaged: they are made anew
     if agree.is_first():
-        _draw_curves(config, workdir)
+        draw_curves(run)
     if bucket is not None:
         bucket.share()  # the checkpoints, which the first process alone has
-    return score_run(workdir, sources)
-
-
-def _draw_curves(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Draw the curves of metrics.jsonl."""
-    write_curves(
-        workdir / "metrics.jsonl",
-        workdir / "figures" / "curves.png",
-        class_names=tuple(config.data.class_names),
-        class_colors=tuple(config.data.class_colors),
-    )
+    return score_run(workdir, run.sources, network=run.network)

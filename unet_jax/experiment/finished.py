@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -21,7 +22,8 @@ from unet_jax.inference.segmenter import (
     Segmenter,
 )
 from unet_jax.runtime.compilation import use_compilation_cache
-from unet_jax.training.checkpoint import Checkpoints, check_fit
+from unet_jax.training.checkpoint import Checkpoints, check_fit, transfer
+from unet_jax.training.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,23 +79,22 @@ def open_run_data(workdir: pathlib.Path) -> Dataset:
 
 def _check_weights(
     path: pathlib.Path,
-    config: ConfigDict,
-    preprocessing: Preprocessing,
+    network: nn.Module,
+    size: tuple[int, ...],
     variables: dict[str, Any],
 ) -> None:
     """Refuse the weights of another network, before they are used."""
-    size = (*config.train.patch_size, preprocessing.channels)
-    network = create_network(config, axis_name=None)
     patch = jax.ShapeDtypeStruct((1, *size), np.float32)
     expected = dict(jax.eval_shape(network.init, jax.random.key(0), patch))
     check_fit(path, saved=variables, template={"batch_stats": {}, **expected})
 
 
-def load_run(workdir: pathlib.Path) -> TrainedRun:
+def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> TrainedRun:
     """Load the best checkpoint of a run; nothing but its workdir is needed.
 
     Args:
         workdir: folder of the run.
+        network: the network of the run's config; None to build it.
 
     Returns:
         The run's network with its preprocessing.
@@ -112,15 +113,50 @@ def load_run(workdir: pathlib.Path) -> TrainedRun:
         "params": state.get("ema_params") or state["params"],
         "batch_stats": state.get("batch_stats") or {},
     }
-    _check_weights(
-        workdir / "checkpoints" / str(step), config, preprocessing, variables
+    if network is None:
+        network = create_network(config, axis_name=None)
+    path = workdir / "checkpoints" / str(step)
+    size = (*config.train.patch_size, preprocessing.channels)
+    _check_weights(path, network, size, variables)
+    make_predict_fn = create_predict_fn_maker(
+        config, network, preprocessing, validation=False
     )
-    make_predict_fn = create_predict_fn_maker(config, preprocessing, validation=False)
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
     predict_fn = dataclasses.replace(predict_fn, steps=steps)
     predict_fn = predict_fn.named(read_clusters_of_classes(workdir))
     return TrainedRun(config, preprocessing, step, predict_fn)
+
+
+def init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
+    """Take the weights of another run's best checkpoint, and print what does not fit.
+
+    Args:
+        state: state of step 0.
+        workdir: folder of the other run.
+
+    Returns:
+        The state with the other run's weights and statistics.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    read_finished_record(workdir)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.best_step()
+        raw = checkpoints.restore_raw(step)
+    params, skipped = transfer(state.params, raw.get("ema_params") or raw["params"])
+    batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
+    skipped += [f"batch_stats/{line}" for line in unmatched]
+    print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")
+    for line in skipped:
+        print(f"  skipped {line}")
+    ema_params = state.ema_params
+    if ema_params is not None:
+        ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
+    return dataclasses.replace(
+        state, params=params, batch_stats=batch_stats, ema_params=ema_params
+    )
 
 
 def read_clusters_of_classes(

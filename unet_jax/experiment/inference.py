@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from unet_jax.data.preprocess import Preprocessing
-from unet_jax.experiment.network import create_network, score_channels
+from unet_jax.experiment.network import score_channels
 from unet_jax.inference.segmenter import (
     Segmenter,
     WindowForward,
@@ -48,12 +48,17 @@ def _in_turn(config: ConfigDict) -> bool:
 
 
 def create_predict_fn_maker(
-    config: ConfigDict, preprocessing: Preprocessing, *, validation: bool
+    config: ConfigDict,
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    *,
+    validation: bool,
 ) -> Callable[[dict[str, Any]], Segmenter]:
     """Build ``variables -> predict_fn``; all of them share one compiled network.
 
     Args:
         config: the resolved config.
+        network: from `create_network`.
         preprocessing: learnt from the training split.
         validation: for validation between the steps: with its own overlap, and never
             over mirrored images, which takes several times as long.
@@ -61,7 +66,6 @@ def create_predict_fn_maker(
     Returns:
         A function of the network's variables.
     """
-    network = create_network(config, axis_name=None)
     mirrored = config.eval.mirror and not validation
     forward = create_forward(config, network, mirrored=mirrored)
     overlap = config.eval.validation_overlap if validation else config.eval.overlap

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import optax
 from ml_collections import ConfigDict
 
@@ -13,7 +14,6 @@ from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import onednn_options
 from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
-from unet_jax.training.state import AXIS
 from unet_jax.training.step import TrainStep, make_train_step
 
 _NOT_THE_NETWORKS = (
@@ -141,24 +141,23 @@ def create_optimizer_and_schedule(
 
 def create_train_step(
     config: ConfigDict,
+    network: nn.Module,
     optimizer: optax.GradientTransformation,
     loss_terms: Sequence[LossTerm],
-    *,
-    implementation: str | None = None,
 ) -> TrainStep:
-    """Build the training step of a config, to be mapped over ``AXIS``.
+    """Build the training step of a config.
 
     Args:
         config: the resolved config.
-        optimizer: from `create_optimizer_and_schedule`.
+        network: the network, made with the axis name that the step is mapped over.
+        optimizer: the gradient transformation.
         loss_terms: the summands of the loss.
-        implementation: see `create_network`.
 
     Returns:
         ``train_step(state, batch, *, axis_name)``.
     """
     return make_train_step(
-        create_network(config, axis_name=AXIS, implementation=implementation),
+        network,
         optimizer,
         loss_terms=loss_terms,
         include_background=config.data.include_background,

@@ -1,9 +1,10 @@
-"""What a run is made of: data, network, optimiser, step and first state."""
+"""Builds a run from its config: data, network, losses, optimizer and step."""
 
 import dataclasses
 import pathlib
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -13,7 +14,6 @@ from unet_jax.data.case import Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.images_alone import ImagesAlone
 from unet_jax.data.preprocess import Preprocessing
-from unet_jax.errors import InputError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
@@ -29,7 +29,6 @@ from unet_jax.experiment.record import (
     as_tuples,
     check_same_run,
     make_record,
-    read_finished_record,
     read_record,
     write_record,
 )
@@ -40,26 +39,20 @@ from unet_jax.losses.terms import (
     needs_class_fractions,
     reads_labels,
 )
-from unet_jax.runtime.compilation import use_compilation_cache
-from unet_jax.training.checkpoint import Checkpoints, transfer
+from unet_jax.runtime.compilation import compiler_options, use_compilation_cache
+from unet_jax.training.devices import AXIS, check_batch_size, distribute, replicate
 from unet_jax.training.images_alone import check_losses_of_images
-from unet_jax.training.memory import StepMemory, step_memory
+from unet_jax.training.memory import StepMemory, compile_step, step_memory
 from unet_jax.training.optimizer import Schedule
 from unet_jax.training.resume import has_checkpoint
-from unet_jax.training.state import (
-    TrainState,
-    create_train_state,
-    distribute,
-    replicate,
-)
-from unet_jax.training.step import STOP, check_batch_size, pmap_train_step
+from unet_jax.training.step import STOP, TrainState, create_train_state, pmap_train_step
 
 
 def check(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Refuse what can be refused before any work.
+    """Refuse a config that cannot be used, before any work.
 
     Args:
-        config: with its source resolved.
+        config: config with its source resolved.
         workdir: folder of the run.
 
     Raises:
@@ -87,43 +80,88 @@ def check(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run is made of, once the data have been seen.
+    """What a run is made of once the data have been seen; each part is built once.
 
     Attributes:
-        config: complete.
+        config: the complete config.
         workdir: folder of the run.
-        profile: steps to trace, or None.
-        sources: the cases of each split.
-        seen: the same as training may see them: without labels if no loss reads one.
-        preprocessing: learnt from the training split.
+        sources: cases of each split.
+        seen: cases of each split as training sees them: without labels if no loss
+            reads one.
+        preprocessing: preprocessing learnt from the training split.
+        network: the network, for training, validation and the test split.
         optimizer: the gradient transformation.
-        schedule: the learning rate of each step.
-        loss_terms: the summands of the loss.
+        schedule: learning rate of each step.
+        loss_terms: summands of the loss.
+        step: training step mapped over all devices, not compiled yet.
     """
 
     config: ConfigDict
     workdir: pathlib.Path
-    profile: tuple[int, int] | None
     sources: dict[str, Source]
     seen: dict[str, Source]
     preprocessing: Preprocessing
+    network: nn.Module
     optimizer: optax.GradientTransformation
     schedule: Schedule
     loss_terms: tuple[LossTerm, ...]
+    step: Any
+
+    def create_state(self) -> TrainState:
+        """Initialise the state of step 0 on all devices."""
+        config, channels = self.config, self.preprocessing.channels
+        state = create_train_state(
+            self.network,
+            self.optimizer,
+            seed=config.seed,
+            input_shape=(*config.train.patch_size, channels),
+            ema=config.train.ema_decay > 0,
+        )
+        return replicate(state)
+
+    def compile_step(self, state: TrainState) -> tuple[Any, StepMemory]:
+        """Compile the step, before a batch is there.
+
+        Args:
+            state: state of the run.
+
+        Returns:
+            The compiled ``step(state, batch) -> (state, metrics)``, and its memory.
+
+        Raises:
+            InputError: the step does not fit into the memory of a device.
+        """
+        config = self.config
+        shapes = batch_shapes(config, self.preprocessing.channels)
+        compiled, memory = compile_step(
+            self.step,
+            state,
+            shapes,
+            step_memory(
+                state,
+                shapes,
+                batch_size=config.train.batch_size,
+                accumulation=config.train.accumulation,
+                devices=jax.device_count(),
+                device=jax.local_devices()[0],
+            ),
+            options=compiler_options(config.deterministic),
+        )
+        # One process may find the step in its cache while another compiles: the first
+        # step would be taken for one that hangs.
+        agree.wait_for_compiles()
+        return compiled, memory
 
 
-def prepare(
-    config: ConfigDict, workdir: pathlib.Path, profile: tuple[int, int] | None
-) -> Run:
-    """Open the data, fill in what is left to them, and write the record of the run.
+def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
+    """Open the data, complete the config, build the run and write its record.
 
     Args:
-        config: that `check` let pass.
+        config: a config that `check` accepted.
         workdir: folder of the run.
-        profile: first and last step of a jax profiler trace, or None.
 
     Returns:
-        What the run is made of.
+        The run.
 
     Raises:
         InputError: the data, or the workdir, cannot be used.
@@ -144,7 +182,6 @@ def prepare(
     if config.data.slice_axis != (2 if given_axis is None else given_axis):
         # As every later start will open it: slabs are cut along the slices.
         dataset = open_dataset(config, workdir)
-    _check_profile(profile, config.train.steps)
     sources = {split: dataset.source(split) for split in SPLITS}
     seen = dict(sources)
     if not reads_labels(config.loss):
@@ -155,19 +192,7 @@ def prepare(
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
     else:
         preprocessing = fit_preprocessing(config, seen["train"])
-    optimizer, schedule = create_optimizer_and_schedule(config)
-    run = Run(
-        config=config,
-        workdir=workdir,
-        profile=profile,
-        sources=sources,
-        seen=seen,
-        preprocessing=preprocessing,
-        optimizer=optimizer,
-        schedule=schedule,
-        loss_terms=loss_terms_of(config, seen["train"]),
-    )
-    create_step(config, optimizer, run.loss_terms)  # refuses before anything is written
+    run = assemble_run(config, workdir, sources, seen, preprocessing)
     new_record = make_record(
         config.to_dict(),
         preprocessing=preprocessing.to_dict(),
@@ -177,12 +202,59 @@ def prepare(
     return run
 
 
+def assemble_run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    sources: dict[str, Source],
+    seen: dict[str, Source],
+    preprocessing: Preprocessing,
+) -> Run:
+    """Build network, losses, optimizer and step of a complete config.
+
+    Args:
+        config: the complete config.
+        workdir: folder of the run.
+        sources: cases of each split.
+        seen: cases of each split as training sees them.
+        preprocessing: preprocessing learnt from the training split.
+
+    Returns:
+        The run.
+
+    Raises:
+        InputError: the batch does not divide by the devices, or an option is unknown.
+    """
+    check_batch_size(
+        config.train.batch_size,
+        devices=jax.device_count(),
+        accumulation=config.train.accumulation,
+        processes=jax.process_count(),
+    )
+    # One network for all: outside of the step its axis name is not read.
+    network = create_network(config, axis_name=AXIS)
+    optimizer, schedule = create_optimizer_and_schedule(config)
+    loss_terms = loss_terms_of(config, seen.get("train", ()))
+    train_step = create_train_step(config, network, optimizer, loss_terms)
+    return Run(
+        config=config,
+        workdir=workdir,
+        sources=sources,
+        seen=seen,
+        preprocessing=preprocessing,
+        network=network,
+        optimizer=optimizer,
+        schedule=schedule,
+        loss_terms=loss_terms,
+        step=pmap_train_step(train_step, votes=jax.process_count() > 1),
+    )
+
+
 def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
-    """Build the losses; those weighted by class count the training split.
+    """Build the losses; class weights come from the training split.
 
     Args:
         config: the resolved config.
-        source: the training cases.
+        source: the training cases, read only for class weights.
 
     Returns:
         The summands of the loss.
@@ -196,107 +268,21 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     )
 
 
-def create_step(
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    loss_terms: tuple[LossTerm, ...],
-) -> Any:
-    """Build the pmap-ed step, for a batch that the devices can share.
+def batch_shapes(config: ConfigDict, channels: int) -> dict[str, Any]:
+    """Describe a sharded batch, so that the step compiles before a batch is there.
 
     Args:
-        config: the resolved config.
-        optimizer: the gradient transformation.
-        loss_terms: the summands of the loss.
+        config: the complete config.
+        channels: number of channels of the images.
 
     Returns:
-        The mapped step, not compiled yet.
-
-    Raises:
-        InputError: the batch does not divide by the devices.
-    """
-    check_batch_size(
-        config.train.batch_size,
-        devices=jax.device_count(),
-        accumulation=config.train.accumulation,
-        processes=jax.process_count(),
-    )
-    return pmap_train_step(
-        create_train_step(config, optimizer, loss_terms),
-        votes=jax.process_count() > 1,
-    )
-
-
-def create_state(
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    preprocessing: Preprocessing,
-) -> TrainState:
-    """Initialise the state on all devices.
-
-    Args:
-        config: the resolved config.
-        optimizer: the gradient transformation.
-        preprocessing: learnt from the training split.
-
-    Returns:
-        The state of step 0.
-    """
-    state = create_train_state(
-        create_network(config, axis_name=None),
-        optimizer,
-        seed=config.seed,
-        input_shape=(*config.train.patch_size, preprocessing.channels),
-        ema=config.train.ema_decay > 0,
-    )
-    return replicate(state)
-
-
-def init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
-    """Take the weights of another run's best checkpoint, naming what does not fit.
-
-    Args:
-        state: of step 0.
-        workdir: folder of the other run.
-
-    Returns:
-        The state with its weights and statistics.
-
-    Raises:
-        InputError: there is no such run.
-    """
-    read_finished_record(workdir)
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        step = checkpoints.best_step()
-        raw = checkpoints.restore_raw(step)
-    params, skipped = transfer(state.params, raw.get("ema_params") or raw["params"])
-    batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
-    skipped += [f"batch_stats/{line}" for line in unmatched]
-    print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")
-    for line in skipped:
-        print(f"  skipped {line}")
-    ema_params = state.ema_params
-    if ema_params is not None:
-        ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
-    return dataclasses.replace(
-        state, params=params, batch_stats=batch_stats, ema_params=ema_params
-    )
-
-
-def batch_shapes(config: ConfigDict, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Describe a sharded batch, so that the step compiles before data is there.
-
-    Args:
-        config: the resolved config.
-        preprocessing: learnt from the training split.
-
-    Returns:
-        Shapes, or with several processes zeros, by key.
+        Shapes by key; arrays of zeros with several processes.
     """
     devices = jax.local_device_count()
     rows = (devices, config.train.batch_size // jax.device_count())
     patch = tuple(config.train.patch_size)
     shapes = {
-        "image": ((*rows, *patch, preprocessing.channels), np.float32),
+        "image": ((*rows, *patch, channels), np.float32),
         "label": ((*rows, *patch), np.int32),
         "example_index": (rows, np.int32),
     }
@@ -305,32 +291,3 @@ def batch_shapes(config: ConfigDict, preprocessing: Preprocessing) -> dict[str, 
     # With several processes pmap is lowered for arrays only.
     shapes[STOP] = ((devices,), np.int32)
     return distribute({key: np.zeros(*kind) for key, kind in shapes.items()})
-
-
-def count_memory(
-    config: ConfigDict, state: TrainState, shapes: dict[str, Any]
-) -> StepMemory:
-    """Count what is known of the step before it is compiled.
-
-    Args:
-        config: the resolved config.
-        state: of the run.
-        shapes: of its batches.
-    """
-    return step_memory(
-        state,
-        shapes,
-        batch_size=config.train.batch_size,
-        accumulation=config.train.accumulation,
-        devices=jax.device_count(),
-        device=jax.local_devices()[0],
-    )
-
-
-def _check_profile(profile: tuple[int, int] | None, steps: int) -> None:
-    """Refuse a trace that the run would never begin or end."""
-    if profile is not None and not 1 <= profile[0] < profile[1] <= steps:
-        raise InputError(
-            f"--profile: found {profile[0]}:{profile[1]}, expected two steps of the "
-            f"run, 1 to train.steps={steps}, the first one smaller"
-        )

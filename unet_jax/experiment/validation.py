@@ -1,9 +1,8 @@
-"""Scores between the steps: they choose the best checkpoint and may end a run."""
+"""Validates between the steps: scores choose the best checkpoint, or end the run."""
 
 import contextlib
 import itertools
 import math
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,10 +15,10 @@ from unet_jax.errors import Stopped
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.inference import create_predict_fn_maker
-from unet_jax.experiment.network import create_network
+from unet_jax.experiment.run import Run
 from unet_jax.hosts import agree
 from unet_jax.inference.segmenter import stack_axis
-from unet_jax.losses.terms import LossTerm, reads_labels
+from unet_jax.losses.terms import reads_labels
 from unet_jax.method import Method
 from unet_jax.runtime.stop import Stop
 from unet_jax.training.images_alone import make_validation
@@ -27,31 +26,22 @@ from unet_jax.training.images_alone import make_validation
 Rows = dict[str, dict[str, float]]
 
 
-def create_validation(
-    config: ConfigDict,
-    preprocessing: Preprocessing,
-    sources: dict[str, Source],
-    loss_terms: tuple[LossTerm, ...],
-    workdir: pathlib.Path,
-    *,
-    stop: Stop,
-) -> Callable[[dict[str, Any]], Rows]:
-    """Build ``variables -> {split: scores}``: Dice, or of images alone the loss.
+def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Rows]:
+    """Build ``variables -> {split: scores}``; scores are Dice, or the loss.
 
     Args:
-        config: the resolved config.
-        preprocessing: learnt from the training split.
-        sources: the cases of each split, as training may see them.
-        loss_terms: of the training.
-        workdir: folder of the run.
-        stop: looked at before each case.
+        run: the run; where no loss reads a label, its loss is the score.
+        stop: requests to stop, checked before each case.
 
     Returns:
-        A function of the network's variables. In every process it raises ``Stopped``
-        where one of them was asked to stop meanwhile.
+        A function of the network's variables. If some process was asked to stop
+        meanwhile, it raises ``Stopped`` in every process.
     """
+    config, sources, preprocessing = run.config, run.seen, run.preprocessing
     if reads_labels(config.loss):
-        maker = create_predict_fn_maker(config, preprocessing, validation=True)
+        maker = create_predict_fn_maker(
+            config, run.network, preprocessing, validation=True
+        )
         sample = _sample(sources["train"], config.eval.train_images, preprocessing)
         return lambda variables: {
             "train": _validate(config, maker(variables).method, sample, stop),
@@ -60,22 +50,21 @@ def create_validation(
             ),
         }
     count = -(-config.eval.train_images // config.train.batch_size)
-    folder = workdir / "validation"
+    folder = run.workdir / "validation"
     # The same crops in every process: they have to agree on the best step.
     crops = create_batches(
         config, sources["validation"], preprocessing, folder, whole=True
     )
     with contextlib.closing(crops):
         images = [batch["image"] for batch in itertools.islice(crops, count)]
-    network = create_network(config, axis_name=None)
-    validate = make_validation(network, loss_terms, images)
+    validate = make_validation(run.network, run.loss_terms, images)
     return lambda variables: {"val": validate(variables)}
 
 
 def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Case]:
-    """Choose training images to score on the same footing as the validation split.
+    """Choose training images to score beside the validation split.
 
-    They are ``count`` pictures, or as many slices of the first volume, spread evenly
+    They are ``count`` pictures, or ``count`` slices of the first volume, spread evenly
     over those that have a labelled pixel: the ends of a volume often show nothing.
     """
     first = source[0]
@@ -108,7 +97,7 @@ def _validate(
     cases: Source | list[Case],
     stop: Stop,
 ) -> dict[str, float]:
-    """Score Dice of each class and of the foreground; NaN where there is none."""
+    """Score Dice of each class and of the foreground; NaN where a class is absent."""
     results = evaluate(
         method,
         _until_stopped(cases, stop),
@@ -124,27 +113,27 @@ def _validate(
 
 
 def _until_stopped(cases: Source | list[Case], stop: Stop) -> Iterator[Case]:
-    """Read this process's share case by case, looking whether to stop before each."""
-    for index in agree.share(len(cases)):
+    """Read this process's cases one by one, until a request to stop."""
+    for index in agree.indices_here(len(cases)):
         if stop.reason is not None:
             return
         yield read_case(cases, index)
 
 
 def _gather_unless_stopped(mine: Sequence[Any], stop: Stop) -> list[Any]:
-    """Put the shares together, or leave in all processes where one was cut off."""
+    """Collect the scores; raise in every process if one of them was stopped."""
     reason = stop.reason or ""
     reasons = [text.decode() for text in agree.gather(reason.encode())]
     for asked in filter(None, reasons):
         raise Stopped(asked, code=stop.code)
-    return agree.gather_shares(mine)
+    return agree.gather_items(mine)
 
 
 def score_of(rows: Rows) -> float:
-    """The number that chooses: Dice, or, of images alone, the loss and never Dice.
+    """Return the score that chooses the best checkpoint: Dice, or the negative loss.
 
     Args:
-        rows: of a validation.
+        rows: scores of a validation.
     """
     values = rows["val"]
     return values["dice"] if "dice" in values else -values["loss"]
@@ -153,12 +142,12 @@ def score_of(rows: Rows) -> float:
 def updated_best(
     best: dict[str, Any], step: int, score: float, config: ConfigDict
 ) -> dict[str, Any]:
-    """Return the best-score record after a validation; a NaN is never better.
+    """Return the record of the best score after a validation; NaN is never better.
 
     Args:
-        best: the record before.
-        step: that was validated.
-        score: of it.
+        best: record before the validation.
+        step: number of the validated step.
+        score: score of that step.
         config: the resolved config.
     """
     if math.isfinite(score) and (best["score"] is None or score > best["score"]):
@@ -170,12 +159,12 @@ def updated_best(
 
 
 def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
-    """Write one line for the log.
+    """Describe a validation in one line for the log.
 
     Args:
-        step: that was validated.
-        rows: its scores.
-        best: the record after it.
+        step: number of the validated step.
+        rows: scores of the validation.
+        best: record after the validation.
     """
     validation = rows["val"]
     parts = ", ".join(
@@ -185,7 +174,7 @@ def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
     )
     note = " (best)" if best["step"] == step else ""
     if best["stopped"]:
-        note = f"; no better for {best['evaluations_since']} validations: stopping"
+        note = f"; no better score in {best['evaluations_since']} validations: stopping"
     if "dice" not in validation:
         return f"step {step}: validation loss {validation['loss']:.4f}{note} [{parts}]"
     return (

@@ -1,6 +1,7 @@
-"""What processes tell each other outside of a step. With one process it costs nothing.
+"""Exchanges between the processes of a run, outside of a step.
 
-Every process has to make the same calls in the same order.
+Every process must make the same calls in the same order. A single process returns at
+once.
 """
 
 import json
@@ -8,7 +9,7 @@ import pathlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -17,63 +18,66 @@ from unet_jax.errors import InputError
 from unet_jax.runtime.atomic import atomic_path
 from unet_jax.runtime.watchdog import Watchdog
 
+T = TypeVar("T")
+
 _COMPILE_SECONDS = 3600.0
-"""Patience with another process that compiles while this one had it in its cache."""
+"""Time to wait for a process that compiles what this one found in its cache."""
 
 _seconds = 600.0
 _own_folders = False
 
 
 def be_patient(seconds: float) -> None:
-    """Say how long the others may take before they count as lost.
+    """Set how long the other processes may take before they count as lost.
 
     Args:
-        seconds: for each exchange; 0 for ever.
+        seconds: time of each exchange; 0 for no limit.
     """
     global _seconds
     _seconds = seconds
 
 
 def keep_own_folders() -> None:
-    """Say that the workdir is a copy of this process: no other one sees it."""
+    """Declare that each process has a workdir of its own, a copy from a bucket."""
     global _own_folders
     _own_folders = True
 
 
 def folders_are_own() -> bool:
-    """Whether there are several processes, each with a workdir of its own."""
+    """Return whether several processes each have a workdir of their own."""
     return _own_folders and jax.process_count() > 1
 
 
 def _patience(least: float) -> Watchdog:
-    """A watchdog for one exchange."""
+    """Make the watchdog of one exchange."""
     seconds = max(_seconds, least) if _seconds else 0.0
     return Watchdog(seconds, last_good=lambda: "the checkpoints are as they were")
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes logs, records and pictures."""
+    """Return whether this process writes the logs, records and pictures."""
     return jax.process_index() == 0
 
 
-def share(count: int) -> range:
-    """Return which of so many things this process does: every n-th, from its place.
+def indices_here(count: int) -> range:
+    """Return the indices that this process handles, dealt out round robin.
 
     Args:
-        count: of all things.
+        count: number of all items.
     """
     return range(jax.process_index(), count, jax.process_count())
 
 
 def gather(mine: bytes, *, patience_seconds: float = 0.0) -> list[bytes]:
-    """Give every process what each of them has.
+    """Collect one value from every process.
 
     Args:
-        mine: of this process.
-        patience_seconds: with the others, where that of `be_patient` may be too short.
+        mine: value of this process.
+        patience_seconds: least time to wait for the others; that of `be_patient` if it
+            is longer.
 
     Returns:
-        One entry a process, in their order.
+        One entry per process, in their order; the same in every process.
     """
     if jax.process_count() == 1:
         return [mine]
@@ -82,7 +86,7 @@ def gather(mine: bytes, *, patience_seconds: float = 0.0) -> list[bytes]:
     def every(array: np.ndarray) -> np.ndarray:
         return np.asarray(multihost_utils.process_allgather(array))
 
-    what = "what other processes have to say"
+    what = "the answer of the other processes"
     with _patience(patience_seconds) as watchdog, watchdog.watching(what):
         sizes = every(np.array([len(mine)], np.int32)).reshape(-1)
         padded = np.zeros(max(int(sizes.max()), 1), np.uint8)
@@ -94,86 +98,95 @@ def gather(mine: bytes, *, patience_seconds: float = 0.0) -> list[bytes]:
 
 
 def wait_for_compiles() -> None:
-    """Go on when every process has compiled what comes next."""
+    """Wait until every process has compiled its next program."""
     gather(b"", patience_seconds=_COMPILE_SECONDS)
 
 
-def gather_shares(mine: Sequence[Any]) -> list[Any]:
-    """Put together what the processes made of their shares, in the order of all.
+def gather_items(mine: Sequence[Any]) -> list[Any]:
+    """Collect the results of items that the processes dealt out among themselves.
 
     Args:
-        mine: JSON-able; entry k belongs to ``share(count)[k]``.
+        mine: JSON-able results; entry k belongs to ``indices_here(count)[k]``.
 
     Returns:
-        All entries, the same in every process.
+        All results in the order of the items; the same in every process.
     """
-    shares = [json.loads(text) for text in gather(json.dumps(list(mine)).encode())]
-    if len(shares) == 1:
+    parts = [json.loads(text) for text in gather(json.dumps(list(mine)).encode())]
+    if len(parts) == 1:
         return list(mine)
-    longest = max(len(entries) for entries in shares)
+    longest = max(len(entries) for entries in parts)
     return [
         entries[place]
         for place in range(longest)
-        for entries in shares
+        for entries in parts
         if place < len(entries)
     ]
 
 
-def on_first(function: Callable[[], Any]) -> None:
-    """Let the first process do something that the others wait for.
+def on_first(function: Callable[[], T]) -> T | None:
+    """Call a function in the first process; the others wait for it.
 
     Args:
-        function: what to do.
+        function: called without arguments.
+
+    Returns:
+        The function's result in the first process, None in the others: it need not be
+        anything that can be sent.
 
     Raises:
-        InputError: the function raised it; every process does.
+        InputError: the function raised it; every process raises it.
     """
-    on_all(function if is_first() else lambda: None)
+    if is_first():
+        return on_all(function)
+    return on_all(lambda: None)
 
 
-def on_each_folder(function: Callable[[], Any]) -> None:
-    """Do something once in each workdir: in the one that all see, or in every copy.
+def on_each_folder(function: Callable[[], None]) -> None:
+    """Call a function once per workdir: once if it is shared, else in each process.
 
     Args:
-        function: what to do.
+        function: called without arguments.
 
     Raises:
-        InputError: the function raised it in some process; every process does.
+        InputError: the function raised it in some process; every process raises it.
     """
     (on_all if folders_are_own() else on_first)(function)
 
 
-def on_all(function: Callable[[], Any]) -> None:
-    """Let every process do something, and go on when all have done it.
+def on_all(function: Callable[[], T]) -> T:
+    """Call a function in every process, and go on when all have returned.
 
     Args:
-        function: what to do.
+        function: called without arguments.
+
+    Returns:
+        The function's result in this process.
 
     Raises:
-        InputError: the function raised it in some process; every process does.
+        InputError: the function raised it in some process; every process raises it.
     """
-    failure: InputError | None = None
+    report, result, failure = None, None, None
     try:
-        function()
+        result = function()
     except InputError as error:
-        failure = error
-    report = json.dumps([str(failure), list(failure.details)] if failure else None)
-    reports = [json.loads(one) for one in gather(report.encode())]
+        failure, report = error, [str(error), list(error.details)]
+    reports = [json.loads(one) for one in gather(json.dumps(report).encode())]
     if failure is not None:
         raise failure
     for refusal in filter(None, reports):
         raise InputError(*refusal)
+    return cast(T, result)
 
 
 def check_equal(what: str, mine: str) -> None:
-    """Refuse processes of which one found something else than the first.
+    """Refuse processes whose values differ from that of the first.
 
     Args:
-        what: its name for the message.
-        mine: what this process found.
+        what: name of the value for the message.
+        mine: value of this process.
 
     Raises:
-        InputError: they differ; every process raises it.
+        InputError: the values differ; every process raises it.
     """
     found = [one.decode() for one in gather(mine.encode())]
     for number, other in enumerate(found):
@@ -185,17 +198,17 @@ def check_equal(what: str, mine: str) -> None:
 
 
 def check_shared(workdir: pathlib.Path, *, patience_seconds: float = 30.0) -> None:
-    """See that all processes have the same folder under that name.
+    """Check that the workdir is the same folder in all processes.
 
-    The first one writes a token, and the others read it. Folders that are each
-    process's own are not looked at.
+    The first process writes a token, and the others read it. Nothing is checked where
+    each process has a workdir of its own.
 
     Args:
         workdir: folder of the run; it exists.
-        patience_seconds: that a slow file system may take to show the file.
+        patience_seconds: time that a slow file system may take to show the file.
 
     Raises:
-        InputError: some process does not see it; every process raises it.
+        InputError: some process does not see the folder; every process raises it.
     """
     if jax.process_count() == 1 or folders_are_own():
         return
@@ -223,7 +236,7 @@ def check_shared(workdir: pathlib.Path, *, patience_seconds: float = 30.0) -> No
 
 
 def _read(path: pathlib.Path) -> str | None:
-    """The text of a file, None where there is none."""
+    """Read a text file; None if there is none."""
     try:
         return path.read_text()
     except OSError:

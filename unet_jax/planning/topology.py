@@ -16,8 +16,8 @@ from unet_jax.errors import InputError
 from unet_jax.planning.chips import Slice
 from unet_jax.planning.cost import StepCost, read_step_cost
 from unet_jax.planning.flops import dense_flops
-from unet_jax.training.state import AXIS, TrainState
-from unet_jax.training.step import TrainStep
+from unet_jax.training.devices import AXIS
+from unet_jax.training.step import TrainState, TrainStep
 
 
 class HbmExceeded(Exception):
@@ -85,7 +85,7 @@ def slice_devices(target: Slice) -> list[Any]:
     return list(description.devices)
 
 
-def batch_shapes(
+def global_batch_shapes(
     rows: int, *, patch_size: Sequence[int], channels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes and dtypes of a global batch.
@@ -129,7 +129,7 @@ def shard_train_step(train_step: TrainStep, devices: Sequence[Any]) -> tuple[Any
     return jax.jit(mapped, donate_argnums=0), mesh
 
 
-def compile_step(
+def compile_for_slice(
     train_step: TrainStep,
     devices: Sequence[Any],
     *,

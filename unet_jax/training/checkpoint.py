@@ -24,15 +24,14 @@ from orbax.checkpoint.options import MultiprocessingOptions
 from unet_jax.errors import InputError, RunError
 from unet_jax.hosts import agree
 from unet_jax.hosts.lost import is_lost_peer
+from unet_jax.training.devices import local_copy
 from unet_jax.training.manifest import (
     RUN_FILE,
     check_sums,
     damaged,
     shortened,
-    steps_in,
     write_sums,
 )
-from unet_jax.training.state import local_copy
 
 LATEST_TO_KEEP = 3
 
@@ -233,13 +232,6 @@ class Checkpoints:
             if kind is None:
                 raise self._unwritten(error) from error
 
-    def last_good(self) -> str:
-        """Say in words which checkpoint a run would go on from."""
-        steps = steps_in(self._directory)
-        if not steps:
-            return "no checkpoint was saved yet"
-        return f"the last good checkpoint is step {steps[-1]}"
-
     def _check_space(self, state: Any) -> None:
         """Refuse a save that the disk has no room for, before half of it is written."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -261,8 +253,7 @@ class Checkpoints:
         reason = shortened(error)
         return RunError(
             f"{self._directory / str(self._saving)}: the checkpoint cannot be written "
-            f"({reason}); {self.last_good()}; fix the disk, "
-            "then start the same command again"
+            f"({reason}); fix the disk, then start the same command again"
         )
 
     def _path(self, step: int) -> pathlib.Path:

@@ -1,14 +1,24 @@
-"""What becomes of a run in which a step, or a case, turned out to be no good."""
+"""Numbers of a step that are NaN or infinite: found on the device, named on the host.
+
+The device masks such a step (`training.step`), so that it changes nothing. The host
+reads the report with the metrics: it skips the step, or ends the run.
+"""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from jaxtyping import Array
 
 from unet_jax.errors import InputError, RunError
-from unet_jax.training.finite import kind_of
+
+KINDS = ("image", "augmented image", "network's output", "loss")
+"""Values of an example that may not be finite, each a consequence of the one before."""
 
 _MOST_EXAMPLES, _MOST_GROUPS = 3, 12
 """Names in one message; the others are counted."""
@@ -16,7 +26,7 @@ _MOST_EXAMPLES, _MOST_GROUPS = 3, 12
 _OUTPUT = "network's output"
 _RECORD_KEY = "skipped_steps"
 
-_MENDS = {
+_FIXES = {
     "image": "fix or remove these cases",
     "augmented image": "augmentation made it so: narrow the ranges of augment",
     _OUTPUT: "look at these cases, or lower optimizer.learning_rate",
@@ -25,11 +35,156 @@ _MENDS = {
 _SLOWER = "lower optimizer.learning_rate or set optimizer.gradient_clip"
 
 
-class NonfiniteSteps:
-    """Judges the steps that the device masked: some are left out, one more is the end.
+# ---- On the device ----
 
-    A masked step has not touched the state (`training.step`), so that to leave it out
-    is to do no more than say so.
+
+def finite_rows(array: Array) -> Array:
+    """Return which rows have finite values only.
+
+    Args:
+        array: values ``(batch, ...)``.
+
+    Returns:
+        ``(batch,)`` bool.
+    """
+    return jnp.all(jnp.isfinite(array), axis=range(1, array.ndim))
+
+
+def code_of(found: dict[str, Array]) -> Array:
+    """Encode the non-finite values of each example in one number.
+
+    Args:
+        found: for names of ``KINDS``, ``(batch,)`` bool, True where finite.
+
+    Returns:
+        ``(batch,)`` int32, one bit for each kind that is not finite; 0 if all are.
+    """
+    bits = [
+        (~finite).astype(jnp.int32) << KINDS.index(kind)
+        for kind, finite in found.items()
+    ]
+    return jnp.sum(jnp.stack(bits), axis=0)
+
+
+def problem_report(
+    metrics: dict[str, Array],
+    *,
+    gradients: Any,
+    batch_stats: Any,
+    example_index: Array,
+    codes: Array,
+    axis_name: str | None,
+) -> tuple[Array, dict[str, Array]]:
+    """Decide whether a step may change the state, and report what is not finite.
+
+    Args:
+        metrics: scalars of the global batch.
+        gradients: gradients of the global batch.
+        batch_stats: statistics that batch norm would keep.
+        example_index: ``(batch,)`` global indices of the examples on this device.
+        codes: `code_of` these examples.
+        axis_name: the mapped axis; None for one device.
+
+    Returns:
+        Whether all is finite, and arrays that are equal on all devices: ``masked``, 1
+        if not; ``groups`` of `groups_not_finite`; ``examples`` ``(global batch, 2)``,
+        index and code of each example.
+    """
+    groups = groups_not_finite(gradients, batch_stats)
+    sound = jnp.isfinite(jnp.stack(list(metrics.values())))
+    finite = jnp.all(sound) & jnp.all(groups == 0)
+    examples = jnp.stack([example_index, codes], axis=-1)
+    if axis_name is not None:
+        # (devices, rows, 2) -> in the order in which the rows were dealt
+        examples = jax.lax.all_gather(examples, axis_name)
+        examples = jnp.swapaxes(examples, 0, 1).reshape(-1, 2)
+    masked = (~finite).astype(jnp.int32)
+    return finite, {"masked": masked, "groups": groups, "examples": examples}
+
+
+def groups_not_finite(gradients: Any, batch_stats: Any) -> Array:
+    """Return which groups of parameters have gradients that are not finite.
+
+    A norm that overflows counts too: a clipped gradient, and Adam's second moment,
+    would be wrong.
+
+    Args:
+        gradients: gradients of the parameters.
+        batch_stats: statistics that batch norm would keep; empty for other norms.
+
+    Returns:
+        ``(groups + 1,)`` int32, 1 where not finite, in the order of `group_names`; the
+        last entry stands for the statistics.
+    """
+    # The norms of the parts are those that the norm of the whole is made of, so that
+    # the compiler computes each once.
+    norms = [optax.tree.norm(leaves) for leaves in _groups(gradients).values()]
+    found = [~jnp.isfinite(norm) for norm in norms]
+    wrong = [jnp.any(~jnp.isfinite(leaf)) for leaf in jax.tree.leaves(batch_stats)]
+    found.append(jnp.any(jnp.stack(wrong)) if wrong else jnp.bool_(False))
+    return jnp.stack(found).astype(jnp.int32)
+
+
+def group_names(params: Any) -> tuple[str, ...]:
+    """Name the groups of parameters whose gradients are checked.
+
+    A group is a module as deep as the shallowest one that has parameters of its own: a
+    stage or the head of a U-Net, and a stage of either half of a W-Net.
+
+    Args:
+        params: parameters of a network.
+
+    Returns:
+        Names such as ``encoder_0``, or ``encoder/encoder_0`` for a W-Net.
+
+    Example:
+        >>> group_names({"encoder_0": {"c": {"kernel": 0}}, "head": {"kernel": 0}})
+        ('encoder_0', 'head')
+    """
+    return tuple(_groups(params))
+
+
+def _groups(tree: Any) -> dict[str, list[Any]]:
+    """Collect the leaves of each group."""
+    leaves = [
+        ([str(key.key) for key in path], leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    depth = max(1, min(len(path) for path, _ in leaves) - 1)
+    groups: dict[str, list[Any]] = {}
+    for path, leaf in leaves:
+        groups.setdefault("/".join(path[:depth]), []).append(leaf)
+    return groups
+
+
+# ---- On the host ----
+
+
+def kind_of(code: int) -> str:
+    """Name the first value of an example that is not finite.
+
+    Args:
+        code: code of the example, not 0.
+
+    Returns:
+        One of ``KINDS``: the others are consequences of it.
+
+    Example:
+        >>> kind_of(0b1110)
+        'augmented image'
+    """
+    return next(kind for bit, kind in enumerate(KINDS) if code >> bit & 1)
+
+
+class NonfiniteSteps:
+    """Skips up to ``allowed`` of the steps that the device masked, then ends the run.
+
+    Args:
+        allowed: masked steps that may be skipped, over the whole run.
+        record: record of the run that is resumed; empty for a new one.
+        groups: names of the groups of parameters, in the step's order.
+        name_example: names the case of an example index.
+        report: prints a line.
     """
 
     def __init__(
@@ -41,49 +196,40 @@ class NonfiniteSteps:
         name_example: Callable[[int], str],
         report: Callable[[str], None],
     ) -> None:
-        """Begin a run, or go on with one.
-
-        Args:
-            allowed: masked steps that are left out, over the whole run.
-            record: of the run that goes on; empty for a new one.
-            groups: names of the groups of parameters, in the step's order.
-            name_example: names the case of an example index.
-            report: prints a line.
-        """
+        """Count from the skipped steps of the record."""
         self._allowed = allowed
         self._skipped = int(record.get(_RECORD_KEY, 0))
         self._groups = tuple(groups)
         self._name_example = name_example
         self._report = report
 
-    def leaves_out(
-        self, step: int, metrics: Mapping[str, Any], *, last_good: Callable[[], str]
-    ) -> bool:
-        """Say whether a step was masked and is left out.
+    def skips(self, step: int, metrics: Mapping[str, Any]) -> bool:
+        """Return whether a step was masked and is skipped.
 
         Args:
-            step: its number.
-            metrics: of the step, on the host.
-            last_good: says in words which checkpoint is whole, for the message.
+            step: number of the step.
+            metrics: metrics of the step, on the host.
 
         Returns:
-            False for a sound step.
+            False for a finite step.
 
         Raises:
-            RunError: it was masked, and no more of them may be left out.
+            RunError: the step was masked, and no more steps may be skipped.
         """
         if not metrics["problems"]["masked"]:
             return False
         text = self._describe(metrics)
         if self._skipped >= self._allowed:
-            before = f"{self._skipped} of them left out before; " * bool(self._skipped)
+            before = f"{self._skipped} such steps skipped before; " * bool(
+                self._skipped
+            )
             raise RunError(
                 f"step {step}: {text}; the step changed nothing; {before}"
-                f"{last_good()}; train.skip_nonfinite=N leaves out N such steps"
+                "train.skip_nonfinite=N skips N such steps"
             )
         self._skipped += 1
         self._report(
-            f"step {step}: {text}; the step is left out ({self._skipped} of "
+            f"step {step}: {text}; the step is skipped ({self._skipped} of "
             f"train.skip_nonfinite={self._allowed})"
         )
         return True
@@ -117,7 +263,7 @@ class NonfiniteSteps:
         return "; ".join([*parts, self._examples(problems["examples"])])
 
     def _examples(self, examples: np.ndarray) -> str:
-        """Name the examples that are to blame, or say that none of them is."""
+        """Name the examples that cause the problem, or say that none does."""
         codes = examples[:, 1]
         wrong = examples[codes != 0]
         if not len(wrong):
@@ -146,7 +292,7 @@ class NonfiniteSteps:
             named += [f"{more} more"] * bool(more)
             parts.append(
                 f"the {kind} is not finite for example {', '.join(named)}; "
-                f"{_MENDS[kind]}"
+                f"{_FIXES[kind]}"
             )
         return "; ".join(parts)
 
@@ -159,12 +305,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def reading_data(step: int, last_good: Callable[[], str]) -> Iterator[None]:
-    """Turn a problem of the data in mid-run into one line that says what is safe.
+def reading_data(step: int) -> Iterator[None]:
+    """Turn an unreadable case during training into one line that names the step.
 
     Args:
-        step: that cannot be made, or after which cannot be validated.
-        last_good: says in words which checkpoint is whole.
+        step: number of the step that needs the data.
 
     Raises:
         RunError: a case could not be read, in whatever thread.
@@ -173,6 +318,5 @@ def reading_data(step: int, last_good: Callable[[], str]) -> Iterator[None]:
         yield
     except (InputError, RunError) as error:
         raise RunError(
-            f"step {step}: {error}; {last_good()}; fix the data, and the same "
-            "command goes on from there"
+            f"step {step}: {error}; fix the data, then start the same command again"
         ) from error

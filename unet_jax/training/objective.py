@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
 from unet_jax.losses.terms import LossTerm
-from unet_jax.training.finite import finite_rows
+from unet_jax.training.nonfinite import finite_rows
 
 
 def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:

@@ -1,37 +1,37 @@
-"""How long a run goes on: so many steps, or until the clock says so.
-
-Both kinds answer the same questions of the loop: where the schedule stands, whether to
-validate after this step, and whether it was the last.
-"""
+"""Decides when a run validates and ends: by the number of steps, or by the clock."""
 
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import jax
+
+from unet_jax.errors import InputError
+
 
 class Pace(Protocol):
-    """What the loop asks, step by step."""
+    """What the loop asks at each step."""
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run, as far as it is known."""
+        """Steps of the whole run, an estimate for a run by the clock."""
         ...
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the run was over when it was resumed."""
         ...
 
     def ready(self) -> None:
-        """Note that data and program are there: the next thing is a step."""
+        """Note that data and program are ready: the first step follows."""
         ...
 
     def place(self, step: int) -> float:
-        """Return where the schedule stands before the update of this step."""
+        """Return the place in the schedule for the update of this step."""
         ...
 
     def after(self, step: int) -> tuple[bool, bool]:
-        """Say whether to validate after this step, and whether it was the last."""
+        """Return whether to validate after this step, and whether it is the last."""
         ...
 
     def validated(self, seconds: float) -> None:
@@ -47,19 +47,19 @@ class StepPace:
     """A run of a fixed number of steps, validated at fixed steps."""
 
     def __init__(self, steps: int, *, every_steps: int, first_step: int) -> None:
-        """Begin a run.
+        """Count from the steps done.
 
         Args:
-            steps: of the whole run.
+            steps: steps of the whole run.
             every_steps: steps between validations.
-            first_step: steps done before, when a run is resumed.
+            first_step: steps done before, for a resumed run.
         """
         self.total_steps = steps
         self._every = every_steps
         self.is_over = first_step >= steps
 
     def ready(self) -> None:
-        """Need not know: time does not count."""
+        """Do nothing: time does not count."""
 
     def place(self, step: int) -> float:
         """Return the number of updates done."""
@@ -71,27 +71,28 @@ class StepPace:
         return last or step % self._every == 0, last
 
     def validated(self, seconds: float) -> None:
-        """Need not know: time does not count."""
+        """Do nothing: time does not count."""
 
     def record(self) -> dict[str, Any]:
-        """Return nothing: the step says it all."""
+        """Return nothing: the step number is enough."""
         return {}
 
 
 class ClockPace:
     """A run that ends by the clock, with the schedule stretched to fit.
 
-    The schedule stands where the elapsed share of the time says, counted from the first
-    step: on a slow machine data and compilation take longer than the whole warm-up, and
-    a run that began behind it would take its first steps at the full rate. Validations
-    are as far apart as ``share`` of the time, or farther where they are slow: they take
-    a tenth of it at most. The time that the last one will take is set aside.
+    The place in the schedule is the elapsed fraction of the time, counted from the
+    first step: on a slow machine data and compilation take longer than the whole
+    warm-up, and the first steps would have the full learning rate. The first validation
+    comes after a tenth of the time, the others 12 % of the time apart, or farther if
+    they are slow: they take a tenth of the time at most. The time of the last
+    validation is set aside.
 
-    Such a run is not reproducible bit by bit: how many steps fit is the machine's
-    affair.
+    Such a run is not reproducible bit by bit: the number of steps depends on the speed
+    of the machine.
     """
 
-    _FIRST, _SHARE, _SLOW = 0.1, 0.12, 10.0
+    _FIRST, _APART, _SLOW = 0.1, 0.12, 10.0
 
     def __init__(
         self,
@@ -103,15 +104,15 @@ class ClockPace:
         began: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin a run, or go on with one.
+        """Start or resume the clock.
 
         Args:
-            minutes: of the whole run, over all its starts.
-            schedule_steps: steps that the schedule is written for.
-            record: of the run that goes on; empty for a new one.
+            minutes: time of the whole run, over all its starts.
+            schedule_steps: number of steps of the schedule.
+            record: record of the run that is resumed; empty for a new one.
             first_step: steps done before.
             began: when this start began, by ``clock``; data and compilation count.
-            clock: gives seconds.
+            clock: returns the time in seconds.
         """
         self._budget = 60 * minutes
         self._schedule_steps = schedule_steps
@@ -127,7 +128,7 @@ class ClockPace:
 
     @property
     def total_steps(self) -> int:
-        """Steps that will fit, from the time of those done in this start."""
+        """Steps that will fit, estimated from those of this start."""
         done = self._step - self._first_step
         training = self._clock() - self._training_began - self._paused
         left = max(self._budget - self._reserve - self._seconds(), 0.0)
@@ -136,17 +137,17 @@ class ClockPace:
         return self._step + max(1, int(left * done / training))
 
     def ready(self) -> None:
-        """Start the schedule, unless an earlier start did, and the clock of steps."""
+        """Start the schedule, unless an earlier start did, and time the steps."""
         if self._ready_at is None:
             self._ready_at = self._seconds()
         self._start_training()
 
     def place(self, step: int) -> float:
-        """Return the step of the schedule at the elapsed share of the time."""
+        """Return the step of the schedule at the elapsed fraction of the time."""
         first = self._ready_at or 0.0
         left = self._budget - self._reserve - first
-        share = (self._seconds() - first) / max(left, 1e-9)
-        return min(share, 1.0) * (self._schedule_steps - 1)
+        fraction = (self._seconds() - first) / max(left, 1e-9)
+        return min(fraction, 1.0) * (self._schedule_steps - 1)
 
     def after(self, step: int) -> tuple[bool, bool]:
         """Look at the clock."""
@@ -156,15 +157,15 @@ class ClockPace:
         return last or seconds >= self._validate_at, last
 
     def validated(self, seconds: float) -> None:
-        """Set the next validation, and the time that the last one will need."""
+        """Set the time of the next validation, and the time to keep for the last."""
         # The first one compiles, so a later and shorter one counts for more.
         self._reserve = 1.2 * seconds
         self._paused += seconds
-        apart = max(self._SHARE * self._budget, self._SLOW * seconds)
+        apart = max(self._APART * self._budget, self._SLOW * seconds)
         self._validate_at = self._seconds() + apart
 
     def record(self) -> dict[str, Any]:
-        """Return the time used, what was set aside, and when the first step began."""
+        """Return the time used, the time set aside, and when the first step began."""
         return {
             "seconds": self._seconds(),
             "reserve_seconds": self._reserve,
@@ -172,10 +173,51 @@ class ClockPace:
         }
 
     def _start_training(self) -> None:
-        """Count steps, and the time to the first validation, from now."""
+        """Time the steps, and the wait for the first validation, from now."""
         self._training_began = self._clock()
         self._validate_at = self._seconds() + self._FIRST * self._budget
 
     def _seconds(self) -> float:
-        """Time used, over all starts."""
+        """Return the time used, over all starts."""
         return self._used + self._clock() - self._began
+
+
+def create_pace(
+    *,
+    minutes: float | None,
+    steps: int,
+    every_steps: int,
+    record: Mapping[str, Any],
+    first_step: int,
+    began: float,
+) -> Pace:
+    """Create the pace of a run.
+
+    Args:
+        minutes: time of the whole run; None or 0 to count steps.
+        steps: steps of the run, or of the schedule for a run by the clock.
+        every_steps: steps between validations, if steps are counted.
+        record: record of the run that is resumed; empty for a new one.
+        first_step: steps done before.
+        began: when this start began, by ``time.monotonic``.
+
+    Raises:
+        InputError: several processes cannot end by the clock.
+    """
+    if not minutes:
+        return StepPace(steps, every_steps=every_steps, first_step=first_step)
+    if jax.process_count() > 1:
+        raise InputError(
+            "train.max_minutes: clocks of several processes differ; give train.steps"
+        )
+    print(
+        f"this run ends after {minutes:g} minutes of training: the number of steps "
+        "differs each time, so its weights cannot be reproduced bit by bit"
+    )
+    return ClockPace(
+        minutes,
+        schedule_steps=steps,
+        record=record,
+        first_step=first_step,
+        began=began,
+    )

@@ -1,12 +1,10 @@
 """Where a run goes on: from its scored checkpoints, or where it was interrupted."""
 
-import contextlib
 import pathlib
 import shutil
 from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
-from unet_jax.errors import RunError
 from unet_jax.hosts import agree
 from unet_jax.training.checkpoint import LATEST_TO_KEEP, Checkpoints
 from unet_jax.training.manifest import set_damaged_aside, steps_in
@@ -36,9 +34,6 @@ class Bucket(Protocol):
 
     def saved(self) -> None:
         """Bring them there, and wait for it."""
-
-    def last_good(self) -> str:
-        """Say in words which checkpoint there a restart would go on from."""
 
 
 class RunCheckpoints:
@@ -150,14 +145,6 @@ class RunCheckpoints:
         self._interrupted = step
         if self._bucket is not None:
             self._bucket.saved()
-
-    def last_good(self) -> str:
-        """Say in words which checkpoint a restart would go on from."""
-        if self._bucket is not None:
-            return self._bucket.last_good()
-        with contextlib.suppress(RunError):
-            self._scored.wait()
-        return last_good(self._workdir)
 
     def best_step(self) -> int | None:
         """Return the first step with the highest score; None without a score."""

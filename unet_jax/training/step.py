@@ -1,31 +1,109 @@
-"""The training step, and the one place where it is pmap-ed."""
+"""The training step: state and batch in, new state and metrics out.
 
+`make_train_step` composes the pieces below it, in the order in which they run: augment,
+forward and loss, accumulate, reduce over devices, update, mask what is not finite.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
-from unet_jax.errors import InputError
 from unet_jax.losses.terms import LossTerm
 from unet_jax.models.network import outputs_of
-from unet_jax.training.finite import code_of, finite_rows, problem_report
+from unet_jax.training.devices import AXIS, replicate
+from unet_jax.training.nonfinite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective, targets_of
-from unet_jax.training.state import AXIS, TrainState
-
-# Number that dropout's keys are folded with.
-_DROPOUT = 1 << 20
 
 STOP = "stop"
 """Key of the votes for a stop, in a batch and in the metrics."""
 
-TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+# Number that dropout's keys are folded with.
+_DROPOUT = 1 << 20
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, Any]
+TrainStep = Callable[..., tuple["TrainState", Metrics]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a run carries from step to step, as one pytree.
+
+    It holds no random key: every key is folded from the configured seed and the global
+    index of the example.
+
+    Attributes:
+        step: number of updates done, int32 scalar.
+        params: float32 parameters.
+        batch_stats: running statistics of batch norm; empty for other norms.
+        opt_state: state of the optimizer.
+        learning_rate: factor of the next update, float32 scalar. The host sets it, from
+            the schedule or the clock; 1 for an optimizer that has a rate of its own.
+        ema_params: exponential moving average of the parameters; None when it is off.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    learning_rate: jax.Array
+    ema_params: Any = None
+
+    @property
+    def eval_variables(self) -> dict[str, Any]:
+        """Variables for validation, test and prediction."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, "batch_stats": self.batch_stats}
+
+    def with_learning_rate(self, rate: float) -> "TrainState":
+        """Return the state with the learning rate of the next update."""
+        return dataclasses.replace(self, learning_rate=replicate(jnp.float32(rate)))
+
+
+def create_train_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    input_shape: tuple[int, ...],
+    ema: bool,
+) -> TrainState:
+    """Initialise the parameters and the optimizer.
+
+    Args:
+        model: the network.
+        optimizer: the gradient transformation.
+        seed: seed of the initial parameters.
+        input_shape: ``(*patch_size, channels)``.
+        ema: whether to keep a moving average of the parameters.
+
+    Returns:
+        The state of step 0.
+    """
+
+    def create() -> TrainState:
+        variables = model.init(jax.random.key(seed), jnp.zeros((1, *input_shape)))
+        params = variables["params"]
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(params),
+            learning_rate=jnp.float32(1),
+            # A copy: the step donates its buffers, and one buffer can go only once.
+            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        )
+
+    return jax.jit(create)()
 
 
 def make_train_step(
@@ -42,141 +120,156 @@ def make_train_step(
     """Build ``train_step(state, batch, *, axis_name) -> (state, metrics)``.
 
     Args:
-        model: the network. One with deep supervision gives coarser logits too in
-            training: each has the same losses on a coarser label, half as heavy as the
-            one before. One without padding sees labels cropped about their centre.
-            A W-Net gives a reconstruction too, for the loss of that name: all its
-            losses are one sum, and one update moves both of its halves (the paper
-            alternates two).
+        model: the network. With deep supervision each coarser output has the same
+            losses on a coarser label, half as heavy as the one before. Without padding
+            the labels are cropped about their centre. A W-Net is trained by one sum of
+            losses and one update for both halves (the paper alternates two updates).
         optimizer: the gradient transformation; its updates are multiplied by the
             state's learning rate.
         loss_terms: the summands of the loss.
         include_background: whether overlap losses count class 0.
         augmentation: options of the augmentation policy; None for no augmentation.
-        seed: of augmentation and dropout; keys are folded from it and the example
+        seed: seed of augmentation and dropout; keys are folded from it and the example
             index.
-        accumulation: parts that the batch of a device is cut into.
-        ema_decay: of the moving average; used if the state carries one.
+        accumulation: number of parts that a device cuts its rows into.
+        ema_decay: decay of the moving average; used if the state carries one.
 
     Returns:
         The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
-        *patch)`` and ``example_index (batch,)``; the metrics are scalars of the global
+        *patch)`` and ``example_index (batch,)``. The metrics are scalars of the global
         batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``; and
-        ``problems`` of `problem_report`. Where a number is not finite the state stays
-        as it was, except for its step.
+        ``problems`` of `problem_report`. If a number is not finite the state stays as
+        it was, except for its step.
     """
 
     def train_step(
-        state: TrainState, batch: dict[str, jax.Array], *, axis_name: str | None
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        images, labels = batch["image"], batch["label"]
-        keys = example_keys(jax.random.key(seed), batch["example_index"])
-        if augmentation is not None:
-            images, labels = augment_batch(keys, images, labels, **augmentation)
-        # Folded once more: a draw of dropout must not repeat one of augmentation.
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT)
-
-        def forward(params, batch_stats, images, keys):
-            output, updated = model.apply(
-                {"params": params, "batch_stats": batch_stats},
-                images,
-                train=True,
-                keys=keys,
-                mutable=["batch_stats"],
-            )
-            found = outputs_of(output)
-            return (found.logits, *found.deep), found.reconstruction, updated
-
-        shapes, *_ = jax.eval_shape(
-            forward, state.params, state.batch_stats, images, keys
-        )
-        targets = targets_of(labels, [logits.shape[1:-1] for logits in shapes])
+        state: TrainState, batch: Batch, *, axis_name: str | None
+    ) -> tuple[TrainState, Metrics]:
+        images, labels, keys = _augment(batch, augmentation, seed=seed)
+        sizes = _output_sizes(model, state, images, keys)
+        targets = targets_of(labels, sizes)
         totals = [global_totals(target, axis_name=axis_name) for target in targets]
-
-        def loss_share(params, batch_stats, images, targets, keys):
-            logits, made, updated = forward(params, batch_stats, images, keys)
-            loss, terms, finite = supervised_objective(
-                loss_terms,
-                logits=logits,
-                targets=targets,
-                totals=totals,
-                include_background=include_background,
-                axis_name=axis_name,
-                images=images,
-                reconstruction=made,
-            )
-            metrics = {f"{name}_loss": share for name, share in terms.items()}
-            outputs = logits if made is None else (*logits, made)
-            found = {
-                "network's output": jnp.all(
-                    jnp.stack([finite_rows(output) for output in outputs]), axis=0
-                ),
-                "loss": finite,
-            }
-            statistics = updated.get("batch_stats", {})
-            return loss, ({"loss": loss, **metrics}, statistics, code_of(found))
-
+        objective = functools.partial(
+            supervised_objective,
+            loss_terms,
+            totals=totals,
+            include_background=include_background,
+            axis_name=axis_name,
+        )
+        gradient = jax.grad(
+            functools.partial(_forward_and_loss, model, objective), has_aux=True
+        )
         gradients, metrics, batch_stats, codes = _accumulate(
-            jax.grad(loss_share, has_aux=True),
-            state,
-            (images, targets, keys),
-            accumulation,
+            gradient, state, (images, targets, keys), parts=accumulation
         )
-        if axis_name is not None:
-            gradients, metrics = jax.lax.psum((gradients, metrics), axis_name)
-            # Statistics that are not synchronised differ between the devices.
-            batch_stats = jax.lax.pmean(batch_stats, axis_name)
+        gradients, metrics, batch_stats = _reduce(
+            gradients, metrics, batch_stats, axis_name=axis_name
+        )
         metrics["gradient_norm"] = optax.tree.norm(gradients)
-        codes += code_of(
-            {
-                "image": finite_rows(batch["image"]),
-                "augmented image": finite_rows(images),
-            }
-        )
+        inputs = {
+            "image": finite_rows(batch["image"]),
+            "augmented image": finite_rows(images),
+        }
         finite, problems = problem_report(
             metrics,
             gradients=gradients,
             batch_stats=batch_stats,
             example_index=batch["example_index"],
-            codes=codes,
+            codes=codes + code_of(inputs),
             axis_name=axis_name,
         )
-        moved = _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay)
-        # Masked here: by the time the host reads the flag the next steps are under way.
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
-        return kept.replace(step=moved.step), {**metrics, "problems": problems}
+        updated = _update(optimizer, state, gradients, batch_stats, ema_decay)
+        return _mask(finite, updated, state), {**metrics, "problems": problems}
 
     return train_step
 
 
-def _accumulate(gradient_function, state, parts_of_batch, parts):
-    """Add up gradients and metrics over equal parts of the batch, one at a time.
+def _augment(
+    batch: Batch, options: dict[str, Any] | None, *, seed: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Augment the examples; return images, labels and the keys of dropout."""
+    images, labels = batch["image"], batch["label"]
+    keys = example_keys(jax.random.key(seed), batch["example_index"])
+    if options is not None:
+        images, labels = augment_batch(keys, images, labels, **options)
+    # Folded once more: a draw of dropout must not repeat one of augmentation.
+    return images, labels, jax.vmap(jax.random.fold_in, (0, None))(keys, _DROPOUT)
 
-    What was found of each example is put in the order of the batch.
+
+def _forward(
+    model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, keys: jax.Array
+) -> tuple[tuple[jax.Array, ...], jax.Array | None, Any]:
+    """Run the network; return logits (finest first), reconstruction and statistics."""
+    output, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        keys=keys,
+        mutable=["batch_stats"],
+    )
+    found = outputs_of(output)
+    logits = (found.logits, *found.deep)
+    return logits, found.reconstruction, updated.get("batch_stats", {})
+
+
+def _output_sizes(
+    model: nn.Module, state: TrainState, images: jax.Array, keys: jax.Array
+) -> list[tuple[int, ...]]:
+    """Return the spatial size of each output, finest first, without computing it."""
+    forward = functools.partial(_forward, model)
+    logits, *_ = jax.eval_shape(forward, state.params, state.batch_stats, images, keys)
+    return [one.shape[1:-1] for one in logits]
+
+
+def _forward_and_loss(
+    model: nn.Module,
+    objective: Callable[..., Any],
+    params: Any,
+    batch_stats: Any,
+    images: jax.Array,
+    targets: tuple[jax.Array, ...],
+    keys: jax.Array,
+) -> tuple[jax.Array, tuple[Metrics, Any, jax.Array]]:
+    """Return what these examples add to the loss; metrics, statistics and codes."""
+    logits, reconstruction, batch_stats = _forward(
+        model, params, batch_stats, images, keys
+    )
+    loss, terms, finite = objective(
+        logits=logits, targets=targets, images=images, reconstruction=reconstruction
+    )
+    metrics = {"loss": loss, **{f"{name}_loss": value for name, value in terms.items()}}
+    outputs = logits if reconstruction is None else (*logits, reconstruction)
+    rows = jnp.stack([finite_rows(output) for output in outputs])
+    codes = code_of({"network's output": jnp.all(rows, axis=0), "loss": finite})
+    return loss, (metrics, batch_stats, codes)
+
+
+def _accumulate(
+    gradient: Callable[..., Any], state: TrainState, examples: Any, *, parts: int
+) -> tuple[Any, Metrics, Any, jax.Array]:
+    """Sum gradients and metrics over equal parts of the batch, one part at a time.
+
+    Batch statistics go from part to part; codes stay in the order of the batch.
     """
     if parts == 1:
-        gradients, (metrics, batch_stats, codes) = gradient_function(
-            state.params, state.batch_stats, *parts_of_batch
+        gradients, (metrics, batch_stats, codes) = gradient(
+            state.params, state.batch_stats, *examples
         )
         return gradients, metrics, batch_stats, codes
 
-    def one_part(carry, part):
+    def one_part(carry: Any, part: Any) -> Any:
         sums, batch_stats = carry
-        gradients, (metrics, batch_stats, codes) = gradient_function(
+        gradients, (metrics, batch_stats, codes) = gradient(
             state.params, batch_stats, *part
         )
         return (jax.tree.map(jnp.add, sums, (gradients, metrics)), batch_stats), codes
 
     stacked = jax.tree.map(
         lambda array: array.reshape(parts, array.shape[0] // parts, *array.shape[1:]),
-        parts_of_batch,
+        examples,
     )
-    shapes = jax.eval_shape(
-        gradient_function,
-        state.params,
-        state.batch_stats,
-        *jax.tree.map(lambda array: array[0], stacked),
-    )
+    first = jax.tree.map(lambda array: array[0], stacked)
+    shapes = jax.eval_shape(gradient, state.params, state.batch_stats, *first)
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0])
     )
@@ -186,7 +279,24 @@ def _accumulate(gradient_function, state, parts_of_batch, parts):
     return gradients, metrics, batch_stats, codes.ravel()
 
 
-def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
+def _reduce(
+    gradients: Any, metrics: Metrics, batch_stats: Any, *, axis_name: str | None
+) -> tuple[Any, Metrics, Any]:
+    """Sum gradients and metrics over the devices, and average the statistics."""
+    if axis_name is None:
+        return gradients, metrics, batch_stats
+    gradients, metrics = jax.lax.psum((gradients, metrics), axis_name)
+    # Statistics that are not synchronised differ between the devices.
+    return gradients, metrics, jax.lax.pmean(batch_stats, axis_name)
+
+
+def _update(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    gradients: Any,
+    batch_stats: Any,
+    ema_decay: float,
+) -> TrainState:
     """Make one update of the parameters and of their moving average."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     updates = jax.tree.map(lambda leaf: state.learning_rate * leaf, updates)
@@ -196,7 +306,8 @@ def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
         # A young average follows quickly: it must not remember the initial values.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema_params = optax.incremental_update(params, ema_params, 1 - decay)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
@@ -205,19 +316,27 @@ def _apply_gradients(optimizer, state, gradients, batch_stats, ema_decay):
     )
 
 
+def _mask(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
+    """Return the updated state, or the old one with the new step number.
+
+    On the device: when the host reads the flag the next steps are under way already.
+    """
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    return dataclasses.replace(kept, step=updated.step)
+
+
 def pmap_train_step(train_step: TrainStep, *, votes: bool = False) -> Any:
     """Map the step over all devices: the state whole, the batch by its first axis.
 
     Args:
-        train_step: from `make_train_step`.
-        votes: the batch carries ``stop (devices,)`` beside the examples, and the
-            metrics the sum of it over all devices: so processes stop at one step.
+        train_step: the step from `make_train_step`.
+        votes: whether the batch carries ``stop (devices,)`` beside the examples, and
+            the metrics its sum over all devices, so that all processes stop at one
+            step.
     """
     mapped = functools.partial(train_step, axis_name=AXIS)
 
-    def voting(
-        state: TrainState, batch: dict[str, jax.Array]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def voting(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         examples = {key: value for key, value in batch.items() if key != STOP}
         state, metrics = mapped(state, examples)
         return state, {**metrics, STOP: jax.lax.psum(batch[STOP], AXIS)}
@@ -229,47 +348,3 @@ def pmap_train_step(train_step: TrainStep, *, votes: bool = False) -> Any:
         out_axes=(None, None),
         donate_argnums=(0,),
     )
-
-
-def check_batch_size(
-    batch_size: int, *, devices: int, accumulation: int, processes: int = 1
-) -> None:
-    """Refuse a global batch that the devices cannot share equally.
-
-    Args:
-        batch_size: of the global batch.
-        devices: of all processes.
-        accumulation: parts that the batch of a device is cut into.
-        processes: that read the data.
-
-    Raises:
-        InputError: the batch does not divide.
-    """
-    parts = devices * accumulation
-    if batch_size < 1 or batch_size % parts or batch_size % processes:
-        raise InputError(
-            f"train.batch_size: found {batch_size}, expected a multiple of {parts} "
-            f"({devices} devices x train.accumulation {accumulation}); use "
-            f"--config.train.batch_size={max(1, round(batch_size / parts)) * parts}"
-        )
-
-
-def shard_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
-    """Deal the rows of a batch to the devices like cards: row i to device i mod n.
-
-    So a part of gradient accumulation is the same set of rows for any number of
-    devices, and with it batch Dice and batch norm.
-
-    Args:
-        batch: arrays with the rows of this process on the first axis.
-        devices: of this process.
-
-    Returns:
-        Arrays ``(devices, rows a device, ...)``.
-    """
-    return {
-        key: np.swapaxes(
-            array.reshape(array.shape[0] // devices, devices, *array.shape[1:]), 0, 1
-        )
-        for key, array in batch.items()
-    }

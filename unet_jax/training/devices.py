@@ -1,0 +1,134 @@
+"""Places state and batches on the devices of all processes.
+
+The state is one array on every device. A batch is cut by rows: each process puts its
+own rows on its own devices.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unet_jax.errors import InputError
+
+AXIS = "devices"
+"""Name of the mapped axis of the training step."""
+
+_WHOLE = PartitionSpec()
+
+
+def replicate(tree: Any) -> Any:
+    """Put a state on every device of all processes, as the pmap-ed step expects it.
+
+    Without this, two processes of two devices each die in the first donated step. With
+    several processes the arrays are global ones, which Orbax can save.
+
+    Args:
+        tree: pytree of arrays of this process, equal in every process.
+    """
+    # The axis has the step's name: another one would be another placement, and the
+    # step would be compiled again for the state that it gave back.
+    sharding = NamedSharding(_mesh(), _WHOLE)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def join(leaf: jax.Array) -> jax.Array:
+        copies = [
+            jax.device_put(np.asarray(leaf), device) for device in jax.local_devices()
+        ]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+
+    return jax.tree.map(join, tree)
+
+
+def local_copy(tree: Any) -> Any:
+    """Return the local copies of arrays that `replicate` placed.
+
+    Args:
+        tree: pytree of such arrays.
+
+    Returns:
+        Arrays on the local devices; the tree itself with a single process.
+    """
+    if jax.process_count() == 1:
+        return tree
+    sharding = NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), _WHOLE)
+
+    def part(leaf: jax.Array) -> jax.Array:
+        copies = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+
+    return jax.tree.map(part, tree)
+
+
+def shard_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
+    """Deal the rows of a batch to the devices like cards: row i to device i mod n.
+
+    A part of gradient accumulation is then the same set of rows for any number of
+    devices, and so are batch Dice and batch norm.
+
+    Args:
+        batch: arrays with the rows of this process on the first axis.
+        devices: number of devices of this process.
+
+    Returns:
+        Arrays ``(devices, rows per device, ...)``.
+    """
+    return {
+        key: np.swapaxes(
+            array.reshape(array.shape[0] // devices, devices, *array.shape[1:]), 0, 1
+        )
+        for key, array in batch.items()
+    }
+
+
+def distribute(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Join the parts that the processes hold to one batch on all devices.
+
+    Args:
+        batch: arrays ``(local devices, ...)`` of this process, from `shard_batch`.
+
+    Returns:
+        Global arrays; the batch itself with a single process.
+    """
+    if jax.process_count() == 1:
+        return batch
+    sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+    return {
+        key: jax.make_array_from_process_local_data(sharding, array)
+        for key, array in batch.items()
+    }
+
+
+def check_batch_size(
+    batch_size: int, *, devices: int, accumulation: int, processes: int = 1
+) -> None:
+    """Refuse a global batch that does not divide by the devices.
+
+    Args:
+        batch_size: examples of the global batch.
+        devices: number of devices of all processes.
+        accumulation: number of parts that each device cuts its rows into.
+        processes: number of processes that read the data.
+
+    Raises:
+        InputError: the batch does not divide.
+    """
+    parts = devices * accumulation
+    if batch_size < 1 or batch_size % parts or batch_size % processes:
+        raise InputError(
+            f"train.batch_size: found {batch_size}, expected a multiple of {parts} "
+            f"({devices} devices x train.accumulation {accumulation}); use "
+            f"--config.train.batch_size={max(1, round(batch_size / parts)) * parts}"
+        )
+
+
+def _mesh() -> Mesh:
+    """All devices in pmap's order: those of a process side by side."""
+    devices = [
+        device
+        for process in range(jax.process_count())
+        for device in jax.local_devices(process_index=process)
+    ]
+    return Mesh(np.asarray(devices), (AXIS,))
