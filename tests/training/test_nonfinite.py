@@ -13,8 +13,8 @@ import pytest
 
 from unet_jax.errors import InputError, RunError
 from unet_jax.losses.terms import LossTerm, create_loss_terms
+from unet_jax.models.network import Outputs
 from unet_jax.models.presets import create_model
-from unet_jax.models.wnet import Autoencoded
 from unet_jax.report.progress import Progress
 from unet_jax.report.writer import MetricWriter
 from unet_jax.training.devices import AXIS, replicate, shard_batch
@@ -60,8 +60,9 @@ class _Tiny(nn.Module):
             cut = slice(self.margin, -self.margin)
             logits = logits[:, cut, cut]
         if self.reconstructs:
-            return Autoencoded(logits, nn.Dense(1, name="decoder")(logits))
-        return (logits, logits[:, ::2, ::2]) if self.coarser and train else logits
+            return Outputs(logits, (), nn.Dense(1, name="decoder")(logits))
+        deep = (logits[:, ::2, ::2],) if self.coarser and train else ()
+        return Outputs(logits, deep)
 
 
 def _setup(*, many=False, loss=None, accumulation=1, **network):
