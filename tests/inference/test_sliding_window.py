@@ -1,10 +1,13 @@
 import tracemalloc
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from unet_jax.inference.sliding_window import (
     importance_map,
+    sliding_window,
     stream_bands,
     window_starts,
 )
@@ -82,11 +85,11 @@ def _alone(network):
 
 def _blended(forward, image, *, window, **options):
     """All bands of an image, put together; they come in order and without gaps."""
-    options = {"num_classes": 2, "overlap": 0.5, "batch_size": 3, **options}
+    options = {"overlap": 0.5, "batch_size": 3, **options}
     parts, expected = [], 0
     for first, band in stream_bands(forward, image, window=window, **options):
         assert first == expected
-        parts.append(band.copy())
+        parts.append(band)  # a copy: the next band does not overwrite it
         expected += len(band)
     return np.concatenate(parts)
 
@@ -180,7 +183,7 @@ def _peak(length):
         return np.zeros((*windows.shape[:-1], 40), np.float32)
 
     tracemalloc.start()
-    options = {"num_classes": 40, "overlap": 0.5, "batch_size": 2}
+    options = {"copy": False, "overlap": 0.5, "batch_size": 2}
     for _ in stream_bands(forward, image, window=(8, 8, 8), **options):
         pass
     peak = tracemalloc.get_traced_memory()[1]
@@ -193,3 +196,64 @@ def test_memory_does_not_grow_with_the_first_axis():
     short, long = _peak(32), _peak(8 * 32)
     assert long < 1.1 * short
     assert long < 0.2 * 8 * 32 * 40 * 36 * 40 * 4  # all probabilities
+
+
+@pytest.mark.parametrize("spatial", [(13, 9), (3, 2), (9, 7, 5)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_an_array_of_scores_equals_the_bands(spatial, overlap):
+    image, window = _image(*spatial), (4,) * len(spatial)
+    scores = sliding_window(_blurred, image, window=window, overlap=overlap)
+    assert scores.dtype == np.float32
+    assert scores.shape == (*spatial, 2)
+    expected = _blended(
+        lambda windows, _: _blurred(windows),
+        image,
+        window=window,
+        overlap=overlap,
+        batch_size=4,
+    )
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_a_jitted_network_is_compiled_once_for_all_sizes():
+    compiled = []
+
+    @jax.jit
+    def forward(windows):
+        compiled.append(windows.shape)
+        return _as_jax(windows)
+
+    for spatial in ((13, 9), (4, 4), (30, 5)):
+        image = jnp.asarray(_image(*spatial))
+        scores = sliding_window(forward, image, window=(4, 4), batch_size=3)
+        np.testing.assert_allclose(scores, _pointwise(np.asarray(image)), atol=1e-6)
+    assert compiled == [(3, 4, 4, 1)]
+
+
+def _as_jax(windows):
+    first = jax.nn.sigmoid(windows)
+    return jnp.concatenate([first, 1 - first], axis=-1)
+
+
+def test_bands_that_are_not_copied_are_overwritten():
+    image = np.ones((40, 4, 1), np.float32)
+    options = {"window": (4, 4), "overlap": 0.5, "batch_size": 1}
+    forward = lambda windows, _: windows  # noqa: E731
+    kept = [band for _, band in stream_bands(forward, image, **options)]
+    np.testing.assert_allclose(np.concatenate(kept), image)
+    kept = [band for _, band in stream_bands(forward, image, copy=False, **options)]
+    assert np.concatenate(kept).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (np.zeros((8, 8)), {}, r"found the shape \(8, 8\), expected .* 2 spatial axes"),
+        (np.zeros((8, 8, 8, 1)), {}, "expected .* with 2 spatial axes"),
+        (np.zeros((8, 8, 1)), {"batch_size": 0}, "batch_size: found 0, expected 1 or"),
+        (np.zeros((8, 8, 1)), {"overlap": 1.0}, "overlap: found 1.0"),
+    ],
+)
+def test_what_cannot_be_covered_is_refused(image, options, message):
+    with pytest.raises(ValueError, match=message):
+        sliding_window(_pointwise, image, window=(4, 4), **options)

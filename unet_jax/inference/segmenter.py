@@ -230,11 +230,11 @@ class Member:
             forward,
             prepared.transpose(first(range(prepared.ndim))),
             window=first(window),
-            num_classes=self.classes,
             overlap=self.overlap,
             batch_size=self.window_batch,
             margin=first(margin),
             multiple=first(multiple),
+            copy=False,  # each band is resampled before the next is asked for
         )
         return inverse.planes(bands, axis=axis, num_classes=self.classes)
 

@@ -1,10 +1,11 @@
-"""A network with a fixed input size applied to images of any size.
+"""Applies a network with a fixed input size to images of any size.
 
-Windows of one size, laid over the image with overlap, go through the network in fixed
-batches (so it is compiled once for all image sizes); their scores are blended with
-weights that fall off towards the window's border, where the network sees least. Rows of
-windows follow each other along the first axis, and what no later row touches leaves at
-once: the memory for scores is that of one row, however long the image is.
+Windows of one size cover the image with overlap. They go through the network in batches
+of one size, so that it is compiled once for all image sizes. Their scores are blended
+with weights that fall off towards the border of a window, where the network sees least.
+`sliding_window` returns the scores of an image as an array. `stream_bands` yields them
+band by band along the first axis: its memory is that of one row of windows, however
+long the image is.
 """
 
 import itertools
@@ -16,16 +17,15 @@ import numpy as np
 from jaxtyping import Float
 
 Forward = Callable[[np.ndarray, int], np.ndarray]
-"""``(windows, *input_window, channels) -> (windows, *window, classes)`` scores.
+"""``(windows, *input_window, channels), wanted -> (windows, *window, classes)`` scores.
 
-The number says how many of the windows are wanted: the others fill the batch up, and
-their scores are not read.
+``wanted`` is the number of windows whose scores are read; the others fill the batch.
 """
 
 
 @runtime_checkable
 class Image(Protocol):
-    """What windows are cut from: an array, or what makes its regions when asked."""
+    """An array, or an object that computes its regions when they are read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,30 +33,30 @@ class Image(Protocol):
         ...
 
     def __getitem__(self, region: Any, /) -> np.ndarray:
-        """Return the pixels of a slice an axis, with all channels."""
+        """Return the pixels of a region, one slice an axis, with all channels."""
         ...
 
     def __array__(self) -> np.ndarray:
-        """Return all pixels, for an image that has to be padded."""
+        """Return all pixels; an image that has to be padded is read whole."""
         ...
 
 
 def window_starts(
     size: int, window: int, overlap: float, *, multiple: int = 1
 ) -> tuple[int, ...]:
-    """Where the windows of one axis start.
+    """Return where the windows along one axis start.
 
     Args:
         size: pixels of the axis.
         window: pixels of a window.
-        overlap: share of a window that its neighbour covers too, in [0, 1).
-        multiple: number that every start is a multiple of: a network without padding
-            gives the same scores in every window only if its coarse grids coincide.
+        overlap: fraction of a window that its neighbour covers too, in [0, 1).
+        multiple: number that divides every start. A network without padding gives the
+            same scores in every window only if its coarse grids coincide.
 
     Returns:
-        Evenly spread starts: the first is 0, neighbours overlap by at least
-        ``overlap`` where ``multiple`` allows it, and the last window ends at the axis'
-        end, or behind it where the axis is shorter or no multiple fits.
+        Evenly spaced starts. The first is 0. Neighbours overlap by at least
+        ``overlap`` where ``multiple`` allows it. The last window ends at the end of the
+        axis, or behind it where the axis is shorter or no multiple fits.
 
     Raises:
         ValueError: the overlap is out of range, or the windows would leave gaps.
@@ -87,14 +87,14 @@ def window_starts(
 def importance_map(
     window: Sequence[int], *, sigma: float = 0.125
 ) -> Float[np.ndarray, "*window"]:
-    """Gaussian weights of a window's pixels.
+    """Return Gaussian weights of the pixels of a window.
 
     Args:
-        window: pixels an axis.
-        sigma: standard deviation as a share of the window (1/8 in nnU-Net).
+        window: size of the window, pixels along each axis.
+        sigma: standard deviation as a fraction of the window (1/8 in nnU-Net).
 
     Returns:
-        float32 weights, 1 at most and above 0; the product of one line an axis.
+        float32 weights in (0, 1]: the product of one Gaussian along each axis.
     """
     weights = np.ones((), np.float64)
     for size in window:
@@ -103,10 +103,72 @@ def importance_map(
 
 
 def _line(size: int, sigma: float = 0.125) -> np.ndarray:
-    """Gaussian weights along one axis."""
+    """Return Gaussian weights along one axis."""
     position = np.arange(size) - (size - 1) / 2
     line = np.exp(-0.5 * (position / (sigma * size)) ** 2)
     return line / line.max()
+
+
+def sliding_window(
+    forward: Callable[[np.ndarray], Any],
+    image: Any,
+    *,
+    window: Sequence[int],
+    overlap: float = 0.5,
+    batch_size: int = 4,
+) -> Float[np.ndarray, "*spatial classes"]:
+    """Apply a network to windows of an image and blend their scores.
+
+    Args:
+        forward: function ``(batch_size, *window, channels) -> (batch_size, *window,
+            classes)``, such as a jitted network. It is always called with
+            ``batch_size`` windows; the last batch is filled with copies of a window.
+        image: array ``(*spatial, channels)`` of any size. It is padded with zeros up
+            to one window.
+        window: size of the window, pixels along each spatial axis.
+        overlap: fraction of a window that its neighbour covers too, in [0, 1).
+        batch_size: number of windows in one call of ``forward``.
+
+    Returns:
+        Scores ``(*spatial, classes)``, float32: in each pixel the mean over all windows
+        that cover it, weighted by `importance_map`.
+
+    Raises:
+        ValueError: the window does not have one size for each spatial axis, the overlap
+            is out of range, or the batch size is below 1.
+
+    Example:
+        >>> image = np.arange(20, dtype=np.float32).reshape(4, 5, 1)
+        >>> def forward(windows):
+        ...     return np.concatenate([windows, -windows], axis=-1)
+        >>> scores = sliding_window(forward, image, window=(2, 2))
+        >>> scores.shape
+        (4, 5, 2)
+        >>> bool(np.allclose(scores[..., 1], -image[..., 0]))
+        True
+    """
+    image = np.asarray(image)
+    if image.ndim != len(window) + 1:
+        raise ValueError(
+            f"image: found the shape {image.shape}, expected (*spatial, channels) with "
+            f"{len(window)} spatial axes, as window {tuple(window)} has"
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
+    scores: np.ndarray | None = None
+    for first, band in stream_bands(
+        lambda windows, _: forward(windows),
+        image,
+        window=window,
+        overlap=overlap,
+        batch_size=batch_size,
+        copy=False,
+    ):
+        if scores is None:
+            scores = np.empty((*image.shape[:-1], band.shape[-1]), np.float32)
+        scores[first : first + len(band)] = band
+    assert scores is not None, "an image has at least one window"
+    return scores
 
 
 def stream_bands(
@@ -114,28 +176,33 @@ def stream_bands(
     image: Image,
     *,
     window: Sequence[int],
-    num_classes: int,
     overlap: float,
     batch_size: int,
     margin: Sequence[int] | None = None,
     multiple: Sequence[int] | None = None,
+    copy: bool = True,
 ) -> Iterator[tuple[int, Float[np.ndarray, "planes *rest classes"]]]:
-    """Blend the network's scores over an image, band by band along the first axis.
+    """Blend the scores of a network over an image, band by band along the first axis.
 
     Args:
-        forward: the network, always called with ``batch_size`` windows.
-        image: ``(*spatial, channels)`` of any size. It is padded with zeros up to one
-            window, or, where there is a margin, with its mirror image.
-        window: pixels an axis that the network gives scores for.
-        num_classes: of the network.
-        overlap: share of a window that its neighbour covers too.
-        batch_size: windows in one call of ``forward``.
-        margin: pixels an axis that the network needs on each side beyond the window.
-        multiple: number an axis that every start is a multiple of.
+        forward: network, always called with ``batch_size`` windows.
+        image: image ``(*spatial, channels)`` of any size. It is padded with zeros up to
+            one window, or by reflection where there is a margin.
+        window: pixels along each axis that the network gives scores for.
+        overlap: fraction of a window that its neighbour covers too, in [0, 1).
+        batch_size: number of windows in one call of ``forward``.
+        margin: pixels along each axis that the network needs on each side beyond the
+            window; None for none.
+        multiple: number along each axis that divides every start; None for 1.
+        copy: yield copies. Without, a band is overwritten when the next is asked for,
+            and no memory is needed for it.
 
     Yields:
-        The first plane of a band, and its scores, float32 weighted means. The bands
-        come in order and cover the image. A band is valid until the next is asked for.
+        First plane of a band, and the scores of the band ``(planes, *rest, classes)``,
+        float32 weighted means. The bands come in order and cover the image.
+
+    Raises:
+        ValueError: see `window_starts`.
     """
     axes = len(window)
     window = tuple(window)
@@ -152,28 +219,33 @@ def stream_bands(
     inputs = tuple(size + 2 * lost for size, lost in zip(window, margin, strict=True))
     groups = _row_groups(starts, batch_size)
     depth = max(rows[-1] - rows[0] for rows in groups) + window[0]
-    ring = _Ring((depth, *extents[1:], num_classes), spatial, starts, window)
     importance = importance_map(window)[..., None]
-    weighted = np.empty((*window, num_classes), np.float32)
+    ring: _Ring | None = None
     for rows in groups:
-        yield from ring.finished(rows[0])
+        if ring is not None:
+            yield from ring.finished(rows[0], copy=copy)
         places = list(itertools.product(rows, *starts[1:]))
         for first in range(0, len(places), batch_size):
             batch = places[first : first + batch_size]
-            # The last batch is filled up with its own first window: one shape for all.
+            # The last batch is filled with its own first window: one shape for all.
             filled = batch + [batch[0]] * (batch_size - len(batch))
             regions = (_region(place, inputs) for place in filled)
             windows = np.stack([image[region] for region in regions])
             scores = np.asarray(forward(windows, len(batch)))
+            if ring is None:
+                shape = (depth, *extents[1:], scores.shape[-1])
+                ring = _Ring(shape, spatial, starts, window)
+                weighted = np.empty((*window, scores.shape[-1]), np.float32)
             for place, score in zip(batch, scores, strict=False):
                 ring.add(place, np.multiply(importance, score, out=weighted))
-    yield from ring.finished(extents[0])
+    assert ring is not None, "an image has at least one window"
+    yield from ring.finished(extents[0], copy=copy)
 
 
 def _row_groups(
     starts: Sequence[Sequence[int]], batch_size: int
 ) -> list[tuple[int, ...]]:
-    """Join rows of windows where one alone would not fill a batch."""
+    """Join rows of windows where one row would not fill a batch."""
     in_a_row = math.prod(len(line) for line in starts[1:])
     joined = max(1, batch_size // in_a_row)
     rows = starts[0]
@@ -183,12 +255,12 @@ def _row_groups(
 
 
 def _region(place: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...]:
-    """Index of one window."""
+    """Return the index of one window."""
     return tuple(slice(at, at + n) for at, n in zip(place, sizes, strict=True))
 
 
 def _padded(image: Image, extents: Sequence[int], margin: Sequence[int]) -> Image:
-    """Pad an image to what the windows cover, and by the margin."""
+    """Pad an image to the size that the windows cover, and by the margin."""
     missing = [
         max(0, extent - size)
         for size, extent in zip(image.shape[:-1], extents, strict=True)
@@ -202,7 +274,7 @@ def _padded(image: Image, extents: Sequence[int], margin: Sequence[int]) -> Imag
 
 
 class _Ring:
-    """Sums of weighted scores; planes come round again when they are finished."""
+    """Adds up weighted scores in a ring of planes; finished planes are used again."""
 
     def __init__(
         self,
@@ -211,24 +283,24 @@ class _Ring:
         starts: Sequence[Sequence[int]],
         window: Sequence[int],
     ) -> None:
-        """Begin with the first plane and no scores."""
+        """Start at the first plane, without scores."""
         self._sums = np.zeros(shape, np.float32)
         self._window = window
         self._spatial = spatial
         self._next = 0
-        # The weights of all windows are a product of lines too.
+        # The summed weights of all windows are a product along the axes too.
         self._weights = [
             _weights(line, size) for line, size in zip(starts, window, strict=True)
         ]
 
     def add(self, place: Sequence[int], scores: np.ndarray) -> None:
-        """Add one window."""
+        """Add the weighted scores of one window."""
         rest = _region(place[1:], self._window[1:])
         for planes, part in self._segments(place[0], place[0] + self._window[0]):
             self._sums[planes][:, *rest] += scores[part]
 
-    def finished(self, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Give the planes before ``stop``, and make room."""
+    def finished(self, stop: int, *, copy: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the planes before ``stop``, and make room."""
         rest = np.ones((), np.float64)
         for line in self._weights[1:]:
             rest = np.multiply.outer(rest, line)
@@ -242,12 +314,13 @@ class _Ring:
             begin = first + part.start
             count = min(len(band), self._spatial[0] - begin)
             if count > 0:
-                yield begin, band[:count][:, *inside]
+                scores = band[:count][:, *inside]
+                yield begin, scores.copy() if copy else scores
             band[...] = 0
         self._next = stop
 
     def _segments(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Cut a run of planes where the ring closes: place in it, and in the run."""
+        """Split a run of planes where the ring closes: places in ring and run."""
         depth, at = len(self._sums), start
         while at < stop:
             place = at % depth
@@ -257,7 +330,7 @@ class _Ring:
 
 
 def _weights(starts: Sequence[int], size: int) -> np.ndarray:
-    """Sum of the weights of all windows along one axis."""
+    """Return the sum of the weights of all windows along one axis."""
     line = _line(size)
     total = np.zeros(starts[-1] + size)
     for start in starts:
