@@ -14,7 +14,7 @@ from unet_jax.commands import predict
 from unet_jax.configs import base
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
-from unet_jax.experiment.finished import TrainedRun
+from unet_jax.experiment.trained_run import TrainedRun
 
 
 class _Bright:

@@ -19,7 +19,8 @@ from unet_jax.commands.evaluate import held_out_losses
 from unet_jax.data.case import Case, Source
 from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluation.scorer import evaluate
-from unet_jax.experiment.finished import TrainedRun, load_run, open_run_data
+from unet_jax.experiment.finished import load_run, open_run_data
+from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.method import Method, Spacing
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
 from unet_jax.report.histogram import histogram_figure

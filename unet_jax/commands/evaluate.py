@@ -20,9 +20,10 @@ from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.evaluation.scores import Score
 from unet_jax.evaluation.table import results_table
 from unet_jax.experiment.data import SPLITS
-from unet_jax.experiment.finished import TrainedRun, load_run, open_run_data
+from unet_jax.experiment.finished import load_run, open_run_data
 from unet_jax.experiment.label_choices import with_chosen_steps, with_named_clusters
 from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
+from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import Step
 from unet_jax.inference.segmenter import Segmenter

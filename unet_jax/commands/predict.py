@@ -1,13 +1,12 @@
 """Files in, label maps out, with the network of a finished run."""
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from unet_jax.data.files.canonical import as_case_image, to_canonical
+from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
 from unet_jax.data.files.stored import StoredImage, file_suffix, output_name
 from unet_jax.data.files.write import (
@@ -17,9 +16,9 @@ from unet_jax.data.files.write import (
     write_label_map,
 )
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
-from unet_jax.data.folder.read import ReadOptions
 from unet_jax.errors import InputError
-from unet_jax.experiment.finished import TrainedRun, load_run
+from unet_jax.experiment.finished import load_run
+from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.runtime.atomic import atomic_path
 
@@ -53,8 +52,9 @@ def predict_files(
             files cannot be segmented; the others are done nevertheless.
     """
     run, folder = load_run(workdir), pathlib.Path(output_folder)
-    reading = _reading(run)
-    images = find_new_images(input_path, reading, channels=run.preprocessing.channels)
+    images = find_new_images(
+        input_path, run.reading, channels=run.preprocessing.channels
+    )
     _check_output(folder, images)
     check_targets(
         _targets(folder, images, probabilities=probabilities, contours=contours),
@@ -65,7 +65,7 @@ def predict_files(
     for number, image in enumerate(images, start=1):
         file = image.path
         try:
-            stored = read_new_image(image, reading)
+            stored = read_new_image(image, run.reading)
             labels = _segment(run, stored, folder if probabilities else None)
             target = write_label_map(
                 folder, stored, labels, tuple(run.config.data.class_colors)
@@ -153,16 +153,6 @@ def _contours_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
     return folder / f"{_stem(file)}.geojson"
 
 
-def _reading(run: TrainedRun) -> ReadOptions:
-    """Files are read as the cases of the run were."""
-    data = run.config.data
-    return ReadOptions(
-        tiff_axes=data.tiff_axes,
-        slice_axis=run.preprocessing.slice_axis,
-        known_spacing=tuple(data.known_spacing),
-    )
-
-
 def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
     """Return the axis of the label map that slices stand on."""
     if stored.kind == "tiff" or stored.affine is None:
@@ -196,21 +186,17 @@ def _segment(
 
     With a folder the probabilities are written into it, a plane at a time.
     """
-    name, axis = str(stored.path), run.preprocessing.slice_axis
-    image, spacing, restore = as_case_image(stored, axis)
     if folder is None:
-        return restore(run.predict_fn(image, spacing, name=name))
+        return run.segment(stored)
     path = _probabilities_path(folder, stored.path)
     shape = (*stored.image.shape[:-1], run.predict_fn.num_classes)
     with atomic_path(path) as temporary:
         filled = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.float16, shape=shape
         )
-        # The same axes as the image has, as a view: what is set in it is in the file.
-        view, _, _ = as_case_image(dataclasses.replace(stored, image=filled), axis)
-        labels = run.predict_fn(image, spacing, name=name, probabilities=view)
+        labels = run.segment(stored, filled)
         filled.flush()
-    return restore(labels)
+    return labels
 
 
 def _draw(

@@ -17,30 +17,11 @@ from unet_jax.experiment.data import Dataset, open_dataset
 from unet_jax.experiment.inference import create_predict_fn_maker
 from unet_jax.experiment.network import create_network
 from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
+from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.postprocess import Step, apply_steps
-from unet_jax.inference.segmenter import (
-    Segmenter,
-)
 from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.training.checkpoint import Checkpoints, check_fit, transfer
 from unet_jax.training.step import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedRun:
-    """A run's network, ready to segment.
-
-    Attributes:
-        config: of the run.
-        preprocessing: learnt by the run.
-        step: of the checkpoint.
-        predict_fn: the network.
-    """
-
-    config: ConfigDict
-    preprocessing: Preprocessing
-    step: int | None
-    predict_fn: Segmenter
 
 
 def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:

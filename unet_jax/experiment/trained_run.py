@@ -1,0 +1,163 @@
+"""A finished run that segments arrays and image files."""
+
+import dataclasses
+import os
+from typing import Literal, overload
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.data.files.canonical import as_case_image
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.folder.new_images import find_new_images, read_new_image
+from unet_jax.data.folder.read import ReadOptions
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.errors import InputError
+from unet_jax.inference.segmenter import Segmenter
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A finished run, ready to segment images.
+
+    Attributes:
+        config: resolved config of the run.
+        preprocessing: preprocessing that was fitted to the training split.
+        step: step of the checkpoint.
+        predict_fn: network with its preprocessing and postprocessing.
+    """
+
+    config: ConfigDict
+    preprocessing: Preprocessing
+    step: int | None
+    predict_fn: Segmenter
+
+    @property
+    def reading(self) -> ReadOptions:
+        """Options that files are read with: those of the cases of the run."""
+        data = self.config.data
+        return ReadOptions(
+            tiff_axes=data.tiff_axes,
+            slice_axis=self.preprocessing.slice_axis,
+            known_spacing=tuple(data.known_spacing),
+        )
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray | str | os.PathLike[str],
+        *,
+        spacing: tuple[float, ...] | None = None,
+        probabilities: Literal[False] = False,
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray | str | os.PathLike[str],
+        *,
+        spacing: tuple[float, ...] | None = None,
+        probabilities: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def predict(
+        self,
+        image: np.ndarray | str | os.PathLike[str],
+        *,
+        spacing: tuple[float, ...] | None = None,
+        probabilities: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Segment an image, as ``--mode=predict`` does.
+
+        Args:
+            image: array ``(*spatial, channels)``, or ``(*spatial)`` for a network of
+                one channel; a volume is in RAS order. Or the path of an image file:
+                then the labels lie on the grid of the file.
+            spacing: millimetres of a pixel along each spatial axis of an array; None
+                where it is unknown. A file states its own.
+            probabilities: return the probabilities too.
+
+        Returns:
+            Labels ``(*spatial)``, the index of a class in each pixel. With
+            ``probabilities`` also these, ``(*spatial, classes)`` float32.
+
+        Raises:
+            InputError: the file cannot be read, or the image does not fit the network.
+
+        Example:
+            >>> labels = run.predict(np.zeros((64, 64)))  # doctest: +SKIP
+            >>> labels = run.predict("scan.nii.gz")  # doctest: +SKIP
+        """
+        if isinstance(image, str | os.PathLike):
+            if spacing is not None:
+                raise InputError(
+                    f"spacing: found {spacing} for the file {image}, expected None; a "
+                    "file states its own, and data.known_spacing that of other files"
+                )
+            stored = self._read(image)
+            shape, filled = stored.image.shape[:-1], None
+            if probabilities:
+                filled = np.empty((*shape, self.predict_fn.num_classes), np.float32)
+            labels = self.segment(stored, filled)
+        else:
+            pixels = self._with_channels(np.asarray(image), spacing)
+            filled = None
+            if probabilities:
+                shape = (*pixels.shape[:-1], self.predict_fn.num_classes)
+                filled = np.empty(shape, np.float32)
+            labels = self.predict_fn(
+                pixels,
+                None if spacing is None else tuple(map(float, spacing)),
+                probabilities=filled,
+            )
+        return labels if filled is None else (labels, filled)
+
+    def segment(
+        self, stored: StoredImage, probabilities: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Segment an image on the grid of its file, in any storage order.
+
+        Args:
+            stored: image as its file holds it.
+            probabilities: array ``(*stored spatial, classes)`` to fill, or None.
+
+        Returns:
+            Labels ``(*stored spatial)``.
+        """
+        name, axis = str(stored.path), self.preprocessing.slice_axis
+        image, spacing, restore = as_case_image(stored, axis)
+        view = None
+        if probabilities is not None:
+            # The axes of the image, as a view: what is set in it is in the array.
+            filled = dataclasses.replace(stored, image=probabilities)
+            view = as_case_image(filled, axis)[0]
+        return restore(self.predict_fn(image, spacing, name=name, probabilities=view))
+
+    def _read(self, path: str | os.PathLike[str]) -> StoredImage:
+        """Read one image from its file, or from one file for each channel."""
+        channels = self.preprocessing.channels
+        found = find_new_images(os.fspath(path), self.reading, channels=channels)
+        if len(found) != 1:
+            raise InputError(
+                f"{path}: found {len(found)} images, expected one; give the path of a "
+                "file, or use --mode=predict for a folder"
+            )
+        return read_new_image(found[0], self.reading)
+
+    def _with_channels(
+        self, image: np.ndarray, spacing: tuple[float, ...] | None
+    ) -> np.ndarray:
+        """Return an array ``(*spatial, channels)``."""
+        channels, dims = self.preprocessing.channels, self.preprocessing.network_dims
+        possible: tuple[int, ...] = (2, 3) if dims == 2 else (3,)
+        if spacing is not None:
+            possible = tuple(axes for axes in possible if axes == len(spacing))
+        if image.ndim - 1 in possible and image.shape[-1] == channels:
+            return image
+        if image.ndim in possible and channels == 1:
+            return image[..., None]
+        raise InputError(
+            f"image: found the shape {image.shape} with spacing {spacing}, expected "
+            f"(*spatial, {channels}) with {' or '.join(map(str, possible)) or dims} "
+            "spatial axes and one spacing for each"
+        )
