@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator
 
 from unet_jax.data.case import Source
-from unet_jax.experiment.finished import TrainedRun
+from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.postprocess import choose_steps
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.runtime.atomic import atomic_path
