@@ -6,8 +6,8 @@ import pytest
 
 from unet_jax.errors import InputError, RunError, Stopped
 from unet_jax.runtime.stop import Stop
+from unet_jax.training.devices import STOP
 from unet_jax.training.guard import guarding
-from unet_jax.training.step import STOP
 
 
 def _guarding(workdir, *, stop=None, safe="STEP 5 IS SAFE"):

@@ -16,8 +16,8 @@ from unet_jax.experiment.data import open_dataset
 from unet_jax.experiment.network import (
     create_network,
     create_optimizer_and_schedule,
-    create_train_step,
 )
+from unet_jax.experiment.run import create_train_step
 from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_class_fractions
 from unet_jax.planning.chips import Slice, parse_topology
 from unet_jax.planning.cost import Compiled

@@ -1,20 +1,16 @@
-"""Builds the network, the augmentation, the optimizer and the training step."""
+"""Builds the network, the augmentation and the optimizer of a config."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import optax
 from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
 from unet_jax.errors import InputError
-from unet_jax.losses.terms import LossTerm
 from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import onednn_options
 from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
-from unet_jax.training.step import TrainStep, make_train_step
 
 _NOT_THE_NETWORKS = (
     "name",
@@ -137,32 +133,3 @@ def create_optimizer_and_schedule(
         gradient_clip=options.gradient_clip,
     )
     return optimizer, schedule
-
-
-def create_train_step(
-    config: ConfigDict,
-    network: nn.Module,
-    optimizer: optax.GradientTransformation,
-    loss_terms: Sequence[LossTerm],
-) -> TrainStep:
-    """Build the training step of a config.
-
-    Args:
-        config: the resolved config.
-        network: the network, made with the axis name that the step is mapped over.
-        optimizer: the gradient transformation.
-        loss_terms: the summands of the loss.
-
-    Returns:
-        ``train_step(state, batch, *, axis_name)``.
-    """
-    return make_train_step(
-        network,
-        optimizer,
-        loss_terms=loss_terms,
-        include_background=config.data.include_background,
-        augmentation=create_augmentation(config),
-        seed=config.seed,
-        accumulation=config.train.accumulation,
-        ema_decay=config.train.ema_decay,
-    )

@@ -2,11 +2,11 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -23,7 +23,6 @@ from unet_jax.experiment.network import (
     create_augmentation,
     create_network,
     create_optimizer_and_schedule,
-    create_train_step,
 )
 from unet_jax.experiment.record import (
     as_tuples,
@@ -40,12 +39,18 @@ from unet_jax.losses.terms import (
     reads_labels,
 )
 from unet_jax.runtime.compilation import compiler_options, use_compilation_cache
-from unet_jax.training.devices import AXIS, check_batch_size, distribute, replicate
+from unet_jax.training.devices import AXIS, batch_shapes, check_batch_size, replicate
 from unet_jax.training.images_alone import check_losses_of_images
 from unet_jax.training.memory import StepMemory, compile_step, step_memory
 from unet_jax.training.optimizer import Schedule
 from unet_jax.training.resume import has_checkpoint
-from unet_jax.training.step import STOP, TrainState, create_train_state, pmap_train_step
+from unet_jax.training.step import (
+    TrainState,
+    TrainStep,
+    create_train_state,
+    make_train_step,
+    pmap_train_step,
+)
 
 
 def check(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -132,7 +137,11 @@ class Run:
             InputError: the step does not fit into the memory of a device.
         """
         config = self.config
-        shapes = batch_shapes(config, self.preprocessing.channels)
+        shapes = batch_shapes(
+            config.train.batch_size,
+            patch_size=config.train.patch_size,
+            channels=self.preprocessing.channels,
+        )
         compiled, memory = compile_step(
             self.step,
             state,
@@ -249,6 +258,35 @@ def assemble_run(
     )
 
 
+def create_train_step(
+    config: ConfigDict,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss_terms: Sequence[LossTerm],
+) -> TrainStep:
+    """Build the training step of a config.
+
+    Args:
+        config: the resolved config.
+        network: the network, made with the axis name that the step is mapped over.
+        optimizer: the gradient transformation.
+        loss_terms: the summands of the loss.
+
+    Returns:
+        ``train_step(state, batch, *, axis_name)``.
+    """
+    return make_train_step(
+        network,
+        optimizer,
+        loss_terms=loss_terms,
+        include_background=config.data.include_background,
+        augmentation=create_augmentation(config),
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
+    )
+
+
 def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     """Build the losses; class weights come from the training split.
 
@@ -266,28 +304,3 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     return create_loss_terms(
         config.loss, head=config.model.head, shares=shares, num_classes=len(names)
     )
-
-
-def batch_shapes(config: ConfigDict, channels: int) -> dict[str, Any]:
-    """Describe a sharded batch, so that the step compiles before a batch is there.
-
-    Args:
-        config: the complete config.
-        channels: number of channels of the images.
-
-    Returns:
-        Shapes by key; arrays of zeros with several processes.
-    """
-    devices = jax.local_device_count()
-    rows = (devices, config.train.batch_size // jax.device_count())
-    patch = tuple(config.train.patch_size)
-    shapes = {
-        "image": ((*rows, *patch, channels), np.float32),
-        "label": ((*rows, *patch), np.int32),
-        "example_index": (rows, np.int32),
-    }
-    if jax.process_count() == 1:
-        return {key: jax.ShapeDtypeStruct(*kind) for key, kind in shapes.items()}
-    # With several processes pmap is lowered for arrays only.
-    shapes[STOP] = ((devices,), np.int32)
-    return distribute({key: np.zeros(*kind) for key, kind in shapes.items()})

@@ -4,6 +4,7 @@ The state is one array on every device. A batch is cut by rows: each process put
 own rows on its own devices.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,9 @@ from unet_jax.errors import InputError
 
 AXIS = "devices"
 """Name of the mapped axis of the training step."""
+
+STOP = "stop"
+"""Key of the votes for a stop, in a batch and in the metrics."""
 
 _WHOLE = PartitionSpec()
 
@@ -99,6 +103,33 @@ def distribute(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         key: jax.make_array_from_process_local_data(sharding, array)
         for key, array in batch.items()
     }
+
+
+def batch_shapes(
+    batch_size: int, *, patch_size: Sequence[int], channels: int
+) -> dict[str, Any]:
+    """Describe a distributed batch, so that the step compiles before a batch is there.
+
+    Args:
+        batch_size: examples of the global batch.
+        patch_size: spatial size of an example.
+        channels: number of channels of the images.
+
+    Returns:
+        Shapes by key; with several processes arrays of zeros, votes included.
+    """
+    devices = jax.local_device_count()
+    rows = (devices, batch_size // jax.device_count())
+    shapes = {
+        "image": ((*rows, *patch_size, channels), np.float32),
+        "label": ((*rows, *patch_size), np.int32),
+        "example_index": (rows, np.int32),
+    }
+    if jax.process_count() == 1:
+        return {key: jax.ShapeDtypeStruct(*kind) for key, kind in shapes.items()}
+    # With several processes pmap is lowered for arrays only.
+    shapes[STOP] = ((devices,), np.int32)
+    return distribute({key: np.zeros(*kind) for key, kind in shapes.items()})
 
 
 def check_batch_size(

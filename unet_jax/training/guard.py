@@ -16,7 +16,7 @@ from unet_jax.hosts.lost import leaving_when_lost
 from unet_jax.runtime.lease import Lease, NoLease
 from unet_jax.runtime.stop import Stop
 from unet_jax.runtime.watchdog import Watchdog
-from unet_jax.training.step import STOP
+from unet_jax.training.devices import STOP
 
 
 @dataclasses.dataclass

@@ -19,12 +19,9 @@ from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.losses.terms import LossTerm
 from unet_jax.models.network import outputs_of
-from unet_jax.training.devices import AXIS, replicate
+from unet_jax.training.devices import AXIS, STOP, replicate
 from unet_jax.training.nonfinite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective, targets_of
-
-STOP = "stop"
-"""Key of the votes for a stop, in a batch and in the metrics."""
 
 # Number that dropout's keys are folded with.
 _DROPOUT = 1 << 20
