@@ -310,7 +310,7 @@ def code_place(root: pathlib.Path, files: Files, name: str) -> str | None:
             )
             if isinstance(target, ast.Name)
         }
-        if name.rstrip("()") in {*definitions(tree), *top}:
+        if name.rpartition(".")[2] in {*definitions(tree), *top}:
             return module.replace(".", "/") + ".py"
         if module.endswith(name.removesuffix(".py").replace("/", ".")):
             return module.replace(".", "/") + ".py"
