@@ -1,4 +1,4 @@
-"""The pictures of docs/gallery.md are there and small, its commands name configs."""
+"""The figures of docs/gallery.md exist and are small; its commands name configs."""
 
 import pathlib
 import re

@@ -1,1 +1,1 @@
-"""What the project does: run by the Python that has jax."""
+"""Our side of each pair, for the Python with jax."""

@@ -1,4 +1,4 @@
-"""Augmentation as the training step runs it, by itself."""
+"""Times augmentation as the training step runs it, but on its own."""
 
 import pathlib
 from typing import Any
@@ -18,7 +18,7 @@ from unet_jax.experiment.network import create_augmentation
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
-    """Make the task: one call is one batch, of examples that lie in host memory.
+    """Make the task: one call is one batch of examples in host memory.
 
     Args:
         folder: shared with the peer.
@@ -58,7 +58,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
 
 
 def phantom(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Make a textured ellipsoid on 0.
+    """Make a textured ellipsoid on a background of 0.
 
     Args:
         shape: pixels an axis.

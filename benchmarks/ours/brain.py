@@ -1,4 +1,4 @@
-"""The data of configs/brain.py, for the peer to have the same."""
+"""Writes the data of configs/brain.py for the peer."""
 
 import pathlib
 
@@ -22,7 +22,7 @@ def opened(folder: pathlib.Path) -> run.Run:
 
 
 def hand_over(folder: pathlib.Path, made: run.Run) -> None:
-    """Write the slices of training and validation as the network sees them.
+    """Write the training and validation slices as the network gets them.
 
     Each slab of the scan is an array ``(slices, height, width)``: ``train_image_0``
     float32 and ``train_label_0``, and so on; slabs have sizes of their own.

@@ -1,4 +1,4 @@
-"""Training batches from the input pipeline, by themselves."""
+"""Times the batches of the input pipeline on its own."""
 
 import itertools
 import pathlib
@@ -67,7 +67,7 @@ def _draw_folder(folder: pathlib.Path, count: int) -> None:
 
 
 def _opened_folder(folder: pathlib.Path, work: dict[str, Any]) -> run.Run:
-    """Prepare a run on the folder; all but a few pictures are for training."""
+    """Prepare a run on the folder, with nearly all pictures for training."""
     config = folder_config.get_config()
     config.data.path = str(folder / "pictures")
     config.data.intensity = "zscore"

@@ -1,4 +1,4 @@
-"""The network on batches that are there, as prediction runs it."""
+"""Times the network on batches in memory, as prediction runs it."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The network, data and weights that both sides of a pair have, made by our side."""
+"""Makes the network, data and weights that both sides of a pair use."""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from unet_jax.data.preprocess import Preprocessing
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 GIVEN = "given.npz"
-"""What our side writes for the peer: weights, images, labels."""
+"""File that our side writes for the peer: weights, images, labels."""
 
 
 def config_of(work: Mapping[str, Any]) -> ConfigDict:
@@ -46,7 +46,7 @@ def config_of(work: Mapping[str, Any]) -> ConfigDict:
 
 
 def preprocessing_of(work: Mapping[str, Any]) -> Preprocessing:
-    """Leave images as they are, but for z-scoring.
+    """Make a preprocessing that only z-scores images.
 
     Args:
         work: of a benchmark.
@@ -63,7 +63,7 @@ def preprocessing_of(work: Mapping[str, Any]) -> Preprocessing:
 
 
 def examples(work: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Draw a batch: smooth enough noise, and labels that go with it.
+    """Draw a batch of smooth noise with labels that follow from it.
 
     Args:
         work: of a benchmark.
@@ -93,7 +93,7 @@ def hand_over(
 
 
 def parameters(variables: Mapping[str, Any]) -> int:
-    """Count what is learnt.
+    """Count the parameters.
 
     Args:
         variables: of the network.

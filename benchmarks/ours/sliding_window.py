@@ -1,4 +1,4 @@
-"""A volume segmented window by window, as prediction does it."""
+"""Times the segmentation of a volume window by window, as prediction does it."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long the command takes until it does something."""
+"""Times the start of the command."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""HD95, NSD and Dice of a pair of masks, as evaluation computes them."""
+"""Times HD95, NSD and Dice of a pair of masks, as evaluation computes them."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long the main job takes until it validates well enough."""
+"""Times the main command until its validation reaches a given Dice."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from benchmarks.worker import Task
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
-    """Make the task: one call is one run, from its command on, each of a new seed.
+    """Make the task: one call is one run of the command with a new seed.
 
     Args:
         folder: shared with the peer.

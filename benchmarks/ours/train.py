@@ -1,4 +1,4 @@
-"""Training steps as the loop of a run makes them."""
+"""Times training steps as the loop of a run makes them."""
 
 import pathlib
 from typing import Any
@@ -14,10 +14,10 @@ from unet_jax.training.devices import distribute, shard_batch
 
 
 class Trainer:
-    """A state that goes on from step to step."""
+    """A state that steps update."""
 
     def __init__(self, folder: pathlib.Path, work: dict[str, Any]) -> None:
-        """Compile the step, and hand the first weights over."""
+        """Compile the step, and write the first weights for the peer."""
         allocator.keep_freed_memory()  # as --mode=train does
         config, preprocessing = nets.config_of(work), nets.preprocessing_of(work)
         self._run = assemble_run(config, folder, {}, {}, preprocessing)

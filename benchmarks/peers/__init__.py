@@ -1,1 +1,1 @@
-"""What people use now: run by the Python that has torch and its packages."""
+"""The peers' side of each pair, for the Python with torch and its packages."""

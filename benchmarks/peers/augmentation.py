@@ -1,4 +1,4 @@
-"""Augmentation by transforms that take one example at a time."""
+"""Times augmentation by transforms that take one example at a time."""
 
 import importlib
 import os
@@ -15,12 +15,12 @@ from benchmarks.peers import modes
 from benchmarks.worker import Task
 
 MODES = ("threads", "processes")
-"""One process whose operations use every core, or one process a core, as a data loader
-has them."""
+"""One process whose operations use every core, or one process for each core, as in a
+data loader."""
 
 
 class Augmenter:
-    """Makes batches out of one example."""
+    """Makes batches from one example."""
 
     def __init__(self, folder: pathlib.Path, work: dict[str, Any], module: str) -> None:
         """Build the transforms and read the example."""
@@ -41,7 +41,7 @@ class Augmenter:
 
 
 _augmenter: Augmenter | None = None
-"""Of a process of the pool."""
+"""The augmenter of a process of the pool."""
 
 
 def _begin(*arguments: Any) -> None:
@@ -95,7 +95,7 @@ def _in_this_process(augmenter: Augmenter):
 
 
 def _in_pool(arguments: tuple[Any, ...]):
-    """Make batches in one process a core; tensors come back in shared memory."""
+    """Make batches in one process for each core; tensors return in shared memory."""
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     pool = context.Pool(cores, initializer=_begin, initargs=arguments)

@@ -89,7 +89,7 @@ def _rate(done: int) -> float:
 
 @torch.inference_mode()
 def _validated(trainer: Trainer, images: np.ndarray, labels: np.ndarray) -> float:
-    """Mean Dice of the classes above 0, all slices taken together."""
+    """Mean Dice of the classes above 0 over all slices together."""
     trainer.model.eval()
     height, width = images.shape[1:]
     padded = np.pad(images, ((0, 0), (0, -height % 8), (0, -width % 8)), "edge")

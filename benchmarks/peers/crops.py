@@ -26,7 +26,7 @@ class Crops(Dataset):
         patch: Sequence[int],
         transform: Transform | None = None,
     ) -> None:
-        """Look for nothing yet.
+        """Keep the arguments.
 
         Args:
             read: gives the normalised image and the label of an index.
@@ -82,7 +82,7 @@ class Crops(Dataset):
 def slabs(
     given: Mapping[str, np.ndarray], split: str
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Take what our side handed over of the brain.
+    """Read the data of the brain that our side wrote.
 
     Args:
         given: its arrays.
@@ -135,7 +135,7 @@ def from_pictures(paths: Sequence[tuple[pathlib.Path, pathlib.Path]]) -> Read:
 def loader(
     crops: Crops, *, batch: int, workers: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Draw batches without end, in processes that stay.
+    """Draw batches without end in persistent processes.
 
     Args:
         crops: the data set.
@@ -155,6 +155,6 @@ def loader(
 
 
 def _seed(worker: int) -> None:
-    """Give NumPy a stream of its own in each process, and one thread to PyTorch."""
+    """Give each process its own NumPy seed and PyTorch one thread."""
     np.random.seed(torch.initial_seed() % 2**32)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Training batches from a plain torch DataLoader."""
+"""Times the batches of a plain torch DataLoader."""
 
 import itertools
 import pathlib
@@ -47,7 +47,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 def _reader(
     folder: pathlib.Path, work: dict[str, Any], mode: str
 ) -> tuple[crops.Read, int]:
-    """What reads an image and its label, and how many there are."""
+    """Function that reads an image and its label, and the number of images."""
     if work["source"] == "tfds":
         with np.load(folder / "given.npz") as given:
             slices = crops.of_slices(dict(given))

@@ -1,4 +1,4 @@
-"""The network on batches that are there, in PyTorch."""
+"""Times the network on batches in memory, in PyTorch."""
 
 import pathlib
 from typing import Any
@@ -42,7 +42,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
 
 def for_inference(model: torch.nn.Module) -> torch.nn.Module:
-    """Switch off what is for training alone, nnU-Net's deep supervision too.
+    """Switch off what only training uses, such as nnU-Net's deep supervision.
 
     Args:
         model: the network.

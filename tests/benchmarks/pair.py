@@ -1,4 +1,4 @@
-"""A pair that needs no packages: sums of numbers, in one process a side."""
+"""A pair that needs no packages: each side sums numbers in its own process."""
 
 import pathlib
 import time
@@ -12,9 +12,9 @@ from benchmarks.worker import Task
 def prepare(
     *, folder: pathlib.Path, numbers: list[float], mode: str = "ours", **work: Any
 ) -> Task:
-    """Sum numbers; what ``work`` says of a mode makes it slow, wrong or unable.
+    """Sum numbers; ``work`` can make a mode slow, wrong or unable to work.
 
-    Where it says how many ``seconds`` a mode takes, that is told in the clock's place.
+    Where it gives the ``seconds`` of a mode, they replace the measured time.
 
     The first to come hands the numbers over, as ours do with weights.
     """
@@ -31,8 +31,8 @@ def prepare(
             log.write(f"{mode} {calls}\n")
         for _ in range(calls):
             time.sleep(0.02 if mode == work.get("slow") else 0.001)
-        told = {"seconds": work["seconds"][mode]} if "seconds" in work else {}
-        return {"peak_mib": 20.0 if mode == "ours" else 50.0, **told}
+        measured = {"seconds": work["seconds"][mode]} if "seconds" in work else {}
+        return {"peak_mib": 20.0 if mode == "ours" else 50.0, **measured}
 
     print("libraries print what they like")
     return Task(

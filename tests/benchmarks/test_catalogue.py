@@ -1,4 +1,4 @@
-"""The cases are what docs and configs say; nothing of a peer is imported here."""
+"""The cases agree with docs and configs; no package of a peer is imported here."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Commands that are timed from outside, with commands of a few lines."""
+"""Commands of a few lines are timed from outside."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def _is_alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # A zombie is dead; nobody may have waited for it.
+    # A zombie has ended, even if no process has waited for it.
     with open(f"/proc/{pid}/stat") as status:
         return status.read().rsplit(")", 1)[1].split()[0] != "Z"
 

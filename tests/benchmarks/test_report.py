@@ -82,7 +82,7 @@ def test_the_table_has_a_line_for_each_measure():
     assert cells[4][:4] == ["sums", "small", "", "failed: WorkerError: it / broke"]
 
 
-def test_the_mode_of_a_peer_with_one_alone_is_not_named():
+def test_the_only_mode_of_a_peer_is_not_named():
     only = dataclasses.replace(
         OUTCOME, peers={"plain": OUTCOME.peers["plain"]}, failed={}
     )

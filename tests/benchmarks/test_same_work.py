@@ -26,18 +26,18 @@ def test_equal_facts_pass():
 
 
 @pytest.mark.parametrize("peer", [{"parameters": 8}, {}, {"parameters": 7, "more": 1}])
-def test_other_facts_do_not(peer):
+def test_different_facts_are_refused(peer):
     with pytest.raises(OtherWorkError, match="expected them equal"):
         check_facts({"parameters": 7}, peer)
 
 
-def test_differences_are_told_as_a_share_of_the_largest_value(sides):
+def test_differences_are_a_fraction_of_the_largest_value(sides):
     paths = sides({"y": np.array([200.0, 1.0])}, {"y": np.array([200.0, 3.0])})
     found = check_outputs(*paths, {"y": 0.01})
     assert found == {"y": {"found": pytest.approx(0.01), "allowed": 0.01}}
 
 
-def test_small_values_are_held_against_one(sides):
+def test_small_values_are_compared_with_one(sides):
     paths = sides({"y": np.array([0.001])}, {"y": np.array([0.003])})
     assert check_outputs(*paths, {"y": 0.01})["y"]["found"] == pytest.approx(0.002)
 

@@ -1,4 +1,4 @@
-"""Workers are processes of their own here; only what they work on is small."""
+"""Workers are separate processes here; only their work is small."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def _with(**options):
 
 @pytest.fixture
 def turns(tmp_path):
-    """Run a case in this Python, and keep what is said."""
+    """Run a case in this Python, and keep the messages."""
 
     def run(case, *, repeats=3, peer_python=sys.executable):
         return take_turns(
@@ -49,7 +49,7 @@ def turns(tmp_path):
     return run
 
 
-def test_sides_take_turns_and_the_order_turns_round(turns):
+def test_sides_take_turns_and_the_order_is_reversed(turns):
     outcome = turns(CASE)
     lines = (turns.folder / "turns.txt").read_text().split("\n")
     # Two calls to warm up and to find the number of calls, for each side in turn.
@@ -69,7 +69,7 @@ def test_sides_take_turns_and_the_order_turns_round(turns):
     assert len(turns.said) == 3
 
 
-def test_a_repeat_is_of_as_many_calls_as_last_long_enough(turns):
+def test_a_repeat_has_enough_calls_to_last_long_enough(turns):
     case = _with(seconds={"ours": 0.3, "plain": 0.02, "clever": 0.001})
     outcome = turns(dataclasses.replace(case, least_seconds=0.05), repeats=1)
     lines = (turns.folder / "turns.txt").read_text().split("\n")
@@ -78,7 +78,7 @@ def test_a_repeat_is_of_as_many_calls_as_last_long_enough(turns):
     assert outcome.ours["seconds"] == [0.3]
 
 
-def test_what_lasts_minutes_is_not_warmed_up_and_has_fewer_rounds(turns):
+def test_work_of_minutes_is_not_warmed_up_and_has_fewer_rounds(turns):
     outcome = turns(dataclasses.replace(CASE, least_seconds=None, repeats=2), repeats=9)
     assert len((turns.folder / "turns.txt").read_text().splitlines()) == 2 * 3
     assert len(outcome.ours["seconds"]) == 2
@@ -97,7 +97,7 @@ def test_other_work_is_refused_before_it_is_timed(turns, options, message):
     assert not (turns.folder / "turns.txt").exists()
 
 
-def test_a_mode_that_does_not_work_is_told_and_the_others_count(turns):
+def test_a_mode_that_fails_is_reported_and_the_others_count(turns):
     outcome = turns(_with(broken="clever"))
     assert "no such thing here" in outcome.failed["clever"]
     assert outcome.best_mode == "plain"
@@ -117,7 +117,7 @@ def test_a_peer_that_works_in_no_mode_is_an_error(turns):
         )
 
 
-def test_a_process_that_ends_says_its_last_words(tmp_path):
+def test_the_last_lines_of_a_process_that_ends_are_shown(tmp_path):
     worker = Worker(sys.executable, tmp_path / "log")
     with pytest.raises(WorkerError, match=r"(?s)prepare: .*No module named 'nowhere'"):
         worker.ask(

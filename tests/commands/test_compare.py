@@ -48,7 +48,7 @@ def _config():
     return config
 
 
-def test_a_label_that_is_read_by_another_raises():
+def test_a_label_that_other_code_reads_raises():
     guarded = _Guarded(_case(0))
     assert guarded.id == "one"
     with pytest.raises(AssertionError, match="reads a test label"):
@@ -140,7 +140,7 @@ def workdir(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_table_holds_every_method_and_a_failing_one_stops_no_other(
+def test_the_table_has_every_method_and_a_failing_one_stops_no_other(
     workdir, monkeypatch, capsys
 ):
     real = compare.fit_method
@@ -183,7 +183,7 @@ def test_the_network_of_the_table_is_the_one_that_was_scored(workdir):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["network", "w_net", "feature_clustering"])
 def test_no_network_reads_a_test_label(workdir, name):
-    # The oracle-matched row is left out: it reads them, and its block says so.
+    # The oracle-matched row is left out: it reads test labels, and its block says so.
     run = compare.load_run(workdir)
     dataset = compare.open_run_data(workdir)
     train, test = dataset.source("train"), dataset.source("test")
@@ -194,7 +194,7 @@ def test_no_network_reads_a_test_label(workdir, name):
 
 
 @pytest.mark.slow
-def test_networks_without_labels_are_rows_and_the_matched_ones_stand_apart(
+def test_networks_without_labels_are_rows_and_matched_ones_have_their_own_block(
     workdir, monkeypatch
 ):
     monkeypatch.setattr(compare, "method_names", lambda wanted: compare.UNSUPERVISED)

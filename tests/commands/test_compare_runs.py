@@ -1,4 +1,4 @@
-"""Finished runs against each other."""
+"""Finished runs are compared case by case."""
 
 import json
 
@@ -11,7 +11,7 @@ from unet_jax.errors import InputError
 
 
 def _run(folder, name, dice, *, seed=0, rate=0.1, test="abc", groups=None, steps=5):
-    """Write what is read of a finished run: ``dice[case][class]``."""
+    """Write the files of a finished run that are read, from ``dice[case][class]``."""
     workdir = folder / name
     workdir.mkdir()
     record = {
@@ -126,7 +126,7 @@ def test_a_case_without_a_score_in_one_run_is_in_no_pair(tmp_path):
     assert results["pairs"][0]["dice"]["n"] == 7
 
 
-def test_equal_runs_differ_by_nothing(tmp_path):
+def test_equal_runs_have_no_difference(tmp_path):
     runs = [
         _run(tmp_path, "one", _cases()),
         _run(tmp_path, "two", _cases(), rate=0.2),

@@ -1,4 +1,4 @@
-"""A W-Net beside a run: the config that is made for it, and what comes back."""
+"""The W-Net of a comparison: its config, and the trained method."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from unet_jax.experiment.check import check_config
 from unet_jax.losses.terms import reads_labels
 
 
-def test_the_config_is_of_images_alone_whatever_the_run_was():
+def test_the_config_needs_no_labels_for_any_run():
     config = brain.get_config()
     config.model.name = "unet_base"
     config.model.attention = True
@@ -34,7 +34,7 @@ def test_the_config_is_of_images_alone_whatever_the_run_was():
 
 
 @pytest.mark.slow
-def test_it_trains_in_a_folder_of_its_own_and_is_not_trained_twice(tmp_path, capsys):
+def test_it_trains_in_its_own_folder_and_is_not_trained_twice(tmp_path, capsys):
     config = smoke.get_config()
     config.data.data_dir = str(tmp_path / "data")
     config.eval.train_images = 8

@@ -1,4 +1,4 @@
-"""Which runs can be scored together, and what is done to the labels of their mean."""
+"""Which runs can be scored as an ensemble, and how its labels are postprocessed."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_runs_whose_classes_mean_different_things_have_no_mean(tmp_path, key, va
         _check_one_test(workdirs, runs)
 
 
-def test_seeds_and_folds_have_a_mean_and_other_splits_are_told_the_mend(tmp_path):
+def test_seeds_and_folds_have_a_mean_and_other_splits_are_refused_with_a_fix(tmp_path):
     changes = {"seed": 1, "data.fold": 0}, {"seed": 2, "data.fold": 1}
     _check_one_test(*_runs(tmp_path, *changes))
     (tmp_path / "more").mkdir()
@@ -82,7 +82,7 @@ def test_the_seed_of_a_run_leaves_its_splits_as_they_are(tmp_path):
     assert found[5, 0] == found[0, 0] != found[0, 1]
 
 
-def test_no_two_cases_share_a_file():
+def test_every_case_has_its_own_file_name():
     ids = [
         "p1:a",
         "p1--a",

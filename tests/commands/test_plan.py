@@ -1,4 +1,4 @@
-"""A plan from the config to its text; the compiler for TPUs is stood in for."""
+"""A plan from the config to its text, with a stand-in for the TPU compiler."""
 
 import importlib
 import pathlib
@@ -59,7 +59,7 @@ def _row(text, title):
     return next(line for line in text.splitlines() if line.startswith(title))
 
 
-def test_a_plan_is_made_of_two_compiles(compiler, capsys):
+def test_a_plan_takes_two_compilations(compiler, capsys):
     plan.plan_run(_config(**{"train.batch_size": 32}), "v5e:4x4")
     text = capsys.readouterr().out
     assert [one["rows"] for one in compiler.asked] == [2, 6]
@@ -88,7 +88,7 @@ def test_a_plan_is_made_of_two_compiles(compiler, capsys):
     assert growth[-1][2] == "1,536"
 
 
-def test_a_batch_that_does_not_divide_is_rounded_up_and_said(compiler, capsys):
+def test_a_batch_that_does_not_divide_is_rounded_up_with_a_note(compiler, capsys):
     changes = {"train.batch_size": 8, "train.accumulation": 2}
     plan.plan_run(_config(**changes), "v5e:2x4")
     text = capsys.readouterr().out
@@ -109,7 +109,7 @@ def test_a_batch_that_does_not_fit_is_planned_smaller(compiler, capsys):
     assert "largest batch: 28 (7 a chip), compiled" in text
 
 
-def test_what_cannot_fit_is_said_after_one_compile(compiler, capsys):
+def test_a_step_that_cannot_fit_is_reported_after_one_compilation(compiler, capsys):
     compiler.each = 20
     plan.plan_run(_config(**{"train.batch_size": 4}), "v5e:2x2")
     text = capsys.readouterr().out
@@ -119,8 +119,8 @@ def test_what_cannot_fit_is_said_after_one_compile(compiler, capsys):
     assert "estimate" not in text
 
 
-def test_what_the_compiler_takes_must_also_add_up():
-    # It took this batch, and its figures add up to more than the chip has.
+def test_a_step_that_the_compiler_accepts_must_also_be_within_the_memory():
+    # The compiler accepted this batch, but its memory exceeds that of the chip.
     program = ProgramCost(1_500_000, 10**6, 5, 10**6)
     small = Compiled(1, 10 * GIB, StepCost(1e9, 10 * GIB, program))
     large = Compiled(2, 16 * GIB, StepCost(2e9, 16 * GIB, program))

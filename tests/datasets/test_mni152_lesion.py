@@ -1,4 +1,4 @@
-"""Synthetic lesions: what is implanted is what the label says."""
+"""The labels of synthetic lesions agree with the implanted lesions."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _rng(seed):
 
 @pytest.fixture(scope="module")
 def ball():
-    """A brain of one tissue, 100, around which is nothing."""
+    """A brain of one tissue, 100, surrounded by zeros."""
     x, y, z = np.indices((90, 90, 30))
     inside = (x - 45) ** 2 + (y - 45) ** 2 + (2 * (z - 15)) ** 2 < 42**2
     return np.where(inside, 100, 0).astype(np.float32)
@@ -35,7 +35,7 @@ def test_the_label_is_where_the_image_changed_most(ball, implanted):
     for image, label, found in implanted:
         change = np.abs(image - ball)
         assert change[label].min() > 4
-        # Beyond the graded edge next to nothing changed.
+        # Beyond the graded edge the image hardly changed.
         far = ~ndimage.binary_dilation(label, iterations=5)
         assert change[far].max() < 1
         assert (image[ball == 0] == 0).all()
@@ -64,8 +64,8 @@ def test_sizes_and_contrasts_are_of_many_kinds(ball, implanted):
 def test_edges_are_graded(ball):
     """Some voxels around the outline are neither tissue nor lesion."""
     image, label, found = lesions.implant(ball, rng=_rng(3), count=1, spacing=SPACING)
-    share = (image - ball) / (100 * found[0].contrast)
-    between = (share > 0.2) & (share < 0.7)
+    fraction = (image - ball) / (100 * found[0].contrast)
+    between = (fraction > 0.2) & (fraction < 0.7)
     rim = ndimage.binary_dilation(label, iterations=2) & ~ndimage.binary_erosion(
         label, iterations=2
     )
@@ -83,7 +83,7 @@ def test_smooth_noise_is_standard_and_smooth():
 
 def test_deformed_without_change_is_the_slab():
     class Still:
-        """Draws no change at all."""
+        """A random generator that draws no change."""
 
         def random(self):
             return 1.0
@@ -100,7 +100,7 @@ def test_deformed_without_change_is_the_slab():
 
 
 @pytest.mark.slow
-def test_a_subject_depends_on_its_number_alone():
+def test_a_subject_depends_only_on_its_number():
     template = load_template("t1")
     first, again, other = (builder.make_subject(template, n) for n in (3, 3, 4))
     np.testing.assert_array_equal(first[0], again[0])
@@ -121,7 +121,7 @@ def test_the_description_says_synthetic():
 
 
 @pytest.mark.slow
-def test_the_set_has_a_group_a_subject(monkeypatch, tmp_path):
+def test_every_subject_is_a_group(monkeypatch, tmp_path):
     monkeypatch.setattr(builder, "SUBJECTS", {"train": 2, "validation": 1, "test": 1})
     monkeypatch.setattr(builder, "SLICES", 6)
     prepare("mni152_lesion", tmp_path)

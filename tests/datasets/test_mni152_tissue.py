@@ -1,4 +1,4 @@
-"""The embedded set against the template that nilearn carries."""
+"""The embedded set agrees with the template in nilearn."""
 
 import itertools
 import subprocess
@@ -194,7 +194,7 @@ def test_no_tensorflow_no_network_and_one_line_on_the_terminal(tmp_path):
 
 
 def _fake_nilearn(monkeypatch, folder):
-    """Let the package search find another nilearn: what it carries is the test's."""
+    """Let the package search find a nilearn that the test has written."""
     (folder / "nilearn" / "datasets" / "data").mkdir(parents=True)
     (folder / "nilearn" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(folder)

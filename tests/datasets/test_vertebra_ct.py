@@ -1,4 +1,4 @@
-"""The CT vertebra against the files of tptbox, or of a package that the test writes."""
+"""The CT vertebra agrees with the files of tptbox, real or written by the test."""
 
 import itertools
 import sys

@@ -26,7 +26,7 @@ def _case(label, *, id="one", group=None, spacing=None, image=None):
 
 
 def _coded(label, prediction, **options):
-    """A case whose image carries the prediction that `_read` gives back."""
+    """A case whose image holds the prediction that `_read` returns."""
     prediction = np.asarray(prediction)
     return _case(label, image=prediction[..., None].astype(np.float32), **options)
 
@@ -116,7 +116,7 @@ def test_ignored_pixels_count_for_nothing():
     )
     a, b = results["per_class"]["a"], results["per_class"]["b"]
     assert (a["dice"], a["hd95"], a["nsd"]) == (1.0, 0.0, 1.0)
-    # Class b was predicted under IGNORE alone: absent, not invented.
+    # Class b was predicted only under IGNORE: it is absent, not hallucinated.
     assert b["n_absent"] == 1
     assert b["dice"] is None
 
@@ -231,7 +231,7 @@ def test_a_volume_larger_than_one_call_of_the_counter():
 
 
 def _cases_with_dice(values, groups=None):
-    """Each case has 20 pixels, of which the label has 10 and so does the prediction."""
+    """Each case has 20 pixels; label and prediction have 10 each."""
     cases = []
     for i, value in enumerate(values):
         hits = round(10 * value)
@@ -274,7 +274,7 @@ def test_the_interval_is_near_the_normal_one_for_many_groups():
 
 
 def test_groups_are_drawn_whole():
-    # Ten equal cases a group say no more than one: the interval stays as wide.
+    # Ten equal cases in a group tell no more than one: the interval stays as wide.
     values = [0.5, 0.6, 0.7, 0.8, 0.9]
     once = _interval(_cases_with_dice(values))
     tenfold = _interval(
@@ -441,7 +441,7 @@ def test_losses_are_metrics_and_null_without_probabilities():
     without = evaluate(_read, [case], **options)
     assert without["mean"]["loss/dice"] is None
     assert without["mean"]["loss/cross_entropy"] is None
-    # A class that is nowhere has no loss, as it has no score.
+    # A class that is absent has no loss, as it has no score.
     nowhere = evaluate(SURE, [_coded([[0, 0]], [[0, 0]])], **options)
     assert nowhere["per_class"]["a"]["loss/dice"] is None
 
@@ -510,7 +510,7 @@ def test_results_are_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["test_metrics.json"]
 
 
-def test_predict_fn_gets_the_image_and_the_spacing_alone():
+def test_predict_fn_gets_only_the_image_and_the_spacing():
     calls = []
 
     def predict(*args, **kwargs):
@@ -554,7 +554,7 @@ def test_only_the_flags_of_a_method_decide_what_it_is_given():
     assert results["mean"]["ece"] is None
 
 
-def test_what_a_method_gave_is_scored_as_finish_returns_it():
+def test_finish_returns_the_labels_that_are_scored():
     seen = []
 
     def swap(case, labels):
@@ -568,7 +568,7 @@ def test_what_a_method_gave_is_scored_as_finish_returns_it():
 
 
 @pytest.mark.parametrize("kind", [InputError, RunError])
-def test_what_stops_a_method_names_the_case(kind):
+def test_an_error_in_a_method_names_the_case(kind):
     def failing(image, spacing):
         raise kind("found NaN")
 

@@ -68,20 +68,20 @@ def test_results_read_back_from_json_give_the_same_table():
     assert results_table(read, NAMES) == results_table(results, NAMES)
 
 
-def test_what_was_asked_for_is_shown_in_lines_that_are_not_too_long():
+def test_all_scores_are_shown_in_lines_that_are_not_too_long():
     asked = ("lesion_dice", "pixel_accuracy", "hausdorff", "f2", "specificity", "mcc")
     results = _results(6, metrics=(*DEFAULT_METRICS, *asked))
     text = results_table(results, NAMES)
     assert max(map(len, text.splitlines())) <= 100
     first, second = (row.split() for row in text.splitlines() if row[:5] == "class")
     titles = [*first[1:], *second[1:]]
-    # The order is that of the kinds of metrics, whatever the order asked for.
+    # The order does not depend on the order in which they were asked for.
     assert titles == [
         *("Dice", "IoU", "Accuracy", "Prec.", "Recall", "Specif.", "MCC", "Vol.sim"),
         *("HD", "mm", "HD95", "mm", "ASSD", "mm", "NSD", "1.5", "mm"),
         *("Lesion", "Dice", "F2", "absent"),
     ]
-    # A metric of whole cases has no value of a class.
+    # A metric with one value for a case has no value of a class.
     lines = text.splitlines()
     column = lines[0].index("Accuracy")
     assert lines[2][column : column + 8].strip() == ""

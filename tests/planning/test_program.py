@@ -1,4 +1,4 @@
-"""The text is cut from what libtpu gave for a tiny step with accumulation 2."""
+"""The text is part of libtpu's program for a tiny step with accumulation 2."""
 
 import pytest
 
@@ -91,7 +91,7 @@ def test_a_loop_of_unknown_length_counts_once():
     assert program_cost(unknown).cycles == 576 + 1973
 
 
-def test_of_branches_the_dearest_counts():
+def test_the_most_expensive_branch_counts():
     branch = (
         "  %conditional.1 = s32[]{:T(128)} conditional(%param.147, %tuple.585, "
         "%tuple.585), branch_computations={%region_5.5, %wide.region_3.126}\n"
@@ -107,7 +107,7 @@ def test_an_exchange_inside_a_fusion_is_seen():
     assert program_cost(hidden).all_reduces == 2 * 2 + 1
 
 
-def test_in_place_updates_and_slices_move_their_part_alone():
+def test_in_place_updates_and_slices_move_only_their_part():
     text = """\
 ENTRY %main (a: f32[8,1024], b: f32[8,128]) -> f32[8,1024] {
   %a = f32[8,1024]{1,0:T(8,128)} parameter(0)

@@ -99,7 +99,7 @@ def test_the_largest_batch_lies_on_the_line(points, limit, multiple, expected):
     assert found == expected
 
 
-def test_the_second_batch_fills_the_chip_but_for_the_state():
+def test_the_second_batch_fills_the_memory_beside_the_state():
     chip = dataclasses.replace(V5E.chip, hbm_bytes=1000.0, vmem_bytes=10.0)
 
     def second(rows, memory, multiple=1):

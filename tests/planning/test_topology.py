@@ -64,7 +64,7 @@ def test_the_planned_step_is_the_one_that_training_maps():
         assert (given[name].shape, given[name].dtype) == (array.shape, array.dtype)
     copy = jax.tree.map(np.asarray, state)
     trained, metrics = pmap_train_step(step)(replicate(state), shard_batch(rows, 4))
-    # Rows are dealt to the devices like cards: the same rows in the planned order.
+    # Rows are distributed round robin: the same rows in the planned order.
     dealt = {
         name: array.reshape(rows[name].shape)
         for name, array in shard_batch(rows, 4).items()
@@ -126,7 +126,7 @@ def test_the_memory_that_is_needed_is_read_from_the_message(message, needed):
 
 
 @pytest.mark.skipif(INSTALLED, reason="libtpu is installed")
-def test_without_libtpu_the_mend_is_named():
+def test_without_libtpu_the_fix_is_named():
     with pytest.raises(InputError) as caught:
         topology.slice_devices(parse_topology("v5e:2x2"))
     assert str(caught.value) == (
@@ -145,7 +145,7 @@ def test_a_tiny_step_compiles_for_a_slice():
     batch = topology.global_batch_shapes(16, patch_size=(16, 16), channels=1)
     cost = topology.compile_for_slice(step, devices, state=state, batch=batch)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    # The gradients are summed over the chips, with a few numbers beside them.
+    # The gradients and a few other numbers are summed over the chips.
     assert 4 * parameters < cost.program.all_reduce_bytes < 6 * parameters
     assert 1e5 < cost.memory_bytes < 2**30
     assert 1e5 < cost.program.cycles < 1e8

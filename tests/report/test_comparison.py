@@ -33,7 +33,7 @@ RESULTS = {
 }
 
 
-def test_the_table_has_a_block_each_the_best_first_and_says_what_failed():
+def test_each_block_has_a_table_with_the_best_first_and_failures_are_listed():
     lines = comparison_markdown(RESULTS).splitlines()
     assert lines[0] == "### Fitted on training"
     assert lines[2] == "| method | Dice | IoU | a | b | ms an image |"
@@ -45,7 +45,7 @@ def test_the_table_has_a_block_each_the_best_first_and_says_what_failed():
     assert "Test cases: 6, groups: 5." in lines[-3]
 
 
-def test_the_table_of_failures_alone_is_still_one():
+def test_a_comparison_with_only_failures_has_a_table():
     text = comparison_markdown({"methods": [{"method": "x", "failed": "E: y"}]})
     assert text == "x failed: E: y\n"
 
@@ -125,7 +125,7 @@ def test_the_histogram_draws_every_threshold_and_counts_every_pixel():
     assert texts == ["background", "a", "b", "otsu: 5, 105", "manual: 60"]
     filled = [p.get_data().values.sum() for p in axes.patches if p.get_fill()]
     assert filled == [90_000, 30, 40]
-    # A background of one value does not press the others flat.
+    # A background of one value does not make the other bars too small.
     assert 40 < axes.get_ylim()[1] < 100
     assert "cut off" in axes.get_ylabel()
 

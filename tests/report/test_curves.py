@@ -15,7 +15,7 @@ LOOK = {
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Figures on their way to the file, which is still written."""
+    """Figures that are written to the file."""
     seen = []
     write = curves.write_figure
 

@@ -72,7 +72,7 @@ def test_errors_are_outlined_along_pixel_edges_and_ignored_ones_are_not():
     assert _texts(figure) == ["vessel", "nucleus", "wrong (outlined)", "ignored"]
 
 
-def test_neighbouring_errors_share_one_outline():
+def test_neighbouring_errors_have_one_outline():
     label = np.zeros((3, 4), int)
     prediction = label.copy()
     prediction[1, 1], prediction[1, 2] = 1, 2
@@ -235,7 +235,7 @@ def test_a_volume_without_foreground_is_drawn_too():
     assert _slices([], 2, size=9) == [2, 6]
 
 
-def test_all_slices_share_one_grey_window():
+def test_all_slices_have_one_grey_window():
     image, label = _volume((4, 4, 2), slice(None))
     image[..., 1, 0] = 100.0
     image[..., 0, 0] = np.linspace(0, 50, 16).reshape(4, 4)
@@ -254,7 +254,7 @@ def test_a_volume_without_a_label_has_two_columns():
     assert len(figure.axes) == 6
 
 
-def test_a_case_is_drawn_as_what_it_is():
+def test_pictures_and_volumes_are_drawn_differently():
     image, label = _volume((5, 7, 9), slice(None))
     options = {"slice_axis": 1, "spacing": None, "title": "case", **LOOK}
     volume = overlay(image, label, label, **options)
@@ -279,7 +279,7 @@ def test_the_file_is_a_png_with_the_colours_and_equal_bytes(tmp_path):
     assert first.read_bytes() == (tmp_path / "figures" / "b.png").read_bytes()
     pixels = np.asarray(Image.open(first).convert("RGB")).reshape(-1, 3)
     found = {tuple(color) for color in np.unique(pixels, axis=0).tolist()}
-    # On black, 55 % of each colour in the panels, and all of it in the legend.
+    # On black, the panels have 55 % of each colour and the legend has all of it.
     assert {(140, 0, 0), (0, 0, 140), (255, 0, 0), (0, 0, 255)} <= found
     assert pixels.shape[0] > 400 * 1200
 

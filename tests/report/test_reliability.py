@@ -5,7 +5,7 @@ from unet_jax.metrics.calibration import reliability, reliability_curve
 from unet_jax.report.reliability import reliability_figure
 
 
-def test_the_figure_has_a_point_a_bin_with_pixels():
+def test_every_bin_with_pixels_has_a_point():
     rng = np.random.default_rng(0)
     p = rng.dirichlet((0.4, 0.4, 0.4), size=500)
     sums = reliability(probabilities=p, labels=rng.integers(0, 3, 500))

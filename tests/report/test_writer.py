@@ -15,7 +15,7 @@ def _lines(path):
 
 
 def _events(workdir):
-    """Scalars by tag as TensorBoard would show them: purged steps are gone."""
+    """Scalars by tag as TensorBoard shows them, without purged steps."""
     from tensorboardX.proto import event_pb2
 
     scalars = {}
@@ -70,7 +70,7 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     assert scalars == {"val/dice": {3: 0.75}, "timing/images_per_second": {3: 12.5}}
 
 
-def test_a_resumed_run_leaves_the_file_of_one_left_alone(tmp_path):
+def test_a_resumed_run_writes_the_file_of_an_uninterrupted_run(tmp_path):
     def run(folder, steps, **options):
         writer = MetricWriter(folder, **options)
         for step in steps:
@@ -112,7 +112,7 @@ def test_trim_drops_half_lines(tmp_path, half):
     assert path.read_bytes() == whole[: len(whole) // 2]
 
 
-def test_trim_leaves_alone_what_needs_no_cut(tmp_path):
+def test_trim_does_not_change_a_file_without_later_lines(tmp_path):
     path = tmp_path / "timing.jsonl"
     path.write_text('{"step": 1}\n')
     before = path.stat().st_ino
