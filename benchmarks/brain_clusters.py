@@ -66,7 +66,7 @@ def matched(cases: dict[str, list[Case]], *, count: int, zeros: bool = True) -> 
     """Mean IoU of clusters that are merged until they are as many as classes.
 
     Args:
-        cases: from `brain_cases`.
+        cases: result of `brain_cases`.
         count: clusters that k-means finds.
         zeros: cluster pixels of value 0, the masked air, with the others; else they
             are a cluster of their own from the start.

@@ -40,7 +40,7 @@ def seconds_until(
 
     Args:
         command: program and arguments.
-        reached: whether a line is the one that is waited for.
+        reached: function that says whether a line is the expected one.
         log: file that the command writes lines to; it need not be there yet.
 
     Returns:

@@ -106,7 +106,7 @@ def _monai_values(scores, one_hot) -> dict[str, list]:
 
 
 def _volume_values(logits: np.ndarray, labels: np.ndarray) -> dict[str, list]:
-    """Those of a volume ``(batch, classes)`` that depend on the number of axes."""
+    """Losses of a volume ``(batch, classes)`` that depend on the number of axes."""
     scores = torch.tensor(logits).movedim(-1, 1)
     one_hot = functional.one_hot(torch.tensor(labels), CLASSES).movedim(-1, 1).float()
     hausdorff = HausdorffDTLoss(include_background=True, softmax=True, reduction="none")

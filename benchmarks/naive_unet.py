@@ -15,7 +15,7 @@ class NaiveUNet(nn.Module):
         num_classes: channels of the logits.
         features: channels of each stage, finest first.
         convolutions_per_stage: convolutions, or residual blocks, on the way down.
-        decoder_convolutions: the same on the way up.
+        decoder_convolutions: convolutions of each stage of the decoder.
         block: ``"plain"`` or ``"residual"``.
         downsample: ``"max_pool"`` or ``"strided"``.
         norm: ``"batch"`` or ``"instance"``.

@@ -20,8 +20,8 @@ def result_of(case: Case, outcome: Outcome, about: Mapping[str, Any]) -> dict[st
     """Turn the outcome of a case into an entry of the results file.
 
     Args:
-        case: what was done.
-        outcome: what came of it.
+        case: the case.
+        outcome: results of the case.
         about: the run: date, command, cpu and the like.
 
     Returns:
@@ -57,7 +57,7 @@ def failure_of(case: Case, reason: str, about: Mapping[str, Any]) -> dict[str, A
     """Turn a case that failed into an entry of the results file.
 
     Args:
-        case: what was tried.
+        case: the case that failed.
         reason: why it gave none.
         about: the run.
 
@@ -82,7 +82,7 @@ def read_results(path: pathlib.Path) -> list[dict[str, Any]]:
     """Read the results of earlier runs.
 
     Args:
-        path: of the results file; it need not be there.
+        path: path of the results file; it may be missing.
 
     Returns:
         The results, in order.
@@ -109,9 +109,9 @@ def add_result(path: pathlib.Path, result: Mapping[str, Any]) -> None:
     """Write a result to the file; it replaces an older result of the same case.
 
     Args:
-        path: of the results file. It is replaced as a whole, so that an interruption
-            leaves the old one or the new one.
-        result: from `result_of` or `failure_of`.
+        path: path of the results file. It is replaced in one move, so that an
+            interruption leaves the old file or the new one.
+        result: entry from `result_of` or `failure_of`.
     """
     results = read_results(path)
     key = (result["benchmark"], result["case"])
@@ -135,7 +135,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Write results as a Markdown table.
 
     Args:
-        results: from `result_of` or `failure_of`.
+        results: entries from `result_of` or `failure_of`.
 
     Returns:
         A line for each measure of each: medians with their quartiles, the ratio (peer

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chosen cases.
 
     Args:
-        arguments: of the command line; None for those of this process.
+        arguments: arguments of the command line; None for those of this process.
 
     Returns:
         The exit code: 1 if a case failed.
@@ -135,7 +135,7 @@ def choose(cases: Sequence[Case], *, only: str | None, case: str | None) -> list
 
 
 def _about(cores: int) -> dict[str, Any]:
-    """Where and when a result was made."""
+    """Describe where and when a result was made."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": f"python -m benchmarks.run {shlex.join(sys.argv[1:])}".strip(),

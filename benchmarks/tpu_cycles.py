@@ -53,7 +53,7 @@ class Case:
     """A config and the crops that a chip has of a batch.
 
     Attributes:
-        config: of the run.
+        config: config of the run.
         rows: crops a chip.
     """
 
@@ -109,9 +109,9 @@ def step_and_state(
     """Build the training step of a config around a network, and its state's shapes.
 
     Args:
-        config: of the run.
-        network: with the name of the mapped axis.
-        initial: the same without it.
+        config: config of the run.
+        network: network with the name of the mapped axis.
+        initial: the network without that name, which makes the state.
     """
     optimizer, _ = create_optimizer_and_schedule(config)
     step = make_train_step(
@@ -140,7 +140,7 @@ def networks(config: ConfigDict) -> dict[str, tuple[nn.Module, nn.Module]]:
     """Return each network with and without the name of the mapped axis.
 
     Args:
-        config: of the run.
+        config: config of the run.
     """
     found: dict[str, tuple[nn.Module, nn.Module]] = {}
     for name, implementation in (("tpu", "tpu"), ("plain", "plain")):
@@ -159,9 +159,9 @@ def measure(case: Case, name: str, devices: list[Any]) -> dict[str, float]:
     """Compile the step of one network.
 
     Args:
-        case: what is compared.
-        name: of the network.
-        devices: of the slice.
+        case: name of the compared case.
+        name: name of the network.
+        devices: devices of the slice.
     """
     step, state = step_and_state(case.config, *networks(case.config)[name])
     batch = batch_shapes(

@@ -14,7 +14,7 @@ def opened(folder: pathlib.Path) -> run.Run:
     """Prepare the main job as its command does.
 
     Args:
-        folder: for what a run leaves behind.
+        folder: folder for the files of a run.
     """
     config = brain.get_config()
     config.lock()
@@ -29,7 +29,7 @@ def hand_over(folder: pathlib.Path, made: run.Run) -> None:
 
     Args:
         folder: shared with the peer.
-        made: from `opened`.
+        made: result of `opened`.
     """
     arrays = {}
     for split in ("train", "validation"):

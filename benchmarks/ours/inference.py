@@ -17,7 +17,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
 
     Args:
         folder: shared with the peer.
-        work: see ``nets.config_of``.
+        work: description of the work, see ``nets.config_of``.
     """
     config = nets.config_of(work)
     network = create_network(config, axis_name=None)

@@ -49,7 +49,7 @@ def preprocessing_of(work: Mapping[str, Any]) -> Preprocessing:
     """Make a preprocessing that only z-scores images.
 
     Args:
-        work: of a benchmark.
+        work: description of a benchmark's work.
     """
     return Preprocessing(
         network_dims=len(work["patch"]),
@@ -66,7 +66,7 @@ def examples(work: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Draw a batch of smooth noise with labels that follow from it.
 
     Args:
-        work: of a benchmark.
+        work: description of a benchmark's work.
 
     Returns:
         ``image (batch, *patch, channels)`` float32 and ``label (batch, *patch)`` int32.
@@ -85,7 +85,7 @@ def hand_over(
 
     Args:
         folder: shared by both sides.
-        variables: of the network; names become ``params/encoder_0/...``.
+        variables: variables of the network; names become ``params/encoder_0/...``.
         arrays: images, labels and the like.
     """
     flat = flax.traverse_util.flatten_dict(jax.device_get(dict(variables)), sep="/")
@@ -96,6 +96,6 @@ def parameters(variables: Mapping[str, Any]) -> int:
     """Count the parameters.
 
     Args:
-        variables: of the network.
+        variables: variables of the network.
     """
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -19,7 +19,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
 
     Args:
         folder: shared with the peer.
-        work: of ``nets.config_of``, and the ``volume``'s shape.
+        work: description for ``nets.config_of``, and the shape of the ``volume``.
     """
     config = nets.config_of(work)
     image = phantom(tuple(work["volume"]))[0][..., None]

@@ -54,7 +54,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
 
     Args:
         folder: shared with the peer.
-        work: see ``nets.config_of``.
+        work: description of the work, see ``nets.config_of``.
     """
     trainer = Trainer(folder, work)
     return Task(

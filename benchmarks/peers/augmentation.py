@@ -65,9 +65,9 @@ def prepare(
 
     Args:
         folder: shared with ours.
-        work: of the case.
+        work: description of the case's work.
         transforms: module with the transforms.
-        mode: one of ``MODES``.
+        mode: mode of PyTorch, one of ``MODES``.
     """
     modes.use_cores()
     if mode not in MODES:

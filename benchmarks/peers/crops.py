@@ -30,9 +30,9 @@ class Crops(Dataset):
 
         Args:
             read: gives the normalised image and the label of an index.
-            length: how many there are.
+            length: number of crops.
             patch: pixels an axis.
-            transform: of crops ``(1, *patch)``.
+            transform: function of crops ``(1, *patch)``.
         """
         self._read = read
         self._length = length
@@ -85,7 +85,7 @@ def slabs(
     """Read the data of the brain that our side wrote.
 
     Args:
-        given: its arrays.
+        given: arrays that our side wrote.
         split: "train" or "validation".
 
     Returns:
@@ -111,7 +111,7 @@ def of_slices(given: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndar
     """List the slices of the brain's training slabs.
 
     Args:
-        given: what our side handed over.
+        given: arrays that our side wrote.
     """
     return [pair for slab in slabs(given, "train") for pair in zip(*slab, strict=True)]
 
@@ -120,7 +120,7 @@ def from_pictures(paths: Sequence[tuple[pathlib.Path, pathlib.Path]]) -> Read:
     """Read, decode and normalise files each time.
 
     Args:
-        paths: of images and masks.
+        paths: paths of images and masks.
     """
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
     Args:
         folder: shared with ours.
-        work: of the case.
+        work: description of the case's work.
         mode: "from_memory", or "from_files" that are decoded each time.
     """
     modes.use_cores()

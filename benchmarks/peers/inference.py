@@ -15,8 +15,8 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
     Args:
         folder: shared with ours.
-        work: of the case.
-        mode: one of ``modes.MODES``.
+        work: description of the case's work.
+        mode: mode of PyTorch, one of ``modes.MODES``.
     """
     given = modes.begin(mode, folder)
     net = nets.build(work, given)

@@ -1,4 +1,4 @@
-"""Ways to run a network in PyTorch, the same for every benchmark."""
+"""Runs a network in PyTorch in several modes, for every benchmark."""
 
 import os
 import pathlib
@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 MODES = ("eager", "channels_last", "compile", "compile_channels_last")
-"""Ways to run a network; the fastest counts."""
+"""Modes to run a network in; the fastest counts."""
 
 
 def begin(mode: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Use the cores that this process has, and read what our side handed over.
+    """Use the cores of this process, and read the arrays that our side wrote.
 
     Args:
-        mode: one of ``MODES``.
+        mode: mode of PyTorch, one of ``MODES``.
         folder: shared with ours.
     """
     if mode not in MODES:
@@ -26,7 +26,7 @@ def begin(mode: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def use_cores() -> None:
-    """Let PyTorch use the cores that this process may use, which it does not ask."""
+    """Let PyTorch use all cores of this process, which it does not by itself."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
@@ -34,7 +34,7 @@ def layout(mode: str, dims: int) -> torch.memory_format:
     """Memory layout of a mode.
 
     Args:
-        mode: one of ``MODES``.
+        mode: mode of PyTorch, one of ``MODES``.
         dims: 2 or 3.
     """
     if not mode.endswith("channels_last"):
@@ -47,7 +47,7 @@ def compiled(model: nn.Module, mode: str) -> nn.Module:
 
     Args:
         model: the network.
-        mode: one of ``MODES``.
+        mode: mode of PyTorch, one of ``MODES``.
     """
     return torch.compile(model) if mode.startswith("compile") else model
 
@@ -57,14 +57,14 @@ def tensor(array: np.ndarray, memory_format: torch.memory_format) -> torch.Tenso
 
     Args:
         array: ``(batch, *spatial, channels)``.
-        memory_format: from `layout`.
+        memory_format: result of `layout`.
     """
     moved = np.ascontiguousarray(np.moveaxis(array, -1, 1))
     return torch.from_numpy(moved).contiguous(memory_format=memory_format)
 
 
 def parameters(model: nn.Module) -> int:
-    """Count what is learnt.
+    """Count the parameters.
 
     Args:
         model: the network.

@@ -34,8 +34,8 @@ def build(work: Mapping[str, Any], given: Mapping[str, np.ndarray]) -> Net:
     gets mirrored weights and sees everything mirrored: the same work, equal results.
 
     Args:
-        work: of the case.
-        given: what our side handed over.
+        work: description of the case's work.
+        given: arrays that our side wrote.
     """
     if work["network"].get("downsample") == "strided":
         model = _plain_conv_unet(work)

@@ -14,8 +14,8 @@ def loss(
     """Mean Dice loss of the foreground plus mean cross-entropy.
 
     Args:
-        logits: of each output, finest first, channels first.
-        labels: the same for the class of every pixel, int64.
+        logits: logits of each output, finest first, channels first.
+        labels: class of every pixel for each output, int64.
 
     Returns:
         The mean over the outputs, each half as heavy as the one before.

@@ -1,4 +1,4 @@
-"""A volume segmented window by window, by MONAI."""
+"""Times the segmentation of a volume window by window, by MONAI."""
 
 import pathlib
 from typing import Any
@@ -17,8 +17,8 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
     Args:
         folder: shared with ours.
-        work: of the case.
-        mode: one of ``modes.MODES``.
+        work: description of the case's work.
+        mode: mode of PyTorch, one of ``modes.MODES``.
     """
     given = modes.begin(mode, folder)
     net = nets.build(work, given)

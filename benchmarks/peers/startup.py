@@ -1,4 +1,4 @@
-"""How long a plain PyTorch script takes until it does something."""
+"""Times the start of a plain PyTorch script."""
 
 import json
 import pathlib
@@ -16,8 +16,8 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
     Args:
         folder: shared with ours.
-        work: of the case.
-        mode: of the script; eager is the quickest to begin.
+        work: description of the case's work.
+        mode: mode of the script; eager starts fastest.
     """
 
     def once() -> float:

@@ -1,4 +1,4 @@
-"""HD95, NSD and Dice of a pair of masks, by the packages that define them."""
+"""Times HD95, NSD and Dice of a pair of masks, by the packages that define them."""
 
 import pathlib
 import warnings
@@ -15,7 +15,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
     Args:
         folder: shared with ours.
-        work: of the case.
+        work: description of the case's work.
         mode: "surface_distance" or "monai".
     """
     modes.use_cores()
@@ -43,7 +43,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 def _deepmind(
     prediction: np.ndarray, label: np.ndarray, spacing: list[float], tolerance: float
 ) -> tuple[float, float, float]:
-    """Both surface scores from one pass, as the package means them to be made."""
+    """Compute both surface scores from one pass, as the package intends."""
     import surface_distance
 
     found = surface_distance.compute_surface_distances(label, prediction, spacing)
@@ -57,7 +57,7 @@ def _deepmind(
 def _monai(
     prediction: np.ndarray, label: np.ndarray, spacing: list[float], tolerance: float
 ) -> tuple[float, float, float]:
-    """All scores; MONAI has no function for several together."""
+    """Compute all scores; MONAI has no function for several of them."""
     import torch
     from monai.metrics import (
         compute_dice,

@@ -1,4 +1,4 @@
-"""How long the plain PyTorch loop takes until it validates well enough."""
+"""Times the plain PyTorch loop until its validation reaches a given Dice."""
 
 import itertools
 import json
@@ -12,12 +12,12 @@ from benchmarks.worker import Task
 
 
 def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
-    """Make the task: one call is one run, from its command on, each of a new seed.
+    """Make the task: one call is one run of the script with a new seed.
 
     Args:
         folder: shared with ours.
-        work: of the case.
-        mode: of the network.
+        work: description of the case's work.
+        mode: mode of the network.
     """
     seeds = itertools.count()
 

@@ -1,4 +1,4 @@
-"""Training steps of a plain PyTorch loop."""
+"""Times training steps of a plain PyTorch loop."""
 
 import pathlib
 from typing import Any
@@ -11,12 +11,12 @@ from benchmarks.worker import Task
 
 
 class Trainer:
-    """A network and its optimiser, going on from step to step."""
+    """A network and its optimiser."""
 
     def __init__(
         self, model: torch.nn.Module, mode: str, dims: int, optimizer: dict[str, Any]
     ) -> None:
-        """Bring the network into the mode."""
+        """Prepare the network for the mode."""
         self.layout = modes.layout(mode, dims)
         self.model = model.to(memory_format=self.layout).train()
         self._network = modes.compiled(self.model, mode)
@@ -36,11 +36,11 @@ class Trainer:
         self._clip = optimizer["gradient_clip"]
 
     def step(self, image: np.ndarray, labels: list[torch.Tensor]) -> torch.Tensor:
-        """Make one update; the loss is not waited for.
+        """Make one update without waiting for the loss.
 
         Args:
             image: ``(batch, *patch, channels)``.
-            labels: of each output, finest first.
+            labels: labels of each output, finest first.
         """
         self.optimizer.zero_grad(set_to_none=True)
         output = self._network(modes.tensor(image, self.layout))
@@ -58,8 +58,8 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
     Args:
         folder: shared with ours.
-        work: of the case.
-        mode: one of ``modes.MODES``.
+        work: description of the case's work.
+        mode: mode of PyTorch, one of ``modes.MODES``.
     """
     given = modes.begin(mode, folder)
     net = nets.build(work, given)
@@ -81,7 +81,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any], mode: str) -> Task:
 
 
 def _targets(label: np.ndarray, *, coarser: int) -> list[np.ndarray]:
-    """Labels on the grid of each output: the one nearest to a coarse pixel's centre."""
+    """Labels on the grid of each output, nearest to the centre of a coarse pixel."""
     targets = [label]
     for step in (2**index for index in range(1, coarser + 1)):
         places = (slice(step // 2, None, step),) * (label.ndim - 1)

@@ -1,4 +1,4 @@
-"""nnU-Net's training transforms, as near as MONAI has them."""
+"""Builds nnU-Net's training transforms from those of MONAI."""
 
 import math
 from typing import Any
@@ -21,11 +21,11 @@ class Transforms:
     """
 
     def __init__(self, shape: tuple[int, ...], augment: dict[str, Any]) -> None:
-        """Build it.
+        """Build the transforms.
 
         Args:
             shape: pixels an axis.
-            augment: what differs from nnU-Net's own: nothing that MONAI's list has.
+            augment: options that differ from nnU-Net's; MONAI's list has none of them.
         """
         dims = len(shape)
         if set(augment) != {"elastic_probability"}:
@@ -80,18 +80,18 @@ class Transforms:
         )
 
     def seed(self, seed: int) -> None:
-        """Seed what it draws from."""
+        """Seed the random draws."""
         self._all.set_random_state(seed=seed)
 
     def __call__(
         self, image: torch.Tensor, label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment an example, ``(1, *spatial)`` each; they stay as they are."""
+        """Augment an example ``(1, *spatial)``; the arguments are not changed."""
         both = self._all({"image": image, "label": label})
         return both["image"], both["label"]
 
     def facts(self) -> dict[str, Any]:
-        """Read back from the transforms what they will do."""
+        """Read the probabilities and limits back from the transforms."""
 
         def around_one(factors: tuple[float, float]) -> list[float]:
             return [1 + min(factors), 1 + max(factors)]

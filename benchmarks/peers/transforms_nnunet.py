@@ -1,4 +1,4 @@
-"""nnU-Net's training transforms, from batchgeneratorsv2."""
+"""Builds nnU-Net's training transforms from batchgeneratorsv2."""
 
 import math
 from typing import Any
@@ -36,11 +36,11 @@ class Transforms:
     """
 
     def __init__(self, shape: tuple[int, ...], augment: dict[str, Any]) -> None:
-        """Build it.
+        """Build the transforms.
 
         Args:
             shape: pixels an axis.
-            augment: what differs from nnU-Net's own, in the names of our config.
+            augment: options that differ from nnU-Net's, with the names of our config.
         """
         self._augment = augment
         self.spatial = self._spatial(shape)
@@ -54,7 +54,7 @@ class Transforms:
         )
 
     def _spatial(self, shape: tuple[int, ...]) -> SpatialTransform:
-        """What rotates and scales."""
+        """Build the transform that rotates and scales."""
         limit = math.radians(180.0 if len(shape) == 2 else 30.0)
         return SpatialTransform(
             shape,
@@ -72,7 +72,7 @@ class Transforms:
         )
 
     def _blurring(self) -> None:
-        """Build what takes detail away."""
+        """Build the transforms that remove detail."""
         self.noise = RandomTransform(
             GaussianNoiseTransform((0, 0.1), synchronize_channels=True),
             self._share("noise", 0.1),
@@ -89,7 +89,7 @@ class Transforms:
         )
 
     def _brightening(self) -> None:
-        """Build what maps values to values."""
+        """Build the transforms that map values to values."""
         whole = {"synchronize_channels": False, "p_per_channel": 1}
         self.brightness = RandomTransform(
             MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), **whole),
@@ -116,7 +116,7 @@ class Transforms:
         )
 
     def _value_steps(self) -> list[RandomTransform]:
-        """What changes values, in order."""
+        """Build the transforms of values, in order."""
         return [
             self.noise,
             self.blur,
@@ -132,19 +132,19 @@ class Transforms:
         return self._augment.get(f"{name}_probability", usual)
 
     def seed(self, seed: int) -> None:
-        """Seed what it draws from."""
+        """Seed the random draws."""
         np.random.seed(seed)
         torch.manual_seed(seed)
 
     def __call__(
         self, image: torch.Tensor, label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment an example, ``(1, *spatial)`` each; they stay as they are."""
+        """Augment an example ``(1, *spatial)``; the arguments are not changed."""
         both = self._all(image=image.clone(), segmentation=label.clone())
         return both["image"], both["segmentation"]
 
     def facts(self) -> dict[str, Any]:
-        """Read back from the transforms what they will do to one channel."""
+        """Read probabilities and limits for one channel back from the transforms."""
 
         def drawn(step: RandomTransform, limits: Any) -> list[Any]:
             factor = step.transform.p_per_channel

@@ -8,8 +8,8 @@ import pytest
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
+from unet_jax.evaluation.metric_table import METRICS
 from unet_jax.evaluation.scorer import evaluate, write_results
-from unet_jax.evaluation.scores import SCORES
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
 from unet_jax.metrics.surface import surface_scores
@@ -475,13 +475,13 @@ def test_every_metric_at_once_in_2d_and_3d_gives_equal_bytes():
         label, prediction = np.random.default_rng(0).integers(0, 2, (2, *shape))
         case = _coded(label, prediction, spacing=spacing)
         first, second = (
-            evaluate(SURE, [case] * 6, class_names=TWO, metrics=tuple(SCORES))
+            evaluate(SURE, [case] * 6, class_names=TWO, metrics=tuple(METRICS))
             for _ in range(2)
         )
         assert json.dumps(first) == json.dumps(second)
         assert None not in first["mean"].values()
         plain = {name.removesuffix("_px") for name in first["mean"]}
-        assert plain == {*SCORES, "dice_micro", "iou_micro"}
+        assert plain == {*METRICS, "dice_micro", "iou_micro"}
 
 
 # ---- contract ------------------------------------------------------------------------

@@ -3,8 +3,8 @@ import json
 import numpy as np
 
 from unet_jax.data.case import Case
+from unet_jax.evaluation.metric_table import DEFAULT_METRICS
 from unet_jax.evaluation.scorer import evaluate
-from unet_jax.evaluation.scores import DEFAULT_METRICS
 from unet_jax.evaluation.table import results_table
 
 NAMES = ("background", "grey matter", "white")

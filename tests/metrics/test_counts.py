@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.evaluation.scores import SCORES, score_named
+from unet_jax.evaluation.metric_table import METRICS, metric_named
 from unet_jax.labels import IGNORE
 from unet_jax.metrics.counts import f_beta_from_counts
 from unet_jax.metrics.overlap import ConfusionCounts, confusion_counts
 
 ALL = [
     name
-    for name in (*SCORES, "f2", "f0.5")
-    if score_named(name).reads in ("counts", "all counts")
+    for name in (*METRICS, "f2", "f0.5")
+    if metric_named(name).reads in ("counts", "all counts")
 ]
-BY_CLASS = [name for name in ALL if not score_named(name).of_case]
+BY_CLASS = [name for name in ALL if not metric_named(name).of_case]
 
 
 def _counts(tp, fp, fn, tn):
@@ -23,7 +23,7 @@ def _counts(tp, fp, fn, tn):
 
 
 def _value(name, *counts):
-    return np.asarray(score_named(name).compute(_counts(*counts))).item()
+    return np.asarray(metric_named(name).compute(_counts(*counts))).item()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_whole_case_scores_in_closed_form():
         ("frequency_weighted_iou", (0.5 * iou[0] + 0.3 * iou[1] + 0.2 * iou[2])),
         ("pixel_accuracy", 0.7),
     ):
-        assert score_named(name).compute(counts).item() == pytest.approx(
+        assert metric_named(name).compute(counts).item() == pytest.approx(
             expected, abs=1e-6
         )
 
@@ -95,8 +95,8 @@ def test_absent_from_both_is_nan():
 def test_a_class_that_is_absent_stays_out_of_the_mean_iou():
     tp, fp, fn = np.array([[4, 0]]), np.array([[4, 0]]), np.array([[0, 0]])
     counts = ConfusionCounts(tp, fp, fn, np.array([[0, 8]]))
-    assert score_named("mean_iou").compute(counts).item() == 0.5
-    assert score_named("frequency_weighted_iou").compute(counts).item() == 0.5
+    assert metric_named("mean_iou").compute(counts).item() == 0.5
+    assert metric_named("frequency_weighted_iou").compute(counts).item() == 0.5
 
 
 def test_the_limits_of_mcc():
@@ -113,10 +113,10 @@ def test_jit_equals_eager_and_numpy(name, shape):
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(-1, 4, shape), rng.integers(0, 4, shape)
     counts = confusion_counts(predictions=predictions, labels=labels, num_classes=4)
-    function = score_named(name).compute
+    function = metric_named(name).compute
     eager = function(counts)
     assert eager.dtype == jnp.float32
-    assert eager.shape == ((2,) if score_named(name).of_case else (2, 4))
+    assert eager.shape == ((2,) if metric_named(name).of_case else (2, 4))
     np.testing.assert_allclose(jax.jit(function)(counts), eager, rtol=1e-6)
     exact = function(ConfusionCounts(*(np.asarray(count) for count in counts)))
     assert exact.dtype == np.float64
@@ -127,7 +127,7 @@ def test_ignored_pixels_count_for_nothing():
     labels = np.array([[1, 1, 0, 0, IGNORE, IGNORE]])
     for name in ALL:
         values = [
-            score_named(name).compute(
+            metric_named(name).compute(
                 confusion_counts(
                     predictions=np.array([[1, 0, 0, 0, *under]]),
                     labels=labels,
@@ -143,8 +143,8 @@ def test_counts_of_a_large_volume_do_not_overflow():
     large = ConfusionCounts(*(np.full((1, 1), 10**9) for _ in range(4)))
     for name in ALL:
         as_int32 = ConfusionCounts(*(jnp.asarray(count, jnp.int32) for count in large))
-        expected = score_named(name).compute(large).item()
-        assert score_named(name).compute(as_int32).item() == pytest.approx(
+        expected = metric_named(name).compute(large).item()
+        assert metric_named(name).compute(as_int32).item() == pytest.approx(
             expected, abs=1e-6
         )
 

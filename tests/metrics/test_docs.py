@@ -2,7 +2,7 @@ import pathlib
 import re
 
 from unet_jax.configs import base
-from unet_jax.evaluation.scores import DEFAULT_METRICS, SCORES
+from unet_jax.evaluation.metric_table import DEFAULT_METRICS, METRICS
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -10,7 +10,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 def test_the_page_has_every_metric_and_no_other():
     rows = re.findall(r"^\| `([\w/<>]+)` \|", PAGE.read_text(), flags=re.MULTILINE)
     assert len(rows) == len(set(rows))
-    assert set(rows) == {*SCORES, "f2", "loss/<name>"}
+    assert set(rows) == {*METRICS, "f2", "loss/<name>"}
 
 
 def test_the_default_of_the_config_is_that_of_the_scorer():

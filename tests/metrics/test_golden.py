@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from unet_jax.evaluation.scores import score_named
+from unet_jax.evaluation.metric_table import metric_named
 from unet_jax.metrics import calibration, clustering
 from unet_jax.metrics.overlap import confusion_counts
 from unet_jax.metrics.surface import (
@@ -59,7 +59,7 @@ def _golden_counts():
 
 @pytest.mark.parametrize("name", GOLDEN["counts"]["monai"])
 def test_counts_are_divided_as_in_monai(name):
-    values = score_named(name).compute(_golden_counts())
+    values = metric_named(name).compute(_golden_counts())
     expected = GOLDEN["counts"]["monai"][name]
     # MONAI's are float32.
     np.testing.assert_allclose(values, expected, atol=1e-6)
@@ -67,7 +67,7 @@ def test_counts_are_divided_as_in_monai(name):
 
 @pytest.mark.parametrize("name", GOLDEN["counts"]["sklearn"][0])
 def test_counts_are_divided_as_in_scikit_learn(name):
-    values = score_named(name).compute(_golden_counts())
+    values = metric_named(name).compute(_golden_counts())
     expected = [sample[name] for sample in GOLDEN["counts"]["sklearn"]]
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 

@@ -16,8 +16,8 @@ from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import write_label_map
 from unet_jax.errors import InputError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
+from unet_jax.evaluation.metric_table import Metric
 from unet_jax.evaluation.scorer import evaluate, write_results
-from unet_jax.evaluation.scores import Score
 from unet_jax.evaluation.table import results_table
 from unet_jax.experiment.data import SPLITS
 from unet_jax.experiment.finished import load_run, open_run_data
@@ -160,8 +160,8 @@ def _sources(workdir: pathlib.Path) -> Mapping[str, Source]:
 
 def held_out_losses(
     config: ConfigDict, sources: Mapping[str, Source]
-) -> dict[str, Score]:
-    """Make the losses that ``eval.metrics`` names as scores.
+) -> dict[str, Metric]:
+    """Make the losses that ``eval.metrics`` names.
 
     Args:
         config: the resolved config.
@@ -169,7 +169,7 @@ def held_out_losses(
             by their fractions.
 
     Returns:
-        A score for each ``loss/<name>`` among ``eval.metrics``.
+        A metric for each ``loss/<name>`` among ``eval.metrics``.
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
     shares, names = None, tuple(config.data.class_names)

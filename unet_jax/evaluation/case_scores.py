@@ -1,4 +1,4 @@
-"""Computes every score of one case from its labels and probabilities."""
+"""Computes every metric of one case from its labels and probabilities."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from unet_jax.evaluation.scores import SCORES, Score, score_named
+from unet_jax.evaluation.metric_table import METRICS, Metric, metric_named
 from unet_jax.labels import IGNORE
 from unet_jax.metrics import calibration, clustering
 from unet_jax.metrics.calibration import Reliability
@@ -20,17 +20,17 @@ from unet_jax.metrics.volume_counts import slice_counts
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How cases are scored.
+    """Metrics and options that are the same for all cases.
 
     Attributes:
-        metrics: names of the scores, ``dice`` and ``iou`` among them.
+        metrics: names of the metrics, ``dice`` and ``iou`` among them.
         num_classes: number of classes, background included.
         first: first class that is scored: 0, or 1 without the background.
         tolerance_mm: tolerance of the surface Dice for cases with a spacing.
         tolerance_px: tolerance in pixels for cases without a spacing.
-        surface: what surfaces are made of.
+        surface: elements of the surfaces, "area" or "voxel".
         slice_axis: axis along which volumes also get scores for each slice, or None.
-        losses: losses that are used as scores, by name with prefix.
+        losses: losses that are used as metrics, by name with prefix.
     """
 
     metrics: tuple[str, ...]
@@ -40,7 +40,7 @@ class Rules:
     tolerance_px: float
     surface: Surface
     slice_axis: int | None
-    losses: Mapping[str, Score]
+    losses: Mapping[str, Metric]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +48,11 @@ class CaseScores:
     """Scores of one case.
 
     Attributes:
-        by_class: score -> values ``(scored classes)``, NaN where a class is absent
+        by_class: metric -> values ``(scored classes)``, NaN where a class is absent
             from both label and prediction.
-        whole: score -> the value of the case.
+        whole: metric -> the value of the case.
         counts: true and false positives and negatives ``(1, scored classes)`` int64.
-        slices: score -> values ``(slices, scored classes)``; None without slices.
+        slices: metric -> values ``(slices, scored classes)``; None without slices.
         sizes: volumes in mL or areas in mm2 of label and prediction ``(scored
             classes)``; empty without a spacing.
         reliability: sums of the reliability bins; None without probabilities.
@@ -82,15 +82,16 @@ def case_scores(
     """Score one case.
 
     Args:
-        rules: what to compute, and how.
+        rules: metrics and their options.
         prediction: class index of every pixel.
         label: class index of every pixel; IGNORE pixels count for nothing, and are
             background to surfaces and lesions.
-        probabilities: ``(*spatial, classes)``, or None: their scores are then NaN.
-        spacing: in mm; None for distances in pixels, whose names end in "_px".
+        probabilities: ``(*spatial, classes)``, or None: their metrics are then NaN.
+        spacing: millimetres of a pixel along each axis; None for distances in pixels,
+            whose names end in "_px".
 
     Returns:
-        Values of every score, in the order of the rules.
+        Values of every metric, in the order of the rules.
     """
     axis = rules.slice_axis if label.ndim == 3 else None
     by_slice = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)
@@ -103,16 +104,17 @@ def case_scores(
     by_class: dict[str, np.ndarray] = {}
     whole: dict[str, float] = {}
     for name in rules.metrics:
-        score = score_named(name, rules.losses)
-        if score.of_case:
-            whole[name] = float(case.value(score))
+        metric = metric_named(name, rules.losses)
+        if metric.of_case:
+            whole[name] = float(case.value(metric))
         else:
-            unit = "_px" if score.length and spacing is None else ""
-            by_class[name + unit] = case.value(score)
+            unit = "_px" if metric.length and spacing is None else ""
+            by_class[name + unit] = case.value(metric)
     slices = None
     if axis is not None:
         slices = {
-            name: np.asarray(SCORES[name].compute(by_slice)) for name in ("dice", "iou")
+            name: np.asarray(METRICS[name].compute(by_slice))
+            for name in ("dice", "iou")
         }
     return CaseScores(
         by_class=by_class,
@@ -126,7 +128,7 @@ def case_scores(
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """What the scores of a case read; what several of them read is computed once."""
+    """Input of the metrics of a case; each input is computed once."""
 
     rules: Rules
     prediction: np.ndarray
@@ -136,25 +138,25 @@ class _Case:
     counts: ConfusionCounts
     every: ConfusionCounts
 
-    def value(self, score: Score) -> np.ndarray:
+    def value(self, metric: Metric) -> np.ndarray:
         """One value, or ``(scored classes)`` float64; NaN without probabilities."""
-        match score.reads:
+        match metric.reads:
             case "counts":
-                return np.asarray(score.compute(self.counts)[0])
+                return np.asarray(metric.compute(self.counts)[0])
             case "all counts":
-                return np.asarray(score.compute(self.every)[0])
+                return np.asarray(metric.compute(self.every)[0])
             case "surfaces":
-                return np.array([score.compute(one) for one in self.surfaces])
+                return np.array([metric.compute(one) for one in self.surfaces])
             case "lesions":
-                return np.array([score.compute(one) for one in self.lesions])
+                return np.array([metric.compute(one) for one in self.lesions])
             case "partition":
-                return np.asarray(score.compute(self.partition))
+                return np.asarray(metric.compute(self.partition))
         if self.probabilities is None:
-            return np.full(() if score.of_case else self.present.shape, math.nan)
-        if score.reads == "reliability":
-            return np.asarray(score.compute(self.reliability))
-        value = np.asarray(score.compute(self.probabilities, self.label), np.float64)
-        if score.of_case:
+            return np.full(() if metric.of_case else self.present.shape, math.nan)
+        if metric.reads == "reliability":
+            return np.asarray(metric.compute(self.reliability))
+        value = np.asarray(metric.compute(self.probabilities, self.label), np.float64)
+        if metric.of_case:
             return value
         return np.where(self.present, value[self.rules.first :], math.nan)
 
@@ -164,7 +166,7 @@ class _Case:
         return np.asarray((self.counts.tp + self.counts.fp + self.counts.fn)[0] > 0)
 
     def masks(self) -> Iterator[dict[str, np.ndarray]]:
-        """Prediction and label of each scored class, as arguments of a score."""
+        """Prediction and label of each scored class, as arguments of a metric."""
         for index in range(self.rules.first, self.rules.num_classes):
             predicted = (self.prediction == index) & (self.label != IGNORE)
             yield {"prediction": predicted, "label": self.label == index}

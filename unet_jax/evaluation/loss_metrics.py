@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from unet_jax.errors import InputError
-from unet_jax.evaluation.scores import LOSS_PREFIX, Score
+from unet_jax.evaluation.metric_table import LOSS_PREFIX, Metric
 from unet_jax.losses.targets import Head
 from unet_jax.losses.terms import NAMES, LossTerm, create_loss_terms
 
@@ -51,7 +51,7 @@ def create_held_out_losses(
     shares: Sequence[float] | None = None,
     include_background: bool = False,
     num_classes: int | None = None,
-) -> dict[str, Score]:
+) -> dict[str, Metric]:
     """Turn losses into metrics of a case.
 
     Args:
@@ -80,7 +80,7 @@ def create_held_out_losses(
     }
 
 
-def _held_out(term: LossTerm, head: Head, include_background: bool) -> Score:
+def _held_out(term: LossTerm, head: Head, include_background: bool) -> Metric:
     """Bind one loss to what turns probabilities back into scores."""
     options: dict[str, Any] = {}
     if term.name == "generalized_dice":
@@ -101,7 +101,7 @@ def _held_out(term: LossTerm, head: Head, include_background: bool) -> Score:
     def function(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.asarray(values(probabilities, labels.astype(np.int32)))
 
-    return Score(
+    return Metric(
         title=f"{LOSS_PREFIX}{term.name}",
         reads="probabilities",
         compute=function,

@@ -11,13 +11,13 @@ import numpy as np
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.case_scores import CaseScores, Rules, case_scores
-from unet_jax.evaluation.packing import pack_scores, unpack_scores
-from unet_jax.evaluation.scores import (
+from unet_jax.evaluation.metric_table import (
     DEFAULT_METRICS,
-    Score,
+    Metric,
     check_metric_names,
-    score_named,
+    metric_named,
 )
+from unet_jax.evaluation.packing import pack_scores, unpack_scores
 from unet_jax.evaluation.summary import MIN_GROUPS, Summary, number, summarise
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
@@ -57,7 +57,7 @@ def evaluate(
     tolerance_mm: float = 1.0,
     tolerance_px: float = 1.0,
     slice_axis: int | None = None,
-    losses: Mapping[str, Score] | None = None,
+    losses: Mapping[str, Metric] | None = None,
     bootstrap_samples: int = 1000,
     seed: int = 0,
     finish: Finish | None = None,
@@ -71,18 +71,18 @@ def evaluate(
     0 for Dice, IoU, NSD and similar scores, the image diagonal for distances.
     ``dice_micro`` and ``iou_micro`` divide counts summed over all cases. IGNORE pixels
     are not counted, and are background to surfaces and lesions. docs/metrics.md
-    describes every score.
+    describes every metric.
 
     Args:
         predict_fn: method to score, see `PredictFn`; it never sees a label.
         cases: labelled cases; each is read just before it is scored.
         class_names: name of each class index, background first.
         include_background: score class 0 too.
-        metrics: names of scores; ``dice`` and ``iou`` are always computed.
-        surface: what surfaces are made of, "area" or "voxel"; True means "area",
-            False leaves surface scores out.
+        metrics: names of metrics; ``dice`` and ``iou`` are always computed.
+        surface: elements of the surfaces, "area" or "voxel"; True means "area", False
+            leaves metrics of surfaces out.
         tolerance_mm: distance within which surfaces agree, for cases with a spacing.
-        tolerance_px: distance in pixels for cases without a spacing; their scores are
+        tolerance_px: distance in pixels for cases without a spacing; their metrics are
             named ``hd95_px``, ``nsd_px`` and so on.
         slice_axis: spatial axis along which volumes also get Dice and IoU of each
             slice.
@@ -101,7 +101,7 @@ def evaluate(
         with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
         "n_absent": int}}``, ``per_case`` (a row for each case and class, with volumes
         in mL or areas in mm2 where the spacing is known), ``case_level`` (a row for
-        each case, with the scores that have one value for a case), ``per_slice`` (a
+        each case, with the metrics that have one value for a case), ``per_slice`` (a
         row for each case and class with a list of values along ``slice_axis``),
         ``n_cases``, ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``; with "ece"
         and probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels.
@@ -159,14 +159,14 @@ def write_results(path: str | os.PathLike[str], results: dict[str, Any]) -> None
 
 
 def _complete(
-    metrics: Sequence[str], *, surface: bool, losses: Mapping[str, Score]
+    metrics: Sequence[str], *, surface: bool, losses: Mapping[str, Metric]
 ) -> tuple[str, ...]:
-    """Names of the scores to compute; Dice and IoU come first."""
+    """Names of the metrics to compute; Dice and IoU come first."""
     check_metric_names(metrics, losses=losses)
     return tuple(
         name
         for name in dict.fromkeys(("dice", "iou", *metrics))
-        if surface or score_named(name, losses).reads != "surfaces"
+        if surface or metric_named(name, losses).reads != "surfaces"
     )
 
 
@@ -183,8 +183,8 @@ def _score_case(
     """Predict one case and score every evaluated class of it."""
     label = _checked_label(case, class_names)
     probabilities = None
-    scores = (score_named(name, rules.losses) for name in rules.metrics)
-    if method.gives_probabilities and any(one.needs_probabilities for one in scores):
+    metrics = (metric_named(name, rules.losses) for name in rules.metrics)
+    if method.gives_probabilities and any(one.needs_probabilities for one in metrics):
         probabilities = _empty_probabilities((*label.shape, rules.num_classes))
     try:
         prediction = method(
@@ -339,7 +339,7 @@ def _case_rows(
 
 
 def _whole_rows(key: tuple[str, str], case: CaseScores) -> list[dict[str, Any]]:
-    """One row of the scores with one value for a case, if any of them has a value."""
+    """One row of the metrics with one value for a case, if any has a value."""
     values = {metric: number(value) for metric, value in case.whole.items()}
     if all(value is None for value in values.values()):
         return []

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unet_jax.evaluation.scores import LOSS_PREFIX, SCORES, score_named
+from unet_jax.evaluation.metric_table import LOSS_PREFIX, METRICS, metric_named
 
 WIDTH = 100
 """Characters of the longest line; a wider table is cut into several."""
@@ -19,7 +19,7 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
 
     Returns:
         Lines of aligned plain text: a header, a row for each scored class, the mean,
-        and notes on the dataset-level values and the interval. Scores with one value
+        and notes on the dataset-level values and the interval. Metrics with one value
         for a case are in the row of the means only.
     """
     titles = _titles(results)
@@ -60,9 +60,9 @@ def _block(columns: list[list[str]]) -> str:
 
 
 def _titles(results: Mapping[str, Any]) -> dict[str, str]:
-    """Title of each score that has a column, with its unit or tolerance."""
+    """Title of each metric that has a column, with its unit or tolerance."""
     found = [name for name in results["mean"] if not name.endswith("_micro")]
-    order = list(SCORES)
+    order = list(METRICS)
 
     def place(name: str) -> tuple[int, str]:
         plain = name.removesuffix("_px")
@@ -86,25 +86,25 @@ def _title(name: str) -> str:
     """Title without a unit; a loss has its name."""
     if name.startswith(LOSS_PREFIX):
         return name
-    return score_named(name.removesuffix("_px")).title
+    return metric_named(name.removesuffix("_px")).title
 
 
 def _length(name: str) -> str:
-    """Whether a score is a distance, or depends on one."""
-    known = SCORES.get(name.removesuffix("_px"))
+    """Whether a metric is a distance, or depends on one."""
+    known = METRICS.get(name.removesuffix("_px"))
     return "" if known is None else known.length
 
 
 def _needs_probabilities(name: str) -> bool:
     """Whether a method without probabilities has no such value."""
-    known = SCORES.get(name)
+    known = METRICS.get(name)
     return name.startswith(LOSS_PREFIX) or (
         known is not None and known.needs_probabilities
     )
 
 
 def _cell(name: str, value: float | str | None) -> str:
-    """Write a value: distances with two digits, other scores with four."""
+    """Write a value: distances with two digits, other metrics with four."""
     if value is None:
         return "-"
     if isinstance(value, str):

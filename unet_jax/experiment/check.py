@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.preprocess import INTENSITIES
 from unet_jax.errors import InputError
-from unet_jax.evaluation.scores import LOSS_PREFIX, check_metric_names
+from unet_jax.evaluation.metric_table import LOSS_PREFIX, check_metric_names
 from unet_jax.experiment.record import flat_config
 
 

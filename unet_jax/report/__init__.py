@@ -1,1 +1,1 @@
-"""What a person looks at: overlays, curves, tables, logs."""
+"""Draws the figures of a run and writes its logs."""

@@ -1,4 +1,4 @@
-"""Lists every score that a config can name: its title, its input and its function."""
+"""Lists every metric that a config can name: its title, its input and its function."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from unet_jax.metrics import calibration, clustering, overlap
 from unet_jax.metrics import counts as counted
 
 LOSS_PREFIX = "loss/"
-"""Prefix of the name of a loss that is used as a score."""
+"""Prefix of the name of a loss that is used as a metric."""
 
 DEFAULT_METRICS = (
     "dice",
@@ -24,7 +24,7 @@ DEFAULT_METRICS = (
     "nsd",
     "ece",
 )
-"""Scores of `evaluate` where none are named; `configs/base.py` has the same."""
+"""Metrics of `evaluate` where none are named; `configs/base.py` has the same."""
 
 Reads = Literal[
     "counts",
@@ -35,7 +35,7 @@ Reads = Literal[
     "reliability",
     "partition",
 ]
-"""What a score is computed from:
+"""Input of a metric:
 
 - counts: `ConfusionCounts` of the scored classes, ``(batch, classes)`` each.
 - all counts: those of every class, the background included.
@@ -47,15 +47,15 @@ Reads = Literal[
 """
 
 
-class Score(NamedTuple):
-    """One score.
+class Metric(NamedTuple):
+    """One metric.
 
     Attributes:
         title: heading of its column in a table.
-        reads: what it is computed from.
-        compute: function of what it reads; returns one value, or one for each class.
+        reads: input of ``compute``.
+        compute: function of this input; returns one value, or one for each class.
         of_case: a case has one value, not one for each class.
-        length: "distance" for a length in mm or pixels, "tolerance" for a score that
+        length: "distance" for a length in mm or pixels, "tolerance" for a metric that
             depends on the tolerance in mm or pixels.
     """
 
@@ -67,7 +67,7 @@ class Score(NamedTuple):
 
     @property
     def needs_probabilities(self) -> bool:
-        """Whether the score is NaN for a method without probabilities."""
+        """Whether the metric is NaN for a method without probabilities."""
         return self.reads in ("probabilities", "reliability")
 
 
@@ -84,76 +84,76 @@ def _brier(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     )
 
 
-SCORES: dict[str, Score] = {
-    "dice": Score("Dice", "counts", overlap.dice_from_counts),
-    "iou": Score("IoU", "counts", overlap.iou_from_counts),
-    "mean_iou": Score("Mean IoU", "counts", counted.mean_iou_from_counts, True),
-    "frequency_weighted_iou": Score(
+METRICS: dict[str, Metric] = {
+    "dice": Metric("Dice", "counts", overlap.dice_from_counts),
+    "iou": Metric("IoU", "counts", overlap.iou_from_counts),
+    "mean_iou": Metric("Mean IoU", "counts", counted.mean_iou_from_counts, True),
+    "frequency_weighted_iou": Metric(
         "FW IoU", "counts", counted.frequency_weighted_iou_from_counts, True
     ),
     # A background pixel that is right counts, whether the background is scored or not.
-    "pixel_accuracy": Score(
+    "pixel_accuracy": Metric(
         "Accuracy", "all counts", counted.pixel_accuracy_from_counts, True
     ),
-    "precision": Score("Prec.", "counts", counted.precision_from_counts),
-    "recall": Score("Recall", "counts", counted.recall_from_counts),
-    "specificity": Score("Specif.", "counts", counted.specificity_from_counts),
-    "mcc": Score("MCC", "counts", counted.mcc_from_counts),
-    "volume_similarity": Score(
+    "precision": Metric("Prec.", "counts", counted.precision_from_counts),
+    "recall": Metric("Recall", "counts", counted.recall_from_counts),
+    "specificity": Metric("Specif.", "counts", counted.specificity_from_counts),
+    "mcc": Metric("MCC", "counts", counted.mcc_from_counts),
+    "volume_similarity": Metric(
         "Vol.sim", "counts", counted.volume_similarity_from_counts
     ),
-    "relative_volume_difference": Score(
+    "relative_volume_difference": Metric(
         "Vol.diff", "counts", counted.relative_volume_difference_from_counts
     ),
-    "hausdorff": Score(
+    "hausdorff": Metric(
         "HD", "surfaces", operator.attrgetter("hausdorff"), length="distance"
     ),
-    "hd95": Score("HD95", "surfaces", operator.attrgetter("hd95"), length="distance"),
-    "assd": Score("ASSD", "surfaces", operator.attrgetter("assd"), length="distance"),
-    "nsd": Score("NSD", "surfaces", operator.attrgetter("nsd"), length="tolerance"),
-    "lesion_f1": Score("Lesion F1", "lesions", operator.attrgetter("f1")),
-    "lesion_dice": Score("Lesion Dice", "lesions", operator.attrgetter("dice")),
-    "ece": Score("ECE", "reliability", calibration.expected_calibration_error, True),
-    "classwise_ece": Score("Class ECE", "probabilities", _classwise_ece),
-    "brier": Score("Brier", "probabilities", _brier, True),
-    "adjusted_rand": Score("ARI", "partition", clustering.adjusted_rand_index, True),
-    "variation_of_information": Score(
+    "hd95": Metric("HD95", "surfaces", operator.attrgetter("hd95"), length="distance"),
+    "assd": Metric("ASSD", "surfaces", operator.attrgetter("assd"), length="distance"),
+    "nsd": Metric("NSD", "surfaces", operator.attrgetter("nsd"), length="tolerance"),
+    "lesion_f1": Metric("Lesion F1", "lesions", operator.attrgetter("f1")),
+    "lesion_dice": Metric("Lesion Dice", "lesions", operator.attrgetter("dice")),
+    "ece": Metric("ECE", "reliability", calibration.expected_calibration_error, True),
+    "classwise_ece": Metric("Class ECE", "probabilities", _classwise_ece),
+    "brier": Metric("Brier", "probabilities", _brier, True),
+    "adjusted_rand": Metric("ARI", "partition", clustering.adjusted_rand_index, True),
+    "variation_of_information": Metric(
         "VI nats", "partition", clustering.variation_of_information, True
     ),
-    "hungarian_iou": Score("Hung.IoU", "partition", clustering.hungarian_iou, True),
+    "hungarian_iou": Metric("Hung.IoU", "partition", clustering.hungarian_iou, True),
 }
-"""Every score with a fixed name, in the order of a table's columns. Other names are "f"
-with a number for F-beta ("f2", "f0.5"), and "loss/" with the name of a loss."""
+"""Every metric with a fixed name, in the order of a table's columns. Other names are
+"f" with a number for F-beta ("f2", "f0.5"), and "loss/" with the name of a loss."""
 
 
-def score_named(name: str, losses: Mapping[str, Score] | None = None) -> Score:
-    """Look a score up by its name.
+def metric_named(name: str, losses: Mapping[str, Metric] | None = None) -> Metric:
+    """Look a metric up by its name.
 
     Args:
-        name: name of a score, such as "dice", "f2" or "loss/focal".
-        losses: the losses that are used as scores, by name with prefix.
+        name: name of a metric, such as "dice", "f2" or "loss/focal".
+        losses: losses that are used as metrics, by name with prefix.
 
     Returns:
-        The score.
+        The metric.
 
     Raises:
         InputError: the name is unknown.
 
     Example:
-        >>> score_named("f0.5").title
+        >>> metric_named("f0.5").title
         'F0.5'
     """
-    found = SCORES.get(name) or (losses or {}).get(name)
+    found = METRICS.get(name) or (losses or {}).get(name)
     if found is not None:
         return found
     beta = _beta(name)
     if beta is None:
         raise InputError(
             f"eval.metrics: unknown metric {name!r}; expected any of "
-            f"{', '.join(SCORES)}, 'f2' (F-beta, any number), "
+            f"{', '.join(METRICS)}, 'f2' (F-beta, any number), "
             f"'{LOSS_PREFIX}' with a name of docs/losses.md"
         )
-    return Score(
+    return Metric(
         name.upper(),
         "counts",
         lambda counts: counted.f_beta_from_counts(counts, beta=beta),
@@ -161,7 +161,7 @@ def score_named(name: str, losses: Mapping[str, Score] | None = None) -> Score:
 
 
 def _beta(name: str) -> float | None:
-    """The number behind the "f" of an F-beta score; None for other names."""
+    """The number behind the "f" of an F-beta metric; None for other names."""
     digits = name.removeprefix("f").replace(".", "", 1)
     if not name.startswith("f") or not (digits.isascii() and digits.isdigit()):
         return None
@@ -172,7 +172,7 @@ def _beta(name: str) -> float | None:
 def check_metric_names(
     names: Sequence[object], *, losses: Sequence[str] | Mapping[str, Any] = ()
 ) -> None:
-    """Refuse names of scores that are unknown or given twice.
+    """Refuse names of metrics that are unknown or given twice.
 
     Args:
         names: ``eval.metrics`` of a config.
@@ -187,6 +187,6 @@ def check_metric_names(
                 f"eval.metrics: found {name!r}, expected names such as 'dice'"
             )
         if name not in losses:
-            score_named(name)
+            metric_named(name)
         if list(names).count(name) > 1:
             raise InputError(f"eval.metrics: found {name!r} twice; name it once")
