@@ -87,6 +87,7 @@ def test_the_brain_case_is_the_brain_config():
         jax.eval_shape(net.init, jax.random.key(0), image) for net in (named, ours)
     ]
     assert shapes[0] == shapes[1]
+    named, ours = named.network, ours.network
     assert (named.norm, named.activation) == (ours.norm, ours.activation)
 
 
