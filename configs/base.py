@@ -1,176 +1,286 @@
-"""Every key of a run, with its default. Other configs are this one plus differences.
+"""Every key of a run: its default, its meaning, its limits, and if it may change.
 
-A key whose comment starts with `may change` may differ when a run is resumed; any other
-difference is refused with both values.
+Other configs are this one plus differences. A run may be resumed with other values of
+the keys marked ``may_change``; any other difference is refused with both values.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+from unet_jax.config_key import Key, create_config
+
+KEYS = {
+    "name": Key("base", "name of the run; the default workdir is runs/<name>"),
+    "seed": Key(
+        0,
+        "seed of initial parameters, shuffling, crops and augmentation",
+        low=0,
+        high=2**31 - 1,
+    ),
+    "deterministic": Key(True, "give the same bits each time; costs some speed on GPU"),
+    "init_from": Key(
+        "", "workdir of another run whose weights come first; '' for none"
+    ),
+    # ---- data ------------------------------------------------------------------------
+    "data.source": Key(
+        "tfds",
+        "where cases come from; 'path_or_tfds' reads data.path if it is set",
+        choices=("tfds", "folder", "path_or_tfds"),
+    ),
+    "data.name": Key(
+        "mni152_tissue", "name of a TFDS data set, ours or a prepared one"
+    ),
+    "data.data_dir": Key(
+        "", "folder of TFDS sets; '' for its default", may_change=True
+    ),
+    "data.train_split": Key("train", "TFDS split of training; may be 'train[:90%]'"),
+    "data.validation_split": Key("validation", "TFDS split that selects a checkpoint"),
+    "data.test_split": Key("test", "TFDS split that is scored once, at the end"),
+    "data.image_key": Key("image", "TFDS feature with the image"),
+    "data.label_key": Key("label", "TFDS feature with the label of every pixel"),
+    "data.volume_key": Key("volume", "feature with a slice's volume; '' for pictures"),
+    "data.slice_index_key": Key("slice_index", "feature with a slice's place in it"),
+    "data.spacing_key": Key("spacing", "feature with mm on each axis; '' if unknown"),
+    "data.group_key": Key("", "feature with the patient; '' if each case is its own"),
+    "data.mean_key": Key("", "feature with the mean of a slab's scan; '' for its own"),
+    "data.std_key": Key("", "feature with the standard deviation of a slab's scan"),
+    "data.path": Key("", "folder with images and masks", may_change=True),
+    "data.images": Key("", "subfolder of images; '' to find it"),
+    "data.masks": Key("", "subfolder of masks; '' to find it"),
+    "data.mask_suffix": Key(
+        "", "suffix of masks beside images, '_mask'; '' to find it"
+    ),
+    "data.stack": Key(False, "read the pictures of a patient's folder as one volume"),
+    "data.known_spacing": Key((), "mm on each axis, for files without a spacing"),
+    "data.tiff_axes": Key("", "axes of TIFF files such as 'CYX'; '' as the files say"),
+    "data.palette": Key((), "colours (red, green, blue) of colour masks, by class"),
+    "data.palette_tolerance": Key(
+        0.0, "accepted difference of a colour channel from the palette", low=0, high=255
+    ),
+    "data.group_regex": Key(
+        "", r"regex for the patient in an id, '^(p\d+)_'; '' for its folder"
+    ),
+    "data.splits": Key("", "JSON or CSV file with the ids of each split; '' to draw"),
+    "data.split_seed": Key(
+        0, "seed of drawn splits; 'seed' does not change them", low=0, high=2**31 - 1
+    ),
+    "data.fold": Key(-1, "fold that validates; -1 for a fraction", low=-1, high=999),
+    "data.folds": Key(5, "number of folds of a cross-validation", low=2, high=1000),
+    "data.test_fraction": Key(0.2, "fraction of groups to test on", low=0, high=0.9),
+    "data.validation_fraction": Key(
+        0.2, "fraction of groups to validate on", low=0.001, high=0.9
+    ),
+    "data.dims": Key(
+        None, "2-D or 3-D network; None for what suits the data", 2, 3, kind=int
+    ),
+    "data.label_map": Key(
+        (), "((stored value or (first, last), class), ...); class -1 is ignored"
+    ),
+    "data.class_names": Key(
+        ("background", "foreground"), "class names, class 0 first", from_data=True
+    ),
+    "data.class_colors": Key(
+        ((0, 0, 0), (230, 57, 70)), "(red, green, blue) of each class", from_data=True
+    ),
+    "data.include_background": Key(
+        False, "count class 0 in overlap losses and in mean scores"
+    ),
+    "data.slice_axis": Key(
+        2, "RAS axis along which slices are cut", low=0, high=2, from_data=True
+    ),
+    "data.spacing": Key("median", "mm to resample to; None as stored", kind=object),
+    "data.size": Key(None, "pixels to resize pictures to; None as stored", kind=tuple),
+    "data.crop_nonzero": Key(
+        True,
+        "remove the empty border",
+        from_data=True,
+    ),
+    "data.intensity": Key(
+        "zscore",
+        "normalisation: for MR, CT and photographs",
+        choices=("zscore", "percentile", "full_range"),
+        from_data=True,
+    ),
+    "data.foreground_oversampling": Key(
+        1 / 3, "fraction of crops centred on a random class", low=0, high=1
+    ),
+    "data.cache_gib": Key(4.0, "GiB for prepared cases", low=0, may_change=True),
+    "data.num_threads": Key(2, "threads that draw crops", low=0, may_change=True),
+    "data.prefetch_batches": Key(4, "batches drawn ahead", low=1, may_change=True),
+    # ---- model -----------------------------------------------------------------------
+    "model.name": Key("unet_small", "network; 'unet' takes its features from the data"),
+    "model.features": Key(None, "channels of each stage, fine to coarse", kind=tuple),
+    "model.convolutions_per_stage": Key(None, "a number, or one each", kind=object),
+    "model.kernel_sizes": Key(None, "kernel size of each stage; None = 3", kind=tuple),
+    "model.strides": Key(None, "stride between stages; None = 2", kind=tuple),
+    "model.clusters": Key(None, "clusters of 'wnet'", low=2, high=65536, kind=int),
+    "model.base_features": Key(16, "channels of the finest stage of 'unet'", low=1),
+    "model.max_features": Key(256, "largest number of channels of 'unet'", low=1),
+    "model.block": Key(None, "'plain' or 'residual'", kind=str),
+    "model.downsample": Key(None, "'max_pool' or 'strided'", kind=str),
+    "model.decoder_convolutions": Key(None, "None = as the encoder", kind=object),
+    "model.attention": Key(None, "gates on the skips", kind=bool),
+    "model.deep_supervision": Key(None, "coarser outputs", low=0, high=9, kind=int),
+    "model.dropout": Key(None, "fraction of channels; or one a stage", kind=object),
+    "model.padding": Key(None, "'SAME' or 'VALID'", kind=str),
+    "model.norm": Key(None, "'instance', 'group', 'batch' or 'none'", kind=str),
+    "model.norm_groups": Key(None, "groups of group norm", kind=int),
+    "model.activation": Key(None, "'leaky_relu' or 'relu'", kind=str),
+    "model.upsample": Key(None, "'transposed' or 'resize'", kind=str),
+    "model.head": Key(
+        "softmax",
+        "'softmax' for exclusive classes, 'sigmoid' for each class against the rest",
+        choices=("softmax", "sigmoid"),
+    ),
+    "model.dtype": Key("float32", "dtype of the computation; or 'bfloat16'"),
+    # ---- loss, augmentation ----------------------------------------------------------
+    "loss": Key(
+        (("dice", 1.0, {}), ("cross_entropy", 1.0, {})),
+        "(name, weight, parameters) of each summand, see docs/losses.md",
+    ),
+    "augment.enabled": Key(True, "off: the crops as they are"),
+    "augment.flip_probability": Key(0.5, "of each axis by itself"),
+    "augment.spatial_axes_flip": Key(
+        (0, 1, 2), "axes that may be mirrored; () for none", from_data=True
+    ),
+    "augment.rotation_probability": Key(0.2, "about the centre"),
+    "augment.rotation_degrees_2d": Key(
+        (-180.0, 180.0), "angle in pictures", from_data=True
+    ),
+    "augment.rotation_degrees_3d": Key(
+        (-30.0, 30.0), "angle about each axis of volumes"
+    ),
+    "augment.scaling_probability": Key(0.2, "about the centre"),
+    "augment.scaling_factor": Key((0.7, 1.4), "above 1 things get smaller"),
+    "augment.elastic_probability": Key(0.2, "smooth random deformation"),
+    "augment.elastic_spacing": Key(24.0, "pixels between its control points"),
+    "augment.elastic_magnitude": Key(
+        (0.0, 0.25), "largest shift as a share of the spacing"
+    ),
+    "augment.noise_probability": Key(0.1, "added normal noise"),
+    "augment.noise_std": Key((0.0, 0.1), "in units of the normalised image"),
+    "augment.blur_probability": Key(0.2, "Gaussian"),
+    "augment.blur_channel_probability": Key(0.5, "of each channel of a blurred image"),
+    "augment.blur_sigma": Key((0.5, 1.0), "pixels"),
+    "augment.brightness_probability": Key(0.15, "a factor on the values"),
+    "augment.brightness_factor": Key((0.75, 1.25), "that factor"),
+    "augment.contrast_probability": Key(0.15, "a factor on the distance from the mean"),
+    "augment.contrast_factor": Key((0.75, 1.25), "that factor"),
+    "augment.low_resolution_probability": Key(0.25, "a coarser sampling"),
+    "augment.low_resolution_channel_probability": Key(
+        0.5, "of each channel of such an image"
+    ),
+    "augment.low_resolution_scale": Key(
+        (0.5, 1.0), "coarse size as a share of the size"
+    ),
+    "augment.gamma_inverted_probability": Key(0.1, "a power on the negative image"),
+    "augment.gamma_inverted_exponent": Key((0.7, 1.5), "that power"),
+    "augment.gamma_probability": Key(0.3, "a power on the image"),
+    "augment.gamma_exponent": Key((0.7, 1.5), "that power"),
+    # ---- training --------------------------------------------------------------------
+    "train.steps": Key(1000, "updates of the parameters", low=1, may_change=True),
+    "train.max_minutes": Key(
+        0.0, "minutes after which training ends; 0 for train.steps", 0, may_change=True
+    ),
+    "train.memory_gib": Key(
+        0.25, "GiB of activations, where the data choose the patch size", low=0.001
+    ),
+    "train.max_patch": Key(256, "largest axis of a 2-D patch chosen from data", low=8),
+    "train.batch_size": Key(
+        8, "crops of an update, over all devices", low=1, from_data=True
+    ),
+    "train.patch_size": Key(
+        (96, 96), "pixels of a crop; two axes or three", from_data=True
+    ),
+    "train.accumulation": Key(1, "parts of a device's batch, one after another", low=1),
+    "train.ema_decay": Key(
+        0.0, "decay of the averaged parameters used for scores; 0 for off", 0, 0.999999
+    ),
+    "train.step_timeout": Key(
+        600.0, "seconds after which a step counts as hung; 0 for off", may_change=True
+    ),
+    "train.skip_nonfinite": Key(
+        0, "steps with NaN or Inf to skip before the run stops", low=0, may_change=True
+    ),
+    "train.early_stopping_patience": Key(
+        0, "validations without a better Dice before the end; 0 for off", low=0
+    ),
+    # ---- optimizer -------------------------------------------------------------------
+    "optimizer.name": Key("adamw", "'adamw' or 'sgd' (Nesterov)"),
+    "optimizer.learning_rate": Key(4e-3, "learning rate after the warm-up", low=0),
+    "optimizer.schedule": Key("cosine", "'cosine', 'polynomial' or 'constant'"),
+    "optimizer.warmup_steps": Key(50, "steps of the linear warm-up from zero"),
+    "optimizer.final_fraction": Key(
+        0.0, "last learning rate as a fraction of the peak", low=0, high=1
+    ),
+    "optimizer.power": Key(0.9, "exponent of the polynomial schedule", low=0),
+    "optimizer.weight_decay": Key(1e-4, "weight decay; not of norms and biases", low=0),
+    "optimizer.momentum": Key(0.99, "momentum of sgd", low=0, high=0.999999),
+    "optimizer.gradient_clip": Key(1.0, "largest global norm; 0 for off", low=0),
+    # ---- evaluation ------------------------------------------------------------------
+    "eval.every_steps": Key(250, "steps between validations", low=1, may_change=True),
+    "eval.train_images": Key(
+        16, "training images scored at each validation", low=1, may_change=True
+    ),
+    "eval.overlap": Key(0.5, "overlap of windows", low=0, high=0.99, may_change=True),
+    "eval.validation_overlap": Key(
+        0.0, "overlap of windows at validations", low=0, high=0.99, may_change=True
+    ),
+    "eval.mirror": Key(
+        False, "average predictions over mirrored images", may_change=True
+    ),
+    "eval.postprocess": Key(
+        None,
+        "steps such as (('min_size', 1, 20),), or 'auto'",
+        may_change=True,
+        kind=object,
+    ),
+    "eval.window_batch": Key(
+        8, "windows in one call of the network; fewer if large", low=1, may_change=True
+    ),
+    "eval.metrics": Key(
+        (
+            "dice",
+            "iou",
+            "precision",
+            "recall",
+            "volume_similarity",
+            "hd95",
+            "assd",
+            "nsd",
+            "ece",
+        ),
+        "metrics by name (docs/metrics.md); Dice and IoU are always there",
+        may_change=True,
+    ),
+    "eval.surface": Key(
+        "area",
+        "surfaces by the area of their elements, or by border voxels",
+        choices=("area", "voxel"),
+        may_change=True,
+    ),
+    "eval.tolerance_mm": Key(1.0, "mm of surface Dice", low=0, may_change=True),
+    "eval.tolerance_px": Key(
+        1.0, "pixels of surface Dice, without a spacing", low=0, may_change=True
+    ),
+    # ---- comparison, logs, cache -----------------------------------------------------
+    "compare.methods": Key(
+        (), "methods by name (docs/classical.md); () for all", may_change=True
+    ),
+    "compare.w_net_steps": Key(1000, "updates of the W-Net", low=1, may_change=True),
+    "compare.parameters": Key(
+        (), "((method, {name: value}), ...) that are not fitted", may_change=True
+    ),
+    "log.every_steps": Key(
+        25, "steps between lines of metrics.jsonl", low=1, may_change=True
+    ),
+    "log.overlays": Key(4, "test cases drawn at the end", low=0, may_change=True),
+    "compilation_cache_dir": Key(
+        "~/.cache/unet_jax", "folder of compiled programs; '' for none", may_change=True
+    ),
+}
+"""Every key by its dotted name."""
 
 
 def get_config() -> ConfigDict:
     """Return the defaults: the embedded brain MRI and a small U-Net."""
-    config = ConfigDict()
-    config.name = "base"  # the default workdir is runs/<name>
-    config.seed = 0  # of initial parameters, shuffling, crops and augmentation
-    config.deterministic = True  # the same bits each time; on GPU it costs some speed
-    config.init_from = ""  # workdir of another run to take the first weights from
-
-    config.data = data = ConfigDict()
-    data.source = "tfds"  # "tfds"; "folder": your own files; "path_or_tfds": by path
-    data.name = "mni152_tissue"  # a TFDS data set: one of ours, or a prepared one
-    data.data_dir = ""  # may change: where TFDS keeps its files; "" = TFDS's default
-    data.train_split = "train"  # TFDS split, slicing such as "train[:90%]" allowed
-    data.validation_split = "validation"  # chooses the best checkpoint
-    data.test_split = "test"  # scored once, at the end
-    data.image_key = "image"  # feature with the image
-    data.label_key = "label"  # feature with the label of every pixel
-    data.volume_key = "volume"  # feature that names a slice's volume; "" = pictures
-    data.slice_index_key = "slice_index"  # feature with a slice's place in its volume
-    data.spacing_key = "spacing"  # feature with mm a pixel and axis; "" = unknown
-    data.group_key = ""  # feature with the patient; "" = each case is its own
-    data.mean_key = ""  # feature with the mean of a slab's whole scan; "" = its own
-    data.std_key = ""  # feature with the standard deviation, likewise
-    data.path = ""  # may change: folder source: the folder with images and masks
-    data.images = ""  # its folder of images; "" = found
-    data.masks = ""  # its folder of masks; "" = found
-    data.mask_suffix = ""  # of masks that lie beside the images, "_mask"; "" = found
-    data.stack = False  # pictures in a patient's folder are slices of one volume
-    data.known_spacing = ()  # mm on each axis of cases whose files say none
-    data.tiff_axes = ""  # of TIFF files, such as "CYX"; "" = as the files say
-    data.palette = ()  # colours (red, green, blue) of colour masks: their index counts
-    data.palette_tolerance = 0.0  # largest difference of a channel that is forgiven
-    data.group_regex = ""  # finds the patient in an id: "^(p\\d+)_"; "" = its folder
-    data.splits = ""  # JSON or CSV file with the ids of each split; "" = drawn
-    data.split_seed = 0  # of drawn splits; "seed" leaves them as they are
-    data.fold = -1  # which of the folds validates; -1 = none, a share does
-    data.folds = 5  # parts of a cross-validation
-    data.test_fraction = 0.2  # share of the groups that is drawn for the test split
-    data.validation_fraction = 0.2  # share of the groups that is drawn for validation
-    data.dims = config_dict.placeholder(int)  # 2 or 3 axes; None = what suits the data
-    data.label_map = ()  # ((stored value or (first, last), class), ...), -1 = ignored
-    data.class_names = ("background", "foreground")  # class 0 first
-    data.class_colors = ((0, 0, 0), (230, 57, 70))  # red, green, blue: one a class
-    data.include_background = False  # count class 0 in overlap losses and mean scores
-    data.slice_axis = 2  # RAS axis that a 2-D network sees a volume's slices of
-    data.spacing = config_dict.FieldReference("median", object)  # mm; None = as stored
-    data.size = config_dict.placeholder(tuple)  # resize pictures to it; None = as is
-    data.crop_nonzero = True  # cut the empty border off
-    data.intensity = "zscore"  # "zscore" (MR), "percentile" (CT), "full_range" (photos)
-    data.foreground_oversampling = 1 / 3  # share of crops centred on a random class
-    data.cache_gib = 4.0  # may change: memory for prepared cases
-    data.num_threads = 2  # may change: threads that draw crops ahead
-    data.prefetch_batches = 4  # may change: batches that they draw ahead
-
-    config.model = model = ConfigDict()
-    # None in this section leaves the preset's own value.
-    model.name = "unet_small"  # a preset; "unet": features from the data
-    model.features = config_dict.placeholder(tuple)  # a stage, fine to coarse
-    model.convolutions_per_stage = config_dict.placeholder(object)  # int, or one each
-    model.kernel_sizes = config_dict.placeholder(tuple)  # one a stage; None = 3
-    model.strides = config_dict.placeholder(tuple)  # one between stages; None = 2
-    model.clusters = config_dict.placeholder(int)  # of "wnet"; None = one a class
-    model.base_features = 16  # of "unet": channels of its finest stage
-    model.max_features = 256  # of "unet": channels that no stage exceeds
-    model.block = config_dict.placeholder(str)  # "plain", "residual"
-    model.downsample = config_dict.placeholder(str)  # "max_pool", "strided"
-    model.decoder_convolutions = config_dict.placeholder(object)  # None = as encoder
-    model.attention = config_dict.placeholder(bool)  # gates on the skips
-    model.deep_supervision = config_dict.placeholder(int)  # coarser outputs with a loss
-    model.dropout = config_dict.placeholder(object)  # share of channels; or one a stage
-    model.padding = config_dict.placeholder(str)  # "SAME", "VALID" (smaller logits)
-    model.norm = config_dict.placeholder(str)  # "instance", "group", "batch", "none"
-    model.norm_groups = config_dict.placeholder(int)  # of group norm
-    model.activation = config_dict.placeholder(str)  # "leaky_relu", "relu"
-    model.upsample = config_dict.placeholder(str)  # "transposed", "resize"
-    model.head = "softmax"  # "sigmoid": each class against the rest, bce and the like
-    model.dtype = "float32"  # of the computation: "float32", "bfloat16"
-
-    config.loss = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))  # name, weight, how
-
-    config.augment = augment = ConfigDict()
-    augment.enabled = True  # off: the crops as they are
-    augment.flip_probability = 0.5  # of each axis by itself
-    augment.spatial_axes_flip = (0, 1, 2)  # axes that may be mirrored; () for none
-    augment.rotation_probability = 0.2  # about the centre
-    augment.rotation_degrees_2d = (-180.0, 180.0)  # angle in pictures
-    augment.rotation_degrees_3d = (-30.0, 30.0)  # angle about each axis of volumes
-    augment.scaling_probability = 0.2  # about the centre
-    augment.scaling_factor = (0.7, 1.4)  # above 1 things get smaller
-    augment.elastic_probability = 0.2  # smooth random deformation
-    augment.elastic_spacing = 24.0  # pixels between its control points
-    augment.elastic_magnitude = (0.0, 0.25)  # largest shift as a share of the spacing
-    augment.noise_probability = 0.1  # added normal noise
-    augment.noise_std = (0.0, 0.1)  # in units of the normalised image
-    augment.blur_probability = 0.2  # Gaussian
-    augment.blur_channel_probability = 0.5  # of each channel of a blurred image
-    augment.blur_sigma = (0.5, 1.0)  # pixels
-    augment.brightness_probability = 0.15  # a factor on the values
-    augment.brightness_factor = (0.75, 1.25)  # that factor
-    augment.contrast_probability = 0.15  # a factor on the distance from the mean
-    augment.contrast_factor = (0.75, 1.25)  # that factor
-    augment.low_resolution_probability = 0.25  # a coarser sampling
-    augment.low_resolution_channel_probability = 0.5  # of each channel of such an image
-    augment.low_resolution_scale = (0.5, 1.0)  # coarse size as a share of the size
-    augment.gamma_inverted_probability = 0.1  # a power on the negative image
-    augment.gamma_inverted_exponent = (0.7, 1.5)  # that power
-    augment.gamma_probability = 0.3  # a power on the image
-    augment.gamma_exponent = (0.7, 1.5)  # that power
-
-    config.train = train = ConfigDict()
-    train.steps = 1000  # may change: updates of the parameters
-    train.max_minutes = 0.0  # may change: end by the clock instead; 0 = by the steps
-    train.memory_gib = 0.25  # activations of a step, where the data choose the patch
-    train.max_patch = 256  # pixels that no axis of a chosen 2-D patch exceeds
-    train.batch_size = 8  # crops an update, over all devices
-    train.patch_size = (96, 96)  # pixels of a crop; its length makes the net 2-D or 3-D
-    train.accumulation = 1  # parts that a device cuts its share of the batch into
-    train.ema_decay = 0.0  # moving average of parameters, used for scores; 0 = off
-    train.step_timeout = 600.0  # may change: seconds after which a step hangs; 0 = off
-    train.skip_nonfinite = 0  # may change: steps with NaN or Inf left out before a stop
-    train.early_stopping_patience = 0  # evaluations without a better Dice; 0 = off
-
-    config.optimizer = optimizer = ConfigDict()
-    optimizer.name = "adamw"  # "adamw", "sgd" (Nesterov)
-    optimizer.learning_rate = 4e-3  # at the end of the warm-up
-    optimizer.schedule = "cosine"  # "cosine", "polynomial", "constant"
-    optimizer.warmup_steps = 50  # linear, from zero
-    optimizer.final_fraction = 0.0  # last learning rate as a share of the peak
-    optimizer.power = 0.9  # of the polynomial schedule
-    optimizer.weight_decay = 1e-4  # norms and biases are spared
-    optimizer.momentum = 0.99  # of sgd
-    optimizer.gradient_clip = 1.0  # largest global norm; 0 = off
-
-    config.eval = evaluation = ConfigDict()
-    evaluation.every_steps = 250  # may change: steps between validations
-    evaluation.train_images = 16  # may change: training images scored beside them
-    evaluation.overlap = 0.5  # may change: of the windows of inference
-    evaluation.validation_overlap = 0.0  # may change: between the steps: side by side
-    evaluation.mirror = False  # may change: test: mean over mirrored images
-    evaluation.postprocess = config_dict.placeholder(object)  # may change: or "auto"
-    evaluation.window_batch = 8  # may change: windows in one call, fewer if large
-    evaluation.metrics = (  # may change: names of docs/metrics.md; Dice, IoU always
-        "dice",
-        "iou",
-        "precision",
-        "recall",
-        "volume_similarity",
-        "hd95",
-        "assd",
-        "nsd",
-        "ece",
-    )
-    evaluation.surface = "area"  # may change: "area" of elements, border "voxel"s
-    evaluation.tolerance_mm = 1.0  # may change: of the surface Dice
-    evaluation.tolerance_px = 1.0  # may change: the same where no spacing is known
-
-    config.compare = compare = ConfigDict()
-    compare.methods = ()  # may change: names of docs/classical.md; () = every one
-    compare.w_net_steps = 1000  # may change: updates of the W-Net trained for it
-    compare.parameters = ()  # may change: ((method, {name: value}), ...), not fitted
-
-    config.log = log = ConfigDict()
-    log.every_steps = 25  # may change: steps between lines of metrics.jsonl
-    log.overlays = 4  # may change: test cases drawn at the end
-
-    config.compilation_cache_dir = "~/.cache/unet_jax"  # may change: "" = none
-    return config
+    return create_config(KEYS)

@@ -125,7 +125,7 @@ def test_other_sources_are_left_alone():
         ("eval.metrics", ("dice", "dize"), "eval.metrics: unknown metric 'dize'; exp"),
         ("eval.metrics", ("dice", 3), "eval.metrics: found 3, expected names"),
         ("eval.metrics", ("hd95", "hd95"), "eval.metrics: found 'hd95' twice"),
-        ("eval.surface", "skin", "eval.surface: found 'skin', expected 'area' or"),
+        ("eval.surface", "skin", "eval.surface: found 'skin', expected one of 'area'"),
     ],
 )
 def test_metrics_and_surfaces_that_there_are_not(key, value, message):

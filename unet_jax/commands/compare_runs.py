@@ -11,9 +11,9 @@ from scipy import stats
 from unet_jax.errors import InputError
 from unet_jax.evaluation.scorer import MIN_GROUPS
 from unet_jax.experiment.record import (
-    MAY_CHANGE,
     check_no_run,
     flat_config,
+    may_change,
     read_finished_record,
 )
 from unet_jax.runtime.atomic import atomic_path
@@ -135,7 +135,8 @@ def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
         plain = {
             key: value
             for key, value in flat_config(run.config).items()
-            if key not in {"seed", "name"} | (MAY_CHANGE - {"train.steps"})
+            if key not in ("seed", "name")
+            and (key == "train.steps" or not may_change(key))
         }
         key = json.dumps(plain, sort_keys=True)
         name = keys.setdefault(key, run.name)

@@ -11,37 +11,18 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.renamed import current_config
 from unet_jax.runtime.atomic import atomic_path
 
-MAY_CHANGE = frozenset(
-    {
-        "data.data_dir",
-        "data.path",
-        "data.cache_gib",
-        "data.num_threads",
-        "data.prefetch_batches",
-        "train.steps",
-        "train.max_minutes",
-        "train.step_timeout",
-        "train.skip_nonfinite",
-        "eval.every_steps",
-        "eval.train_images",
-        "eval.overlap",
-        "eval.mirror",
-        "eval.validation_overlap",
-        "eval.postprocess",
-        "eval.window_batch",
-        "eval.metrics",
-        "eval.surface",
-        "eval.tolerance_mm",
-        "eval.tolerance_px",
-        "log.every_steps",
-        "log.overlays",
-        "compare.methods",
-        "compare.parameters",
-        "compare.w_net_steps",
-        "compilation_cache_dir",
-    }
-)
-"""Keys that may differ on resume: those marked so in configs/base.py."""
+
+def may_change(key: str) -> bool:
+    """Tell whether a run may be resumed with another value of a config key.
+
+    Args:
+        key: dotted name; configs/base.py marks those that may change.
+    """
+    # Imported here: the command line reads records before the heavy modules are loaded.
+    from unet_jax.configs.base import KEYS
+
+    return key in KEYS and KEYS[key].may_change
+
 
 FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
@@ -209,11 +190,11 @@ def check_same_run(
         dataset: fingerprint of the data as they are now.
 
     Raises:
-        InputError: a key outside MAY_CHANGE differs, or the data do.
+        InputError: a key that may not change differs, or the data do.
     """
     before, after = flat_config(record["config"]), flat_config(_plain(config))
     for key in sorted(before.keys() | after.keys()):
-        if key in MAY_CHANGE or before.get(key) == after.get(key):
+        if may_change(key) or before.get(key) == after.get(key):
             continue
         if key not in before and key in _ADDED_LATER:
             continue  # the run began before there was such a key
