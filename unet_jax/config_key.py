@@ -40,11 +40,9 @@ class Key:
         >>> Key(0.5, "a fraction", low=0, high=1).limits
         '0 to 1'
         """
-        return (
-            f"{self.low:g} to {self.high:g}"
-            if self.high < math.inf
-            else (f"at least {self.low:g}")
-        )
+        if self.high < math.inf:
+            return f"{self.low} to {self.high}"
+        return f"at least {self.low}"
 
 
 def create_config(keys: Mapping[str, Key]) -> ConfigDict:

@@ -23,13 +23,13 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         InputError: a value is out of range or two do not fit together.
     """
     _check_given(config)
+    _check_values(config)
     _check_data(config.data)
     if complete or config.data.source != "folder":
         _check_filled(config)
     data, train = config.data, config.train
     if data.class_names is not None:
         _check_classes(data.class_names, data.class_colors)
-    _check_values(config)
     if train.patch_size is not None:
         if len(train.patch_size) not in (2, 3):
             raise InputError(
