@@ -5,42 +5,20 @@ import math
 import numpy as np
 import pytest
 
-from unet_jax.data.case import Case
+from tests.evaluation.coded import FOUR, NAMES, TWO, coded, labelled, read
 from unet_jax.errors import InputError, RunError
-from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
-from unet_jax.evaluation.metric_table import METRICS
 from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
 from unet_jax.metrics.surface import surface_scores
 
-NAMES = ("background", "a", "b")
-FOUR = ("dice", "iou", "hd95", "nsd")
-
-
-def _case(label, *, id="one", group=None, spacing=None, image=None):
-    label = None if label is None else np.asarray(label)
-    if image is None:
-        image = np.zeros((*label.shape, 1), np.float32)
-    return Case(id=id, image=image, label=label, spacing=spacing, group=group or id)
-
-
-def _coded(label, prediction, **options):
-    """A case whose image holds the prediction that `_read` returns."""
-    prediction = np.asarray(prediction)
-    return _case(label, image=prediction[..., None].astype(np.float32), **options)
-
-
-def _read(image, spacing):
-    return image[..., 0].astype(np.int32)
-
 
 def test_hand_counted_scores_of_two_cases():
     cases = [
-        _coded([[1, 1, 0, 2]], [[1, 0, 0, 2]], id="x", spacing=(1.0, 1.0)),
-        _coded([[1, 0, 0, 0]], [[1, 1, 1, 0]], id="y", spacing=(1.0, 1.0)),
+        coded([[1, 1, 0, 2]], [[1, 0, 0, 2]], id="x", spacing=(1.0, 1.0)),
+        coded([[1, 0, 0, 0]], [[1, 1, 1, 0]], id="y", spacing=(1.0, 1.0)),
     ]
-    results = evaluate(_read, cases, class_names=NAMES, metrics=FOUR)
+    results = evaluate(read, cases, class_names=NAMES, metrics=FOUR)
     rows = {(row["id"], row["class"]): row for row in results["per_case"]}
     assert rows["x", "a"]["dice"] == pytest.approx(2 / 3)
     assert rows["x", "a"]["iou"] == pytest.approx(1 / 2)
@@ -73,9 +51,9 @@ def test_a_missed_structure_scores_worst_and_a_hallucinated_one_too():
     label = np.zeros((3, 4), int)
     label[0, :2] = 1
     spacing = (3.0, 3.0)
-    missed = _coded(label, np.zeros_like(label), id="missed", spacing=spacing)
-    invented = _coded(np.zeros_like(label), label, id="invented", spacing=spacing)
-    results = evaluate(_read, [missed, invented], class_names=("background", "a"))
+    missed = coded(label, np.zeros_like(label), id="missed", spacing=spacing)
+    invented = coded(np.zeros_like(label), label, id="invented", spacing=spacing)
+    results = evaluate(read, [missed, invented], class_names=("background", "a"))
     for row in results["per_case"]:
         assert (row["dice"], row["iou"], row["nsd"]) == (0.0, 0.0, 0.0)
         assert row["hd95"] == pytest.approx(15.0)
@@ -89,7 +67,7 @@ def test_missing_a_structure_never_improves_the_mean():
     poor, missing = label.copy(), label.copy()
     poor[label == 2], poor[6, 6], missing[label == 2] = 0, 2, 0
     means = [
-        evaluate(_read, [_coded(label, p, spacing=(1.0, 1.0))], class_names=NAMES)
+        evaluate(read, [coded(label, p, spacing=(1.0, 1.0))], class_names=NAMES)
         for p in (poor, missing)
     ]
     poor, missing = (result["mean"] for result in means)
@@ -99,9 +77,9 @@ def test_missing_a_structure_never_improves_the_mean():
 
 
 def test_background_is_scored_when_asked():
-    case = _coded([[0, 0, 0, 1]], [[0, 0, 1, 1]])
+    case = coded([[0, 0, 0, 1]], [[0, 0, 1, 1]])
     results = evaluate(
-        _read, [case], class_names=("background", "a"), include_background=True
+        read, [case], class_names=("background", "a"), include_background=True
     )
     assert list(results["per_class"]) == ["background", "a"]
     assert results["per_class"]["background"]["dice"] == pytest.approx(4 / 5)
@@ -112,7 +90,7 @@ def test_ignored_pixels_count_for_nothing():
     label = np.array([[1, 1, 0, 0, IGNORE, IGNORE]])
     prediction = np.array([[1, 1, 0, 0, 1, 2]])
     results = evaluate(
-        _read, [_coded(label, prediction, spacing=(1.0, 1.0))], class_names=NAMES
+        read, [coded(label, prediction, spacing=(1.0, 1.0))], class_names=NAMES
     )
     a, b = results["per_class"]["a"], results["per_class"]["b"]
     assert (a["dice"], a["hd95"], a["nsd"]) == (1.0, 0.0, 1.0)
@@ -124,9 +102,9 @@ def test_ignored_pixels_count_for_nothing():
 def test_without_spacing_distances_are_in_pixels_and_named_so():
     label = np.zeros((9, 9), int)
     label[2:6, 2:6] = 1
-    case = _coded(label, np.roll(label, 2, axis=0))
+    case = coded(label, np.roll(label, 2, axis=0))
     results = evaluate(
-        _read,
+        read,
         [case],
         class_names=("background", "a"),
         metrics=FOUR,
@@ -150,8 +128,8 @@ def test_surfaces_use_the_spacing_and_the_tolerance():
     prediction = np.roll(label, 1, axis=2)
     spacing = (1.0, 0.5, 3.0)
     results = evaluate(
-        _read,
-        [_coded(label, prediction, spacing=spacing)],
+        read,
+        [coded(label, prediction, spacing=spacing)],
         class_names=("background", "a"),
         tolerance_mm=2.0,
     )
@@ -164,9 +142,9 @@ def test_surfaces_use_the_spacing_and_the_tolerance():
 
 
 def test_surfaces_can_be_left_out():
-    case = _coded([[0, 1]], [[0, 1]], spacing=(1.0, 1.0))
+    case = coded([[0, 1]], [[0, 1]], spacing=(1.0, 1.0))
     results = evaluate(
-        _read, [case], class_names=("background", "a"), metrics=FOUR, surface=False
+        read, [case], class_names=("background", "a"), metrics=FOUR, surface=False
     )
     assert set(results["mean"]) == {"dice", "iou", "dice_micro", "iou_micro"}
     assert results["tolerance"] == {}
@@ -181,8 +159,8 @@ def test_a_volume_is_scored_whole_and_by_slice(axis):
     cut[axis] = 3
     label[tuple(cut)] = prediction[tuple(cut)] = 0
     results = evaluate(
-        _read,
-        [_coded(label, prediction)],
+        read,
+        [coded(label, prediction)],
         class_names=NAMES,
         surface=False,
         slice_axis=axis,
@@ -206,8 +184,8 @@ def test_a_volume_is_scored_whole_and_by_slice(axis):
 
 
 def test_pictures_have_no_slices():
-    case = _coded([[0, 1]], [[0, 1]])
-    results = evaluate(_read, [case], class_names=("background", "a"), slice_axis=1)
+    case = coded([[0, 1]], [[0, 1]])
+    results = evaluate(read, [case], class_names=("background", "a"), slice_axis=1)
     assert results["per_slice"] == []
 
 
@@ -215,8 +193,8 @@ def test_a_volume_larger_than_one_call_of_the_counter():
     rng = np.random.default_rng(3)
     label, prediction = rng.integers(0, 2, (2, 3, 130, 701)).astype(np.uint8)
     results = evaluate(
-        _read,
-        [_coded(label, prediction)],
+        read,
+        [coded(label, prediction)],
         class_names=("background", "a"),
         surface=False,
         slice_axis=0,
@@ -239,13 +217,13 @@ def _cases_with_dice(values, groups=None):
         label[0, :10] = 1
         prediction[0, 10 - hits : 20 - hits] = 1
         group = groups[i] if groups else None
-        cases.append(_coded(label, prediction, id=f"case {i}", group=group))
+        cases.append(coded(label, prediction, id=f"case {i}", group=group))
     return cases
 
 
 def _interval(cases, **options):
     return evaluate(
-        _read, cases, class_names=("background", "a"), surface=False, **options
+        read, cases, class_names=("background", "a"), surface=False, **options
     )
 
 
@@ -287,8 +265,8 @@ def test_groups_are_drawn_whole():
 
 
 def test_a_class_that_is_nowhere_stays_out_of_means_and_intervals():
-    cases = [_coded([[0, 1]], [[0, 1]], id=str(i)) for i in range(6)]
-    results = evaluate(_read, cases, class_names=NAMES, metrics=("dice",))
+    cases = [coded([[0, 1]], [[0, 1]], id=str(i)) for i in range(6)]
+    results = evaluate(read, cases, class_names=NAMES, metrics=("dice",))
     assert results["per_class"]["b"] == {
         "dice": None,
         "iou": None,
@@ -301,187 +279,10 @@ def test_a_class_that_is_nowhere_stays_out_of_means_and_intervals():
 
 
 def test_nothing_present_at_all_is_null_not_an_error():
-    cases = [_coded([[0, 0]], [[0, 0]], id=str(i)) for i in range(5)]
-    results = evaluate(_read, cases, class_names=("background", "a"))
+    cases = [coded([[0, 0]], [[0, 0]], id=str(i)) for i in range(5)]
+    results = evaluate(read, cases, class_names=("background", "a"))
     assert results["mean"]["dice"] is None
     assert results["ci95"]["dice"] == [None, None]
-
-
-# ---- metrics by name -----------------------------------------------------------------
-
-
-def _fill(image, spacing, *, probabilities):
-    """Label two classes as the image says, with a probability of 0.75."""
-    labels = _read(image, spacing)
-    if probabilities is not None:
-        probabilities[...] = np.where(np.arange(2) == labels[..., None], 0.75, 0.25)
-    return labels
-
-
-SURE = Method(_fill, gives_probabilities=True)
-TWO = ("background", "a")
-
-
-def test_what_is_asked_for_is_scored_in_that_order_after_dice_and_iou():
-    asked = ("pixel_accuracy", "lesion_f1", "f2", "hausdorff", "adjusted_rand", "iou")
-    label = np.zeros((4, 9), int)
-    label[1:3, 1:3] = label[1:3, 6:8] = 1
-    prediction = label.copy()
-    prediction[:, 5:] = 0
-    case = _coded(label, prediction, spacing=(2.0, 1.0))
-    results = evaluate(_read, [case], class_names=TWO, metrics=asked)
-    assert [m for m in results["mean"] if "micro" not in m] == [
-        "dice",
-        "iou",
-        "lesion_f1",
-        "f2",
-        "hausdorff",
-        "pixel_accuracy",
-        "adjusted_rand",
-    ]
-    (of_class,), (whole,) = results["per_case"], results["case_level"]
-    assert of_class["lesion_f1"] == pytest.approx(2 / 3)
-    assert of_class["f2"] == pytest.approx(5 * 4 / (5 * 4 + 4 * 4))
-    assert of_class["hausdorff"] == 5.0
-    assert of_class["label_area_mm2"] == 16.0
-    assert of_class["prediction_area_mm2"] == 8.0
-    assert set(whole) == {"id", "group", "pixel_accuracy", "adjusted_rand"}
-    assert whole["pixel_accuracy"] == pytest.approx(32 / 36)
-    assert results["mean"]["pixel_accuracy"] == whole["pixel_accuracy"]
-    assert "pixel_accuracy" not in results["per_class"]["a"]
-
-
-def test_volumes_are_in_millilitres_of_what_is_not_ignored():
-    label = np.zeros((4, 5, 6), int)
-    label[:2] = 1
-    label[0, 0, 0] = IGNORE
-    case = _coded(label, np.ones_like(label), spacing=(2.0, 3.0, 4.0))
-    results = evaluate(_read, [case], class_names=TWO, metrics=())
-    (row,) = results["per_case"]
-    assert row["label_volume_ml"] == pytest.approx(59 * 24 / 1000)
-    assert row["prediction_volume_ml"] == pytest.approx(119 * 24 / 1000)
-    plain = _coded(label, label * 0, spacing=None)
-    (row,) = evaluate(_read, [plain], class_names=TWO, metrics=())["per_case"]
-    assert not [key for key in row if "volume" in key]
-
-
-def test_calibration_of_a_method_with_probabilities():
-    cases = [
-        _coded([[1, 1, 0, 0]], [[1, 1, 1, 0]], id="x"),
-        _coded([[1, 0, 0, IGNORE]], [[1, 0, 0, 1]], id="y"),
-    ]
-    asked = ("ece", "classwise_ece", "brier")
-    results = evaluate(SURE, cases, class_names=TWO, metrics=asked)
-    # x is right 3 of 4 times and says 0.75; y is always right.
-    assert results["case_level"][0]["ece"] == pytest.approx(0.0, abs=1e-7)
-    assert results["case_level"][1]["ece"] == pytest.approx(0.25, abs=1e-7)
-    assert results["mean"]["brier"] == pytest.approx(
-        (2 * (3 * 0.0625 + 0.5625) / 4 + 2 * 0.0625) / 2
-    )
-    assert results["mean"]["classwise_ece"] is not None
-    pooled = results["reliability"]
-    assert pooled["ece"] == pytest.approx(abs(6 / 7 - 0.75), abs=1e-7)
-    assert sum(entry["pixels"] for entry in pooled["bins"]) == 7
-
-
-def test_without_probabilities_their_metrics_are_null():
-    asked = ("ece", "classwise_ece", "brier")
-    case = _coded([[1, 0]], [[1, 0]])
-    results = evaluate(_read, [case], class_names=TWO, metrics=asked)
-    assert [results["mean"][name] for name in asked] == [None] * 3
-    assert results["mean"]["dice"] == 1.0
-    assert "reliability" not in results
-    assert results["case_level"] == []
-
-
-def test_a_method_that_promises_probabilities_has_to_fill_them():
-    def forgetful(image, spacing, *, probabilities):
-        return _read(image, spacing)
-
-    method = Method(forgetful, gives_probabilities=True)
-    case = _coded([[1, 0]], [[1, 0]])
-    with pytest.raises(ValueError, match="filled no probabilities for case 'one'"):
-        evaluate(method, [case], class_names=TWO, metrics=("brier",))
-    results = evaluate(method, [case], class_names=TWO, metrics=("dice",))
-    assert results["mean"]["dice"] == 1.0
-
-
-def test_probabilities_are_asked_for_only_where_a_metric_needs_them(monkeypatch):
-    given = []
-
-    def recording(image, spacing, *, probabilities):
-        given.append(type(probabilities))
-        return _fill(image, spacing, probabilities=probabilities)
-
-    method = Method(recording, gives_probabilities=True)
-    case = _coded([[1, 0]], [[1, 0]])
-    evaluate(method, [case], class_names=TWO, metrics=FOUR)
-    few = evaluate(method, [case], class_names=TWO, metrics=("brier",))
-    monkeypatch.setattr("unet_jax.evaluation.scorer._IN_MEMORY", 8)
-    many = evaluate(method, [case], class_names=TWO, metrics=("brier",))
-    assert given == [type(None), np.ndarray, np.memmap]
-    assert many == few
-    assert few["mean"]["brier"] == 0.125
-
-
-def test_losses_are_metrics_and_null_without_probabilities():
-    losses = create_held_out_losses(
-        held_out_spec(("loss/cross_entropy", "loss/dice"), ()), head="softmax"
-    )
-    case = _coded([[1, 1, 0, IGNORE]], [[1, 0, 0, 1]])
-    options = {"class_names": TWO, "metrics": tuple(losses), "losses": losses}
-    results = evaluate(SURE, [case], **options)
-    expected = -(2 * math.log(0.75) + math.log(0.25)) / 3
-    assert results["mean"]["loss/cross_entropy"] == pytest.approx(expected, rel=1e-6)
-    (row,) = results["case_level"]
-    assert row["loss/cross_entropy"] == results["mean"]["loss/cross_entropy"]
-    p, y = np.array([0.75, 0.25, 0.25]), np.array([1, 1, 0])
-    soft = 1 - 2 * (p * y).sum() / ((p**2).sum() + y.sum())
-    assert results["per_class"]["a"]["loss/dice"] == pytest.approx(soft, abs=1e-5)
-    without = evaluate(_read, [case], **options)
-    assert without["mean"]["loss/dice"] is None
-    assert without["mean"]["loss/cross_entropy"] is None
-    # A class that is absent has no loss, as it has no score.
-    nowhere = evaluate(SURE, [_coded([[0, 0]], [[0, 0]])], **options)
-    assert nowhere["per_class"]["a"]["loss/dice"] is None
-
-
-def test_unknown_metrics_are_refused_with_what_is_known():
-    case = _coded([[1, 0]], [[1, 0]])
-    for name in ("dize", "f", "f0", "loss/focal"):
-        with pytest.raises(InputError, match=r"unknown metric .* any of dice, iou, "):
-            evaluate(_read, [case], class_names=TWO, metrics=(name,))
-    with pytest.raises(InputError, match="'iou' twice"):
-        evaluate(_read, [case], class_names=TWO, metrics=("iou", "dice", "iou"))
-
-
-def test_border_voxels_are_another_surface():
-    label = np.zeros((5, 5), int)
-    prediction = label.copy()
-    label[2, 2] = prediction[1:4, 1:4] = 1
-    case = _coded(label, prediction, spacing=(1.0, 1.0))
-    areas, voxels = (
-        evaluate(_read, [case], class_names=TWO, metrics=("assd",), surface=surface)
-        for surface in ("area", "voxel")
-    )
-    # One border pixel is 1 away from 8, of which 4 are 1 and 4 the diagonal away.
-    expected = (1 + 4 + 4 * math.sqrt(2)) / 9
-    assert voxels["mean"]["assd"] == pytest.approx(expected, rel=1e-12)
-    assert areas["mean"]["assd"] < voxels["mean"]["assd"]
-
-
-def test_every_metric_at_once_in_2d_and_3d_gives_equal_bytes():
-    for shape, spacing in (((9, 8), None), ((6, 7, 5), (0.5, 2.0, 1.0))):
-        label, prediction = np.random.default_rng(0).integers(0, 2, (2, *shape))
-        case = _coded(label, prediction, spacing=spacing)
-        first, second = (
-            evaluate(SURE, [case] * 6, class_names=TWO, metrics=tuple(METRICS))
-            for _ in range(2)
-        )
-        assert json.dumps(first) == json.dumps(second)
-        assert None not in first["mean"].values()
-        plain = {name.removesuffix("_px") for name in first["mean"]}
-        assert plain == {*METRICS, "dice_micro", "iou_micro"}
 
 
 # ---- contract ------------------------------------------------------------------------
@@ -517,7 +318,7 @@ def test_predict_fn_gets_only_the_image_and_the_spacing():
         calls.append((args, kwargs))
         return np.zeros(args[0].shape[:-1], np.int8)
 
-    case = _case(np.array([[0, 1]]), spacing=(2.0, 3.0))
+    case = labelled(np.array([[0, 1]]), spacing=(2.0, 3.0))
     evaluate(predict, [case], class_names=("background", "a"))
     ((image, spacing),), options = [c[0] for c in calls], calls[0][1]
     assert image is case.image
@@ -527,7 +328,7 @@ def test_predict_fn_gets_only_the_image_and_the_spacing():
 
 def test_a_method_that_wants_the_reference_of_a_slab_gets_it():
     label = np.array([[0, 1], [1, 0]])
-    slab = dataclasses.replace(_case(label), reference=((5.0, 2.0),))
+    slab = dataclasses.replace(labelled(label), reference=((5.0, 2.0),))
     seen = []
 
     def record(image, spacing, *, reference):
@@ -536,7 +337,7 @@ def test_a_method_that_wants_the_reference_of_a_slab_gets_it():
 
     asks = Method(record, wants_reference=True)
     evaluate(asks, [slab], class_names=["sky", "sea"], surface=False)
-    evaluate(asks, [_case(label)], class_names=["sky", "sea"], surface=False)
+    evaluate(asks, [labelled(label)], class_names=["sky", "sea"], surface=False)
     plain = evaluate(
         lambda image, spacing: label, [slab], class_names=["sky", "sea"], surface=False
     )
@@ -547,9 +348,9 @@ def test_a_method_that_wants_the_reference_of_a_slab_gets_it():
 def test_only_the_flags_of_a_method_decide_what_it_is_given():
     def takes_all(image, spacing, **options):
         assert not options
-        return _read(image, spacing)
+        return read(image, spacing)
 
-    slab = dataclasses.replace(_coded([[0, 1]], [[0, 1]]), reference=((5.0, 2.0),))
+    slab = dataclasses.replace(coded([[0, 1]], [[0, 1]]), reference=((5.0, 2.0),))
     results = evaluate(takes_all, [slab], class_names=TWO, metrics=("ece",))
     assert results["mean"]["ece"] is None
 
@@ -561,8 +362,8 @@ def test_finish_returns_the_labels_that_are_scored():
         seen.append((case.id, labels.tolist()))
         return 1 - labels
 
-    cases = [_coded([[0, 1]], [[1, 0]], id=name) for name in "xy"]
-    results = evaluate(_read, cases, class_names=TWO, finish=swap)
+    cases = [coded([[0, 1]], [[1, 0]], id=name) for name in "xy"]
+    results = evaluate(read, cases, class_names=TWO, finish=swap)
     assert seen == [("x", [[1, 0]]), ("y", [[1, 0]])]
     assert results["mean"]["dice"] == 1.0
 
@@ -573,7 +374,7 @@ def test_an_error_in_a_method_names_the_case(kind):
         raise kind("found NaN")
 
     with pytest.raises(kind, match=r"^case p3: found NaN$"):
-        evaluate(failing, [_coded([[0, 1]], [[0, 1]], id="p3")], class_names=TWO)
+        evaluate(failing, [coded([[0, 1]], [[0, 1]], id="p3")], class_names=TWO)
 
 
 def test_cases_are_read_one_at_a_time_from_a_source():
@@ -587,14 +388,14 @@ def test_cases_are_read_one_at_a_time_from_a_source():
             if index >= 3:
                 raise IndexError(index)
             self.reads += 1
-            return _coded([[0, 1]], [[0, 1]], id=str(index))
+            return coded([[0, 1]], [[0, 1]], id=str(index))
 
     source = Counting()
     seen = []
 
     def predict(image, spacing):
         seen.append(source.reads)
-        return _read(image, spacing)
+        return read(image, spacing)
 
     results = evaluate(predict, source, class_names=("background", "a"))
     assert seen == [1, 2, 3]
@@ -602,7 +403,7 @@ def test_cases_are_read_one_at_a_time_from_a_source():
 
 
 def test_a_threshold_may_give_booleans():
-    case = _case(np.array([[0, 1]]), image=np.array([[[0.2], [0.9]]]))
+    case = labelled(np.array([[0, 1]]), image=np.array([[[0.2], [0.9]]]))
     results = evaluate(
         lambda image, spacing: image[..., 0] > 0.5,
         [case],
@@ -614,22 +415,25 @@ def test_a_threshold_may_give_booleans():
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        (_case(None, image=np.zeros((2, 2, 1)), id="p7"), "'p7': found no label"),
+        (labelled(None, image=np.zeros((2, 2, 1)), id="p7"), "'p7': found no label"),
         (
-            _case([[0, 1]], image=np.zeros((2, 2, 1)), id="p8"),
+            labelled([[0, 1]], image=np.zeros((2, 2, 1)), id="p8"),
             r"'p8': the label has shape \(1, 2\), expected \(2, 2\)",
         ),
-        (_case([[0, 9]], id="p9"), r"'p9': the label has values 0..9, expected 0..1"),
+        (
+            labelled([[0, 9]], id="p9"),
+            r"'p9': the label has values 0..9, expected 0..1",
+        ),
     ],
 )
 def test_a_case_that_cannot_be_scored_is_named(case, message):
     with pytest.raises(InputError, match=message):
-        evaluate(_read, [case], class_names=("background", "a"))
+        evaluate(read, [case], class_names=("background", "a"))
 
 
 def test_no_cases_are_refused():
     with pytest.raises(InputError, match="found 0 cases, expected at least 1"):
-        evaluate(_read, [], class_names=("background", "a"))
+        evaluate(read, [], class_names=("background", "a"))
 
 
 @pytest.mark.parametrize(
@@ -645,6 +449,6 @@ def test_a_prediction_that_does_not_fit_is_refused(prediction, message):
     with pytest.raises(ValueError, match=message):
         evaluate(
             lambda image, spacing: prediction,
-            [_case([[0, 1]])],
+            [labelled([[0, 1]])],
             class_names=("background", "a"),
         )
