@@ -196,7 +196,7 @@ def test_validation_is_the_weighted_sum_of_the_terms():
     got = make_validation(model, create_loss_terms(LOSS), batches)(variables)
     cuts, errors = [], []
     for images in batches:
-        made = model.apply(variables, jnp.asarray(images), reconstruct=True)
+        made = model.apply(variables, jnp.asarray(images))
         cuts.append(soft_ncut_loss(logits=made.logits, images=images, radius=2.0))
         errors.append(
             reconstruction_loss(reconstruction=made.reconstruction, images=images)
