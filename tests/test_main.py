@@ -108,7 +108,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
         (["--config.train.batch_size=3"], "train.batch_size: found 3, expected a"),
         (["--config.data.test_split=exam"], "exam"),
         (["--config.data.name=mni153"], "mni153"),
-        (["--config.optimizer.name=lion"], "unknown optimiser 'lion'"),
+        (["--config.optimizer.name=lion"], "unknown optimizer 'lion'"),
         (["--config.loss=(('dyce', 1.0, {}),)"], "unknown loss 'dyce'; expected one"),
         (["--config.loss=(('dice', 1.0, {'beta': 2}),)"], "has no parameter 'beta'"),
         (["--config.optimizer.warmup_steps=99999"], "optimizer.warmup_steps: found"),

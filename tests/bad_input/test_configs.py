@@ -84,7 +84,7 @@ CONFIGS = {
     "--config.data.palette=((0,0),)": "data.palette[0]: found (0, 0), expected (red, "
     "green, blue), whole numbers from 0 to 255",
     "--config.data.dims=7": "data.dims: found 7, expected 2 to 3",
-    "--config.optimizer.name=lion": "<any>unknown optimiser 'lion'<any>",
+    "--config.optimizer.name=lion": "<any>unknown optimizer 'lion'<any>",
     "--config.optimizer.schedule=stairs": "<any>'stairs'<any>",
     "--config.optimizer.warmup_steps=9": "optimizer.warmup_steps: found 9, expected "
     "<any>",

@@ -200,7 +200,7 @@ def test_without_data_their_choices_must_be_given(compiler, module, keys):
 
 
 def test_a_config_that_training_refuses_is_refused(compiler):
-    with pytest.raises(InputError, match="unknown optimiser 'lion'"):
+    with pytest.raises(InputError, match="unknown optimizer 'lion'"):
         plan.plan_run(_config(**{"optimizer.name": "lion"}), "v5e:2x2")
     with pytest.raises(InputError, match=r"train\.steps: found 0"):
         plan.plan_run(_config(**{"train.steps": 0}), "v5e:2x2")

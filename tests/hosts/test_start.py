@@ -39,7 +39,7 @@ def test_flags_come_before_what_a_launcher_says(flags, environment, expected):
 @pytest.mark.parametrize(
     ("flags", "environment", "message"),
     [
-        ({**FLAGS, "index": None}, {}, "--process_id belong together; found node1"),
+        ({**FLAGS, "index": None}, {}, "--process_id: found node1"),
         ({**FLAGS, "index": 2}, {}, "--process_id: found 2, expected 0 to 1"),
         ({**FLAGS, "coordinator": "node1"}, {}, "--coordinator: found 'node1', exp"),
         ({**FLAGS, "coordinator": ":1"}, {}, "--coordinator: found ':1', expected H"),

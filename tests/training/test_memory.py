@@ -1,4 +1,4 @@
-"""What a step needs of a device, and what to lower, by closed forms and by errors."""
+"""Memory of a step: closed forms, what the compiler counts, and the messages."""
 
 import dataclasses
 import functools
@@ -34,11 +34,11 @@ STEP = StepMemory(
     devices=1,
     total=18 * GIB,
     limit=16 * GIB,
-    told=True,
+    exact=True,
 )
 
 
-def test_needs_are_the_fixed_part_and_a_share_of_the_rest():
+def test_needs_are_the_fixed_part_and_a_fraction_of_the_rest():
     assert STEP.needs(batch_size=8, accumulation=1) == 18 * GIB
     assert STEP.needs(batch_size=4, accumulation=1) == (1.5 + 0.25 + 8) * GIB
     # Accumulation keeps the batch, and a second sum of gradients.
@@ -71,7 +71,7 @@ def test_needs_are_the_fixed_part_and_a_share_of_the_rest():
         (
             {"limit": GIB},
             "the step needs 18.0 GiB of the 1.0 GiB of this device: parameters, "
-            "optimiser and gradients alone need 1.5 GiB: lower model.features, or "
+            "optimizer and gradients alone need 1.5 GiB: lower model.features, or "
             "model.max_features",
         ),
         (
@@ -108,7 +108,7 @@ def test_a_step_that_cannot_fit_is_refused_before_it_is_run():
         STEP.check()
     dataclasses.replace(STEP, limit=18 * GIB).check()
     # What the machine of a CPU has is shared and swapped: nothing is refused for it.
-    dataclasses.replace(STEP, told=False).check()
+    dataclasses.replace(STEP, exact=False).check()
 
 
 class _State(NamedTuple):
@@ -128,8 +128,8 @@ class _Device:
 def test_limits_come_from_the_device_or_from_the_machine():
     assert device_limit(_Device({"bytes_limit": 7})) == (7, True)
     assert device_limit(_Device(None)) == (None, False)
-    limit, told = device_limit(jax.local_devices()[0])
-    assert not told
+    limit, exact = device_limit(jax.local_devices()[0])
+    assert not exact
     assert 2**26 < limit * jax.local_device_count() < 2**45
 
 
@@ -244,7 +244,7 @@ def test_estimates_agree_with_what_the_compiler_says_of_the_proposals():
     assert whole.needs(batch_size=16, accumulation=2) == pytest.approx(parts, rel=0.1)
     # What it proposes for a smaller device does fit into it.
     limit = int(whole.needs(batch_size=8, accumulation=1) / 0.94)
-    small = dataclasses.replace(whole, limit=limit, told=True)
+    small = dataclasses.replace(whole, limit=limit, exact=True)
     with pytest.raises(InputError, match=r"train.batch_size=16 -> 8 would need about"):
         small.check()
     assert half <= limit

@@ -60,7 +60,7 @@ def test_wrong_names_and_warm_ups_are_refused():
         InputError, match="found 110, expected fewer than the 110 steps"
     ):
         _schedule("cosine", warmup_steps=110)
-    with pytest.raises(InputError, match="unknown optimiser 'lion'; expected one of"):
+    with pytest.raises(InputError, match="unknown optimizer 'lion'; expected one of"):
         _optimizer("lion")
 
 

@@ -106,7 +106,7 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
 def create_optimizer_and_schedule(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Build the optimiser and the learning rate of each step.
+    """Build the optimizer and the learning-rate schedule.
 
     Args:
         config: the resolved config.

@@ -1,1 +1,1 @@
-"""Several processes of one run: how they start, and how they agree."""
+"""Several processes of one run: starting, agreeing, noticing a lost one."""

@@ -1,4 +1,4 @@
-"""What tells that another process of the run is gone, and the way out then."""
+"""Ends this process when another process of the run is gone."""
 
 import contextlib
 import re
@@ -12,17 +12,17 @@ from unet_jax.runtime.stop import Stop
 _STATUS = re.compile(
     r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED): "
 )
-"""How jax begins an error of the network; it raises some of them as ValueError."""
+"""Start of an error of the network in jax, which raises some as ValueError."""
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Say whether an error is what a collective gives when another process is gone.
+    """Return whether an error means that another process is gone.
 
     Args:
-        error: that was raised.
+        error: error of a collective operation, or any other.
 
     Returns:
-        False for any error where there is one process.
+        False for every error with a single process.
     """
     if jax.process_count() == 1 or isinstance(error, InputError):
         return False
@@ -33,13 +33,13 @@ def is_lost_peer(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def leaving_when_lost(stop: Stop, *, safe: Callable[[], str]) -> Iterator[None]:
-    """Leave when another process is gone, to be queued again.
+    """End the process if another one is gone, so that the job is queued again.
 
-    Not by an exception: on its way out Orbax and jax would wait for the others.
+    Not by an exception: before it left, Orbax and jax would wait for the others.
 
     Args:
         stop: ends the process.
-        safe: says in words what a restart finds.
+        safe: says what a restart finds.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""One process or many: what the flags, or the launcher's environment, say."""
+"""Finds and joins the processes of a run, by flags or by the launcher's variables."""
 
 import os
 import sys
@@ -9,12 +9,12 @@ from unet_jax.errors import InputError
 
 
 class Processes(NamedTuple):
-    """How the processes of a run find each other; None is for jax to find out.
+    """Addresses of the processes of a run; jax finds out what is None.
 
     Attributes:
         coordinator: ``host:port`` of the first process.
-        number: how many there are.
-        place: which one this is, from 0.
+        number: number of processes.
+        place: index of this process, from 0.
     """
 
     coordinator: str | None = None
@@ -35,21 +35,21 @@ def find_processes(
         coordinator: the flag ``--coordinator``.
         count: the flag ``--num_processes``.
         index: the flag ``--process_id``.
-        environment: variables of the process.
+        environment: environment variables of this process.
 
     Returns:
-        What ``jax.distributed`` needs to know; None for a process on its own.
+        Arguments of ``jax.distributed``; None for a single process.
 
     Raises:
         InputError: some of the three flags are missing, or do not fit together; an
-            address has no port, or a variable of jax is no number.
+            address has no port, or a variable of jax is not a number.
     """
     given = (coordinator, count, index)
     if any(value is not None for value in given):
         if coordinator is None or count is None or index is None:
             raise InputError(
-                "--coordinator, --num_processes and --process_id belong together; "
-                f"found {coordinator}, {count}, {index}; give all three, or none"
+                "--coordinator, --num_processes and --process_id: found "
+                f"{coordinator}, {count}, {index}; expected all three, or none"
             )
         if not 0 <= index < count:
             raise InputError(
@@ -59,7 +59,7 @@ def find_processes(
         _check_address("--coordinator", coordinator)
         return Processes(*given) if count > 1 else None
     if environment.get("JAX_COORDINATOR_ADDRESS"):
-        # Number and place as jax's variables or a launcher's say.
+        # Number and index are those of jax's variables, or of a launcher's.
         _check_address(
             "JAX_COORDINATOR_ADDRESS", environment["JAX_COORDINATOR_ADDRESS"]
         )
@@ -78,21 +78,21 @@ def find_processes(
 def start(
     processes: Processes, *, heartbeat_seconds: float, timeout_seconds: float = 300.0
 ) -> None:
-    """Connect with the other processes; before anything else of jax.
+    """Connect to the other processes, before any other use of jax.
 
     Args:
-        processes: from `find_processes`.
-        heartbeat_seconds: after which jax itself takes a silent process for dead and
-            aborts; a watchdog of ours should have spoken before.
-        timeout_seconds: to wait for the others to appear.
+        processes: addresses from `find_processes`.
+        heartbeat_seconds: silence after which jax takes a process for dead and aborts;
+            longer than the time of our watchdog.
+        timeout_seconds: time to wait for the other processes.
 
     Raises:
-        InputError: they did not come together.
+        InputError: the processes did not find each other.
     """
     import jax
 
     try:
-        jax.config.update("jax_enable_preemption_service", False)  # ours is its own
+        jax.config.update("jax_enable_preemption_service", False)  # see StopSignals
         jax.distributed.initialize(
             coordinator_address=processes.coordinator,
             num_processes=processes.number,
@@ -111,7 +111,7 @@ def start(
 
 
 def is_one_of_several() -> bool:
-    """Whether `start` was called with success."""
+    """Return whether `start` has succeeded."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -120,7 +120,7 @@ def is_one_of_several() -> bool:
 
 
 def _counted(environment: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """Number of processes and place of this one, where jax's variables say so."""
+    """Read the number of processes and the index of this one from jax's variables."""
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     if not all(environment.get(name) for name in names):
         return None, None
@@ -128,7 +128,7 @@ def _counted(environment: Mapping[str, str]) -> tuple[int | None, int | None]:
         if not environment[name].isdigit():
             raise InputError(
                 f"{name}: found {environment[name]!r}, expected a number; set it, or "
-                "unset JAX_COORDINATOR_ADDRESS for a process on its own"
+                "unset JAX_COORDINATOR_ADDRESS for a single process"
             )
     count, index = (int(environment[name]) for name in names)
     return count, index
@@ -143,7 +143,7 @@ def _check_address(name: str, address: str) -> None:
 
 
 def _number(environment: Mapping[str, str], *names: str) -> int:
-    """The first of these variables that is a number; 0 without one."""
+    """Return the first of these variables that is a number; 0 without one."""
     for name in names:
         if environment.get(name, "").isdigit():
             return int(environment[name])
@@ -153,7 +153,7 @@ def _number(environment: Mapping[str, str], *names: str) -> int:
 def environment_processes(
     *, coordinator: str | None, count: int | None, index: int | None
 ) -> Processes | None:
-    """Do as `find_processes` with the variables of this process.
+    """Call `find_processes` with the environment variables of this process.
 
     Args:
         coordinator: the flag ``--coordinator``.

@@ -1,30 +1,34 @@
-"""Questions to a disk, which may hang, from a process that has to end."""
+"""Calls a function that may never return, such as one that reads a disk that hangs."""
 
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 def answer_of(function: Callable[[], T], *, seconds: float = 5.0) -> T | None:
-    """Call a function that may not come back.
+    """Call a function in another thread, and wait for it for some time.
 
     Args:
-        function: to be called, in another thread.
-        seconds: to wait for it.
+        function: called without arguments.
+        seconds: time to wait.
 
     Returns:
-        What it gave; None where it raised, or did not come back in time.
+        The function's result; None if it raised, or did not return in time.
     """
-    answers: list[T] = []
+    future: Future[T] = Future()
 
     def ask() -> None:
-        with contextlib.suppress(Exception):
-            answers.append(function())
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answers[0] if answers else None
+    # A daemon, unlike the threads of an executor: the process ends without it.
+    threading.Thread(target=ask, daemon=True).start()
+    with contextlib.suppress(Exception):
+        return future.result(seconds)
+    return None

@@ -1,8 +1,8 @@
-"""Signals that ask a run to stop, answered wherever the main thread is.
+"""Handles signals that ask a run to stop, also while the main thread compiles.
 
 Python runs a signal handler between two instructions of the main thread, and a compile
-is one instruction of minutes. The number of the signal is written to a pipe at once,
-though, and a thread of ours reads it there.
+is one instruction of minutes. But it writes the number of the signal to a pipe at once,
+and a thread of ours reads it.
 """
 
 import contextlib
@@ -18,20 +18,21 @@ from unet_jax.errors import Stopped
 from unet_jax.runtime.answer import answer_of
 
 REQUEUE = 42
-"""Exit code: preempted; the same command goes on from the last checkpoint."""
+"""Exit code: preempted; the same command resumes from the last checkpoint."""
 
 INTERRUPTED = 130
-"""Exit code of Ctrl-C, as shells have it."""
+"""Exit code of Ctrl-C, as in shells."""
 
 GRACE_SECONDS = 25.0
-"""Time to end a step and save: those who send SIGTERM mostly kill after thirty."""
+"""Time to end a step and save: SIGTERM is mostly followed by SIGKILL after 30 s."""
 
 
 class Stop:
-    """Whether a run was asked to stop; this one never is.
+    """A request to stop; without a command line nothing ever asks.
 
-    It is the default of functions that may be called without a command line, and the
-    part of `StopSignals` that a loop sees.
+    Attributes:
+        reason: who asked, such as "SIGTERM"; None if nobody did.
+        code: exit code of the process.
     """
 
     reason: str | None = None
@@ -39,45 +40,48 @@ class Stop:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Mark the part of a run where a stop can wait for a checkpoint."""
+        """Mark the part of a run that saves a checkpoint before it stops."""
         yield
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Name what is to be done before an exit at once; see `StopSignals`."""
+        """Register a callback for an exit at once; see `StopSignals`."""
 
     def leave(self, why: str) -> NoReturn:
-        """End a run in which nothing can be waited for any more.
+        """End a run that cannot wait for anything any more.
 
         Args:
-            why: in words.
+            why: reason for the message.
 
         Raises:
-            Stopped: always, where there is no command line.
+            Stopped: always, without a command line.
         """
-        raise Stopped(self.reason or "a problem outside", code=self.code, saved=why)
+        raise Stopped(
+            self.reason or "a problem outside",
+            code=self.code,
+            saved=why,
+        )
 
 
 class StopSignals(Stop):
-    """Turns SIGTERM, SIGUSR1 and Ctrl-C into a request that the loop looks at.
+    """Turns SIGTERM, SIGUSR1 and Ctrl-C into a request that the loop checks.
 
-    Within `saving` the loop has ``grace_seconds`` to save; elsewhere (compiling,
-    preparing data, scoring) nothing new can be saved and the process ends at once. So
-    it does when Ctrl-C comes a second time. Exit code 42 asks for the job to be queued
-    again, 130 stands for Ctrl-C.
+    Within `saving` the loop has ``grace_seconds`` to save. Elsewhere (compiling,
+    preparing data, scoring) nothing new can be saved, and the process ends at once; so
+    it does at a second Ctrl-C. Exit code 42 asks for the job to be queued again, 130
+    stands for Ctrl-C.
 
-    A context manager, for the main thread; the handlers from before come back at its
-    end. The preemption service of ``jax.distributed`` has to be off: it installs its
-    own.
+    A context manager for the main thread; it restores the previous handlers. The
+    preemption service of ``jax.distributed`` must be off: it installs its own handler.
 
     Args:
-        hint: lines for the user on how to go on, printed at an exit at once.
-        grace_seconds: after which a run that was asked to stop is ended anyway.
+        hint: lines on how to resume, printed at an exit at once.
+        grace_seconds: time after which a run that was asked to stop is ended.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self, *, hint: str = "", grace_seconds: float = GRACE_SECONDS) -> None:
-        """Change nothing yet."""
+        """Prepare; the handlers are installed on entry."""
         self._hint = hint
         self._grace = grace_seconds
         self._can_save = False
@@ -87,12 +91,12 @@ class StopSignals(Stop):
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "StopSignals":
-        """Install the handlers and the thread that listens."""
+        """Install the handlers and start the thread that listens."""
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._previous_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in self._SIGNALS:
-            # A handler of Python's has to be there for the pipe to be written to.
+            # Without a Python handler nothing is written to the pipe.
             self._previous[number] = signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -104,7 +108,7 @@ class StopSignals(Stop):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Put back what was there before."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(self._previous_fd)
@@ -116,7 +120,7 @@ class StopSignals(Stop):
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Let a stop wait for the checkpoint that the loop will save."""
+        """Let a stop wait for the checkpoint that the loop saves."""
         with self._lock:
             self._can_save = True
         try:
@@ -126,10 +130,10 @@ class StopSignals(Stop):
                 self._can_save = False
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Name what is to be done, in another thread, before an exit at once.
+        """Register a callback that runs in another thread before an exit at once.
 
         Args:
-            callback: quick, and harmless where it was done already.
+            callback: quick, and harmless if it runs twice.
         """
         self._on_exit.append(callback)
 
@@ -138,7 +142,7 @@ class StopSignals(Stop):
         while numbers := os.read(self._read, 1):
             number = numbers[0]
             if number not in self._SIGNALS:
-                continue  # some other handler's
+                continue  # another handler's
             again = self.reason is not None and number == signal.SIGINT
             with self._lock:
                 if self.reason is None:
@@ -155,10 +159,10 @@ class StopSignals(Stop):
             timer.start()
 
     def leave(self, why: str) -> NoReturn:
-        """End the process here and now, from any thread.
+        """End the process at once, from any thread.
 
         Args:
-            why: in words.
+            why: reason for the message.
         """
         for callback in self._on_exit:
             answer_of(callback)  # a disk may hang

@@ -1,4 +1,4 @@
-"""A thread that speaks when nothing moves: a dead peer, a hung disk, a lost device."""
+"""Ends a process that hangs: on a dead process, a disk or a device."""
 
 import contextlib
 import faulthandler
@@ -14,16 +14,16 @@ from unet_jax.runtime.stop import REQUEUE
 
 
 class Watchdog:
-    """Ends a process whose work does not come back within some time.
+    """Ends a process whose work takes longer than some time.
 
-    It prints one line and where every thread stands, and exits with 42: what hangs is
-    mostly another machine, and the job is to be queued again. Only what runs within
+    It prints one line and the stack of every thread, and exits with 42: the cause is
+    mostly another machine, and the job should be queued again. Only the work within
     `watching` counts.
 
     Args:
-        seconds: that one piece of work may take; 0 watches nothing.
-        last_good: says in words which checkpoint a restart will go on from.
-        leave: ends the process, given a code.
+        seconds: time of one piece of work; 0 watches nothing.
+        last_good: says which checkpoint a restart would resume from.
+        leave: ends the process with an exit code.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Watchdog:
         """Watch the work of a block.
 
         Args:
-            what: its name for the message, such as "step 12".
+            what: name of the work for the message, such as "step 12".
         """
         self._work = (what, time.monotonic())
         try:
@@ -72,17 +72,17 @@ class Watchdog:
             self._thread.join()
 
     def _watch(self) -> None:
-        """Look at the clock a few times in the allowed time."""
+        """Check the clock several times within the allowed time."""
         while not self._ended.wait(min(self._seconds / 20, 5.0)):
             work = self._work
             if work is None or time.monotonic() - work[1] < self._seconds:
                 continue
-            # It may be the disk that hangs.
+            # The disk itself may hang.
             safe = answer_of(self._last_good) or "its checkpoints cannot be listed"
             print(
                 f"\nunet_jax: error: {work[0]} has not come back for "
                 f"{self._seconds:g} s (train.step_timeout): another process, a device "
-                f"or a disk hangs; {safe}; where each thread stands follows",
+                f"or a disk hangs; {safe}; the stack of each thread follows",
                 file=sys.stderr,
             )
             faulthandler.dump_traceback(all_threads=True)

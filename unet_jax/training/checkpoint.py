@@ -1,9 +1,8 @@
-"""What a run needs to go on: state, place in the data and record, in one checkpoint.
+"""Saves and restores checkpoints: state, place in the data, and record.
 
-Orbax writes in the background and makes a checkpoint appear under its name only when
-it is whole. The scores are kept here
-and not as Orbax's metrics, for which a NaN may be the best, and a checkpoint without a
-score is never deleted. A list of SHA-256 sums is written last and checked first.
+Orbax writes in the background and names a checkpoint only when it is whole. The scores
+are kept here and not as Orbax's metrics: there a NaN may be the best, and a checkpoint
+without a score is never deleted. SHA-256 sums are written last and checked first.
 """
 
 import json
@@ -36,32 +35,32 @@ from unet_jax.training.manifest import (
 LATEST_TO_KEEP = 3
 
 _SPARE_BYTES = 2**20
-"""Room on the disk for what lies beside the arrays."""
+"""Space on the disk for the files beside the arrays."""
 
 
 class Checkpoints:
     """The checkpoints of one run: the three latest and the best.
 
-    The best is the first of those with the highest score. A score that is None or not
-    finite never is the best and never takes its place.
+    The best is the first with the highest score. A score that is None or not finite is
+    never the best.
 
-    Several processes that share a folder write one checkpoint together. Where each has
-    a folder of its own (`agree.keep_own_folders`), the first one alone writes, and all
+    Several processes that share a folder write one checkpoint together. If each has a
+    folder of its own (`agree.keep_own_folders`), only the first one writes, and all
     read by themselves.
 
     Args:
-        directory: the folder of all checkpoints; made where it is missing.
-        read_only: neither make the folder nor clear away unfinished checkpoints, which
-            may be those of a run that is writing now.
+        directory: folder of all checkpoints; it is made if it is missing.
+        read_only: whether to leave the folder as it is: unfinished checkpoints may be
+            those of a run that is writing now.
 
     Raises:
-        InputError: if the scores in it cannot be read.
+        InputError: a score cannot be read.
     """
 
     def __init__(
         self, directory: str | pathlib.Path, *, read_only: bool = False
     ) -> None:
-        """Find what is there."""
+        """Read the scores of the checkpoints."""
         logging.getLogger("absl").addFilter(_is_worth_saying)
         if not isinstance(sys.unraisablehook, _DropLateAnswers):
             sys.unraisablehook = _DropLateAnswers(sys.unraisablehook)
@@ -103,25 +102,24 @@ class Checkpoints:
         record: dict[str, Any],
         score: float | None,
     ) -> bool:
-        """Begin to save; the arguments may change or be donated after it returns.
+        """Start to save; the arguments may change or be donated after it returns.
 
-        Waits for the save before it, and raises what went wrong in it.
+        Waits for the previous save, and raises its error.
 
         Args:
             step: number of updates done.
             state: pytree of arrays.
-            iterator_state: the data iterator's, of the batch that the step consumed.
-            record: JSON-able record of the best score and what belongs to it.
-            score: validation Dice, larger is better; None if not validated.
+            iterator_state: state of the data iterator after the batch of this step.
+            record: JSON-able record of the best score, the pace and the logs.
+            score: validation score, larger is better; None if not validated.
 
         Returns:
-            False, and nothing is written, where the step is there already: a run that
-            was resumed comes by the step that it was resumed from. So it is where
-            another process does it.
+            False if nothing is written: the step is saved already, or another process
+            saves it.
         """
         if step in self._manager.all_steps() or (self._alone and not agree.is_first()):
             return False
-        if self._alone:  # of global arrays each process would write its own part
+        if self._alone:  # each process would write its part of global arrays
             state = jax.tree.map(np.asarray, local_copy(state))
         self.wait()
         self._saving = step
@@ -133,7 +131,7 @@ class Checkpoints:
             "record": record,
             "score": self._scores[step],
         }
-        # Orbax makes the text later, in another thread: by then a dict may be changed.
+        # Orbax writes the text later, in another thread; the dict may change by then.
         run = json.loads(json.dumps(run))
         try:
             return self._manager.save(
@@ -149,18 +147,18 @@ class Checkpoints:
     def restore(
         self, step: int | None, template: Any
     ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Read a checkpoint, each array placed as its place in the template is.
+        """Read a checkpoint, and place each array as the template's is placed.
 
         Args:
-            step: which one; None for the latest.
-            template: pytree of arrays (or ``ShapeDtypeStruct`` with a sharding), of the
-                structure, shapes and dtypes that were saved.
+            step: number of the step; None for the latest.
+            template: pytree of arrays (or ``ShapeDtypeStruct`` with a sharding) with
+                the structure, shapes and dtypes of the saved state.
 
         Returns:
-            State, iterator state and record as they were given to ``save``.
+            State, iterator state and record, as given to ``save``.
 
         Raises:
-            InputError: if the checkpoint is missing or damaged, or does not fit.
+            InputError: the checkpoint is missing or damaged, or does not fit.
         """
         step = self._find(step)
         check_fit(self._path(step), saved=self._shapes(step), template=template)
@@ -177,24 +175,24 @@ class Checkpoints:
         return state, run["iterator_state"], run["record"]
 
     def restore_raw(self, step: int | None) -> dict[str, Any]:
-        """Read the arrays of a state without knowing its classes or devices.
+        """Read the arrays of a state without its classes and devices.
 
         Args:
-            step: which one; None for the latest.
+            step: number of the step; None for the latest.
 
         Returns:
             Nested dicts (and lists for tuples) of NumPy arrays, by attribute name:
             ``params``, ``batch_stats``, ``ema_params``, ...
 
         Raises:
-            InputError: if the checkpoint is missing or damaged.
+            InputError: the checkpoint is missing or damaged.
         """
         step = self._find(step)
         template = jax.tree.map(_empty, self._shapes(step))
         return self._read(step, state=ocp.args.StandardRestore(template)).state
 
     def latest_step(self) -> int | None:
-        """Return the last step that was saved; None without a checkpoint."""
+        """Return the last saved step; None without a checkpoint."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
@@ -202,14 +200,14 @@ class Checkpoints:
         return _best_step(self._manager.all_steps(), self._scores)
 
     def score(self, step: int | None) -> float | None:
-        """Return the score of a step; None where it has none."""
+        """Return the score of a step; None if it has none."""
         return None if step is None else self._scores.get(step)
 
     def wait(self) -> None:
-        """Wait until the last save is on disk.
+        """Wait until the last save is on the disk.
 
         Raises:
-            RunError: it could not be written.
+            RunError: the checkpoint could not be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -225,7 +223,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        """Close it; what a failed save gives then must not hide why it ends."""
+        """Close; the error of a failed save must not hide the error of the block."""
         try:
             self.close()
         except Exception as error:
@@ -233,7 +231,7 @@ class Checkpoints:
                 raise self._unwritten(error) from error
 
     def _check_space(self, state: Any) -> None:
-        """Refuse a save that the disk has no room for, before half of it is written."""
+        """Refuse a save that does not fit on the disk, before half of it is written."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         try:
             free = shutil.disk_usage(self._directory).free
@@ -247,9 +245,9 @@ class Checkpoints:
             )
 
     def _unwritten(self, error: Exception) -> Exception:
-        """Say in one line that a checkpoint could not be written."""
+        """Make the error of a checkpoint that could not be written."""
         if is_lost_peer(error):
-            return error  # no problem of the disk
+            return error  # the disk is not the problem
         reason = shortened(error)
         return RunError(
             f"{self._directory / str(self._saving)}: the checkpoint cannot be written "
@@ -261,7 +259,7 @@ class Checkpoints:
         return self._directory / str(step)
 
     def _find(self, step: int | None) -> int:
-        """Return the step to read, once it is on disk."""
+        """Return the step to read, once it is on the disk."""
         self.wait()
         steps = list(self._manager.all_steps())
         found = self.latest_step() if step is None else step
@@ -277,7 +275,7 @@ class Checkpoints:
         return found
 
     def _seal(self) -> None:
-        """Write the sums, in Orbax's thread, just before it names the checkpoint."""
+        """Write the sums, in Orbax's thread, before it names the checkpoint."""
         # Until then it is written as <step>.<some suffix>.
         path = next(self._directory.glob(f"{self._saving}.*"))
         write_sums(path)
@@ -288,14 +286,14 @@ class Checkpoints:
         try:
             return json.loads(path.read_text())["score"]
         except FileNotFoundError:
-            # A run killed while it removed this checkpoint leaves part of it. It was
-            # neither among the latest nor the best.
+            # A run was killed while it removed this checkpoint, which was neither
+            # among the latest nor the best.
             return None
         except Exception as error:
             raise damaged(path, error) from error
 
     def _shapes(self, step: int) -> Any:
-        """Return the saved tree with shapes and dtypes in the place of arrays."""
+        """Return the saved tree with shapes and dtypes instead of arrays."""
         try:
             return self._manager.item_metadata(step)["state"].tree
         except Exception as error:
@@ -312,10 +310,10 @@ class Checkpoints:
 
 
 class _KeepLatestAndBest:
-    """Orbax's policy of what stays when a new checkpoint is saved."""
+    """Keeps the latest and the best checkpoints; a policy of Orbax."""
 
     def __init__(self, scores: dict[int, float | None]) -> None:
-        """Look at the scores as they are when asked."""
+        """Keep the dict of scores, which grows."""
         self._scores = scores
 
     def should_preserve(
@@ -324,7 +322,7 @@ class _KeepLatestAndBest:
         *,
         context: Any,
     ) -> list[bool]:
-        """Say of each checkpoint whether it stays."""
+        """Return for each checkpoint whether it is kept."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         keep = {*sorted(steps)[-LATEST_TO_KEEP:], _best_step(steps, self._scores)}
@@ -332,15 +330,15 @@ class _KeepLatestAndBest:
 
 
 def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
-    """Start from the parameters of another run where name and shape are the same.
+    """Copy the parameters of another run where name and shape are equal.
 
     Args:
-        params: pytree of arrays to fill, nested dicts.
-        source_params: the other run's, such as ``restore_raw(step)["params"]``.
+        params: nested dicts of arrays to fill.
+        source_params: parameters of the other run, ``restore_raw(step)["params"]``.
 
     Returns:
-        ``params`` with the values copied, dtype and devices as they were, and one line
-        for each parameter of either side that was not: its name and both shapes.
+        ``params`` with the values copied, dtypes and devices kept, and one line for
+        each parameter of either side that was not copied: its name and both shapes.
     """
     here, there = _by_name(params), _by_name(source_params)
     skipped = [
@@ -359,9 +357,9 @@ def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Drop what Orbax tells of its work: hundreds of lines a save under absl.
+    """Drop Orbax's log, hundreds of lines per save, and its tracebacks.
 
-    So are its tracebacks: what they are of is raised, and said in one line.
+    The errors of these tracebacks are raised, and printed in one line.
     """
     if "/orbax/" not in record.pathname:
         return True
@@ -369,17 +367,14 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
 
 
 class _DropLateAnswers:
-    """Drops the tracebacks of writes whose save has failed at another one.
-
-    The threads of TensorStore that end them find nobody to tell, and each says so.
-    """
+    """Drops the tracebacks of TensorStore's threads after a save has failed."""
 
     def __init__(self, show: Callable[[Any], None]) -> None:
-        """Keep the way other exceptions of threads are shown."""
+        """Keep the hook that shows other exceptions."""
         self._show = show
 
     def __call__(self, unraisable: Any) -> None:
-        """Drop, or show."""
+        """Drop the message of a closed event loop; show all others."""
         if str(unraisable.exc_value) != "Event loop is closed":
             self._show(unraisable)
 
@@ -393,26 +388,26 @@ def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | N
 
 
 def _abstract(leaf: Any) -> Any:
-    """Describe where and how a leaf is to be restored."""
+    """Describe how a leaf is restored."""
     if isinstance(leaf, np.ndarray):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _empty(leaf: Any) -> np.ndarray:
-    """Make room for a leaf on the host."""
+    """Allocate a leaf on the host."""
     return np.empty(leaf.shape, leaf.dtype)
 
 
 def _placed(array: np.ndarray, leaf: Any) -> jax.Array:
-    """Place what every process has read as a leaf of the template is."""
+    """Place an array that every process has read as the template's leaf."""
     return jax.make_array_from_callback(
         array.shape, leaf.sharding, lambda index: array[index]
     )
 
 
 def _by_itself() -> MultiprocessingOptions:
-    """Let Orbax wait for no other process."""
+    """Return options with which Orbax waits for no other process."""
     me = jax.process_index()
     return MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
@@ -423,9 +418,9 @@ def check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
     """Refuse a checkpoint with other arrays: Orbax may cut, pad or cast them.
 
     Args:
-        path: of the checkpoint, for the message.
-        saved: pytree of what it holds: anything with a shape and a dtype.
-        template: pytree of what is expected.
+        path: path of the checkpoint, for the message.
+        saved: pytree of the saved shapes and dtypes.
+        template: pytree of the expected shapes and dtypes.
 
     Raises:
         InputError: a name, a shape or a dtype differs.
@@ -454,17 +449,17 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _name(path: Any) -> str:
-    """Join the keys on the way to a leaf; attributes and dict keys look the same."""
+    """Join the keys of the path to a leaf; attributes and dict keys look the same."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _shape(leaves: dict[str, Any], name: str) -> str:
-    """Write the shape of a leaf, or that there is none."""
+    """Write the shape of a leaf, or that it is missing."""
     return str(tuple(leaves[name].shape)) if name in leaves else "missing"
 
 
 def _kind(leaves: dict[str, Any], name: str) -> str:
-    """Write the shape and dtype of a leaf, or that there is none."""
+    """Write the shape and dtype of a leaf, or that it is missing."""
     if name not in leaves:
         return "missing"
     return f"{_shape(leaves, name)} {np.dtype(leaves[name].dtype)}"

@@ -1,4 +1,4 @@
-"""Training on images alone: what fits together, and validation without labels."""
+"""Checks and validates runs whose losses read images alone, no labels."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -27,12 +27,12 @@ def check_losses_of_images(
     Args:
         spec: name, weight and parameters of each loss.
         model: name of the network.
-        padding: of the network; None for the preset's.
+        padding: padding of the network; None for the preset's.
         deep_supervision: outputs of the network beside the finest; None likewise.
-        foreground_oversampling: share of crops that are centred on a class.
+        foreground_oversampling: fraction of crops that are centred on a class.
 
     Raises:
-        InputError: two of them do not go together.
+        InputError: two options do not fit together.
     """
     names = [name for name, _, _ in spec]
     made = "reconstruction" in names
@@ -60,7 +60,7 @@ def make_validation(
     loss_terms: Sequence[LossTerm],
     images: Iterable[np.ndarray],
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
-    """Build the validation of a run without labels: its own loss on images kept out.
+    """Build the validation of a run without labels: its own loss on held-out images.
 
     Args:
         model: the network.

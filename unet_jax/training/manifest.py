@@ -1,6 +1,6 @@
-"""SHA-256 sums of a checkpoint's files, and what becomes of one that is not whole.
+"""Writes and checks the SHA-256 sums of checkpoints, and sets damaged ones aside.
 
-Orbax has no checksum of the arrays, and gives back a flipped bit as it is.
+Orbax has no checksum of the arrays: it restores a flipped bit without a word.
 """
 
 import hashlib
@@ -14,26 +14,26 @@ from unet_jax.errors import InputError
 
 RUN_FILE = "run.json"
 SUMS_FILE = "sha256.json"
-MEND = "remove the folder of this step to go on from another checkpoint"
+FIX = "remove the folder of this step to resume from another checkpoint"
 
 
 def write_sums(path: pathlib.Path) -> None:
     """Write the sums of a checkpoint's items beside them.
 
     Args:
-        path: folder of the checkpoint, complete.
+        path: folder of the complete checkpoint.
     """
     (path / SUMS_FILE).write_text(json.dumps(_sums(path), indent=1))
 
 
 def check_sums(path: pathlib.Path) -> None:
-    """Refuse a checkpoint of which a file is not as it was written.
+    """Refuse a checkpoint with a file that is missing or has changed.
 
     Args:
         path: folder of the checkpoint.
 
     Raises:
-        InputError: a file changed or is missing.
+        InputError: a file is missing or has changed.
     """
     try:
         expected = dict(json.loads((path / SUMS_FILE).read_text()))
@@ -43,27 +43,27 @@ def check_sums(path: pathlib.Path) -> None:
     for name, digest in expected.items():
         if found.get(name) != digest:
             state = "changed since it was written" if name in found else "missing"
-            raise InputError(f"{path / name}: the file is {state}; {MEND}")
+            raise InputError(f"{path / name}: the file is {state}; {FIX}")
 
 
 def set_damaged_aside(
     directories: Sequence[pathlib.Path], *, latest_to_keep: int
 ) -> list[str]:
-    """Move checkpoints that are not whole out of the way of a run that goes on.
+    """Move damaged checkpoints out of the way of a resumed run.
 
-    They are kept, in ``damaged`` beside their folder. One that an earlier start was
-    about to remove when it was killed, neither the best nor among the latest, is
-    removed.
+    They are kept in ``damaged``, beside their folder. A damaged checkpoint that is
+    neither the best nor among the latest is removed: an earlier start was killed while
+    it removed it.
 
     Args:
-        directories: the folders of all checkpoints; they may be missing.
-        latest_to_keep: how many of the newest a run keeps.
+        directories: folders of checkpoints; they may be missing.
+        latest_to_keep: number of the newest checkpoints that a run keeps.
 
     Returns:
-        One line for each that was moved.
+        One line for each checkpoint that was moved.
 
     Raises:
-        InputError: there are checkpoints, and none is whole.
+        InputError: there are checkpoints, and all are damaged.
     """
     problems: dict[pathlib.Path, str] = {}
     whole: list[pathlib.Path] = []
@@ -97,10 +97,10 @@ def set_damaged_aside(
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    """List the steps of which there is a checkpoint, oldest first.
+    """List the steps that have a checkpoint, oldest first.
 
     Args:
-        directory: the folder of all checkpoints; it may be missing.
+        directory: folder of the checkpoints; it may be missing.
     """
     if not directory.is_dir():
         return []
@@ -108,22 +108,22 @@ def steps_in(directory: pathlib.Path) -> list[int]:
 
 
 def damaged(path: pathlib.Path, error: Exception) -> InputError:
-    """Say in one line that a checkpoint cannot be read.
+    """Make the error of a checkpoint that cannot be read.
 
     Args:
-        path: of the checkpoint, or a file of it.
-        error: what reading it gave.
+        path: path of the checkpoint, or of a file of it.
+        error: error of reading it.
     """
     return InputError(
-        f"{path}: the checkpoint cannot be read ({shortened(error)}); {MEND}"
+        f"{path}: the checkpoint cannot be read ({shortened(error)}); {FIX}"
     )
 
 
 def shortened(error: Exception) -> str:
-    """Write an error of a library in one line: what it begins and ends with.
+    """Write an error of a library in one line: its start and its end.
 
     Args:
-        error: whose message may be pages long.
+        error: error whose message may be pages long.
     """
     text = " ".join(str(error).split())
     if len(text) > 200:
@@ -134,7 +134,7 @@ def shortened(error: Exception) -> str:
 def _sums(path: pathlib.Path) -> dict[str, str]:
     """Return the SHA-256 of every file of a checkpoint's items."""
     sums = {}
-    # What stands beside the items is Orbax's, which still changes it.
+    # Orbax still changes the files beside the items.
     for file in sorted(path.glob("*/**/*")):
         if file.is_file():
             with file.open("rb") as stream:
@@ -144,14 +144,14 @@ def _sums(path: pathlib.Path) -> dict[str, str]:
 
 
 def _best_of(path: pathlib.Path) -> int | None:
-    """The step that was the best so far when a checkpoint was written."""
+    """Return the best step at the time when a checkpoint was written."""
     run: dict[str, Any] = json.loads((path / "run" / RUN_FILE).read_text())
     step = run["record"].get("step")
     return None if step is None else int(step)
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:
-    """The path, or with the first number that makes it new."""
+    """Return the path, with a number if it exists."""
     number = 1
     free = path
     while free.exists():

@@ -1,8 +1,7 @@
-"""Whether a step fits into the memory of its device, and what to lower if it does not.
+"""Checks that a step fits into device memory, and says what to lower if it does not.
 
-What a step needs is a fixed part (parameters, optimiser, gradients), its batch, and
-activations. These grow with the crops that go through the network at once, which
-``train.batch_size`` and ``train.accumulation`` set.
+A step needs memory for parameters, optimizer and gradients (fixed), for its batch, and
+for activations, which grow with the examples that pass the network at once.
 """
 
 import contextlib
@@ -21,10 +20,10 @@ from unet_jax.runtime.compilation import compile_with_options, step_cost
 
 _GIB = 2**30
 _MARGIN = 0.95
-"""Share of the memory that a proposal may fill: what it would need is an estimate."""
+"""Fraction of the memory that a proposal may fill, since its need is an estimate."""
 
 _SHRUNK = 0.75
-"""Share of the need to propose where the step should fit, and yet did not."""
+"""Fraction of the need to propose if the step should have fitted, and did not."""
 
 _TPU_LINE = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -39,15 +38,15 @@ class StepMemory:
     """Bytes that a training step needs on one device.
 
     Attributes:
-        state: parameters, their moving average, statistics and the optimiser's state.
-        gradients: of the parameters; accumulation holds them twice.
-        batch: the images and labels of one device.
+        state: bytes of the training state.
+        gradients: bytes of the gradients; accumulation holds them twice.
+        batch: bytes of the images and labels of one device.
         batch_size: examples of the global batch.
-        accumulation: parts that a device cuts its share of it into.
-        devices: that share a batch, over all processes.
-        total: all together by the compiler; None before it has said so.
-        limit: what the device has; None where nobody knows.
-        told: the device itself gave the limit, and nothing else uses the memory.
+        accumulation: number of parts that a device cuts its rows into.
+        devices: number of devices of all processes.
+        total: bytes of the whole step by the compiler; None before it is compiled.
+        limit: bytes that the device has; None if unknown.
+        exact: whether the device itself reported the limit, all of it for this step.
     """
 
     state: int
@@ -58,19 +57,19 @@ class StepMemory:
     devices: int
     total: float | None = None
     limit: int | None = None
-    told: bool = False
+    exact: bool = False
 
     def needs(self, *, batch_size: int, accumulation: int) -> float:
-        """Estimate what another batch, or another number of parts, would need.
+        """Estimate the bytes of another batch size or number of parts.
 
         Args:
-            batch_size: of the global batch.
-            accumulation: parts.
+            batch_size: examples of the global batch.
+            accumulation: number of parts.
 
         Returns:
             Bytes on one device; exact for the step itself.
         """
-        assert self.total is not None, "the compiler has not said what the step needs"
+        assert self.total is not None, "the step is not compiled yet"
         scale = batch_size / self.batch_size
         activations = max(self.total - self._fixed(self.accumulation) - self.batch, 0)
         return (
@@ -80,11 +79,11 @@ class StepMemory:
         )
 
     def _fixed(self, accumulation: int) -> int:
-        """What the batch has no part in."""
+        """Bytes that do not depend on the batch."""
         return self.state + self.gradients * (2 if accumulation > 1 else 1)
 
     def advice(self) -> str:
-        """Say what to lower and by how much, as far as figures are known."""
+        """Say what to lower, and by how much if the figures are known."""
         if self.total is None or self.limit is None:
             return (
                 "lower train.batch_size or train.patch_size, or raise "
@@ -99,16 +98,16 @@ class StepMemory:
         fixed = self._fixed(self.accumulation)
         if fixed >= room:
             return (
-                f"parameters, optimiser and gradients alone need {_gib(fixed)}: lower "
+                f"parameters, optimizer and gradients alone need {_gib(fixed)}: lower "
                 "model.features, or model.max_features"
             )
         least = self.needs(
             batch_size=self.devices * self.accumulation, accumulation=self.accumulation
         )
-        share = (room - fixed) / (least - fixed)
+        fraction = (room - fixed) / (least - fixed)
         return (
             f"a single crop on each device would need about {_gib(least)}: lower "
-            f"train.patch_size to {max(int(100 * share), 1)} % of its pixels, with "
+            f"train.patch_size to {max(int(100 * fraction), 1)} % of its pixels, with "
             f"train.batch_size={self.devices * self.accumulation}"
         )
 
@@ -140,10 +139,7 @@ class StepMemory:
         """Say what the step needs, what the device has, and what to lower.
 
         Args:
-            error: of the backend; a TPU's compiler says in it what it counted.
-
-        Returns:
-            Part of a message.
+            error: message of the backend; that of a TPU's compiler has its own figures.
         """
         found = _TPU_LINE.search(error)
         if found is not None:
@@ -164,12 +160,12 @@ class StepMemory:
         return f"{line}: {self.advice()}"
 
     def check(self) -> None:
-        """Refuse a step that the device cannot hold.
+        """Refuse a step that needs more memory than the device reports.
 
         Raises:
-            InputError: it needs more than the device says it has.
+            InputError: it does not fit.
         """
-        if self.told and self.limit and self.total and self.total > self.limit:
+        if self.exact and self.limit and self.total and self.total > self.limit:
             raise InputError(self.explain())
 
 
@@ -182,30 +178,29 @@ def step_memory(
     devices: int,
     device: Any,
 ) -> StepMemory:
-    """Count what is known of a step before it is compiled.
+    """Count the bytes that are known before a step is compiled.
 
     Args:
-        state: a `TrainState`.
+        state: the `TrainState`.
         batch: arrays or shapes of this process, ``(local devices, rows, ...)``.
-        batch_size: of the global batch.
-        accumulation: parts that a device cuts its share into.
-        devices: of all processes.
-        device: one of this process.
+        batch_size: examples of the global batch.
+        accumulation: number of parts that a device cuts its rows into.
+        devices: number of devices of all processes.
+        device: a device of this process.
 
     Returns:
         The memory, without the total.
     """
-    limit, told = device_limit(device)
-    shares = [(leaf.shape[0], leaf) for leaf in jax.tree.leaves(batch)]
+    limit, exact = device_limit(device)
     return StepMemory(
         state=_bytes(state),
         gradients=_bytes(state.params),
-        batch=sum(_bytes(leaf) // count for count, leaf in shares),
+        batch=sum(_bytes(leaf) // leaf.shape[0] for leaf in jax.tree.leaves(batch)),
         batch_size=batch_size,
         accumulation=accumulation,
         devices=devices,
         limit=limit,
-        told=told,
+        exact=exact,
     )
 
 
@@ -217,20 +212,20 @@ def compile_step(
     *,
     options: dict[str, Any] | None = None,
 ) -> tuple[Any, StepMemory]:
-    """Compile the step, and refuse one that does not fit before it is run.
+    """Compile the step, and refuse one that does not fit into memory.
 
     Args:
         step: the mapped step.
-        state: its first argument.
-        batch: shapes of its second.
-        memory: of `step_memory`.
-        options: of the compiler.
+        state: the state, its first argument.
+        batch: shapes of the batch, its second argument.
+        memory: the figures of `step_memory`.
+        options: options of the compiler.
 
     Returns:
-        The compiled step, and the memory with what the compiler says of it.
+        The compiled step, and its memory with the compiler's total.
 
     Raises:
-        InputError: it does not fit.
+        InputError: the step does not fit.
     """
     with explained(memory.explain, InputError):
         compiled = compile_with_options(step.lower(state, batch), options or {})
@@ -243,11 +238,11 @@ def device_limit(device: Any) -> tuple[int | None, bool]:
     """Return the memory of a device.
 
     Args:
-        device: of this process.
+        device: a device of this process.
 
     Returns:
-        Bytes, or None where nobody knows; and whether the device itself said so. CPU
-        devices share the machine's, or what its container may use.
+        Bytes, None if unknown, and whether the device itself reported them. CPU devices
+        share the memory of the machine, or of its container.
     """
     try:
         stats = device.memory_stats() or {}
@@ -261,7 +256,7 @@ def device_limit(device: Any) -> tuple[int | None, bool]:
 
 
 def _machine_bytes() -> int:
-    """Memory of the machine, or of the container where that is less."""
+    """Bytes of the machine, or of the container if that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in _CGROUPS:
         try:
@@ -278,12 +273,12 @@ def explained(
     """Turn "out of memory" of any backend into one line.
 
     Args:
-        explain: makes the line of the backend's own.
-        kind: of the error that carries it.
+        explain: makes the line from the message of the backend.
+        kind: class of the error to raise.
 
     Raises:
-        InputError: memory ran out, if that is the kind.
-        RunError: likewise.
+        InputError: memory ran out, if ``kind`` is this class.
+        RunError: memory ran out, if ``kind`` is this class.
     """
     try:
         yield
@@ -296,7 +291,7 @@ def explained(
 
 
 def _bytes(tree: Any) -> int:
-    """Bytes of all arrays of a tree."""
+    """Return the bytes of all arrays of a tree."""
     return sum(
         int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
@@ -304,7 +299,7 @@ def _bytes(tree: Any) -> int:
 
 
 def _gib(count: float) -> str:
-    """Write bytes as a person says them."""
+    """Write bytes in MiB or GiB."""
     if count < 0.1 * _GIB:
         return f"{count / 2**20:.1f} MiB"
     return f"{count / _GIB:.1f} GiB"

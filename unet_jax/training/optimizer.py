@@ -1,8 +1,8 @@
-"""The Optax optimiser and its schedule, from their configuration.
+"""Creates the Optax optimizer and its learning-rate schedule.
 
-The optimiser gives updates for a learning rate of 1. The step multiplies them by the
-rate that the host put into the state: so a run that ends by the clock needs no program
-of its own.
+The optimizer gives updates for a learning rate of 1. The step multiplies them by the
+rate in the state, which the host sets: a run that ends by the clock needs no other
+program.
 """
 
 import math
@@ -16,8 +16,8 @@ from unet_jax.errors import InputError
 Schedule = Callable[[float], float]
 """``(updates done) -> learning rate``.
 
-On the host: Optax's own schedules are operations of the device, whose result comes when
-the steps under way are done, so that no step would be handed over before.
+It runs on the host. Optax's own schedules run on the device: their result comes after
+the steps under way, and the host could not work ahead.
 """
 
 _SCHEDULES = ("cosine", "polynomial", "constant")
@@ -36,10 +36,10 @@ def create_schedule(
 
     Args:
         name: "cosine", "polynomial" or "constant".
-        learning_rate: the peak.
+        learning_rate: peak learning rate.
         warmup_steps: steps of the linear warm-up; 0 for none.
         total_steps: steps of the run, warm-up included.
-        final_fraction: the last learning rate as a share of the peak.
+        final_fraction: last learning rate as a fraction of the peak.
         power: exponent of the polynomial decay (0.9 in nnU-Net).
 
     Returns:
@@ -62,12 +62,12 @@ def create_schedule(
     def schedule(step: float) -> float:
         if step < warmup_steps:
             return learning_rate * step / warmup_steps
-        share = min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)
+        elapsed = min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)
         match name:
             case "cosine":
-                left = (1 + math.cos(math.pi * share)) / 2
+                left = (1 + math.cos(math.pi * elapsed)) / 2
             case "polynomial":
-                left = (1 - share) ** power
+                left = (1 - elapsed) ** power
             case _:
                 left = 1.0
         return learning_rate * (final_fraction + (1 - final_fraction) * left)
@@ -86,13 +86,13 @@ def create_optimizer(
 
     Args:
         name: "adamw", or "sgd" with Nesterov momentum.
-        weight_decay: decoupled for adamw, added to the gradient for sgd; norms and
-            biases are spared.
-        momentum: of sgd; adamw does not read it.
+        weight_decay: weight decay of the kernels, decoupled for adamw, added to the
+            gradient for sgd; norms and biases have none.
+        momentum: momentum of sgd; adamw does not read it.
         gradient_clip: largest global norm of the gradient; 0 for no clipping.
 
     Returns:
-        An Optax transformation whose updates are for a learning rate of 1.
+        A transformation whose updates are for a learning rate of 1.
 
     Raises:
         InputError: an unknown name.
@@ -107,7 +107,7 @@ def create_optimizer(
             )
         case _:
             raise InputError(
-                f"optimizer.name: unknown optimiser {name!r}; expected one of "
+                f"optimizer.name: unknown optimizer {name!r}; expected one of "
                 "'adamw', 'sgd'"
             )
     if gradient_clip > 0:
@@ -116,5 +116,5 @@ def create_optimizer(
 
 
 def is_decayed(params: optax.Params) -> optax.Params:
-    """Mark the kernels: norms' scales and all biases are vectors and are spared."""
+    """Mark the kernels for weight decay; norms and biases are vectors, without it."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -1,4 +1,4 @@
-"""Where a run goes on: from its scored checkpoints, or where it was interrupted."""
+"""Resumes a run from its newest checkpoint, scored or interrupted."""
 
 import pathlib
 import shutil
@@ -14,13 +14,13 @@ _INTERRUPTED = "interrupted"
 
 
 class Restored(NamedTuple):
-    """A state with what belongs to it.
+    """A restored state, and what was saved with it.
 
     Attributes:
-        step: updates done.
+        step: number of updates done.
         state: the training state.
-        place: of the data iterator.
-        record: as it was given when it was saved.
+        place: state of the data iterator.
+        record: record that was saved with the state.
     """
 
     step: int
@@ -30,60 +30,60 @@ class Restored(NamedTuple):
 
 
 class Bucket(Protocol):
-    """Where checkpoints are brought to when they are on the disk."""
+    """A bucket that receives checkpoints when they are on the disk."""
 
     def saved(self) -> None:
-        """Bring them there, and wait for it."""
+        """Send the checkpoints, and wait until they are there."""
 
 
 class RunCheckpoints:
-    """The checkpoints that a training run writes and goes on from.
+    """The checkpoints that a training run writes and resumes from.
 
-    Those of validations lie in ``checkpoints``. A run that is asked to stop saves where
-    it stands in ``interrupted``, beside them, so that what is kept as latest and best
-    is the same as in a run that was left alone; it goes when the next validation is
-    saved. Damaged checkpoints are moved to ``damaged``, with a line printed for each.
+    Each validation saves one in ``checkpoints``. A run that is asked to stop saves its
+    state in ``interrupted``, so that the latest and the best checkpoint are those of an
+    uninterrupted run; the next validation removes it. Damaged checkpoints are moved to
+    ``damaged``, with a line printed for each.
 
     Args:
         workdir: folder of the run.
-        bucket: of which the workdir is a copy, or None; with it a save is waited for.
+        bucket: bucket that the workdir is a copy of, or None; each save waits for it.
 
     Raises:
-        InputError: there are checkpoints, and none is whole; or the processes have
+        InputError: there are checkpoints, and all are damaged; or the processes have
             copies that differ.
     """
 
     def __init__(self, workdir: pathlib.Path, *, bucket: Bucket | None = None) -> None:
-        """See what is there, and what is whole."""
+        """Set damaged checkpoints aside, and find the newest."""
         self._workdir, self._bucket = workdir, bucket
         folders = [workdir / FOLDER, workdir / _INTERRUPTED]
-        agree.on_each_folder(lambda: _mend(folders))
+        agree.on_each_folder(lambda: _set_aside(folders))
         self._scored = Checkpoints(workdir / FOLDER)
         interrupted = steps_in(workdir / _INTERRUPTED)
         newest = self._scored.latest_step() or 0
         self._interrupted = max(interrupted, default=0)
-        self._newest = 0  # that was saved here, or by the first process for all
+        self._newest = 0  # saved since then, here or by the first process for all
         if interrupted and self._interrupted <= newest:
             self._remove_interrupted()
         if agree.folders_are_own():
             agree.check_equal("the newest checkpoint", str(self.latest_step()))
 
     def latest_step(self) -> int:
-        """Return the step that a restart would go on from; 0 without any."""
+        """Return the step that a restart would resume from; 0 without a checkpoint."""
         return max(self._scored.latest_step() or 0, self._interrupted, self._newest)
 
     def restore(self, template: Any) -> Restored:
         """Read the newest checkpoint.
 
         Args:
-            template: pytree of arrays as they were saved.
+            template: pytree of arrays like those that were saved.
 
         Returns:
-            What was saved. Where the best checkpoint was lost, the record names the
-            best of those that are left.
+            What was saved. If the best checkpoint is lost, the record names the best of
+            those that are left.
 
         Raises:
-            InputError: it does not fit.
+            InputError: the checkpoint does not fit.
         """
         if self._interrupted:
             folder = self._workdir / _INTERRUPTED
@@ -109,14 +109,14 @@ class RunCheckpoints:
         record: dict[str, Any],
         score: float,
     ) -> None:
-        """Begin to save a state that was validated; see `Checkpoints.save`.
+        """Start to save a validated state; see `Checkpoints.save`.
 
         Args:
-            step: updates done.
+            step: number of updates done.
             state: the training state.
-            place: of the data iterator.
-            record: JSON-able.
-            score: larger is better.
+            place: state of the data iterator.
+            record: JSON-able record.
+            score: validation score, larger is better.
         """
         self.wait()
         self._scored.save(step, state, iterator_state=place, record=record, score=score)
@@ -128,13 +128,13 @@ class RunCheckpoints:
     def save_interrupted(
         self, step: int, state: Any, *, place: dict[str, Any], record: dict[str, Any]
     ) -> None:
-        """Save where a run stands that has to stop now, and wait for it.
+        """Save a state that was not validated, and wait for it.
 
         Args:
-            step: updates done.
+            step: number of updates done.
             state: the training state.
-            place: of the data iterator.
-            record: JSON-able.
+            place: state of the data iterator.
+            record: JSON-able record.
         """
         self._scored.wait()
         with Checkpoints(self._workdir / _INTERRUPTED) as checkpoints:
@@ -151,7 +151,7 @@ class RunCheckpoints:
         return self._scored.best_step()
 
     def wait(self) -> None:
-        """Wait until the last save is on disk."""
+        """Wait until the last save is on the disk."""
         self._scored.wait()
         if 0 < self._interrupted < (self._scored.latest_step() or 0):
             self._remove_interrupted()
@@ -167,20 +167,20 @@ class RunCheckpoints:
         self._scored.__exit__(*exception)
 
     def _remove_interrupted(self) -> None:
-        """Remove what a later checkpoint made needless."""
+        """Remove the interrupted state: a later checkpoint replaces it."""
         self._interrupted = 0
         if agree.is_first() or agree.folders_are_own():
             shutil.rmtree(self._workdir / _INTERRUPTED, ignore_errors=True)
 
 
-def _mend(folders: list[pathlib.Path]) -> None:
-    """Set damaged checkpoints aside, and say so."""
+def _set_aside(folders: list[pathlib.Path]) -> None:
+    """Set damaged checkpoints aside, and print which."""
     for line in set_damaged_aside(folders, latest_to_keep=LATEST_TO_KEEP):
         print(line)
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
-    """Say whether a run has saved anything yet, without touching it.
+    """Return whether a run has saved a checkpoint; it is not touched.
 
     Args:
         workdir: folder of the run; it may be missing.
@@ -190,7 +190,7 @@ def has_checkpoint(workdir: pathlib.Path) -> bool:
 
 
 def last_good(workdir: pathlib.Path) -> str:
-    """Say in words which checkpoint a run would go on from.
+    """Say which checkpoint a run would resume from.
 
     Args:
         workdir: folder of the run.
@@ -202,10 +202,10 @@ def last_good(workdir: pathlib.Path) -> str:
 
 
 def last_good_of(steps: Collection[int]) -> str:
-    """Say in words which of some checkpoints a run would go on from.
+    """Say from which of some checkpoints a run would resume.
 
     Args:
-        steps: of which there is one.
+        steps: steps that have a checkpoint.
     """
     if not steps:
         return "no checkpoint was saved yet"
