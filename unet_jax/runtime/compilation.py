@@ -164,7 +164,9 @@ def _kept_out_of_cache(options: dict[str, bool | int | str | float]) -> Iterator
 
     jaxlib 0.12 cannot serialise them: it fails with ``std::bad_alloc``.
     """
-    if not (_ONEDNN in options or _is_set_by_user(_ONEDNN)):
+    user_flags = os.environ.get("XLA_FLAGS", "")
+    set_by_user = _ONEDNN in user_flags and f"{_ONEDNN}=false" not in user_flags
+    if not (_ONEDNN in options or set_by_user):
         yield
         return
     name = "jax_persistent_cache_min_compile_time_secs"
