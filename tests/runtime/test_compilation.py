@@ -51,6 +51,10 @@ def test_what_the_user_has_set_stays(monkeypatch):
     # jaxlib has read its flags before: a convolution is XLA's own, as was asked for.
     assert compilation.onednn_options() is None
     assert compilation.compiler_options(deterministic=True) == {}
+    # Without oneDNN programs can be written down.
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    with compilation._kept_out_of_cache({}):
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == seconds
 
 
 def test_a_jaxlib_without_the_option_has_none(monkeypatch):
