@@ -21,7 +21,7 @@ class InputError(ValueError):
         self.details = tuple(details)
 
 
-class SharedFault(InputError):
+class SharedProblem(InputError):
     """A problem of one file that other files may have too, with one fix for all.
 
     Args:

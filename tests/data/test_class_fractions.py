@@ -19,13 +19,13 @@ class _Source:
 
 
 def test_fractions_are_of_the_pixels_that_count():
-    shares = class_fractions(_Source(2), ("a", "b", "c"))
-    assert shares.cases == shares.counted == 2
-    assert shares.shares == pytest.approx({"a": 0.6, "b": 0.4, "c": 0.0})
+    found = class_fractions(_Source(2), ("a", "b", "c"))
+    assert found.cases == found.counted == 2
+    assert found.fractions == pytest.approx({"a": 0.6, "b": 0.4, "c": 0.0})
 
 
 def test_a_large_split_is_sampled_evenly():
     source = _Source(100)
-    shares = class_fractions(source, ("a", "b"), limit=5)
-    assert (shares.cases, shares.counted) == (100, 5)
+    found = class_fractions(source, ("a", "b"), limit=5)
+    assert (found.cases, found.counted) == (100, 5)
     assert source.read == [0, 24, 49, 74, 99]

@@ -8,7 +8,8 @@ import pytest
 
 from unet_jax.data.case import Case, name_of, read_case
 from unet_jax.data.images_alone import ImagesAlone
-from unet_jax.data.pipeline import PreparedCases, make_train_iterator
+from unet_jax.data.pipeline import make_train_iterator
+from unet_jax.data.prepared import PreparedCases
 from unet_jax.errors import InputError, RunError
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from unet_jax.data.case import Case
-from unet_jax.data.pipeline import PreparedCases, make_train_iterator
+from unet_jax.data.pipeline import make_train_iterator
+from unet_jax.data.prepared import PreparedCases
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 

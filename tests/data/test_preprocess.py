@@ -12,7 +12,8 @@ from unet_jax.data.files.canonical import from_canonical, to_canonical
 from unet_jax.data.files.read import read_image
 from unet_jax.data.files.write import write_label_map
 from unet_jax.data.grids import Inverse, apply_label
-from unet_jax.data.preprocess import ChannelStatistics, Preprocessing, _Sample, fit
+from unet_jax.data.intensity import ChannelStatistics, ForegroundSample
+from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.errors import InputError
 
 PALETTE = [(0, 0, 0), (200, 10, 20), (30, 220, 40)]
@@ -444,7 +445,7 @@ def test_fit_percentiles_of_the_foreground():
 
 def test_the_sample_is_bounded_fair_and_repeatable():
     def draw():
-        sample = _Sample(limit=500)
+        sample = ForegroundSample(limit=500)
         for number in range(6):
             image = np.full((20, 20, 1), number, np.uint8)
             label = np.zeros((20, 20), np.uint8)

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from unet_jax.data.case import Case
-from unet_jax.data.pipeline import PreparedCases, make_train_iterator
+from unet_jax.data.pipeline import make_train_iterator
+from unet_jax.data.prepared import PreparedCases
 from unet_jax.hosts import agree
 from unet_jax.hosts.start import Processes, start
 from unet_jax.losses.terms import create_loss_terms

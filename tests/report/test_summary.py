@@ -1,10 +1,10 @@
-from unet_jax.data.class_fractions import ClassShares
+from unet_jax.data.class_fractions import ClassFractions
 from unet_jax.report.summary import run_summary
 
 
 def test_the_summary_names_what_it_knows():
-    split = ClassShares(cases=1, counted=1, shares={"sky": 0.25, "sea": 0.75})
-    large = ClassShares(cases=90, counted=64, shares={"sky": 1.0})
+    split = ClassFractions(cases=1, counted=1, fractions={"sky": 0.25, "sea": 0.75})
+    large = ClassFractions(cases=90, counted=64, fractions={"sky": 1.0})
     text = run_summary(
         model="unet_tiny",
         parameters=1234567,

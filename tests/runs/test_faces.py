@@ -9,7 +9,8 @@ from PIL import Image
 from unet_jax.configs import face
 from unet_jax.data.folder.celebamask import PARTS
 from unet_jax.data.folder.fasseg import CLASSES
-from unet_jax.data.folder.dataset import FolderOptions, open_folder
+from unet_jax.data.folder.open import open_folder
+from unet_jax.data.folder.options import FolderOptions
 from unet_jax.errors import InputError
 from unet_jax.commands.train import train_and_evaluate
 

@@ -176,7 +176,7 @@ def held_out_losses(
     if needs_class_fractions(spec):
         train = sources["train"]
         counted = class_fractions(train, names, limit=len(train))
-        shares = tuple(counted.shares.values())
+        shares = tuple(counted.fractions.values())
     return create_held_out_losses(
         spec,
         head=config.model.head,

@@ -8,13 +8,10 @@ import numpy as np
 
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
-from unet_jax.data.files.stored import StoredImage, file_suffix, output_name
-from unet_jax.data.files.write import (
-    check_targets,
-    label_statistics,
-    write_csv,
-    write_label_map,
-)
+from unet_jax.data.files.formats import file_suffix, output_name
+from unet_jax.data.files.label_table import label_statistics, write_csv
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.write import check_targets, write_label_map
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.errors import InputError
 from unet_jax.experiment.finished import load_run

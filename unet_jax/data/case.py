@@ -1,29 +1,38 @@
-"""The unit that sources yield and that scores are made for."""
+"""Defines a case, the unit that sources give and scores are computed for."""
 
 import dataclasses
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 
-__all__ = ["IGNORE", "Case", "Source", "name_of", "read_case"]
+__all__ = [
+    "IGNORE",
+    "Case",
+    "CaseFacts",
+    "Source",
+    "facts_of",
+    "name_of",
+    "read_case",
+    "release_case",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """One image with its label, as a person would count it: a picture or a volume.
+    """One image with its label: a picture or a volume.
 
     Attributes:
-        id: unique within the data set.
+        id: name of the case, unique within the data set.
         image: ``(*spatial, channels)`` in its stored dtype; volumes are in RAS order.
         label: ``(*spatial)`` integers, class index or ``IGNORE``; None if unlabelled.
-        spacing: millimetres a pixel on each spatial axis; None for pictures.
-        group: the patient or volume that splits must not cut.
-        reference: mean and deviation of each channel over the non-zero pixels of the
-            whole scan, where the case is only a slab of one: a slab's own would depend
-            on which tissue happens to lie in it.
+        spacing: millimetres per pixel on each spatial axis; None for pictures.
+        group: the patient or volume, which splits must not cut.
+        reference: mean and standard deviation of each channel over the non-zero pixels
+            of the whole scan, for a case that is only a slab of a scan: the slab's own
+            statistics depend on the tissue that happens to lie in it.
     """
 
     id: str
@@ -34,15 +43,54 @@ class Case:
     reference: tuple[tuple[float, float], ...] | None = None
 
 
+class CaseFacts(NamedTuple):
+    """Describes a case without its pixels.
+
+    Attributes:
+        id: name of the case.
+        axes: number of spatial axes.
+        channels: number of channels of the image.
+        spacing: millimetres per pixel on each spatial axis; None if unknown.
+    """
+
+    id: str
+    axes: int
+    channels: int
+    spacing: tuple[float, ...] | None
+
+    @classmethod
+    def of(cls, case: Case) -> "CaseFacts":
+        """Describe a case that has been read.
+
+        Args:
+            case: a case with its pixels.
+
+        Returns:
+            The facts, without the pixels.
+        """
+        *spatial, channels = case.image.shape
+        return cls(case.id, len(spatial), channels, case.spacing)
+
+
 class Source(Protocol):
-    """Random access to cases: ``len(source)`` and ``source[i]``."""
+    """Gives random access to cases: ``len(source)`` and ``source[i]``.
+
+    A source that knows its cases without reading them may also have these methods; the
+    functions of this module and `class_fractions` use them:
+
+    - ``where(index) -> str`` names the case and its file.
+    - ``facts(index) -> CaseFacts`` describes the case.
+    - ``class_counts(index) -> array or None`` counts the pixels of each class.
+    - ``release(index)`` frees a case that the source holds in memory, and
+      ``held_bytes`` is the memory of all cases that it holds.
+    """
 
     def __len__(self) -> int:
         """Return the number of cases."""
         ...
 
     def __getitem__(self, index: int) -> Case:
-        """Return one case, read when it is asked for."""
+        """Return one case, read on demand."""
         ...
 
 
@@ -50,11 +98,11 @@ def name_of(source: Source, index: int) -> str:
     """Name a case without reading it.
 
     Args:
-        source: one that can has a method ``where(index)``.
-        index: of the case.
+        source: cases, with or without a method ``where(index)``.
+        index: position of the case.
 
     Returns:
-        Its id, and its file where it has one; else its number.
+        Id and file of the case if the source knows them, else its number.
 
     Example:
         >>> name_of([], 3)
@@ -64,21 +112,53 @@ def name_of(source: Source, index: int) -> str:
     return f"case number {index}" if where is None else str(where(index))
 
 
-def read_case(source: Source, index: int) -> Case:
-    """Read a case, and name it whatever goes wrong.
-
-    Files rot and disks go away in the middle of a run, and a reader may then raise
-    anything.
+def facts_of(source: Source, index: int) -> CaseFacts:
+    """Describe a case; read it only if the source cannot describe it without.
 
     Args:
-        source: of the case.
-        index: of the case.
+        source: cases, with or without a method ``facts(index)``.
+        index: position of the case.
+
+    Returns:
+        The facts.
+
+    Raises:
+        InputError: the case has to be read and cannot be.
+    """
+    facts = getattr(source, "facts", None)
+    if facts is not None:
+        found: CaseFacts = facts(index)
+        return found
+    return CaseFacts.of(read_case(source, index))
+
+
+def release_case(source: Source, index: int) -> None:
+    """Free a case that a source holds in memory; sources that hold none do nothing.
+
+    Args:
+        source: cases, with or without a method ``release(index)``.
+        index: position of the case.
+    """
+    release = getattr(source, "release", None)
+    if release is not None:
+        release(index)
+
+
+def read_case(source: Source, index: int) -> Case:
+    """Read a case; every error names the case.
+
+    Files and disks can disappear during a run, and a reader may then raise any
+    exception.
+
+    Args:
+        source: cases.
+        index: position of the case.
 
     Returns:
         The case.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the case cannot be read.
     """
     try:
         return source[index]
@@ -88,5 +168,5 @@ def read_case(source: Source, index: int) -> Case:
         raise InputError(
             f"{name_of(source, index)}: cannot be read "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); expected "
-            "what was there when the run began; put it back"
+            "the file that was there when the run began; put it back"
         ) from error

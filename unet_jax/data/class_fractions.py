@@ -1,4 +1,4 @@
-"""What a split holds: how many cases, and how much of each class."""
+"""Counts the cases of a split and the fraction of each class in their pixels."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,33 +9,34 @@ from unet_jax.data.case import IGNORE, Source
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassShares:
-    """Cases of a split and the share of each class in their labelled pixels.
+class ClassFractions:
+    """Cases of a split and the fraction of each class in their labelled pixels.
 
     Attributes:
         cases: number of cases.
-        counted: cases that were read for the shares, spread evenly over the split.
-        shares: share of the pixels that are not ignored, by class name; empty where no
-            case that was read has a label.
+        counted: number of cases whose pixels were counted, spread evenly over the
+            split.
+        fractions: fraction of the pixels that are not ignored, by class name; empty if
+            no counted case has a label.
     """
 
     cases: int
     counted: int
-    shares: dict[str, float]
+    fractions: dict[str, float]
 
 
 def class_fractions(
     source: Source, class_names: Sequence[str], *, limit: int = 64
-) -> ClassShares:
+) -> ClassFractions:
     """Count the pixels of each class.
 
     Args:
-        source: the cases of a split.
+        source: cases of a split; with a method ``class_counts(index)`` no case is read.
         class_names: name of each class.
-        limit: largest number of cases to read.
+        limit: largest number of cases to count.
 
     Returns:
-        The shares; 0 for a class that no case read has.
+        The fractions; 0 for a class that no counted case has.
     """
     counts = np.zeros(len(class_names), np.int64)
     labelled_cases = 0
@@ -43,15 +44,37 @@ def class_fractions(
         np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
     )
     for index in chosen:
-        label = source[int(index)].label
-        if label is not None:
+        found = _class_counts(source, int(index), len(class_names))
+        if found is not None:
             labelled_cases += 1
-            labelled = label[label != IGNORE]
-            counts += np.bincount(labelled, minlength=len(class_names))
+            counts += found
     if not labelled_cases:
-        return ClassShares(len(source), len(chosen), {})
+        return ClassFractions(len(source), len(chosen), {})
     total = max(int(counts.sum()), 1)
-    shares = {
+    fractions = {
         name: float(n / total) for name, n in zip(class_names, counts, strict=True)
     }
-    return ClassShares(len(source), len(chosen), shares)
+    return ClassFractions(len(source), len(chosen), fractions)
+
+
+def _class_counts(source: Source, index: int, num_classes: int) -> np.ndarray | None:
+    """Count the pixels of each class of one case; None if it has no label."""
+    known = getattr(source, "class_counts", None)
+    if known is not None:
+        found: np.ndarray | None = known(index)
+        return found
+    label = source[index].label
+    return None if label is None else count_classes(label, num_classes)
+
+
+def count_classes(label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count the pixels of each class in a label.
+
+    Args:
+        label: ``(*spatial)`` integers, class index or ``IGNORE``.
+        num_classes: number of classes, background included.
+
+    Returns:
+        ``(num_classes)`` int64; ignored pixels do not count.
+    """
+    return np.bincount(label[label != IGNORE], minlength=num_classes)

@@ -1,7 +1,7 @@
-"""What a data set is like, and the settings that suit it.
+"""Summarises a data set in numbers, and chooses settings for it.
 
 The rules follow nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z): medians
-decide, a fine stage keeps thick slices apart, and the patch is as large as a memory
+decide, the fine stages do not mix thick slices, and the patch is as large as a memory
 budget allows.
 """
 
@@ -13,16 +13,16 @@ from typing import Protocol
 import numpy as np
 
 THICK = 3.0
-"""Slices count as thick when they are so many times as far apart as pixels."""
+"""Slices count as thick from this ratio of their distance to that of pixels."""
 
 _STAGES_2D, _STAGES_3D = 6, 5
 _COARSEST = 4  # pixels that the coarsest stage keeps on an axis
 _BYTES = 4  # float32
-_COPIES = 6  # of a stage's output that training holds: both sides, gradients, norms
+_COPIES = 6  # copies of a stage's output in training: both sides, gradients, norms
 
 
 class Traits(Protocol):
-    """What is known of one case without its pixels."""
+    """Describes one case without its pixels."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +41,7 @@ class Traits(Protocol):
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
-        """Millimetres a pixel and axis."""
+        """Millimetres per pixel and axis."""
         ...
 
     @property
@@ -55,11 +55,11 @@ class Fingerprint:
     """A data set in numbers.
 
     Attributes:
-        cases: how many there are.
-        axes: spatial axes of each.
+        cases: number of cases.
+        axes: number of spatial axes of each case.
         shape: median size of each axis, in pixels of the median spacing.
-        spacing: median millimetres a pixel on each axis; None where unknown.
-        channels: of each image.
+        spacing: median millimetres per pixel on each axis; None if unknown.
+        channels: number of channels of each image.
         dtypes: stored dtypes that occur.
         lowest: smallest value of all images.
     """
@@ -74,7 +74,7 @@ class Fingerprint:
 
     @property
     def thick_axis(self) -> int | None:
-        """Axis across slices that lie ``THICK`` times as far apart as pixels."""
+        """Axis across thick slices; None if there are none."""
         if self.axes != 3:
             return None
         sizes = self.spacing or (1.0, 1.0, 1.0)
@@ -87,10 +87,10 @@ def fingerprint(traits: Sequence[Traits]) -> Fingerprint:
     """Summarise the cases of a data set.
 
     Args:
-        traits: of every case, all of the same number of axes and channels.
+        traits: facts of every case, all with the same number of axes and channels.
 
     Returns:
-        Their medians and extremes.
+        Medians and extremes of the facts.
     """
     spacings = [case.spacing for case in traits if case.spacing is not None]
     shapes = np.array([case.shape for case in traits], np.float64)
@@ -111,20 +111,20 @@ def fingerprint(traits: Sequence[Traits]) -> Fingerprint:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What suits a data set; the names are those of the config.
+    """Settings for a data set, with the names of the config.
 
     Attributes:
-        dims: spatial axes of the network.
+        dims: number of spatial axes of the network.
         slice_axis: axis across the slices that a 2-D network sees of a volume.
-        intensity: scheme of normalisation.
-        crop_nonzero: whether to cut an empty border off.
-        patch_size: pixels of a crop.
-        batch_size: crops an update.
-        features: channels of each stage.
-        kernel_sizes: of each stage.
-        strides: between the stages.
-        flip_axes: axes of the network that may be mirrored.
-        rotation_degrees: angle of a picture or slice.
+        intensity: normalisation scheme.
+        crop_nonzero: whether to crop an empty border.
+        patch_size: pixels of a crop on each axis.
+        batch_size: number of crops per update.
+        features: number of channels of each stage.
+        kernel_sizes: kernel size of each stage.
+        strides: strides between the stages.
+        flip_axes: axes of the network that augmentation may mirror.
+        rotation_degrees: smallest and largest angle of augmentation.
     """
 
     dims: int
@@ -157,19 +157,20 @@ def suggest(
     """Choose settings for a data set.
 
     Args:
-        data: its fingerprint.
-        dims: 2 or 3; None for 2 where the data are pictures or thick slices or there is
-            no accelerator, else 3.
-        slice_axis: axis across the slices; None for the one with the thickest, or 2.
-        base_features: channels of the finest stage; each coarser one has twice as many.
-        max_features: channels that no stage exceeds.
-        batch_size: crops an update; None for what the budget allows, 2 to 8.
-        patch_size: pixels of a crop; None for what the budget allows.
-        max_patch: pixels that no axis of a 2-D patch exceeds.
-        memory_bytes: what the activations of a training step may take.
-        accelerated: whether there is a GPU or TPU. A CPU takes 3-D steps so slowly that
-            slices teach a network more in the same time.
-        devices: that share a batch; a chosen one divides by them.
+        data: fingerprint of the data set.
+        dims: 2 or 3; None chooses 2 for pictures, for thick slices and without an
+            accelerator, else 3.
+        slice_axis: axis across the slices; None chooses the thickest, or 2.
+        base_features: number of channels of the finest stage; each coarser stage has
+            twice as many.
+        max_features: largest number of channels of a stage.
+        batch_size: number of crops per update; None chooses what the budget allows.
+        patch_size: pixels of a crop on each axis; None chooses what the budget allows.
+        max_patch: largest size of an axis of a 2-D patch.
+        memory_bytes: memory for the activations of a training step, in bytes.
+        accelerated: whether there is a GPU or TPU. 3-D steps are so slow on a CPU that
+            a network learns more from slices in the same time.
+        devices: number of devices; a chosen batch size is a multiple of it.
 
     Returns:
         All settings.
@@ -193,7 +194,7 @@ def suggest(
     if patch_size is None:
         chosen = _to_multiples(chosen, strides)
     cost = _activations(chosen, strides, features)
-    # Photographs have an up and a down; what a microscope sees has not.
+    # Photographs have an up and a down; microscope images do not.
     photographs = data.axes == 2 and data.channels == 3
     upright = photographs or data.axes == 3
     return Settings(
@@ -213,7 +214,7 @@ def suggest(
 
 
 def _intensity(data: Fingerprint) -> str:
-    """Choose the scheme: absolute where the numbers mean something, else by image."""
+    """Choose the scheme: absolute if values have a fixed meaning, else per image."""
     if data.axes == 3 and data.lowest <= -500:
         return "percentile"  # Hounsfield units
     if data.channels == 3 and data.dtypes == ("uint8",):
@@ -228,17 +229,17 @@ def _divisible(value: float, *, least: int, most: int, by: int) -> int:
 
 
 def _features(stages: int, base: int, most: int) -> tuple[int, ...]:
-    """Double from stage to stage, up to the most."""
+    """Double from stage to stage, up to a maximum."""
     return tuple(min(base * 2**stage, most) for stage in range(stages))
 
 
 def _topology(
     patch: Sequence[int], sizes: Sequence[float]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Choose kernels and strides: halve what is fine, until all axes are small.
+    """Choose kernel sizes and strides: halve fine axes until all axes are small.
 
-    An axis with pixels more than twice as far apart as the finest axis waits: it is
-    neither halved nor mixed by the kernel before the others have caught up.
+    An axis whose pixels are at least twice as far apart as those of the finest axis is
+    neither halved nor mixed by the kernel until the other axes are as coarse.
     """
     extent, size = list(patch), list(sizes)
     kernels: list[tuple[int, ...]] = []
@@ -268,7 +269,7 @@ def _largest_patch(
     base: int,
     most: int,
 ) -> tuple[int, ...]:
-    """Shrink the image's own shape, longest extent first, until it fits the budget."""
+    """Shrink the image's shape, longest extent first, until it fits the budget."""
     patch = [min(size, limit) for size in shape]
     while True:
         kernels, strides = _topology(patch, sizes)
@@ -298,7 +299,7 @@ def _activations(
     strides: Sequence[Sequence[int]],
     features: Sequence[int],
 ) -> float:
-    """Count the values that the stages of one crop hold, two convolutions each."""
+    """Count the values of all stages of one crop, with two convolutions each."""
     size, count = list(patch), 0.0
     for stage, width in enumerate(features):
         if stage:

@@ -1,6 +1,6 @@
-"""Between the grid of an image and that of training, and back.
+"""Resamples images and labels to the training grid, and scores back.
 
-Both span the same extent, so pixel centres lie at (i + 1/2) * old / new - 1/2.
+Both grids span the same extent, so pixel centres lie at (i + 1/2) * old / new - 1/2.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from scipy import ndimage
 
 @dataclasses.dataclass(frozen=True)
 class Inverse:
-    """The way back from the training grid, made by ``Preprocessing.apply``.
+    """Brings scores back from the training grid; made by ``Preprocessing.apply``.
 
     Attributes:
-        shape: spatial shape of the image that came in.
-        box: what the crop kept, (start, stop) on each axis.
-        grid: spatial shape of the array that went out.
+        shape: spatial shape of the image.
+        box: part of the image that the crop kept, (start, stop) on each axis.
+        grid: spatial shape on the training grid.
     """
 
     shape: tuple[int, ...]
@@ -31,19 +31,19 @@ class Inverse:
         axis: int,
         num_classes: int,
     ) -> Iterator[np.ndarray]:
-        """Bring scores back plane by plane, holding no more than two of them.
+        """Bring scores back plane by plane, with at most two planes in memory.
 
         Args:
-            bands: first plane and scores ``(planes, *rest, classes)`` of bands in
-                order, planes of the training grid along ``axis``; ``rest`` are its
-                other axes.
-            axis: that planes are taken along.
-            num_classes: of the scores.
+            bands: first plane and scores ``(planes, *rest, classes)`` of each band, in
+                order, an iterator; planes of the training grid lie along ``axis`` and
+                ``rest`` are its other axes.
+            axis: axis across the planes.
+            num_classes: number of classes of the scores.
 
         Yields:
-            Scores ``(*rest, classes)`` of each plane of the grid that came in,
-            interpolated linearly, in order; class 0 has 1 where it was cropped away.
-            A plane is valid until the next is asked for.
+            Scores ``(*rest, classes)`` of each plane of the image's grid, interpolated
+            linearly, in order; cropped pixels have 1 for class 0. A plane is valid
+            until the next one is requested.
         """
         rest = tuple(n for other, n in enumerate(self.shape) if other != axis)
         boxes = [part for other, part in enumerate(self.box) if other != axis]
@@ -88,8 +88,8 @@ def _between(
             above = below if following is None else following
             if following is None:
                 break
-        share = place - lower
-        yield below if share <= 0 else (1 - share) * below + share * above
+        weight = place - lower
+        yield below if weight <= 0 else (1 - weight) * below + weight * above
 
 
 def _resized_plane(
@@ -105,14 +105,17 @@ def _resized_plane(
 
 
 def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
-    """Move a label map to the training grid of its image.
+    """Resample a label to the training grid of its image.
 
     Args:
         label: ``(*spatial)`` integers.
-        inverse: what ``Preprocessing.apply`` gave for the image.
+        inverse: way back of the image, from ``Preprocessing.apply``.
 
     Returns:
-        ``(*grid)`` in the same dtype, every pixel that of the nearest one.
+        ``(*grid)`` in the same dtype; every pixel has the value of the nearest one.
+
+    Raises:
+        ValueError: label and image have different shapes.
     """
     if label.shape != inverse.shape:
         raise ValueError(f"Label of {label.shape} for an image of {inverse.shape}")
@@ -126,7 +129,7 @@ def slices(box: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
         box: (start, stop) on each axis.
 
     Returns:
-        A slice an axis.
+        One slice per axis.
     """
     return tuple(slice(start, stop) for start, stop in box)
 
@@ -146,7 +149,7 @@ def shrunk_or_grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Args:
         values: ``(*spatial)`` float32.
-        shape: to interpolate to.
+        shape: new spatial shape.
 
     Returns:
         ``(*shape)`` float32.
@@ -159,7 +162,7 @@ def shrunk_or_grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _nearest(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Give every new pixel the label of the old one that its centre lies in."""
+    """Give every new pixel the label of the old pixel that contains its centre."""
     if labels.shape == shape:
         return labels
     indices = [

@@ -1,19 +1,19 @@
-"""The cases of a split without what a person drew on them."""
+"""Wraps a source so that its cases have no labels."""
 
 import dataclasses
 
-from unet_jax.data.case import Case, Source, name_of
+from unet_jax.data.case import Case, CaseFacts, Source, facts_of, name_of, release_case
 
 
 @dataclasses.dataclass(frozen=True)
 class ImagesAlone:
-    """A source whose cases have no label; that of the source below is never looked at.
+    """Removes the label of every case.
 
-    What trains without labels is given this, so that nothing on the way can read one:
-    neither losses nor crops nor validation.
+    Training without labels is given such a source, so that neither losses nor crops nor
+    validation can read a label.
 
     Attributes:
-        source: with or without labels.
+        source: cases with or without labels.
 
     Example:
         >>> import numpy as np
@@ -32,8 +32,25 @@ class ImagesAlone:
         """Name one case without reading it."""
         return name_of(self.source, index)
 
+    def facts(self, index: int) -> CaseFacts:
+        """Describe one case; facts contain nothing of its label."""
+        return facts_of(self.source, index)
+
+    def class_counts(self, index: int) -> None:
+        """Return None: there is no label to count."""
+
+    def release(self, index: int) -> None:
+        """Free a case that the source holds in memory."""
+        release_case(self.source, index)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the cases that the source holds in memory."""
+        held: int = getattr(self.source, "held_bytes", 0)
+        return held
+
     def __getitem__(self, index: int) -> Case:
-        """Return one case, read when it is asked for."""
+        """Return one case, read on demand."""
         case = self.source[index]
         # Not dataclasses.replace: attribute by attribute, all but the label.
         return Case(

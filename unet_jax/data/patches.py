@@ -1,4 +1,4 @@
-"""Crops of one size from images of any size, some of them centred on a class."""
+"""Draws crops of one size from images of any size, some of them centred on a class."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ from unet_jax.labels import IGNORE
 def class_coordinates(
     label: np.ndarray, *, num_classes: int, limit: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, ...]:
-    """Find where each class is, once, so that no draw has to search the label.
+    """Find pixels of each class once, so that no draw has to search the label.
 
-    A rare class keeps all of its pixels, a common one a random sample: memory is
-    bounded by ``num_classes * limit`` numbers whatever the size of the label.
+    A rare class keeps all of its pixels, a common class a random sample: memory is
+    bounded by ``num_classes * limit`` numbers for a label of any size.
 
     Args:
         label: ``(*spatial)`` integers, class index or ``IGNORE``.
         num_classes: number of classes, background included.
-        limit: the most pixels to keep of one class.
-        rng: chooses the pixels that are kept.
+        limit: largest number of pixels to keep per class.
+        rng: generator that chooses the pixels to keep.
 
     Returns:
-        For each class the sorted flat indices of its pixels: an empty array where it
-        is absent, int32 unless the label has more pixels than that can count.
+        For each class the sorted flat indices of its pixels; an empty array for an
+        absent class. int32, or int64 if the label has too many pixels for it.
     """
     dtype = np.int32 if label.size <= np.iinfo(np.int32).max else np.int64
     flat = label.ravel()
@@ -48,27 +48,28 @@ def draw_patch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one crop of exactly ``patch_size``, determined by ``rng`` alone.
 
-    A centred one has its centre on a random stored pixel of a random present class,
-    every class being as likely however small it is, and is moved inside where it would
-    leave the image. Background takes part only where nothing else is present. Any other
-    may lie anywhere.
+    A centred crop has its centre on a random stored pixel of a random present class.
+    All foreground classes are equally likely, whatever their size; background is chosen
+    only if nothing else is present. A crop that would leave the image is moved inside.
+    Other crops lie anywhere in the image.
 
-    An image smaller than the patch is put in its middle. The padding is 0, the mean of
-    a z-scored image, and its label ``IGNORE``, so that it counts for nothing in a loss.
+    An image smaller than the patch lies in the middle of the crop. The padding is 0,
+    the mean of a z-scored image; its label is ``IGNORE``, which no loss counts.
 
     Args:
         image: ``(*spatial, channels)`` float32.
         label: ``(*spatial)`` signed integers.
-        coordinates: of this label, from ``class_coordinates``.
+        coordinates: flat indices of each class in this label, from
+            ``class_coordinates``.
         patch_size: pixels of the crop on each spatial axis.
-        centred: whether to centre it on a class.
-        rng: the only source of chance.
+        centred: whether to centre the crop on a class.
+        rng: generator of all random choices.
 
     Returns:
-        Copies ``(*patch_size, channels)`` and ``(*patch_size)``, dtypes as given.
+        Copies ``(*patch_size, channels)`` and ``(*patch_size)`` in the given dtypes.
 
     Raises:
-        ValueError: if ``patch_size`` has not one entry for each axis of ``label``.
+        ValueError: ``patch_size`` has not one entry for each axis of ``label``.
     """
     if len(patch_size) != label.ndim:
         raise ValueError(
@@ -90,7 +91,7 @@ def _foreground_pixel(
     coordinates: Sequence[np.ndarray],
     rng: np.random.Generator,
 ) -> tuple[int, ...] | None:
-    """Choose a pixel of a random present class; None where every pixel is ignored."""
+    """Choose a pixel of a random present class; None if every pixel is ignored."""
     background, *foreground = coordinates
     present = [found for found in foreground if len(found)]
     if not present and len(background):
@@ -108,7 +109,7 @@ def _patch_start(
     centre: tuple[int, ...] | None,
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
-    """Find the first pixel of the patch; negative where the image is smaller."""
+    """Find the first pixel of the patch; negative if the image is smaller."""
     start = []
     for axis, (size, patch) in enumerate(zip(shape, patch_size, strict=True)):
         room = size - patch
@@ -124,7 +125,7 @@ def _patch_start(
 def _crop(
     array: np.ndarray, start: Sequence[int], patch_size: Sequence[int], *, padding: int
 ) -> np.ndarray:
-    """Copy the patch out of the leading axes; what lies outside is ``padding``."""
+    """Copy the patch from the leading axes; pixels outside become ``padding``."""
     source, target = [], []
     for first, patch, size in zip(start, patch_size, array.shape, strict=False):
         low, high = max(first, 0), min(first + patch, size)

@@ -8,16 +8,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from unet_jax.data.case import Case, Source, read_case
-from unet_jax.data.folder.dataset import FolderOptions, open_folder
+from unet_jax.data.case import Case, Source, facts_of, read_case
+from unet_jax.data.folder.open import open_folder
+from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.grids import apply_label
-from unet_jax.data.pipeline import PreparedCases, TrainIterator, make_train_iterator
+from unet_jax.data.memory import CaseMemory
+from unet_jax.data.pipeline import TrainIterator, make_train_iterator
+from unet_jax.data.prepared import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
-from unet_jax.inference.segmenter import (
-    stack_axis,
-)
+from unet_jax.inference.segmenter import stack_axis
 from unet_jax.losses.terms import reads_labels
 
 SPLITS = ("train", "validation", "test")
@@ -28,7 +29,7 @@ class Dataset(Protocol):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What config.json keeps of it; equal for equal content and splits."""
+        """Entry of config.json; equal for equal content and splits."""
         ...
 
     def source(self, split: str) -> Source:
@@ -36,30 +37,52 @@ class Dataset(Protocol):
         ...
 
 
-def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
+def create_memory(config: ConfigDict) -> CaseMemory:
+    """Make the memory for cases that are read before training and prepared later.
+
+    Args:
+        config: the resolved config; ``data.cache_gib`` is the limit.
+
+    Returns:
+        An empty memory.
+    """
+    return CaseMemory(_cache_bytes(config))
+
+
+def _cache_bytes(config: ConfigDict) -> int:
+    """Return the memory for cases in bytes."""
+    return int(config.data.cache_gib * 2**30)
+
+
+def open_dataset(
+    config: ConfigDict, workdir: pathlib.Path, *, memory: CaseMemory | None = None
+) -> Dataset:
     """Open the data set.
 
     Args:
-        config: as given, or completed.
-        workdir: of the run; keeps what was found in a folder of files.
+        config: the config, complete or not.
+        workdir: folder of the run; keeps the facts of the cases of a folder.
+        memory: memory for the training cases, so that each is read once; None if
+            nothing is trained.
 
     Returns:
-        The data set; cases are read when they are asked for.
+        The data set; cases are read on demand.
 
     Raises:
-        InputError: the data set is not there, or has problems.
+        InputError: the data set does not exist, or has problems.
     """
     match config.data.source:
         case "tfds":
-            return _TfdsDataset(config)
+            return _TfdsDataset(config, memory or CaseMemory(0))
         case "folder":
             _check_apart(config.data.path, workdir)
             return open_folder(
                 _folder_options(config),
-                # Seeds of one split can be compared, and their mean scored.
+                # Not the run's seed: runs of several seeds have the same splits.
                 seed=config.data.get("split_seed", config.seed),
                 num_threads=config.data.num_threads,
                 scan_cache=workdir / "dataset.json",
+                memory=memory,
             )
         case _:
             raise InputError(
@@ -69,9 +92,9 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
 
 
 def _check_apart(path: str, workdir: pathlib.Path) -> None:
-    """Refuse a run in the folder of its data: files there could have its names.
+    """Refuse a run in the folder of its data, where files could have the same names.
 
-    nnU-Net's data sets, for one, have a dataset.json.
+    nnU-Net's data sets, for example, have a dataset.json.
     """
     if path and pathlib.Path(path).expanduser().resolve() == workdir.resolve():
         raise InputError(
@@ -80,7 +103,7 @@ def _check_apart(path: str, workdir: pathlib.Path) -> None:
 
 
 def _folder_options(config: ConfigDict) -> FolderOptions:
-    """Take the keys of the folder source out of the config."""
+    """Take the options of a folder from the config."""
     if not config.data.path:
         raise InputError(
             "data.path: found nothing, expected a folder with images and masks; give "
@@ -88,17 +111,18 @@ def _folder_options(config: ConfigDict) -> FolderOptions:
         )
     keys = [field.name for field in dataclasses.fields(FolderOptions)]
     values = {key: config.data[key] for key in keys}
-    # Before slices have an axis, that of RAS volumes is the likeliest.
+    # Until the axis of slices is known, the last axis of RAS is the likeliest.
     values["slice_axis"] = 2 if values["slice_axis"] is None else values["slice_axis"]
     return FolderOptions(**values)
 
 
 class _TfdsDataset:
-    """A TFDS set; the keys of the config name its splits."""
+    """Opens the splits of a TFDS set that the config names."""
 
-    def __init__(self, config: ConfigDict) -> None:
-        """Open nothing yet: who scores the test split needs no other."""
+    def __init__(self, config: ConfigDict, memory: CaseMemory) -> None:
+        """Open nothing yet: scoring the test split needs no other split."""
         self._config = config
+        self._memory = memory
         self._sources: dict[str, TfdsSource] = {}
 
     @property
@@ -109,11 +133,13 @@ class _TfdsDataset:
     def source(self, split: str) -> TfdsSource:
         """Return the cases of one split."""
         if split not in self._sources:
-            self._sources[split] = _tfds_source(self._config, split)
+            # Only training prepares and so releases its cases.
+            memory = self._memory if split == "train" else CaseMemory(0)
+            self._sources[split] = _tfds_source(self._config, split, memory)
         return self._sources[split]
 
 
-def _tfds_source(config: ConfigDict, split: str) -> TfdsSource:
+def _tfds_source(config: ConfigDict, split: str, memory: CaseMemory) -> TfdsSource:
     """Open one split of a TFDS set."""
     data = config.data
     return TfdsSource(
@@ -130,22 +156,25 @@ def _tfds_source(config: ConfigDict, split: str) -> TfdsSource:
         group_key=data.group_key or None,
         mean_key=data.mean_key or None,
         std_key=data.std_key or None,
+        memory=memory,
     )
 
 
 def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
-    """Learn from the training split what the config leaves to the data.
+    """Learn the preprocessing from the training split.
 
     Args:
         config: the resolved config.
-        source: the training cases.
+        source: training cases; read only if their pixels matter, or if the source
+            cannot describe them without.
 
     Returns:
         The preprocessing of training and of every later prediction.
     """
     data = config.data
+    look = read_case if data.intensity == "percentile" else facts_of
     return fit(
-        (read_case(source, index) for index in range(len(source))),
+        (look(source, index) for index in range(len(source))),
         network_dims=len(config.train.patch_size),
         slice_axis=data.slice_axis,
         spacing=data.spacing,
@@ -161,18 +190,18 @@ def create_prepared_cases(
     preprocessing: Preprocessing,
     store: pathlib.Path,
 ) -> PreparedCases:
-    """Put the training cases on the training grid, slices of volumes first.
+    """Prepare the training cases: bring them to the training grid and keep them.
 
     Args:
         config: the resolved config.
-        source: the training cases.
-        preprocessing: learnt from them.
-        store: folder for what does not fit into ``data.cache_gib``.
+        source: training cases.
+        preprocessing: preprocessing learnt from them.
+        store: folder for the cases that do not fit into ``data.cache_gib``.
 
     Returns:
         Random access to examples: pictures, volumes, or slices of volumes.
     """
-    axis = stack_axis(preprocessing, source[0].image.ndim - 1)
+    axis = stack_axis(preprocessing, facts_of(source, 0).axes)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
         image, inverse = preprocessing.apply(
@@ -181,7 +210,7 @@ def create_prepared_cases(
             name=f"case {case.id}",
             reference=case.reference,
         )
-        if case.label is None:  # of images alone: nothing reads what stands here
+        if case.label is None:  # training on images alone, which reads no label
             label = np.zeros(image.shape[:-1], np.int8)
         else:
             label = apply_label(case.label, inverse)
@@ -195,7 +224,7 @@ def create_prepared_cases(
         num_classes=len(config.data.class_names),
         spatial_dims=preprocessing.network_dims,
         by_slice=axis is not None,
-        cache_bytes=int(config.data.cache_gib * 2**30),
+        cache_bytes=_cache_bytes(config),
         seed=config.seed,
         store=store,
         labelled=reads_labels(config.loss),
@@ -211,17 +240,17 @@ def create_batches(
     *,
     whole: bool = False,
 ) -> TrainIterator:
-    """Start the input pipeline of this process, of its part or the whole batches.
+    """Start the input pipeline of this process.
 
     Args:
         config: the resolved config.
-        source: the cases to draw from.
-        preprocessing: learnt from the training split.
-        workdir: folder for what does not fit into memory.
-        whole: give every process the whole batches.
+        source: cases to draw from.
+        preprocessing: preprocessing learnt from the training split.
+        workdir: folder for the cases that do not fit into memory.
+        whole: whether every process gets whole batches instead of its own rows.
 
     Returns:
-        Endless batches.
+        An iterator of endless batches.
     """
     store = workdir / "prepared" / str(jax.process_index())
     return make_train_iterator(

@@ -17,7 +17,13 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
-from unet_jax.experiment.data import SPLITS, fit_preprocessing, open_dataset
+from unet_jax.experiment.data import (
+    SPLITS,
+    Dataset,
+    create_memory,
+    fit_preprocessing,
+    open_dataset,
+)
 from unet_jax.experiment.finished import read_steps
 from unet_jax.experiment.network import (
     create_augmentation,
@@ -180,8 +186,13 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         record = None  # it saved nothing: this config may be another
     use_compilation_cache(config.compilation_cache_dir)
     given_axis = config.data.slice_axis
-    agree.on_first(lambda: open_dataset(config, workdir).fingerprint)  # prepares it
-    dataset = open_dataset(config, workdir)
+    memory = create_memory(config)
+
+    def opened() -> Dataset:
+        return open_dataset(config, workdir, memory=memory)
+
+    agree.on_first(lambda: opened().fingerprint)  # prepares it
+    dataset = opened()
     config = complete_config(
         config,
         dataset,
@@ -190,7 +201,7 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     check_config(config, complete=True)
     if config.data.slice_axis != (2 if given_axis is None else given_axis):
         # As every later start will open it: slabs are cut along the slices.
-        dataset = open_dataset(config, workdir)
+        dataset = opened()
     sources = {split: dataset.source(split) for split in SPLITS}
     seen = dict(sources)
     if not reads_labels(config.loss):
@@ -300,7 +311,7 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     shares, names = None, tuple(config.data.class_names)
     if needs_class_fractions(config.loss):
         counted = class_fractions(source, names, limit=len(source))
-        shares = tuple(counted.shares.values())
+        shares = tuple(counted.fractions.values())
     return create_loss_terms(
         config.loss, head=config.model.head, shares=shares, num_classes=len(names)
     )

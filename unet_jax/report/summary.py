@@ -20,7 +20,7 @@ def run_summary(
         parameters: number of trained values.
         step_cost: ``flops`` and ``memory_bytes`` of a step on one device, where known.
         splits: splits by name, each with the number of ``cases``, the number of cases
-            ``counted`` and their class ``shares``.
+            ``counted`` and their class ``fractions``.
 
     Returns:
         Lines of text.
@@ -45,8 +45,10 @@ def run_summary(
 def _split(split: Any) -> str:
     """Write the cases of a split and the fraction of pixels of each class."""
     noun = "case" if split.cases == 1 else "cases"
-    if not split.shares:
+    if not split.fractions:
         return f"{split.cases} {noun}: images alone, no label is read"
-    shares = ", ".join(f"{name} {100 * s:.1f} %" for name, s in split.shares.items())
+    fractions = ", ".join(
+        f"{name} {100 * one:.1f} %" for name, one in split.fractions.items()
+    )
     part = "" if split.counted == split.cases else f" (in {split.counted} of them)"
-    return f"{split.cases} {noun}: {shares}{part}"
+    return f"{split.cases} {noun}: {fractions}{part}"

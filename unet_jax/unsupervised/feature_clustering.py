@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from unet_jax.data.grids import shrunk_or_grown
-from unet_jax.data.preprocess import nonzero_statistics
+from unet_jax.data.intensity import nonzero_statistics
 from unet_jax.method import Reference
 from unet_jax.models.blocks import he_normal
 from unet_jax.models.ops import convolve

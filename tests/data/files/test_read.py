@@ -9,9 +9,11 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageOps
 
+from unet_jax.data.files.formats import output_name
+from unet_jax.data.files.label_table import label_statistics, write_csv
 from unet_jax.data.files.read import check_finite, list_images, read_image, read_label
-from unet_jax.data.files.stored import StoredImage, output_name
-from unet_jax.data.files.write import label_statistics, write_csv, write_label_map
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.write import write_label_map
 from unet_jax.errors import InputError
 
 PALETTE = [(0, 0, 0), (200, 10, 20), (30, 220, 40), (50, 60, 240)]

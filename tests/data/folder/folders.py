@@ -6,7 +6,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unet_jax.data.folder.dataset import FolderOptions, open_folder
+from unet_jax.data.folder.open import open_folder
+from unet_jax.data.folder.options import FolderOptions
 from unet_jax.errors import InputError
 
 AFFINE = np.diag([-1.0, 1.5, 4.0, 1.0])

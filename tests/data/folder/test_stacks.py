@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from unet_jax.data.folder.dataset import FolderOptions, open_folder
+from unet_jax.data.folder.open import open_folder
+from unet_jax.data.folder.options import FolderOptions
 from unet_jax.errors import InputError
 
 PATIENTS = ("TCGA_CS_4941_19960909", "TCGA_DU_7014_19860618", "TCGA_HT_8105_19980826")

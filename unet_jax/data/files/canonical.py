@@ -1,4 +1,4 @@
-"""From a stored image to the axes that a case has, and back."""
+"""Reorients stored images to the axes of a case, and labels back."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,16 +9,17 @@ import numpy as np
 from unet_jax.data.files.stored import StoredImage
 
 Restore = Callable[[np.ndarray], np.ndarray]
-"""Brings labels from the case's axes back to those of the file."""
+"""Function that reorients labels from the axes of a case to those of its file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-    """How a stored volume lies: made by ``to_canonical``.
+    """Orientation of a stored volume, from ``to_canonical``.
 
     Attributes:
-        axes: for each stored axis, the RAS axis that it is nearest to.
-        flips: for each stored axis, 1 if it runs the same way, else -1.
+        axes: nearest RAS axis of each stored axis.
+        flips: for each stored axis, 1 if it runs in the direction of its RAS axis, else
+            -1.
     """
 
     axes: tuple[int, int, int]
@@ -28,36 +29,36 @@ class Orientation:
 def to_canonical(
     image: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, ...], Orientation]:
-    """Turn a volume to right, anterior, superior by swapping and flipping axes.
+    """Reorient a volume to right, anterior, superior by swapping and flipping axes.
 
-    An oblique volume is not resampled: each axis takes the nearest direction.
+    An oblique volume is not resampled: each axis gets the nearest direction.
 
     Args:
         image: ``(x, y, z, channels)`` or ``(x, y, z)`` in stored order.
         affine: ``(4, 4)`` from voxel index to millimetres.
 
     Returns:
-        A view of the same voxels in RAS order, the millimetres a voxel on each RAS
-        axis, and what ``from_canonical`` needs.
+        A view of the voxels in RAS order, the millimetres per voxel on each RAS axis,
+        and the orientation for ``from_canonical``.
     """
     codes = nibabel.orientations.io_orientation(affine)
     axes, flips = codes.astype(int).T.tolist()
     sizes = np.sqrt(np.sum(np.asarray(affine, np.float64)[:3, :3] ** 2, axis=0))
     spacing = tuple(float(sizes[axes.index(axis)]) for axis in range(3))
-    # A view: a copy of a large volume would stay beside it.
+    # A view, because a copy of a large volume would stay in memory beside it.
     turned = nibabel.orientations.apply_orientation(image, codes)
     return turned, spacing, Orientation(tuple(axes), tuple(flips))
 
 
 def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
-    """Turn a volume in RAS order back to how its image is stored.
+    """Reorient a volume from RAS to the stored order of its image.
 
     Args:
-        labels: ``(x, y, z)``, more axes may follow.
-        orientation: from ``to_canonical`` of the image.
+        labels: ``(x, y, z)``; more axes may follow.
+        orientation: orientation of the image, from ``to_canonical``.
 
     Returns:
-        The same voxels in stored order.
+        The voxels in stored order.
     """
     stored = np.transpose(labels, (*orientation.axes, *range(3, labels.ndim)))
     for axis, flip in enumerate(orientation.flips):
@@ -69,14 +70,14 @@ def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
 def as_case_image(
     stored: StoredImage, slice_axis: int
 ) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
-    """Give an image the axes of a case.
+    """Reorient an image to the axes of a case.
 
-    A NIfTI is turned to RAS; one that is a single slice becomes a picture. The pages of
-    a TIFF stack, which says nothing of the patient, go to ``slice_axis``.
+    A NIfTI is reoriented to RAS, and becomes a picture if it is a single slice. A TIFF
+    stack has no directions of the patient, so its pages go to ``slice_axis``.
 
     Args:
-        stored: the image, or a mask, as its file holds it.
-        slice_axis: axis that the pages of a TIFF stack stand on.
+        stored: the image, or a mask, as stored.
+        slice_axis: axis for the pages of a TIFF stack.
 
     Returns:
         The image ``(*spatial, channels)``, its spacing on these axes, and the way back
@@ -95,7 +96,7 @@ def as_case_image(
 def _nifti_case(
     stored: StoredImage,
 ) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
-    """Turn to RAS, and drop the axis of a single slice."""
+    """Reorient to RAS, and drop the axis of a single slice."""
     assert stored.affine is not None
     image, spacing, orientation = to_canonical(stored.image, stored.affine)
     single = [axis for axis, size in enumerate(image.shape[:-1]) if size == 1]

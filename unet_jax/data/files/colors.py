@@ -1,4 +1,4 @@
-"""Masks that tell classes by colour."""
+"""Converts masks whose colours stand for classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,19 +16,19 @@ def match_palette(
     tolerance: float,
     name: str,
 ) -> np.ndarray:
-    """Find the palette's entry of every pixel.
+    """Find the palette entry of every pixel.
 
     Args:
         colors: ``(*spatial, 3)`` integers.
         palette: red, green and blue of each entry.
-        tolerance: largest difference of a channel at which a colour is an entry.
-        name: the file, for messages.
+        tolerance: largest difference of a colour channel from its entry.
+        name: file, for messages.
 
     Returns:
         ``(*spatial, 1)`` uint16 indices into the palette.
 
     Raises:
-        InputError: a colour is no entry, or two.
+        InputError: a colour matches no entry, or two.
     """
     found, places, counts = _distinct(colors, name)
     entries = np.array(palette, np.int64).reshape(-1, 3)
@@ -50,7 +50,7 @@ def match_palette(
             f"{'them' if others else 'it'} to data.palette, or raise "
             "data.palette_tolerance"
         )
-    # An exact match is no question, however near other entries are.
+    # An exact match counts, however near other entries are.
     exact = away == 0
     unsure = (fits.sum(axis=1) > 1) & ~exact.any(axis=1)
     if unsure.any():
@@ -65,15 +65,15 @@ def match_palette(
 
 
 class ColorsError(InputError):
-    """A mask has colours, and there is no palette to tell classes by them.
+    """A mask has colours, and no palette says which classes they are.
 
     Args:
-        name: the file, or several.
-        counts: pixels of each (red, green, blue).
+        name: one or several file names.
+        counts: number of pixels of each (red, green, blue).
     """
 
     def __init__(self, name: str, counts: Mapping[tuple[int, int, int], int]) -> None:
-        """Propose a palette, unless there are as many colours as in a photograph."""
+        """Propose a palette, unless the colours are as many as in a photograph."""
         self.name = name
         self.counts = dict(counts)
         if len(counts) > _LISTED:
@@ -86,8 +86,8 @@ class ColorsError(InputError):
         order = sorted(counts, key=lambda color: -counts[color])
         listed = ", ".join(map(str, order)) + ("," if len(counts) == 1 else "")
         super().__init__(
-            f"{name}: a colour mask; name the colour of each class, the background's "
-            f"first, such as data.palette=({listed})"
+            f"{name}: a colour mask; expected a colour for each class; list them, the "
+            f"background's first, such as data.palette=({listed})"
         )
 
     @property
@@ -101,13 +101,13 @@ def count_colors(colors: np.ndarray, *, name: str) -> dict[tuple[int, int, int],
 
     Args:
         colors: ``(*spatial, 3)`` integers.
-        name: the file, for messages.
+        name: file, for messages.
 
     Returns:
-        Pixels of each (red, green, blue), in the order of their values.
+        Number of pixels of each (red, green, blue), in the order of their values.
 
     Raises:
-        InputError: more than 8 bits a channel.
+        InputError: more than 8 bits per channel.
     """
     found, _, counts = _distinct(colors, name)
     return {
@@ -119,11 +119,11 @@ def count_colors(colors: np.ndarray, *, name: str) -> dict[tuple[int, int, int],
 def _distinct(
     colors: np.ndarray, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the colours that occur, the place of each pixel's in them, and counts."""
+    """Return the colours that occur, the index of each pixel's colour, and counts."""
     if colors.dtype.kind not in "ui" or colors.max() > 255 or colors.min() < 0:
         raise InputError(
             f"{name}: colours are {colors.dtype} up to {colors.max()}; expected 8 bits "
-            "a channel; save the mask as 8-bit RGB"
+            "per channel; save the mask as 8-bit RGB"
         )
     packed = colors.reshape(-1, 3).astype(np.int64) @ np.array([65536, 256, 1])
     values, places, counts = np.unique(packed, return_inverse=True, return_counts=True)

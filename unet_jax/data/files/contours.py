@@ -1,4 +1,4 @@
-"""The outlines of a label map as GeoJSON, exact at the edges of pixels."""
+"""Writes the outlines of a label map as GeoJSON, exact at the edges of pixels."""
 
 import json
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ def write_contours(
     class_colors: Sequence[Sequence[int]],
     slice_axis: int | None = None,
 ) -> None:
-    """Write the outline of every connected region, as QuPath and others read it.
+    """Write the outline of every connected region, in the form that QuPath reads.
 
-    A coordinate is (column, row) at a corner of a pixel: the pixel in the first row and
+    A coordinate is (column, row) of a corner of a pixel: the pixel in the first row and
     column is the square from (0, 0) to (1, 1). Regions are connected by sides.
 
     Args:
-        path: the file; it appears whole or not at all.
+        path: the file; it appears complete or not at all.
         labels: ``(*spatial)`` class indices.
-        class_names: of each class; the background has no outlines.
+        class_names: name of each class; the background has no outlines.
         class_colors: red, green and blue of each class.
-        slice_axis: axis of a volume whose slices are outlined, each by itself.
+        slice_axis: axis across the slices of a volume, which are outlined one by one.
     """
     planes: list[tuple[int | None, np.ndarray]] = [(None, labels)]
     if labels.ndim == 3:
@@ -78,7 +78,7 @@ def _regions(mask: np.ndarray) -> list[tuple[list[Ring], int]]:
         rings = [
             [[x + offset[0], y + offset[1]] for x, y in ring] for ring in _rings(region)
         ]
-        # The ring around all others is the longest box.
+        # The outer ring has the largest box.
         rings.sort(key=_extent, reverse=True)
         result.append((rings, int(region.sum())))
     assert len(result) == count
@@ -86,17 +86,17 @@ def _regions(mask: np.ndarray) -> list[tuple[list[Ring], int]]:
 
 
 def _extent(ring: Ring) -> int:
-    """Area of the box around a ring."""
+    """Return the area of the box around a ring."""
     xs, ys = zip(*ring, strict=True)
     return (max(xs) - min(xs)) * (max(ys) - min(ys))
 
 
 def _rings(region: np.ndarray) -> list[Ring]:
-    """Walk along the edges between a region and the rest, the region on the right."""
+    """Follow the edges between a region and the rest, with the region on the right."""
     padded = np.pad(region, 1)
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # (rows, columns) of region pixels whose neighbour that way is outside, and the edge
-    # from corner to corner, as (column, row) beyond the pixel's own first corner.
+    # Step (rows, columns) from a region pixel to an outside neighbour, and the edge
+    # between them, as (column, row) of both ends relative to the pixel's first corner.
     for (down, right), start, stop in (
         ((-1, 0), (0, 0), (1, 0)),
         ((0, 1), (1, 0), (1, 1)),
@@ -114,14 +114,14 @@ def _rings(region: np.ndarray) -> list[Ring]:
 
 
 def _walk(following: dict[tuple[int, int], list[tuple[int, int]]]) -> Ring:
-    """Follow edges from any corner back to it, using them up; turns alone are kept."""
+    """Follow edges from any corner back to it, remove them, and keep only the turns."""
     start = next(iter(following))
     ring, here, direction = [list(start)], start, (0, 0)
     while True:
         options = following[here]
-        # Where two pixels touch at a corner two edges leave: turn left, to the other
-        # pixel. A ring that came back to the corner would be no valid outline; so what
-        # lies behind the corner is a hole, which may touch its outer ring.
+        # Two edges leave a corner where two pixels touch: turn left, to the other
+        # pixel. A ring that passes a corner twice would be no valid outline; so the
+        # part behind the corner is a hole, which may touch its outer ring.
         choice = options[0]
         for option in options:
             step = (option[0] - here[0], option[1] - here[1])

@@ -1,26 +1,31 @@
-"""NIfTI: voxels as stored, with their affine in millimetres."""
+"""Reads and writes NIfTI: voxels as stored, with their affine in millimetres."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 
-from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.stored import Color, StoredImage
 from unet_jax.errors import InputError
 
 
-def read_nifti(path: Path) -> StoredImage:
+def read_nifti(
+    path: Path, axes: str | None = None, indices: bool = False
+) -> StoredImage:
     """Decode a NIfTI as stored, with its affine in millimetres.
 
     Args:
         path: the file.
+        axes: not used; the format defines its axes.
+        indices: not used; the format has no palette.
 
     Returns:
         The volume ``(x, y, z, channels)``, its affine, spacing and header.
 
     Raises:
-        InputError: it is no NIfTI volume, or its affine cannot be inverted.
+        InputError: the file is no NIfTI volume, or its affine cannot be inverted.
     """
     nifti = nibabel.load(path)
     if not isinstance(nifti, nibabel.Nifti1Image):
@@ -37,7 +42,7 @@ def read_nifti(path: Path) -> StoredImage:
     affine = np.array(nifti.affine, dtype=np.float64)
     affine[:3] *= millimetres(nifti.header)
     spacing = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
-    # Of directions alone: the voxels of a microscope are small, not flat.
+    # Only directions count: the voxels of a microscope are small, not flat.
     directions = affine[:3, :3] / np.where(spacing > 0, spacing, 1)
     if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
         raise InputError(
@@ -49,13 +54,13 @@ def read_nifti(path: Path) -> StoredImage:
 
 
 def millimetres(header: nibabel.Nifti1Header) -> float:
-    """Return the millimetres of the header's unit; without one it is millimetres.
+    """Return the length of the header's unit.
 
     Args:
-        header: of a NIfTI file.
+        header: header of a NIfTI file.
 
     Returns:
-        1000 for metres, 1 for millimetres, 0.001 for micrometres.
+        1000 for metres, 1 for millimetres and for no unit, 0.001 for micrometres.
     """
     unit = header.get_xyzt_units()[0]
     return {"meter": 1000.0, "micron": 1e-3}.get(unit, 1.0)
@@ -77,6 +82,34 @@ def _nifti_channels(image: np.ndarray, path: Path) -> np.ndarray:
     if image.ndim != 4:
         raise InputError(
             f"{path}: shape {image.shape}; expected (x, y, z) or (x, y, z, channels); "
-            "save one volume a file"
+            "save one volume per file"
         )
     return image
+
+
+def write_nifti(
+    path: Path, labels: np.ndarray, stored: StoredImage, palette: Sequence[Color]
+) -> None:
+    """Write a label map with the affine, codes and units of its image.
+
+    Args:
+        path: the file.
+        labels: ``(x, y, z)`` uint8 or uint16.
+        stored: the image; without a header the label map has the affine only.
+        palette: not used; the format has no colours.
+    """
+    if stored.header is None:
+        header = nibabel.Nifti1Header()
+        header.set_xyzt_units("mm")
+    else:
+        header = stored.header.copy()
+    header.extensions.clear()
+    header.set_data_dtype(labels.dtype)
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0
+    affine = np.array(stored.affine, dtype=np.float64)
+    affine[:3] /= millimetres(header)
+    two = isinstance(header, nibabel.Nifti2Header)
+    kind = nibabel.Nifti2Image if two else nibabel.Nifti1Image
+    # nibabel keeps the header's codes where the affine is the header's own.
+    nibabel.save(kind(labels, affine, header), path)

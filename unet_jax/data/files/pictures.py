@@ -1,26 +1,30 @@
-"""PNG, JPEG and BMP: pixels for images, values for masks."""
+"""Reads PNG, JPEG and BMP, as pixels of images or values of masks; writes PNG."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from unet_jax.data.files.stored import upright
+from unet_jax.data.files.stored import Color, StoredImage, upright
 
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""What Pillow multiplies the greys of a PNG of few bits by."""
+"""Factors by which Pillow multiplies the greys of a PNG of few bits."""
 
 
-def read_picture(path: Path, *, indices: bool = False) -> np.ndarray:
+def read_picture(
+    path: Path, axes: str | None = None, indices: bool = False
+) -> StoredImage:
     """Decode PNG, JPEG or BMP, upright.
 
     Args:
         path: the file.
-        indices: give the indices of a palette and the values of a picture of 1, 2 or 4
-            bits, as a mask means them, instead of colours and 0 to 255.
+        axes: not used; the formats define their axes.
+        indices: whether to return the indices of a palette, and the values of 1, 2 or 4
+            bits, as masks need them, instead of colours and values up to 255.
 
     Returns:
-        ``(height, width, channels)`` without alpha.
+        A picture ``(height, width, channels)`` without alpha.
     """
     with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
         raw = picture.tile[0].args if picture.format == "PNG" else None
@@ -45,18 +49,19 @@ def read_picture(path: Path, *, indices: bool = False) -> np.ndarray:
             pixels = np.asarray(picture.convert("RGBA"))[..., :3]
         else:
             pixels = np.asarray(picture.convert("RGB"))
-    return upright(pixels if pixels.ndim == 3 else pixels[..., None], orientation)
+    pixels = upright(pixels if pixels.ndim == 3 else pixels[..., None], orientation)
+    return StoredImage(path, pixels, None, None, "picture")
 
 
 def _packed_bmp(path: Path, picture: ImageFile.ImageFile) -> np.ndarray | None:
-    """Decode a BMP whose bits a pixel Pillow mistakes, since its palette is grey.
+    """Decode a BMP whose bits per pixel Pillow mistakes because its palette is grey.
 
-    A palette of 0, 1, 2, ... or of black and white is dropped as saying nothing; but
-    then the pixels are taken for 8 bits, or for 1, whatever they have.
+    Pillow drops a palette of 0, 1, 2, ... or of black and white, and then reads the
+    pixels as 8 bits, or as 1, whatever they are.
 
     Args:
         path: the file.
-        picture: the same file, opened.
+        picture: the opened file.
 
     Returns:
         ``(height, width)`` indices; None for every other picture.
@@ -82,7 +87,7 @@ def _packed_bmp(path: Path, picture: ImageFile.ImageFile) -> np.ndarray | None:
 
 
 def _read_deep_png(path: Path, raw: str) -> np.ndarray:
-    """Decode a 16-bit colour PNG; Pillow keeps the high byte only, so ask twice."""
+    """Decode a 16-bit colour PNG twice, because Pillow keeps only the high byte."""
     halves = {"LA;16B": ("RGBA",)}.get(raw, (raw, raw.replace("16B", "16L")))
     decoded = []
     for half in halves:
@@ -91,6 +96,23 @@ def _read_deep_png(path: Path, raw: str) -> np.ndarray:
             picture.tile = [picture.tile[0]._replace(args=half)]
             decoded.append(np.asarray(picture).astype(np.uint16))
     if raw == "LA;16B":
-        # Four bytes a pixel: grey high, grey low, alpha high, alpha low.
+        # Four bytes per pixel: grey high, grey low, alpha high, alpha low.
         return decoded[0][..., 0] * 256 + decoded[0][..., 1]
     return (decoded[0] * 256 + decoded[1])[..., :3]
+
+
+def write_palette_png(
+    path: Path, labels: np.ndarray, stored: StoredImage, palette: Sequence[Color]
+) -> None:
+    """Write a label map as a palette PNG: class index and colour in one file.
+
+    Args:
+        path: the file.
+        labels: ``(height, width)`` uint8.
+        stored: not used; a picture has no geometry.
+        palette: red, green and blue of each class.
+    """
+    height, width = labels.shape
+    picture = Image.frombytes("P", (width, height), labels.tobytes())
+    picture.putpalette([part for color in palette for part in color])
+    picture.save(path)

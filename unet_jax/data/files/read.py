@@ -1,13 +1,12 @@
-"""Images and masks in: PNG, JPEG, BMP, TIFF and NIfTI.
+"""Reads images and masks of every format.
 
-Pixels come as they are stored, in their stored dtype. Three things alone are undone:
-an EXIF or TIFF orientation (cameras store sideways), a palette, and a NIfTI intensity
-scale that is not the identity.
+Pixels keep their stored values and dtype. Only three things are undone: an EXIF or TIFF
+orientation (cameras store sideways), a palette, and a NIfTI intensity scale that is not
+the identity.
 """
 
 import contextlib
 import dataclasses
-import gzip
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,37 +14,36 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.data.files.colors import ColorsError, count_colors, match_palette
-from unet_jax.data.files.nifti import read_nifti
-from unet_jax.data.files.pictures import read_picture
-from unet_jax.data.files.stored import (
-    FORMS,
+from unet_jax.data.files.formats import (
+    FORMATS,
     SUFFIXES,
-    StoredImage,
+    content_name,
     file_suffix,
+    format_of,
     output_name,
 )
-from unet_jax.data.files.tiff import read_tiff
+from unet_jax.data.files.stored import StoredImage
 from unet_jax.errors import InputError
 
-# Two flat values may have survived; between more of them JPEG makes new ones.
-_JPEG_VALUES = 2
+# Two flat values may survive; between more values a lossy format makes new ones.
+_LOSSY_VALUES = 2
 
-# Larger values wrap around where they are looked up.
+# Larger values wrap around when they are looked up.
 _LARGEST_VALUE = 2**53
 
 
 def list_images(path: str | Path) -> list[Path]:
-    """List the image files that a path names.
+    """List the image files of a path.
 
     Args:
-        path: an image file, or a folder, whose own files are taken (not its folders').
+        path: an image file, or a folder; only files directly in the folder are taken.
 
     Returns:
         The files, sorted by name; hidden files are left out.
 
     Raises:
-        InputError: nothing is there, nothing readable is there, or two files would
-            give a label map of the same name.
+        InputError: the path does not exist, has no readable file, or has two files
+            whose label maps would have the same name.
     """
     path = Path(path)
     known = " ".join(SUFFIXES)
@@ -78,22 +76,23 @@ def read_image(
     """Read one image exactly.
 
     Pictures lose their alpha channel, keep 16 bits, and are turned upright; 1-bit
-    images become uint8 of 0 and 255; a palette becomes RGB, CMYK too. TIFF axes come
-    from the file's own metadata: (Z, Y, X) or (Y, X), a plain stack of pages counts
-    as Z. A NIfTI of four axes has its channels on the last.
+    images become uint8 of 0 and 255; palettes and CMYK become RGB. TIFF axes come from
+    the file's metadata: (Z, Y, X) or (Y, X); a plain stack of pages counts as Z. A
+    NIfTI of four axes has its channels on the last.
 
     Args:
         path: a file with one of ``SUFFIXES``.
-        tiff_axes: name of each axis of a TIFF, such as "CYX"; None for what it says of
-            itself. Other formats have their own axes.
-        finite: refuse NaN and infinite values; else `check_finite` is the caller's.
+        tiff_axes: name of each axis of a TIFF, such as "CYX"; None takes the names from
+            the file. Other formats define their axes.
+        finite: whether to refuse NaN and infinite values; if not, the caller has to
+            call `check_finite`.
 
     Returns:
-        The image with what its file says of the geometry.
+        The image with the geometry that its file states.
 
     Raises:
-        InputError: missing, a folder, empty, of an unknown or another format,
-            damaged, without pixels, or with values that are not finite.
+        InputError: the file is missing, a folder, empty, damaged, without pixels, of an
+            unknown or another format, or has values that are not finite.
     """
     stored = _decode(Path(path), tiff_axes=tiff_axes, indices=False)
     if finite:
@@ -109,30 +108,30 @@ def read_label(
 ) -> StoredImage:
     """Read the value that a mask stores for every pixel, exactly.
 
-    A palette file gives its indices, grey of any number of bits its values (0 and 1 of
-    one bit); alpha is dropped, and three equal channels are grey. With a ``palette``,
-    colours (those of a palette file too) give the index of the entry that they match;
-    no colour is snapped to one that it is not.
+    A palette file gives its indices; a grey file gives its values (0 and 1 of one bit).
+    Alpha is dropped, and three equal channels are grey. With a ``palette``, colours
+    (also those of a palette file) give the index of the entry that they match; no
+    colour is replaced by the nearest entry beyond the tolerance.
 
     Args:
         path: a file with one of ``SUFFIXES``.
         palette: red, green and blue of each stored value, for colour masks.
-        tolerance: largest difference of a channel at which a colour is an entry.
+        tolerance: largest difference of a colour channel from its entry.
 
     Returns:
         The mask; its ``image`` is ``(*spatial, 1)`` integers.
 
     Raises:
-        InputError: what `read_image` refuses, a colour of no entry or of two, colours
-            without a palette, or values that are no whole numbers.
+        InputError: in the cases of `read_image`, and for a colour that matches no entry
+            or two, colours without a palette, or values that are no whole numbers.
     """
     path = Path(path)
     stored = _decode(path, tiff_axes=None, indices=not palette)
     values, channels = stored.image, stored.image.shape[-1]
     if channels not in (1, 3):
         raise InputError(
-            f"{path}: {channels} channels; expected one value a pixel, or red, green "
-            "and blue; save one mask a file"
+            f"{path}: {channels} channels; expected one value per pixel, or red, green "
+            "and blue; save one mask per file"
         )
     if channels == 3:
         grey = (values == values[..., :1]).all()
@@ -151,17 +150,18 @@ def read_label(
     if max(-float(low), float(high)) > _LARGEST_VALUE:
         raise InputError(
             f"{path}: values from {low} to {high}; expected the class of every pixel, "
-            f"or the number of an object up to {_LARGEST_VALUE}; number them anew"
+            f"or object numbers up to {_LARGEST_VALUE}; renumber the objects"
         )
     if values.dtype.kind == "f":
         values = _whole_numbers(values, path)
-    if FORMS[file_suffix(path)] == "JPEG" and not palette:
+    kind = format_of(path)
+    if kind.lossy and not palette:
         count = len(np.unique(values))
-        if count > _JPEG_VALUES:
+        if count > _LOSSY_VALUES:
             raise InputError(
-                f"{path}: {count} different values; expected at most {_JPEG_VALUES} in "
-                "a JPEG, which blurs the edges of a mask into values of no class; save "
-                "masks as PNG or TIFF"
+                f"{path}: {count} different values; expected at most "
+                f"{_LOSSY_VALUES} in a {kind.name}, which blurs the edges of a "
+                "mask into values of no class; save masks as PNG or TIFF"
             )
     return dataclasses.replace(stored, image=values)
 
@@ -180,17 +180,11 @@ def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _decode(path: Path, *, tiff_axes: str | None, indices: bool) -> StoredImage:
-    """Decode a file of any format; its pixels are plain numbers and there are some."""
-    suffix = file_suffix(path)
-    _check_content(path, FORMS[suffix])
-    with _decoding(path, FORMS[suffix]):
-        if suffix in (".nii", ".nii.gz"):
-            stored = read_nifti(path)
-        elif suffix in (".tif", ".tiff"):
-            stored = read_tiff(path, axes=tiff_axes, indices=indices)
-        else:
-            pixels = read_picture(path, indices=indices)
-            stored = StoredImage(path, pixels, None, None, "picture")
+    """Decode a file of any format to plain numbers, at least one pixel."""
+    kind = format_of(path)
+    _check_content(path, kind.name)
+    with _decoding(path, kind.name):
+        stored = kind.read(path, tiff_axes, indices)
     if indices and stored.image.dtype == bool:
         stored = dataclasses.replace(stored, image=stored.image.astype(np.uint8))
     image = _plain_numbers(stored.image, path)
@@ -206,8 +200,8 @@ def check_finite(image: np.ndarray, *, name: str) -> None:
     """Refuse an image with NaN or infinite values.
 
     Args:
-        image: any shape and real dtype.
-        name: the file or case, for the message.
+        image: array of any shape and real dtype.
+        name: file or case, for the message.
 
     Raises:
         InputError: with the number of such values.
@@ -223,7 +217,7 @@ def check_finite(image: np.ndarray, *, name: str) -> None:
 
 
 def _check_content(path: Path, expected: str) -> None:
-    """Compare the first bytes with the suffix, before a decoder guesses."""
+    """Compare the first bytes with the suffix, so that no decoder has to guess."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected a {expected} file")
     if not path.exists():
@@ -232,48 +226,26 @@ def _check_content(path: Path, expected: str) -> None:
             found = f"a link to nothing ({path.readlink()})"
             fix = "; put the file back, or remove the link"
         raise InputError(f"{path}: {found}; expected a {expected} file{fix}")
-    with _decoding(path, expected), open(path, "rb") as stream:
-        start = stream.read(352)
-    found = _form(start)
-    if found == "gzip":
-        with _decoding(path, expected), gzip.open(path, "rb") as stream:
-            found = f"gzip-compressed {_form(stream.read(352))}"
+    with _decoding(path, expected):
+        found = content_name(path)
+    if not found:
+        raise InputError(
+            f"{path}: is empty (0 bytes); expected {expected}; copy it again"
+        )
     if found != expected:
-        known = found in FORMS.values()
+        known = found in [one.name for one in FORMATS]
         fix = "rename it" if known else "export or copy it again"
         raise InputError(
             f"{path}: holds {found}; expected {expected} as its name says; {fix}"
-            if start
-            else f"{path}: is empty (0 bytes); expected {expected}; copy it again"
         )
-
-
-def _form(start: bytes) -> str:
-    """Name a format by the first 352 bytes."""
-    magic = {
-        b"\x89PNG\r\n\x1a\n": "PNG",
-        b"\xff\xd8\xff": "JPEG",
-        b"BM": "BMP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-        b"II+\0": "TIFF",
-        b"MM\0+": "TIFF",
-        b"\x1f\x8b": "gzip",
-    }
-    for code, name in magic.items():
-        if start.startswith(code):
-            return name
-    if start[344:348] == b"n+1\0" or start[4:8] == b"n+2\0":
-        return "NIfTI"
-    return f"unknown content (it starts with {start[:8]!r})"
 
 
 @contextlib.contextmanager
 def _decoding(path: Path, form: str) -> Iterator[None]:
-    """Turn whatever a decoder throws at a damaged file into one line.
+    """Turn any exception of a decoder into one line.
 
     Decoders fail on damaged bytes with any exception (struct.error, zlib.error,
-    KeyError, SyntaxError, ...), so everything but ours is caught; the cause is kept.
+    KeyError, SyntaxError, ...), so all but ours are caught; the cause is kept.
     """
     try:
         yield
@@ -283,14 +255,14 @@ def _decoding(path: Path, form: str) -> Iterator[None]:
         found = " ".join(str(error).split())[:120] or type(error).__name__
         fix = "export or copy it again"
         if isinstance(error, Image.DecompressionBombError):
-            fix = "save so large an image as TIFF"
+            fix = "save an image of this size as TIFF"
         raise InputError(
             f"{path}: cannot be read ({found}); expected a whole {form} file; {fix}"
         ) from error
 
 
 def _plain_numbers(image: np.ndarray, path: Path) -> np.ndarray:
-    """Bring pixels into the machine's byte order; 1 bit becomes 0 and 255."""
+    """Convert pixels to the machine's byte order; 1 bit becomes 0 and 255."""
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)
     if image.dtype.kind not in "uif":

@@ -1,4 +1,4 @@
-"""An image or a mask as its file holds it, and how files are named."""
+"""Holds an image or a mask as its file stores it."""
 
 import dataclasses
 from pathlib import Path
@@ -7,34 +7,22 @@ from typing import Literal
 import nibabel
 import numpy as np
 
-from unet_jax.errors import InputError
-
-FORMS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".nii.gz": "gzip-compressed NIfTI",
-    ".nii": "NIfTI",
-}
-SUFFIXES = tuple(FORMS)
-"""File name endings that ``read_image`` knows, in any case."""
+Color = tuple[int, int, int]
+"""Red, green and blue, from 0 to 255."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredImage:
-    """One image as its file holds it.
+    """One image as its file stores it.
 
     Attributes:
         path: the file.
         image: ``(*spatial, channels)`` in the stored dtype and axis order.
         affine: ``(4, 4)`` from voxel index to millimetres (RAS+); NIfTI only.
-        spacing: millimetres a pixel on each stored spatial axis; None if unknown.
+        spacing: millimetres per pixel on each stored spatial axis; None if unknown.
         kind: "picture" (PNG, JPEG, BMP), "tiff" or "volume" (NIfTI).
-        header: the NIfTI header, so that a label map can carry the same codes; without
-            one a label map has the affine alone, in millimetres.
+        header: NIfTI header, so that a label map can have the same codes; without a
+            header a label map has the affine only, in millimetres.
     """
 
     path: Path
@@ -45,55 +33,15 @@ class StoredImage:
     header: nibabel.Nifti1Header | None = None
 
 
-def file_suffix(path: Path) -> str:
-    """Return the known ending of a file name, in lower case.
-
-    Args:
-        path: the file.
-
-    Returns:
-        One of ``SUFFIXES``.
-
-    Raises:
-        InputError: it has none of them.
-    """
-    for suffix in (".nii.gz", *SUFFIXES):
-        if path.name.lower().endswith(suffix):
-            return suffix
-    raise InputError(
-        f"{path}: unknown suffix {path.suffix!r}; expected one of "
-        f"{' '.join(SUFFIXES)}; convert it to one of these"
-    )
-
-
-def output_name(path: str | Path) -> str:
-    """Name the label map of an image: photo.jpg to photo.png, scan.nii to scan.nii.gz.
-
-    Args:
-        path: the image file.
-
-    Returns:
-        A file name without a folder.
-    """
-    path = Path(path)
-    suffix = file_suffix(path)
-    stem = path.name[: -len(suffix)]
-    if suffix in (".nii", ".nii.gz"):
-        return stem + ".nii.gz"
-    if suffix in (".tif", ".tiff"):
-        return stem + suffix
-    return stem + ".png"
-
-
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF or TIFF orientation.
 
     Args:
         image: ``(..., height, width, channels)``.
-        orientation: 1 to 8 as EXIF counts; others count as 1, upright.
+        orientation: 1 to 8 as EXIF counts; other values count as 1, upright.
 
     Returns:
-        The image as it is meant to be seen.
+        The upright image.
     """
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(-3, -2)

@@ -1,19 +1,19 @@
-"""TIFF: axes, colours and spacing from the file's own metadata."""
+"""Reads and writes TIFF: axes, colours and spacing come from the file's metadata."""
 
 import logging
 import threading
 import xml.etree.ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from unet_jax.data.files.stored import StoredImage, upright
+from unet_jax.data.files.stored import Color, StoredImage, upright
 from unet_jax.errors import InputError
 
 _STOCK_DPI = (72.0, 96.0, 150.0, 300.0, 600.0)
-"""Resolutions that programs write without having measured anything."""
+"""Resolutions that programs write by default, without a measurement."""
 
 _MILLIMETRES = {
     "m": 1000.0,
@@ -32,7 +32,7 @@ _MILLIMETRES = {
 
 
 class _DamageLog(logging.Handler):
-    """Collects the complaints that this thread's reading causes."""
+    """Collects the errors that this thread's reading causes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class _DamageLog(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep errors, and the warnings that speak of corruption."""
+        """Keep errors, and warnings about corruption."""
         text = record.getMessage()
         serious = record.levelno >= logging.ERROR or "corrupt" in text
         if serious and record.thread == self.thread:
@@ -48,24 +48,24 @@ class _DamageLog(logging.Handler):
 
 
 def read_tiff(
-    path: Path, *, axes: str | None = None, indices: bool = False
+    path: Path, axes: str | None = None, indices: bool = False
 ) -> StoredImage:
-    """Decode a TIFF; one that lost pages is refused.
+    """Decode a TIFF; a file that lost pages is refused.
 
     Args:
         path: the file.
         axes: name of each axis, out of T, Z, C, Y, X and S, in capitals or not; None
-            for what the file says.
-        indices: give the indices of a palette instead of its colours.
+            takes the names from the file.
+        indices: whether to return the indices of a palette instead of its colours.
 
     Returns:
-        The image with its spacing, where the file has one.
+        The image with its spacing, if the file has one.
 
     Raises:
-        InputError: it holds several images, or axes that are no picture or volume.
-        ValueError: it is damaged.
+        InputError: the file has several images, or axes of no picture or volume.
+        ValueError: the file is damaged.
     """
-    # tifffile only logs when a stack is cut short, and returns the pages left.
+    # If a stack is cut short, tifffile only logs and returns the pages that are left.
     damage, logger = _DamageLog(), logging.getLogger("tifffile")
     logger.addHandler(damage)
     try:
@@ -80,8 +80,9 @@ def read_tiff(
             named = axes.upper() if axes else tiff.series[0].axes
             if len(named) != image.ndim:
                 raise InputError(
-                    f"{path}: data.tiff_axes is {axes!r}, the file has {image.ndim} "
-                    f"axes of sizes {image.shape} ({tiff.series[0].axes}); name each"
+                    f"{path}: data.tiff_axes is {axes!r}, but the file has "
+                    f"{image.ndim} axes of sizes {image.shape} "
+                    f"({tiff.series[0].axes}); name each"
                 )
             image = _spatial_then_channels(image, named, path)
             if not (indices and image.shape[-1] == 1):
@@ -106,12 +107,12 @@ def read_tiff(
 
 
 def _spatial_then_channels(image: np.ndarray, axes: str, path: Path) -> np.ndarray:
-    """Put the channel axis of a TIFF last, and leave the spatial axes in order."""
+    """Move the channel axis of a TIFF to the end; the spatial axes keep their order."""
     for axis in reversed(range(len(axes))):
         if image.shape[axis] == 1 and axes[axis] not in "YX":
             image, axes = image.squeeze(axis), axes[:axis] + axes[axis + 1 :]
     if "Z" not in axes:
-        # A plain stack of pages: tifffile calls its axis I, or Q for any other.
+        # A plain stack of pages: tifffile calls its axis I, or Q if it is unknown.
         axes = axes.replace("I", "Z").replace("Q", "Z")
     channel = axes.find("S") if "S" in axes else axes.find("C")
     if channel < 0:
@@ -122,7 +123,7 @@ def _spatial_then_channels(image: np.ndarray, axes: str, path: Path) -> np.ndarr
     if axes not in ("YX", "ZYX"):
         raise InputError(
             f"{path}: axes {axes} of shape {image.shape[:-1]}; expected YX or ZYX "
-            "with at most one channel axis; save one time point or channel a file"
+            "with at most one channel axis; save one time point or channel per file"
         )
     return image
 
@@ -131,7 +132,7 @@ def _tiff_colors(image: np.ndarray, page: tifffile.TiffPage, path: Path) -> np.n
     """Drop alpha and expand a palette; grey values stay as stored."""
     photometric = tifffile.PHOTOMETRIC(page.photometric)
     if photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        # The table holds 16 bits a colour, of which the high byte counts.
+        # The table holds 16 bits per colour, of which the high byte counts.
         table = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
         return table[image[..., 0]]
     if photometric.name not in ("MINISBLACK", "MINISWHITE", "RGB"):
@@ -167,7 +168,7 @@ def _ome_spacing(metadata: str | None) -> tuple[float, float, float] | None:
 def _tiff_spacing(
     page: tifffile.TiffPage, imagej: Mapping[str, object]
 ) -> tuple[float, float, float] | None:
-    """Return millimetres a pixel on Z, Y, X (Z is 0 if unknown), or None."""
+    """Return millimetres per pixel on Z, Y, X (Z is 0 if unknown), or None."""
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1)))
     unit = str(imagej.get("unit", unit)).lower()
     x, y = (page.tags.valueof(f"{axis}Resolution", (0, 1)) for axis in "XY")
@@ -179,3 +180,35 @@ def _tiff_spacing(
         return None
     depth = imagej.get("spacing", 0.0)
     return scale * abs(float(str(depth))), down, across
+
+
+def write_tiff(
+    path: Path, labels: np.ndarray, stored: StoredImage, palette: Sequence[Color]
+) -> None:
+    """Write a label map with its axes and, if known, its spacing.
+
+    Args:
+        path: the file.
+        labels: ``(Y, X)`` or ``(Z, Y, X)``, uint8 or uint16.
+        stored: the image.
+        palette: not used; viewers colour a TIFF themselves.
+    """
+    axes, spacing = "ZYX"[-labels.ndim :], stored.spacing
+    if spacing is None:
+        # Without minisblack three or four slices would be read as colours.
+        tifffile.imwrite(
+            path, labels, photometric="minisblack", metadata={"axes": axes}
+        )
+        return
+    metadata: dict[str, object] = {"axes": axes, "unit": "mm"}
+    if labels.ndim == 3:
+        metadata["spacing"] = spacing[0]
+    # Only ImageJ's dialect has a place for the distance of slices.
+    tifffile.imwrite(
+        path,
+        labels,
+        imagej=True,
+        photometric="minisblack",
+        resolution=(1 / spacing[-1], 1 / spacing[-2]),
+        metadata=metadata,
+    )

@@ -1,4 +1,4 @@
-"""CelebAMask-HQ, faces in nineteen classes, as it is published."""
+"""Finds the files of CelebAMask-HQ, faces in nineteen classes, as published."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ PARTS = (
     *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
-"""Classes 1 to 18, in the order in which their masks are painted over each other."""
+"""Classes 1 to 18, in the order in which masks cover each other."""
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 _IN_A_FOLDER = 2000
@@ -20,13 +20,13 @@ def celebamask_layout(path: Path) -> Layout | None:
     """Find the images of CelebAMask-HQ and the masks of their parts.
 
     ``CelebA-HQ-img/7.jpg`` goes with ``CelebAMask-HQ-mask-anno/0/00007_skin.png`` and
-    up to 17 more binary masks, of half its size; 2000 images have theirs in a folder.
+    up to 17 more binary masks of half its size; a folder has the masks of 2000 images.
 
     Args:
-        path: the folder that holds both.
+        path: folder that contains both.
 
     Returns:
-        The pairs with their classes; None where the folder is something else.
+        The pairs with their classes; None if the folder is something else.
 
     Source:
         Lee, Liu, Wu, Luo 2020, MaskGAN, arXiv:1907.11922; the order is that of

@@ -1,4 +1,4 @@
-"""What is wrong with the cases of a folder taken together."""
+"""Checks the cases of a folder against each other."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from unet_jax.errors import named_files
 
 
 def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
-    """Name cases that one network cannot take together.
+    """Find cases that do not fit into one network together.
 
     Args:
-        images: of all cases whose image is sound.
+        images: facts of all images without problems.
 
     Returns:
-        A line for each kind that differs from the commonest.
+        A line for each kind that differs from the commonest one.
     """
     problems = []
     for what, of, fix in (
@@ -27,8 +27,8 @@ def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
         (
             "a known spacing",
             lambda case: case.spacing is not None,
-            "set data.known_spacing to the mm on each axis of the files that say none, "
-            "or convert or remove them",
+            "set data.known_spacing to the mm on each axis of the files without a "
+            "spacing, or convert or remove them",
         ),
     ):
         kinds: dict[Any, list[ImageTraits]] = {}
@@ -47,16 +47,16 @@ def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
 
 
 def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
-    """Name images that are in two splits.
+    """Find images that are in two splits.
 
     Args:
-        images: of all cases whose image is sound.
-        splits: of all cases.
+        images: facts of all images without problems.
+        splits: splits of all cases.
 
     Returns:
-        A line each.
+        One line per image.
     """
-    by_id = {case.id: case for case in images}  # without those that cannot be read
+    by_id = {case.id: case for case in images}  # images that can be read
     problems = []
     seen: dict[str, tuple[str, Part]] = {}
     for split in SPLITS:
@@ -79,22 +79,22 @@ def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[s
 def missing_class_problems(
     trained: Iterable[int], *, names: Sequence[str], label_map: Sequence[Entry]
 ) -> list[str]:
-    """Name classes that training never sees.
+    """Find classes that no training case has.
 
     Args:
-        trained: the stored values of the training split.
-        names: of the classes.
+        trained: stored values of the training split.
+        names: name of each class.
         label_map: stored values and their classes.
 
     Returns:
-        A line each.
+        One line per class.
     """
     values = sorted(set(trained))
     classes = LabelMap(label_map, num_classes=len(names))
     known = sorted(set(values) - set(classes.unknown(values)))
     present = set(classes(np.array(known, np.int64), where="masks").tolist())
     return [
-        f"class {index} ({name}): no training case has it; expected one; fix "
+        f"class {index} ({name}): no training case has it; expected at least one; fix "
         "data.class_names, data.label_map or the split"
         for index, name in enumerate(names)
         if index not in present

@@ -1,4 +1,4 @@
-"""The classes of a folder's masks: their names, the label map, and one to propose."""
+"""Finds the classes of a folder's masks, and proposes a label map."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,24 +11,25 @@ from unet_jax.errors import named_files
 
 _MAX_CLASSES = 64
 _RARE = 0.1
-"""A value in so small a share of the masks is likelier a mistake than a class."""
+"""A value in at most this fraction of the masks is more likely a mistake than a class.
+"""
 
 _VOID = 255
-"""What many sets paint where nobody knows the class."""
+"""Value that many sets use for pixels of unknown class."""
 
 FileOf = Callable[[str, AbstractSet[int]], str]
-"""From the id of a case and some values to its file that has one of them."""
+"""Function from the id of a case and some values to its file that has one of them."""
 
 
 class Classes(NamedTuple):
-    """What the stored values mean.
+    """Meaning of the stored values.
 
     Attributes:
-        names: of each class; () where the values are no classes.
-        label_map: stored values and their classes; the proposed one, if there are
+        names: name of each class; () if the values are no classes.
+        label_map: stored values and their classes; a proposed map if there are
             problems.
-        notes: what to print.
-        problems: a line each.
+        notes: lines to print.
+        problems: problems, one line each.
     """
 
     names: tuple[str, ...]
@@ -47,13 +48,14 @@ def find_classes(
     """Find the classes.
 
     Args:
-        masks: pixels of each stored value, by the id of the case.
-        class_names: of each class; None to count them.
-        label_map: stored values and their classes; () to find them.
-        file_of: finds the mask of a case that has one of some values.
+        masks: number of pixels of each stored value, by id of the case.
+        class_names: name of each class; None counts the classes.
+        label_map: stored values and their classes; () finds them.
+        file_of: function that finds the mask of a case with one of some values.
 
     Returns:
-        The classes; values that fit none are among the problems, with a map to paste.
+        The classes; values of no class are among the problems, with a label map to
+        paste.
     """
     found = sorted({value for values in masks.values() for value in values})
     names, pairs, note = class_names, tuple(label_map), ""
@@ -85,14 +87,14 @@ def find_classes(
 def orphan_problems(
     classes: Classes, masks: Mapping[str, Mapping[int, int]]
 ) -> list[str]:
-    """Name values without a class in masks that belong to no image.
+    """Find values without a class in masks that belong to no image.
 
     Args:
-        classes: found in the other masks.
-        masks: pixels of each stored value, by file.
+        classes: classes of the other masks.
+        masks: number of pixels of each stored value, by file.
 
     Returns:
-        A line each.
+        One line per mask.
     """
     known = LabelMap(classes.label_map, num_classes=len(classes.names))
     return [
@@ -105,18 +107,18 @@ def orphan_problems(
 def propose_map(
     masks: Mapping[str, Mapping[int, int]], *, num_classes: int | None
 ) -> tuple[Entry, ...] | None:
-    """Propose a map for values of which some follow 0 without a gap.
+    """Propose a label map for values of which some count up from 0 without a gap.
 
-    What stands apart from them is ignored, if it looks like it: 255 beside smaller
-    classes, values below 0, and values of a few masks. If one mask has 1 where another
-    has 255, both mean the same; without any 1, 255 is the one class.
+    The map ignores other values that are probably no classes: 255 beside smaller
+    classes, values below 0, and values of few masks. If some masks have 1 and others
+    255, both become class 1; without any 1, 255 becomes class 1.
 
     Args:
-        masks: pixels of each stored value, by the id of the case.
-        num_classes: where it is known.
+        masks: number of pixels of each stored value, by id of the case.
+        num_classes: number of classes; None if unknown.
 
     Returns:
-        The map; None where nothing stands apart, or there is no 0 and 1.
+        The map; None if there are no other values, or not both 0 and 1.
     """
     counts = Counter(value for values in masks.values() for value in values)
     plain = 0
@@ -148,7 +150,7 @@ def propose_map(
 def _rare(
     counts: Mapping[int, int], masks: Mapping[str, Mapping[int, int]]
 ) -> list[int]:
-    """Values that few of several masks have."""
+    """Return values that few of several masks have."""
     if len(masks) < 3:
         return []
     most = max(1, int(_RARE * len(masks)))
@@ -158,7 +160,7 @@ def _rare(
 def _no_classes(
     masks: Mapping[str, Mapping[int, int]], found: Sequence[int], file_of: FileOf
 ) -> str:
-    """Say that the stored values are no classes, and propose a map."""
+    """Write that the stored values are no classes, and propose a map."""
     if len(found) > _MAX_CLASSES or (len(found) > 16 and found[0] == 0):
         proposal: tuple[Entry, ...] = ((0, 0), ((1, int(found[-1])), 1))
         if found[0] < 0:
@@ -171,13 +173,13 @@ def _no_classes(
         what = f"in this order, or another ({IGNORE} to ignore a value)"
         where = _where_rare(masks, file_of)
     return (
-        f"masks: the values {listed(found)}{where}; expected 0 to a largest class "
-        f"without a gap, or a map, {what}: data.label_map={proposal}"
+        f"masks: the values {listed(found)}{where}; expected 0 to the largest class "
+        f"without a gap, or a label map, {what}: data.label_map={proposal}"
     )
 
 
 def _where_rare(masks: Mapping[str, Mapping[int, int]], file_of: FileOf) -> str:
-    """Name the files of values that few masks have."""
+    """Name the files that have values of few masks."""
     counts = Counter(value for values in masks.values() for value in values)
     rare = _rare(counts, masks)
     if not rare:
@@ -188,6 +190,6 @@ def _where_rare(masks: Mapping[str, Mapping[int, int]], file_of: FileOf) -> str:
 def _files_with(
     values: set[int], masks: Mapping[str, Mapping[int, int]], file_of: FileOf
 ) -> str:
-    """Name the masks that have one of some values; looks into as few as are shown."""
+    """Name the masks that have one of some values; only the named ones are read."""
     cases = [one for one, found in masks.items() if values & found.keys()]
     return named_files([file_of(one, values) for one in cases[:3]] + cases[3:])

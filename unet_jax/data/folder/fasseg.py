@@ -1,4 +1,4 @@
-"""FASSEG, faces in six classes, as it is published."""
+"""Finds the files of FASSEG, faces in six classes, as published."""
 
 import re
 from pathlib import Path
@@ -23,20 +23,20 @@ def fasseg_layout(path: Path) -> Layout | None:
     """Find the images and masks of one version of FASSEG.
 
     V1 and V2 have numbered pictures in ``Train_RGB``, ``Train_Labels``, ``Test_RGB``
-    and ``Test_Labels``; V3 has ``Train_labels`` and ``Test_labels``, with a folder a
-    pose inside, and persons in its file names. Folders called ``JPEG`` hold copies,
-    which are taken for images that are nowhere else. V3 has test images without masks:
-    they are left out.
+    and ``Test_Labels``; V3 has ``Train_labels`` and ``Test_labels``, with one folder
+    per pose and persons in its file names. Folders called ``JPEG`` contain copies,
+    which are used only for images that exist nowhere else. Test images of V3 without
+    masks are left out.
 
     Args:
-        path: the folder of a version, such as ``FASSEG-repository/V2``.
+        path: folder of a version, such as ``FASSEG-repository/V2``.
 
     Returns:
-        The pairs with their colours and classes, ids beginning with "train/" and
-        "test/"; None where the folder is something else.
+        The pairs with their colours and classes, with ids that begin with "train/" and
+        "test/"; None if the folder is something else.
 
     Raises:
-        InputError: it holds several versions, and does not say which is meant.
+        InputError: the folder has several versions.
 
     Source:
         Khan, Mauro, Leonardi 2015, doi:10.1109/ICIP.2015.7350915;
@@ -50,8 +50,8 @@ def fasseg_layout(path: Path) -> Layout | None:
         if versions:
             names = ", ".join(sorted(folder.name for folder in versions))
             raise InputError(
-                f"data.path: {path} holds FASSEG's versions {names}; name one, such as "
-                f"{max(versions)}"
+                f"data.path: {path} holds FASSEG's versions {names}; expected one; "
+                f"name it, such as {max(versions)}"
             )
         return None
     pairs: list[Pair] = []
@@ -82,12 +82,12 @@ def fasseg_layout(path: Path) -> Layout | None:
 
 
 def _folders(path: Path) -> dict[str, Path]:
-    """Return the folders in a folder by their names in small letters."""
+    """Return the folders in a folder by their names in lower case."""
     return {inside.name.lower(): inside for inside in path.iterdir() if inside.is_dir()}
 
 
 def _by_name(folder: Path | None, *, copies: bool) -> dict[str, Path]:
-    """Return the files of a folder by their place in it, without the suffix."""
+    """Return the files of a folder by their path in it, without the suffix."""
     files: dict[str, Path] = {}
     if folder is None:
         return files

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and which mask belongs to which image."""
+"""Finds the images of a folder, and the mask that belongs to each."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from unet_jax.data.files.stored import SUFFIXES, file_suffix
+from unet_jax.data.files.formats import SUFFIXES, file_suffix
 from unet_jax.errors import InputError
 
 IMAGE_FOLDERS = frozenset(
@@ -35,7 +35,7 @@ _IMAGE_SUFFIXES = (
     *("_volume", "-volume"),
 )
 CHANNEL = re.compile(r"_(\d{4})$")
-"""What ends the name of a file that is one channel of an image."""
+"""Ending of the name of a file that is one channel of an image."""
 
 
 class Pair(NamedTuple):
@@ -43,11 +43,11 @@ class Pair(NamedTuple):
 
     Attributes:
         id: path inside the folder of images, without the suffix.
-        patient: folder that the case lies in; "" for none.
-        images: the image, or one file a channel, or one a slice.
-        masks: its mask, or one a slice, or one a class; () where there is none.
-        kind: what several files are, one of ``case_files.KINDS``.
-        painted: for "parts" the value that each mask stands for.
+        patient: folder of the case; "" for none.
+        images: the image file, or one file per channel or slice.
+        masks: the mask file, or one file per slice or class; () if there is none.
+        kind: meaning of several files, one of ``read.KINDS``.
+        painted: for "parts", the value that each mask stands for.
     """
 
     id: str
@@ -59,15 +59,15 @@ class Pair(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a folder holds.
+    """Files of a folder.
 
     Attributes:
         pairs: images with their masks, by id.
-        orphans: masks without an image; they are read for their problems.
-        note: how images and masks were told apart.
-        class_names: of a published set; None where the layout does not tell.
+        orphans: masks without an image; they are examined too.
+        note: a line that says how images and masks were recognised.
+        class_names: class names of a published set; None if they are unknown.
         palette: colours of its masks, in the order of the classes; () if none.
-        problems: a line for each file that is there twice.
+        problems: problems of the file names, one line each.
     """
 
     pairs: tuple[Pair, ...]
@@ -83,12 +83,13 @@ def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layo
 
     Args:
         path: the folder.
-        images: its folder of images; "" to find it.
-        masks: its folder of masks; "" to find it.
-        mask_suffix: what a mask's name has behind its image's; "" to find it.
+        images: its folder of images; "" finds it.
+        masks: its folder of masks; "" finds it.
+        mask_suffix: suffix of a mask's name behind its image's name; "" finds it.
 
     Returns:
-        All pairs; what has no partner is among them, or among the orphans.
+        All pairs; images without a mask are among them, masks without an image are
+        orphans.
 
     Raises:
         InputError: there is no such folder, no image in it, or more than one way to
@@ -108,7 +109,7 @@ def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layo
         known = ", ".join(SUFFIXES)
         raise InputError(
             f"data.path: {path} holds {len(layout.pairs)} images and "
-            f"{len(layout.orphans)} masks ({layout.note}), and none belong together; "
+            f"{len(layout.orphans)} masks ({layout.note}), but no image has a mask; "
             f"expected files ({known}) of equal names in two folders such as images/ "
             "and masks/, or masks with a suffix such as _mask; set data.images and "
             "data.masks, or data.mask_suffix"
@@ -125,7 +126,10 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
     ):
         if given:
             if not (path / given).is_dir():
-                raise InputError(f"data.{key}: {path / given} is no folder")
+                raise InputError(
+                    f"data.{key}: {path / given} is no folder; expected a folder in "
+                    "data.path"
+                )
             found.append([path / given])
             continue
         inside = sorted(f for f in path.iterdir() if f.is_dir())
@@ -136,7 +140,7 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
         )
         names = ", ".join(folder.name for folder in folders)
         raise InputError(
-            f"data.{key}: {path} has the folders {names}; name the one that is meant"
+            f"data.{key}: {path} has the folders {names}; expected one; name it"
         )
     if found[0] and found[1] and found[0] != found[1]:
         return found[0][0], found[1][0]
@@ -144,13 +148,13 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List the image files of a folder and of those in it, hidden ones left out.
+    """List the image files of a folder and its subfolders, without hidden files.
 
-    Links to folders are followed, and links to files that are gone are listed: reading
-    one says so.
+    Links to folders are followed. Broken links are listed, so that reading them reports
+    the problem.
 
     Args:
-        folder: where to look.
+        folder: the folder.
 
     Returns:
         The files, sorted.
@@ -180,10 +184,10 @@ def stem_in(file: Path, folder: Path) -> str:
 
     Args:
         file: an image file.
-        folder: that it lies in, or in a folder of it.
+        folder: folder that contains the file, directly or not.
 
     Returns:
-        With slashes, on every system.
+        The path with slashes, on every system.
     """
     inside = file.relative_to(folder).as_posix()
     return inside[: -len(file_suffix(file))]
@@ -219,7 +223,7 @@ def _joined(
     *,
     channels: bool,
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...]]:
-    """Join images and masks of equal keys; name orphans, and files that are twice."""
+    """Join images and masks of equal keys; find orphans and files of one name."""
     problems = []
     named: dict[str, Path] = {}
     for file, stem in masks.items():
@@ -237,8 +241,8 @@ def _joined(
         elif len(files) > 1:
             names = " and ".join(file.name for file in files[:2])
             problems.append(
-                f"{files[0].parent}: {names} have the same name; which one is the "
-                "image? Remove or rename one"
+                f"{files[0].parent}: {names} have the same name; expected one image; "
+                "remove or rename one"
             )
             del files[1:]
         mask = (named[key],) if key in named else ()
@@ -250,14 +254,14 @@ def _joined(
 
 
 def channel_problems(key: str, files: Sequence[Path]) -> list[str]:
-    """Say what is wrong with the numbers of the channels of an image.
+    """Check the numbers of the channels of an image.
 
     Args:
-        key: the image's name.
+        key: name of the image.
         files: its channels, called ``_0000``, ``_0001`` and so on.
 
     Returns:
-        A line, or none.
+        The problem in one line, or nothing.
     """
     stems = [file.name[: -len(file_suffix(file))] for file in files]
     matches = [CHANNEL.search(stem) for stem in stems]
@@ -266,13 +270,13 @@ def channel_problems(key: str, files: Sequence[Path]) -> list[str]:
         return []
     names = ", ".join(sorted(file.name for file in files))
     return [
-        f"{files[0].parent}: the channels of {key} are {names}; expected _0000 and "
-        "those that follow, each once; add or remove a file, or number them anew"
+        f"{files[0].parent}: the channels of {key} are {names}; expected _0000, _0001 "
+        "and so on, each once; add, remove or renumber files"
     ]
 
 
 def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
-    """Pair files that lie beside each other, in the folder or in one a patient."""
+    """Pair files that lie beside each other, in one folder or in patients' folders."""
     files = {file: stem_in(file, path) for file in list_files(path)}
     endings = [mask_suffix] if mask_suffix else MASK_SUFFIXES
     stems = set(files.values())
@@ -299,7 +303,7 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
 
 
 def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
-    """Pair the files of each folder where one is called mask, label or the like."""
+    """Pair the files of each folder in which one is called mask, label or similar."""
     folders: dict[Path, list[Path]] = {}
     home = functools.cache(functools.partial(_home, path))
     for file in files:
@@ -312,12 +316,12 @@ def _pair_by_words(path: Path, files: dict[Path, str]) -> Layout:
         pairs += layout.pairs
         orphans += layout.orphans
         problems += layout.problems
-    note = "a folder a patient"
+    note = "one folder per patient"
     return Layout(tuple(pairs), tuple(orphans), note, problems=tuple(problems))
 
 
 def _home(path: Path, folder: Path) -> Path:
-    """Return the folder of a patient, or of a split, whose files lie in a folder."""
+    """Return the folder of the patient or split that a folder of files belongs to."""
     known = IMAGE_FOLDERS | MASK_FOLDERS
     for one in [folder, *folder.parents]:
         if one == path:
@@ -331,7 +335,7 @@ def _home(path: Path, folder: Path) -> Path:
 
 
 def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
-    """Pair the files of one patient, or of one split."""
+    """Pair the files of one patient or split."""
     patient = folder.relative_to(path).as_posix()
     patient = "" if patient == "." else patient
     inner = _two_folders(folder, "", "")
@@ -360,7 +364,10 @@ def mask_alone(mask: Path) -> Pair:
     """Make a case of a mask that belongs to no image.
 
     Args:
-        mask: its file, and the id, so that no other case has it.
+        mask: the mask file; its path becomes the id, which no other case has.
+
+    Returns:
+        A pair without an image.
     """
     return Pair(str(mask), "", (), (mask,))
 
@@ -377,10 +384,10 @@ def _cut(stems: Iterable[str], ending: str) -> list[str]:
 
 
 def _ends(stem: str, ending: str) -> bool:
-    """Say whether a name has an ending, in capitals or not."""
+    """Tell whether a name has an ending, in upper or lower case."""
     return stem.lower().endswith(ending.lower())
 
 
 def _without(stem: str, ending: str) -> str:
-    """Cut an ending off, where it is there."""
+    """Remove an ending, if the name has it."""
     return stem[: len(stem) - len(ending)] if _ends(stem, ending) else stem

@@ -1,4 +1,4 @@
-"""From the values that a data set stores in its labels to classes."""
+"""Maps the values that labels store to classes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,23 +9,23 @@ from unet_jax.data.case import IGNORE
 from unet_jax.errors import InputError
 
 Entry = tuple[int | tuple[int, int], int]
-"""A stored value, or the first and last of a range of them, and its class."""
-
+"""A stored value, or the first and last value of a range, and its class."""
 
 _INSTANCES = 4
-"""More values in masks of two classes are likelier objects than mistakes."""
+"""More values than this in masks of two classes are more likely objects than mistakes.
+"""
 
 
 class LabelMap:
-    """Turns stored label values into classes, and refuses values that have none.
+    """Converts stored label values to classes, and refuses values without a class.
 
     Args:
-        pairs: stored value (or the first and last of a range) and class (or IGNORE) of
-            each; None if the stored values are the classes 0 to ``num_classes - 1``.
+        pairs: stored values (or first and last value of a range) and their classes (or
+            IGNORE); None if the stored values are the classes 0 to ``num_classes - 1``.
         num_classes: number of classes, background included.
 
     Raises:
-        InputError: a value that is mapped twice, or a class that does not exist.
+        InputError: a value is mapped twice, or a class does not exist.
     """
 
     def __init__(self, pairs: Sequence[Entry] | None, *, num_classes: int) -> None:
@@ -37,14 +37,14 @@ class LabelMap:
         self._ranges = sorted(_as_range(pair) for pair in pairs)
         if not self._ranges:
             raise InputError(
-                "data.label_map: () names no value, expected every stored value once"
+                "data.label_map: () has no value, expected every stored value once"
             )
         for (_, last, _), (first, _, _) in zip(
             self._ranges, self._ranges[1:], strict=False
         ):
             if first <= last:
                 raise InputError(
-                    f"data.label_map: {_written(self._ranges)} names a value twice, "
+                    f"data.label_map: {_written(self._ranges)} has a value twice, "
                     "expected every stored value once"
                 )
         wrong = [r for r in self._ranges if not IGNORE <= r[2] < num_classes]
@@ -63,13 +63,13 @@ class LabelMap:
 
         Args:
             stored: integers of any shape.
-            where: what is read, for the error: data set, split, example.
+            where: data set, split and example, or file, for the error.
 
         Returns:
             int16 of the same shape, class or IGNORE.
 
         Raises:
-            InputError: the label is not made of integers, or has an unmapped value.
+            InputError: the values are no integers, or one of them has no class.
         """
         if stored.dtype.kind not in "iub":
             raise InputError(
@@ -77,7 +77,7 @@ class LabelMap:
                 "feature or file with the class of every pixel"
             )
         if stored.dtype.itemsize == 1:
-            # Few values: look up each once, and the pixels in a table.
+            # Few values: a table of all of them is faster than a search per pixel.
             low = int(np.iinfo(stored.dtype).min) if stored.dtype.kind == "i" else 0
             table, known = self._look_up(np.arange(low, low + 256))
             places = stored.astype(np.int16) - low
@@ -101,7 +101,7 @@ class LabelMap:
             found: stored values.
 
         Returns:
-            Those of them without a class, in their order.
+            The values without a class, in their order.
         """
         values = list(found)
         if not values:
@@ -116,12 +116,12 @@ class LabelMap:
         *,
         proposal: Sequence[Entry] | None = None,
     ) -> str:
-        """Say which values were found and expected, and propose a label map.
+        """Write which values were found and expected, and propose a label map.
 
         Args:
             found: all values of the labels, sorted.
-            where: what was read.
-            proposal: a map; None to make one.
+            where: data set, split and example, or file.
+            proposal: a label map; None makes one.
 
         Returns:
             One line.
@@ -135,13 +135,13 @@ class LabelMap:
         )
 
     def proposal(self, found: Sequence[int]) -> tuple[Entry, ...]:
-        """Propose a map: in order where that fits, instances as one class.
+        """Propose a label map: values in order if they fit, objects as one class.
 
         Args:
             found: all values of the labels, sorted.
 
         Returns:
-            One that has all of them.
+            A map of all these values.
         """
         values = [int(value) for value in found]
         if not self._given and len(values) <= self._num_classes:
@@ -169,7 +169,7 @@ def _as_range(pair: Any) -> tuple[int, int, int]:
 
 
 def _written(ranges: Sequence[tuple[int, int, int]]) -> str:
-    """Write ranges as the tuple to paste into a config."""
+    """Write ranges as a tuple to paste into a config."""
     entries = [
         str((first if first == last else (first, last), index))
         for first, last, index in ranges
@@ -187,13 +187,13 @@ def _listed_ranges(ranges: Sequence[tuple[int, int, int]]) -> str:
 
 
 def listed(values: Sequence[int]) -> str:
-    """Write values on one line, also where a picture was given for a label.
+    """Write values on one line, however many there are.
 
     Args:
-        values: sorted.
+        values: sorted values.
 
     Returns:
-        The first twelve, the last and their number.
+        The first twelve values, the last one and their number.
     """
     shown = [str(int(value)) for value in values[:12]]
     if len(values) > 12:

@@ -1,5 +1,9 @@
-"""How a folder is laid out: as a published set, or as anybody's."""
+"""Finds the layout of a folder: that of a published set, or any other.
 
+A new published layout is one module with a function, and one entry of ``PUBLISHED``.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 from unet_jax.data.folder.celebamask import celebamask_layout
@@ -7,6 +11,12 @@ from unet_jax.data.folder.fasseg import fasseg_layout
 from unet_jax.data.folder.find import Layout, find_pairs
 from unet_jax.data.folder.stacks import stack_slices
 from unet_jax.errors import InputError
+
+PUBLISHED: tuple[Callable[[Path], Layout | None], ...] = (
+    fasseg_layout,
+    celebamask_layout,
+)
+"""Functions that return the layout of a published set, or None for another folder."""
 
 
 def find_layout(
@@ -16,10 +26,10 @@ def find_layout(
 
     Args:
         path: the folder.
-        images: its folder of images; "" to find it.
-        masks: its folder of masks; "" to find it.
-        mask_suffix: what a mask's name has behind its image's; "" to find it.
-        stack: the pictures of a patient's folder are slices of one volume.
+        images: its folder of images; "" finds it.
+        masks: its folder of masks; "" finds it.
+        mask_suffix: suffix of a mask's name behind its image's name; "" finds it.
+        stack: whether the pictures in a patient's folder are slices of one volume.
 
     Returns:
         All pairs.
@@ -29,7 +39,8 @@ def find_layout(
     """
     layout = None
     if not (images or masks or mask_suffix):
-        layout = fasseg_layout(path) or celebamask_layout(path)
+        found = (published(path) for published in PUBLISHED)
+        layout = next((one for one in found if one is not None), None)
     if layout is None:
         layout = find_pairs(path, images=images, masks=masks, mask_suffix=mask_suffix)
     elif not layout.pairs:

@@ -1,15 +1,17 @@
-"""Images to segment: which files are one, and how it is read."""
+"""Finds and reads the images to segment."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from unet_jax.data.files.canonical import as_case_image
+from unet_jax.data.files.formats import file_suffix, output_name
 from unet_jax.data.files.read import list_images, read_image
-from unet_jax.data.files.stored import StoredImage, file_suffix, output_name
+from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.find import CHANNEL, channel_problems
-from unet_jax.data.folder.read import ReadOptions, read_case_image
-from unet_jax.data.folder.same_place import misplaced
+from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.read import read_case_image
 from unet_jax.errors import InputError
 
 
@@ -18,8 +20,8 @@ class NewImage:
     """The files of one image.
 
     Attributes:
-        path: what the image is called: its file, without the number of a channel.
-        files: one, or one a channel.
+        path: name of the image: its file, without the number of a channel.
+        files: one file, or one per channel.
     """
 
     path: Path
@@ -29,22 +31,22 @@ class NewImage:
 def find_new_images(
     path: str | Path, options: ReadOptions, *, channels: int
 ) -> list[NewImage]:
-    """Find the images that a path names.
+    """Find the images of a path.
 
-    Files ``scan_0000``, ``scan_0001``, ... are channels of one image where the network
-    has as many, and a file alone has fewer.
+    Files ``scan_0000``, ``scan_0001``, ... are channels of one image if the network has
+    that many channels and a single file has fewer.
 
     Args:
-        path: an image file, or a folder, whose own files are taken.
-        options: how they are read.
-        channels: of the network.
+        path: an image file, or a folder; only files directly in the folder are taken.
+        options: options of reading.
+        channels: number of channels of the network.
 
     Returns:
         The images, sorted by name.
 
     Raises:
-        InputError: there are none, channels are missing, or two would give a label map
-            of the same name.
+        InputError: there are no images, channels are missing, or two label maps would
+            have the same name.
     """
     files = list_images(path)
     if channels == 1:
@@ -82,14 +84,14 @@ def _stem(file: Path) -> str:
 
 
 def _same(file: Path, other: Path) -> bool:
-    """Say whether two files may be channels of one image."""
+    """Tell whether two files may be channels of one image."""
     names = [CHANNEL.sub("", _stem(one)) for one in (file, other)]
     numbered = CHANNEL.search(_stem(file)) is not None
     return numbered and names[0] == names[1] and file_suffix(file) == file_suffix(other)
 
 
 def _complete(file: Path, options: ReadOptions) -> bool:
-    """Say whether a file has several channels itself, as a frame of a film has."""
+    """Tell whether a file itself has several channels, like a frame of a film."""
     try:
         return read_image(file, tiff_axes=options.tiff_axes or None).image.shape[-1] > 1
     except InputError:
@@ -97,15 +99,15 @@ def _complete(file: Path, options: ReadOptions) -> bool:
 
 
 def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
-    """Read an image with all its channels, as the cases of training were read.
+    """Read an image with all its channels, as training reads its cases.
 
     Args:
-        image: its files.
-        options: how they are read.
+        image: files of the image.
+        options: options of reading.
 
     Returns:
-        The image on the stored grid of its first file, with the known spacing where the
-        file says none.
+        The image on the stored grid of its first file, with the known spacing if the
+        file has none.
 
     Raises:
         InputError: a file cannot be read, or the channels do not lie on one grid.
@@ -126,7 +128,7 @@ def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
 def _as_stored(
     spacing: Sequence[float], stored: StoredImage, options: ReadOptions
 ) -> tuple[float, ...]:
-    """Bring a spacing from the axes of a case to those of its file."""
+    """Reorder a spacing from the axes of a case to the axes of its file."""
     sizes = list(spacing)
     if stored.kind == "tiff" and len(sizes) == 3:
         sizes.insert(0, sizes.pop(options.slice_axis))

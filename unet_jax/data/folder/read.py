@@ -1,42 +1,102 @@
-"""From the files of a case to its image and its label."""
+"""Reads the image and the label of a case from its files."""
 
-import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from unet_jax.data.files.canonical import as_case_image
+from unet_jax.data.files.formats import has_pages
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.files.stored import StoredImage
-from unet_jax.errors import InputError, SharedFault, named_files, raise_all
+from unet_jax.data.folder.options import ReadOptions
+from unet_jax.errors import InputError, SharedProblem, named_files, raise_all
 
 KINDS = ("channels", "slices", "parts")
-"""What several files of a case are: channels of its image (which has one mask), slices
-of a volume (images and masks), or one binary mask a class (of one image)."""
+"""Meaning of several files of a case: channels of its image (which has one mask),
+slices of a volume (images and masks), or one binary mask per class (of one image)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ReadOptions:
-    """How files are read.
+class StoredCase(NamedTuple):
+    """A case whose label has the stored values, which may be no classes yet.
 
     Attributes:
-        palette: colours of colour masks.
-        palette_tolerance: largest difference of a channel that is forgiven.
-        tiff_axes: axes of TIFF images; "" as they say. A mask has no channels that
-            could be taken for slices.
-        slice_axis: axis for the pages of TIFF stacks, and for slices that are files.
-        known_spacing: millimetres on each axis of cases whose files say none; () if
-            nobody knows.
+        image: ``(*spatial, channels)`` on the case's axes.
+        label: ``(*spatial)`` integers, the stored values.
+        spacing: millimetres per pixel and axis; None if unknown.
     """
 
-    palette: tuple[tuple[int, int, int], ...] = ()
-    palette_tolerance: float = 0.0
-    tiff_axes: str = ""
-    slice_axis: int = 2
-    known_spacing: tuple[float, ...] = ()
+    image: np.ndarray
+    label: np.ndarray
+    spacing: tuple[float, ...] | None
+
+
+def read_stored_case(
+    *,
+    images: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    options: ReadOptions,
+    kind: str,
+    painted: Sequence[int],
+    shape: tuple[int, ...],
+) -> StoredCase:
+    """Read image and label of a case that has been examined before.
+
+    Args:
+        images: files of the image.
+        masks: files of the label.
+        options: options of reading.
+        kind: one of ``KINDS``.
+        painted: for "parts", the value that each mask stands for.
+        shape: spatial shape of the image.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    image, spacing, _ = read_case_image(images, options, kind=kind)
+    label, _ = read_case_label(masks, options, kind=kind, painted=painted, shape=shape)
+    return StoredCase(image, label, spacing)
+
+
+def memory_key(
+    case_id: str, images: Sequence[str | Path], options: ReadOptions, kind: str
+) -> Hashable:
+    """Name a case for `CaseMemory`.
+
+    Args:
+        case_id: id of the case.
+        images: files of the image.
+        options: options of reading.
+        kind: one of ``KINDS``.
+
+    Returns:
+        A key that differs where the axis of slices changes the arrays of the case.
+    """
+    return case_id, used_slice_axis(images, options, kind)
+
+
+def used_slice_axis(
+    images: Sequence[str | Path], options: ReadOptions, kind: str
+) -> int | None:
+    """Return the axis that the slices or pages of a case are stacked along.
+
+    Args:
+        images: files of the image.
+        options: options of reading.
+        kind: one of ``KINDS``.
+
+    Returns:
+        ``options.slice_axis``; None if the case has neither slices nor pages, so that
+        the option changes nothing.
+    """
+    stacked = kind == "slices" or any(has_pages(Path(file)) for file in images)
+    return options.slice_axis if stacked else None
 
 
 def read_case_image(
@@ -49,18 +109,18 @@ def read_case_image(
     """Read the image of a case.
 
     Args:
-        files: in the order of the channels, or of the slices.
-        options: how to read.
+        files: image files, in the order of the channels or slices.
+        options: options of reading.
         kind: one of ``KINDS``.
-        finite: refuse NaN and infinite values.
+        finite: whether to refuse NaN and infinite values.
 
     Returns:
         ``(*spatial, channels)`` on the case's axes, its spacing, and the files as
         stored.
 
     Raises:
-        InputErrors: for each file that cannot be read, or of another size.
-        SharedFault: the known spacing does not fit.
+        InputErrors: one error for each file that cannot be read or has another size.
+        SharedProblem: the known spacing does not fit.
     """
     axes = options.tiff_axes or None
     stored = _each(files, lambda file: read_image(file, tiff_axes=axes, finite=finite))
@@ -74,10 +134,10 @@ def read_case_image(
     if spacing is None and options.known_spacing:
         spacing = tuple(float(size) for size in options.known_spacing)
         if len(spacing) != image.ndim - 1 or min(spacing) <= 0:
-            raise SharedFault(
+            raise SharedProblem(
                 str(files[0]),
                 f"data.known_spacing is {spacing}; expected {image.ndim - 1} sizes "
-                "above 0 in mm, one for each axis",
+                "above 0 in mm, one per axis",
             )
     return image, spacing, stored
 
@@ -93,18 +153,19 @@ def read_case_label(
     """Read the stored label values of a case.
 
     Args:
-        files: the mask, or those of the slices, or those of the classes.
-        options: how to read.
+        files: the mask, or the masks of the slices or of the classes.
+        options: options of reading.
         kind: one of ``KINDS``.
-        painted: for "parts" the value that each mask paints; later ones lie on top.
-        shape: for "parts" the spatial shape of the image; masks that are an exact
+        painted: for "parts", the value that each mask paints; later masks cover
+            earlier ones.
+        shape: for "parts", the spatial shape of the image; masks that are an exact
             fraction of it are repeated to that size.
 
     Returns:
         ``(*spatial)`` integers on the case's axes, and the first file as stored.
 
     Raises:
-        InputErrors: for each file that cannot be read, or of another size.
+        InputErrors: one error for each file that cannot be read or has another size.
     """
     if kind == "parts":
         return _painted(files, painted, shape)
@@ -125,12 +186,12 @@ def file_with_values(
     """Find the mask of a case that stores certain values.
 
     Args:
-        files: its masks, which can be read: one, or those of its slices.
-        values: looked for.
-        options: how to read.
+        files: readable masks of the case: one, or one per slice.
+        values: values to look for.
+        options: options of reading.
 
     Returns:
-        The first that has one of them.
+        The first file that has one of the values.
     """
     for file in files[:-1]:
         label, _ = read_case_label([file], options)
@@ -142,7 +203,7 @@ def file_with_values(
 def _each(
     files: Sequence[str | Path], read: Callable[[str | Path], StoredImage]
 ) -> list[StoredImage]:
-    """Read all files, and name each that cannot be read."""
+    """Read all files, and raise the errors of all that cannot be read."""
     stored, problems = [], []
     for file in files:
         try:
@@ -156,7 +217,7 @@ def _each(
 def _check_sizes(
     shapes: Sequence[tuple[int, ...]], files: Sequence[str | Path], what: str
 ) -> None:
-    """Name the files of a case that have not the size of most."""
+    """Name the files of a case whose size differs from most."""
     (most, _), *others = Counter(shapes).most_common()
     problems = []
     for size, _ in others:
@@ -212,7 +273,7 @@ def _read_part(file: str | Path) -> StoredImage:
     if len(found) > 2 or (len(found) == 2 and found[0] != 0):
         raise InputError(
             f"{file}: the values {found[:8].tolist()} ({len(found)} of them); "
-            "expected 0 and one other, since it is the mask of one class; save it "
+            "expected 0 and one other, because it is the mask of one class; save it "
             "without blurred edges"
         )
     return stored

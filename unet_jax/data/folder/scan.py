@@ -1,31 +1,34 @@
-"""Every file of a folder read once, and what is wrong with them in lines."""
+"""Scans a folder: reads every file once and lists the problems."""
 
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from unet_jax.data.files.colors import ColorsError
 from unet_jax.data.folder.find import Pair
-from unet_jax.data.folder.read import ReadOptions
+from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.read import memory_key, used_slice_axis
 from unet_jax.data.folder.traits import CaseTraits, Examined, ImageTraits, examine
-from unet_jax.errors import InputError, SharedFault, named_files
+from unet_jax.data.memory import CaseMemory
+from unet_jax.errors import InputError, SharedProblem, named_files
 from unet_jax.runtime.atomic import atomic_path
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What a folder holds.
+    """Result of `scan`.
 
     Attributes:
-        traits: of the sound cases, in the order of their pairs.
-        images: of all cases whose image is sound.
-        problems: a line each.
-        values: for the id of every case whose mask could be read, pixels of each stored
-            label value.
+        traits: facts of the cases without problems, in the order of their pairs.
+        images: facts of all images without problems.
+        problems: problems, one line each.
+        values: number of pixels of each stored label value, by id of the case, for
+            every case whose mask could be read.
     """
 
     traits: tuple[CaseTraits, ...]
@@ -40,23 +43,28 @@ def scan(
     *,
     num_threads: int,
     cache: Path | None,
+    memory: CaseMemory,
+    keep: AbstractSet[str],
 ) -> Scan:
     """Read every case once.
 
     Args:
-        pairs: the files of each case.
-        options: how to read.
-        num_threads: cases that are read at a time.
-        cache: file that keeps what was found, for files that do not change.
+        pairs: files of each case.
+        options: options of reading.
+        num_threads: number of cases to read at a time.
+        cache: file that keeps the facts of cases whose files do not change; None for
+            none.
+        memory: memory for the cases that will be read again.
+        keep: ids of these cases.
 
     Returns:
-        The sound cases, all problems, and all label values.
+        Facts of the cases, all problems, and all label values.
     """
     kept = _read_cache(cache, options)
     found: dict[str, Any] = {}
 
     def one(pair: Pair) -> Examined:
-        stamp = _stamp(pair)
+        stamp = _stamp(pair, options)
         entry = kept.get(pair.id)
         if entry is not None and entry["stamp"] == stamp:
             found[pair.id] = entry
@@ -66,7 +74,10 @@ def scan(
         if result.traits is not None:
             traits_json = dataclasses.asdict(result.traits)
             found[pair.id] = {"stamp": stamp, "traits": traits_json}
-        return result
+        if result.pixels is not None and pair.id in keep:
+            key = memory_key(pair.id, pair.images, options, pair.kind)
+            memory.keep(key, result.pixels)
+        return dataclasses.replace(result, pixels=None)
 
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         results = list(pool.map(one, pairs))
@@ -85,13 +96,13 @@ def scan(
 
 
 def _problem_lines(problems: Sequence[InputError]) -> list[str]:
-    """One line a problem; files that one key of the config fixes share a line."""
+    """Write one line per problem, or per config key that fixes several files."""
     colored, lines = [], []
     shared: dict[str, list[str]] = {}
     for problem in problems:
         if isinstance(problem, ColorsError) and problem.has_proposal:
             colored.append(problem)
-        elif isinstance(problem, SharedFault):
+        elif isinstance(problem, SharedProblem):
             shared.setdefault(problem.text, []).append(problem.file)
         else:
             lines.append(str(problem))
@@ -106,41 +117,48 @@ def _problem_lines(problems: Sequence[InputError]) -> list[str]:
     return lines
 
 
-def _stamp(pair: Pair) -> list[list[Any]] | None:
-    """Return what changes when a file does; None where one is gone."""
+def _stamp(pair: Pair, options: ReadOptions) -> list[Any] | None:
+    """Return values that change with the files or their axes; None if one is gone."""
     files = [*pair.images, *pair.masks]
     try:
         stats = [(file, file.stat()) for file in files]
     except OSError:
         return None
-    return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+    stamp: list[Any] = [
+        [str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats
+    ]
+    axis = used_slice_axis(pair.images, options, pair.kind)
+    return stamp if axis is None else [*stamp, axis]
 
 
 def _options_key(options: ReadOptions) -> Any:
-    """Return the options as JSON gives them back."""
-    return json.loads(json.dumps(dataclasses.asdict(options)))
+    """Return the options that concern all files, as JSON returns them."""
+    values = json.loads(json.dumps(dataclasses.asdict(options)))
+    del values["slice_axis"]  # it concerns some files, and is in their stamps
+    return values
 
 
 def _read_cache(cache: Path | None, options: ReadOptions) -> dict[str, Any]:
-    """Read what an earlier start found; nothing where it does not apply."""
+    """Read the facts that an earlier start found; none if they do not apply."""
     if cache is None:
         return {}
     try:
         content = json.loads(cache.read_text())
+        content["options"].pop("slice_axis", None)  # version 0.1 wrote it
         if content["options"] == _options_key(options):
             cases: dict[str, Any] = content["cases"]
             for entry in cases.values():
                 CaseTraits.from_json(entry["traits"])
             return cases
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # it is only a cache: the files are read again
+        pass  # the files are read again
     return {}
 
 
 def _write_cache(
     cache: Path | None, options: ReadOptions, cases: dict[str, Any]
 ) -> None:
-    """Keep what was found."""
+    """Keep the facts."""
     if cache is None:
         return
     content = {"options": _options_key(options), "cases": cases}
@@ -149,5 +167,6 @@ def _write_cache(
             temporary.write_text(json.dumps(content) + "\n")
     except OSError as error:
         raise InputError(
-            f"{cache}: cannot be written ({error.strerror}); name a --workdir that can"
+            f"{cache}: cannot be written ({error.strerror}); name a --workdir that can "
+            "be written"
         ) from None

@@ -1,4 +1,4 @@
-"""Slabs: parts of one case, where there are too few cases to draw splits from."""
+"""Cuts cases into slabs if there are too few cases to draw splits from."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,39 +10,39 @@ from unet_jax.data.folder.traits import CaseTraits
 _THIN = 10
 """A volume of fewer slices is cut along its longest axis instead."""
 
-_SHAREABLE = 20
-"""Labels in fewer planes cannot be shared out: a slab could be left without a plane."""
+_FEWEST_PLANES = 20
+"""Fewer labelled planes are not divided: a slab could be left without any."""
 
 
-def shared_out(
+def fit_slabs(
     parts: Mapping[str, Sequence[Part]],
     traits: Sequence[CaseTraits],
     slice_axis: int,
 ) -> dict[str, tuple[Part, ...]]:
-    """Move slabs so that their shares are those of what is labelled.
+    """Move slabs so that their fractions apply to the labelled planes.
 
-    The ends of a scan are often empty: a slab of them would have nothing to score.
+    The ends of a scan are often empty, and a slab of them would have nothing to score.
 
     Args:
-        parts: of each split, with shares of a whole axis.
-        traits: of the cases; those that are missing are left as they are.
-        slice_axis: that volumes are cut along.
+        parts: parts of each split, as fractions of the whole axis.
+        traits: facts of the cases; parts of other cases stay as they are.
+        slice_axis: axis that volumes are cut along.
 
     Returns:
-        The parts; the first and the last slab still reach to the ends. Where few planes
-        are labelled the slabs stay as they are.
+        The parts; the first and the last slab still reach the ends. If few planes are
+        labelled, the slabs stay as they are.
     """
     known = {case.id: case for case in traits}
 
-    def moved(part: Part, share: float) -> float:
-        if share in (0.0, 1.0) or part.id not in known:
-            return share
+    def moved(part: Part, fraction: float) -> float:
+        if fraction in (0.0, 1.0) or part.id not in known:
+            return fraction
         case = known[part.id]
         axis = cut_axis(case.shape, slice_axis)
         first, end = case.labelled[axis]
-        if end - first < _SHAREABLE:
-            return share
-        return (first + share * (end - first)) / case.shape[axis]
+        if end - first < _FEWEST_PLANES:
+            return fraction
+        return (first + fraction * (end - first)) / case.shape[axis]
 
     return {
         split: tuple(
@@ -53,17 +53,17 @@ def shared_out(
 
 
 def slab_of(part: Part, shape: Sequence[int], slice_axis: int) -> slice | None:
-    """Return what a part takes of its cut axis.
+    """Return the planes of a part along its cut axis.
 
     Args:
-        part: of a split.
+        part: part of a split.
         shape: spatial shape of the case.
-        slice_axis: that volumes are cut along.
+        slice_axis: axis that volumes are cut along.
 
     Returns:
-        Its planes; None for a part that is the whole case.
+        The planes; None for a part that is the whole case.
     """
-    if (part.start, part.stop) == (0.0, 1.0):
+    if part.is_whole:
         return None
     size = shape[cut_axis(shape, slice_axis)]
     return slice(round(part.start * size), max(round(part.stop * size), 1))
@@ -74,7 +74,7 @@ def cut_axis(shape: Sequence[int], slice_axis: int) -> int:
 
     Args:
         shape: spatial shape of a case.
-        slice_axis: that volumes are cut along.
+        slice_axis: preferred axis of volumes.
 
     Returns:
         The axis.

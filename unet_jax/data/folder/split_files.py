@@ -1,4 +1,4 @@
-"""Splits and patients that a user wrote into a file."""
+"""Reads a file of splits and patients."""
 
 import csv
 import json
@@ -10,12 +10,12 @@ from unet_jax.errors import InputError
 
 
 class SplitFile(NamedTuple):
-    """What a file of splits says, in its own names of the cases.
+    """Content of a file of splits, with the file's names of the cases.
 
     Attributes:
-        ids: by split; none where the file has no splits.
-        groups: the group of each row; None where the file has no such column.
-        fold: the fold that is left to choose; -1 where the file has chosen it.
+        ids: ids by split; empty if the file has no splits.
+        groups: case and group of each row; None if the file has no such column.
+        fold: the fold that is still to be drawn; -1 if the file lists the folds.
     """
 
     ids: dict[str, list[str]]
@@ -28,23 +28,25 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
 
     Args:
         path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
-            of such dicts, one a fold; or CSV with the columns id, split and, where
-            there are patients, group; or id and group alone, for drawn splits.
+            of such dicts, one per fold; or CSV with the columns id, split and
+            optionally group (the patient); or id and group only, for drawn splits.
         fold: entry of a list of folds.
 
     Returns:
-        What it says.
+        Its content.
 
     Raises:
-        InputError: the file is missing or of another form.
+        InputError: the file is missing or has another form.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"data.splits: {path}: {error.strerror}") from None
+        raise InputError(
+            f"data.splits: {path}: {error.strerror}; expected a JSON or CSV file"
+        ) from None
     except UnicodeDecodeError as error:
         raise InputError(
-            f"data.splits: {path}: is no text ({error}); expected JSON or CSV in UTF-8"
+            f"data.splits: {path}: is not text ({error}); expected JSON or CSV in UTF-8"
         ) from None
     if path.suffix.lower() == ".csv":
         return _read_csv(path, text, fold)
@@ -52,12 +54,12 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
         content: Any = json.loads(text, object_pairs_hook=_splits_once)
     except _TwiceError as error:
         raise InputError(
-            f"data.splits: {path} names the split {error} twice; expected each once; "
+            f"data.splits: {path} has the split {error} twice; expected each once; "
             "put its ids into one list"
         ) from None
     except ValueError as error:
         raise InputError(
-            f'data.splits: {path} is no JSON ({error}); expected {{"train": [ids], '
+            f'data.splits: {path} is not JSON ({error}); expected {{"train": [ids], '
             '"validation": [ids], "test": [ids]}'
         ) from None
     left = fold
@@ -73,21 +75,23 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
         name = SPLIT_NAMES.get(str(key).lower())
         if name is None or not isinstance(ids, list):
             raise InputError(
-                f"data.splits: {path} has {key!r}: expected lists of ids under "
+                f"data.splits: {path} has {key!r}; expected lists of ids under "
                 "'train', 'validation' and 'test'"
             )
         splits[name] = [str(one) for one in ids]
     if not splits.get("train"):
-        raise InputError(f"data.splits: {path} has no ids under 'train'")
+        raise InputError(
+            f"data.splits: {path} has no ids under 'train'; expected one or more"
+        )
     return SplitFile(splits, None, left)
 
 
 class _TwiceError(Exception):
-    """A split that is there twice, by its name or by another that means the same."""
+    """A split is listed twice, under one name or two names that mean the same."""
 
 
 def _splits_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict, but lose no split to another of its name."""
+    """Make a dict, and refuse a split that is listed twice."""
     names = [SPLIT_NAMES.get(key.lower(), key) for key, _ in pairs]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -101,14 +105,14 @@ def _read_csv(path: Path, text: str, fold: int) -> SplitFile:
         rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
     except csv.Error as error:
         raise InputError(
-            f"data.splits: {path} is no CSV ({error}); expected the columns id, split"
+            f"data.splits: {path} is not CSV ({error}); expected columns id, split"
         ) from None
     columns = set(rows[0]) if rows else set()
     column = "group" if "group" in columns else "patient"
     if "id" not in columns or not columns & {"split", column}:
         raise InputError(
             f"data.splits: {path} has the columns {sorted(map(str, columns))}, "
-            "expected id, and split or group (the patient) or both, with commas between"
+            "expected id, and split or group (the patient) or both, separated by commas"
         )
     groups = None
     if column in columns:
@@ -129,5 +133,7 @@ def _read_csv(path: Path, text: str, fold: int) -> SplitFile:
             )
         splits.setdefault(name, []).append(str(row["id"]).strip())
     if "train" not in splits:
-        raise InputError(f"data.splits: {path} has no row of split 'train'")
+        raise InputError(
+            f"data.splits: {path} has no row of split 'train'; expected one or more"
+        )
     return SplitFile(splits, groups, fold)

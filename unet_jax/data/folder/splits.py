@@ -1,4 +1,4 @@
-"""Which cases train, which validate and which are scored: never a patient in two."""
+"""Draws and completes splits; no patient is in two of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -18,39 +18,43 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""What files and folders call the splits."""
+"""Names of the splits in files and folders."""
 
 FEWEST_GROUPS = 3
-"""That splits are drawn of; the cases of fewer are cut into slabs."""
-TRAIN_SHARE, VALIDATION_SHARE, GAP_SHARE = 0.6, 0.2, 0.02
-"""Shares of a single image that its slabs have."""
+"""Smallest number of groups to draw splits from; the cases of fewer are cut into slabs.
+"""
+TRAIN_FRACTION, VALIDATION_FRACTION, GAP_FRACTION = 0.6, 0.2, 0.02
+"""Fractions of a single image in its slabs and in the gap between them."""
 
 
 class Part(NamedTuple):
     """A case of a split, or a slab of one.
 
     Attributes:
-        id: of the case.
-        start: share of the case's cut axis where the slab begins; 0 for all of it.
-        stop: where it ends; 1 for all of it.
+        id: id of the case.
+        start: fraction of the case's cut axis at which the slab begins.
+        stop: fraction at which it ends.
     """
 
     id: str
     start: float = 0.0
     stop: float = 1.0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is the whole case."""
+        return (self.start, self.stop) == (0.0, 1.0)
+
 
 class Splits(NamedTuple):
     """The cases of each split.
 
     Attributes:
-        parts: of "train", "validation" and "test".
-        groups: patient of each case, where the file of splits says so.
-        note: how the splits came about.
+        parts: cases or slabs of "train", "validation" and "test".
+        note: a line that says how the splits were made.
     """
 
     parts: dict[str, tuple[Part, ...]]
-    groups: dict[str, str]
     note: str
 
 
@@ -58,14 +62,14 @@ def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
     """Take the splits of a data set that lies in folders called train, val and test.
 
     Args:
-        ids: of the cases; paths.
+        ids: ids of the cases, which are paths.
 
     Returns:
-        Ids by split; None where no case lies in a folder called train.
+        Ids by split; None if no case lies in a folder called train.
 
     Raises:
-        InputError: some lie in such folders, and some do not. To draw splits of all
-            would train on what is called the test split.
+        InputError: some cases lie in such folders, and some do not. Drawing splits of
+            all would train on cases of the test split.
     """
     splits: dict[str, list[str]] = {}
     others = []
@@ -80,9 +84,9 @@ def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
         return None
     if others:
         raise InputError(
-            f"{named_files(others)}: in no folder of a split, where others lie "
-            f"in {', '.join(splits)}; move them into one of those, or name the cases "
-            "of each split in a file, data.splits"
+            f"{named_files(others)}: in no folder of a split, but other cases are in "
+            f"{', '.join(splits)}; move them into one of these, or list the cases of "
+            "each split in a file and set data.splits"
         )
     return splits
 
@@ -99,23 +103,23 @@ def draw_splits(
     """Draw the splits by group.
 
     Args:
-        groups: the group of each case.
-        seed: of the draw.
-        test_fraction: share of the groups for the test split.
-        validation_fraction: share of the groups for validation, where there is no fold.
-        fold: which of the folds validates; -1 for none.
-        folds: parts that all groups but those of the test split are cut into.
+        groups: group of each case.
+        seed: seed of the draw.
+        test_fraction: fraction of the groups for the test split.
+        validation_fraction: fraction of the groups for validation without folds.
+        fold: the fold that validates; -1 for none.
+        folds: number of parts of the groups outside the test split.
 
     Returns:
         The splits; with fewer than three groups, slabs of their cases.
 
     Raises:
-        InputError: more folds than groups, or too few groups for any.
+        InputError: more folds than groups, or too few groups for folds.
     """
     names = sorted(set(groups.values()))
     if len(names) < FEWEST_GROUPS:
         if fold >= 0:
-            raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds of")
+            raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds from")
         return _few_groups(groups, names)
     shuffled = np.random.default_rng(seed).permutation(names).tolist()
     count = round(test_fraction * len(names))
@@ -142,67 +146,67 @@ def draw_splits(
     if not test:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
-    return Splits(parts, {}, note)
+    return Splits(parts, note)
 
 
 def _no_folds(fold: int, what: str) -> InputError:
-    """Make the refusal of a fold that would change nothing."""
+    """Make the error for a fold that would change nothing."""
     return InputError(
         f"data.fold: found {fold}, expected -1: there are {what}; leave data.fold out"
     )
 
 
-def _drawn(rest: Sequence[str], share: float, fold: int, folds: int) -> set[str]:
+def _drawn(rest: Sequence[str], fraction: float, fold: int, folds: int) -> set[str]:
     """Choose the groups that validate."""
     if fold < 0:
-        return set(rest[: min(max(round(share * len(rest)), 1), len(rest) - 1)])
+        return set(rest[: min(max(round(fraction * len(rest)), 1), len(rest) - 1)])
     if fold >= folds:
         raise InputError(f"data.fold: found {fold}, expected 0 to {folds - 1}")
     if folds > len(rest):
         raise InputError(
-            f"data.folds: found {folds}, expected at most {len(rest)}, the groups that "
-            "are not in the test split"
+            f"data.folds: found {folds}, expected at most {len(rest)}, the number of "
+            "groups outside the test split; lower it"
         )
     return set(rest[fold::folds])
 
 
 def _few_groups(groups: Mapping[str, str], names: Sequence[str]) -> Splits:
-    """Cut cases into slabs where there are too few groups to draw from."""
+    """Cut cases into slabs if there are too few groups to draw from."""
     note = (
-        "slabs of the same image, with a gap between them: such a score is no claim "
+        "slabs of the same image, with a gap between them: such a score says nothing "
         "about new images"
     )
     first = [one for one in sorted(groups) if groups[one] == names[0]]
-    validate_at = TRAIN_SHARE + GAP_SHARE
+    validate_at = TRAIN_FRACTION + GAP_FRACTION
     if len(names) == 1:
-        test_at = validate_at + VALIDATION_SHARE - GAP_SHARE
+        test_at = validate_at + VALIDATION_FRACTION - GAP_FRACTION
         bounds = {
-            "train": (0.0, TRAIN_SHARE),
+            "train": (0.0, TRAIN_FRACTION),
             "validation": (validate_at, test_at),
-            "test": (test_at + GAP_SHARE, 1.0),
+            "test": (test_at + GAP_FRACTION, 1.0),
         }
         parts = {
             split: tuple(Part(one, *bounds[split]) for one in first) for split in SPLITS
         }
-        return Splits(parts, {}, f"1 group: {note}")
+        return Splits(parts, f"1 group: {note}")
     train, validation = slabs(first)
     other = tuple(Part(one) for one in sorted(groups) if groups[one] == names[1])
     parts = {"train": train, "validation": validation, "test": other}
-    return Splits(parts, {}, f"2 groups: one is the test split, the other {note}")
+    return Splits(parts, f"2 groups: one is the test split, the other {note}")
 
 
 def slabs(ids: Sequence[str]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """Cut each case into a slab for training and one for validation.
 
     Args:
-        ids: of the cases.
+        ids: ids of the cases.
 
     Returns:
         The parts for training and for validation.
     """
-    stop = 1 - VALIDATION_SHARE - GAP_SHARE
+    stop = 1 - VALIDATION_FRACTION - GAP_FRACTION
     train = tuple(Part(one, 0.0, stop) for one in ids)
-    return train, tuple(Part(one, stop + GAP_SHARE, 1.0) for one in ids)
+    return train, tuple(Part(one, stop + GAP_FRACTION, 1.0) for one in ids)
 
 
 def named_splits(
@@ -214,26 +218,26 @@ def named_splits(
     fold: int,
     folds: int,
 ) -> Splits:
-    """Complete the splits that a user named.
+    """Complete the splits that a user gives.
 
     Args:
-        named: ids by split; they are those of ``groups``.
-        groups: the group of each case.
-        seed: of the draw of a validation split that is not named.
-        validation_fraction: its share of the training groups.
-        fold: which of the folds validates; -1 for none.
-        folds: parts of the training groups.
+        named: ids by split, all of them ids of ``groups``.
+        groups: group of each case.
+        seed: seed of the draw of a validation split that is not given.
+        validation_fraction: fraction of the training groups for that validation split.
+        fold: the fold that validates; -1 for none.
+        folds: number of parts of the training groups.
 
     Returns:
         The splits.
 
     Raises:
-        InputError: more folds than groups, or nothing to draw them of.
+        InputError: more folds than groups, or no groups to draw folds from.
     """
     parts = {
         split: tuple(Part(one) for one in named.get(split, ())) for split in SPLITS
     }
-    note = "as the file of splits, or the folders, say"
+    note = "taken from the file of splits, or from the folders"
     if parts["validation"] and fold >= 0:
         raise _no_folds(
             fold, 'cases under "validation", so that there is nothing to draw'
@@ -242,7 +246,7 @@ def named_splits(
         names = sorted({groups[one] for one in named["train"]})
         if len(names) < 2:
             if fold >= 0:
-                raise _no_folds(fold, "training cases of one group alone")
+                raise _no_folds(fold, "training cases of one group only")
             parts["train"], parts["validation"] = slabs(list(named["train"]))
             note += "; validation on a slab of the training images"
         else:
@@ -255,4 +259,4 @@ def named_splits(
     if not parts["test"]:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
-    return Splits(parts, {}, note)
+    return Splits(parts, note)

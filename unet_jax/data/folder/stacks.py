@@ -1,4 +1,4 @@
-"""Slices that are files of their own, as the volume that they are."""
+"""Joins slices that are separate files into volumes."""
 
 import re
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ _NUMBER = re.compile(r"(\d+)\D*$")
 
 
 def stack_slices(layout: Layout) -> Layout:
-    """Make one case of the pictures of each patient's folder.
+    """Make one case of the pictures in each patient's folder.
 
-    The last number of a file's name is the place of its slice: 2 comes before 10. NIfTI
-    files are volumes already and stay as they are.
+    The last number in a file's name is the position of its slice: 2 comes before 10.
+    NIfTI files are volumes and stay as they are.
 
     Args:
         layout: pairs of pictures.
 
     Returns:
-        Pairs of kind "slices", a patient each. A slice that has no mask, lies in no
-        patient's folder or is one of several channels is a stack of its own, so that
-        its files are read all the same; these, and slices without a number or with that
-        of another, are among the problems.
+        Pairs of kind "slices", one per patient. A slice without a mask, outside of a
+        patient's folder or with several channels becomes a stack of its own, so that
+        its files are examined too; these slices, and slices with no or a repeated
+        number, are among the problems.
     """
     patients: dict[str, list[Pair]] = {}
     kept: list[Pair] = []
@@ -41,8 +41,8 @@ def stack_slices(layout: Layout) -> Layout:
                 outside.append(str(pair.images[0]))
     problems = [
         f"{named_files(files)}: {what}; expected the slices of each patient in a "
-        "folder, since data.stack=True; set data.stack=False to score each picture by "
-        "itself"
+        "folder, because data.stack=True; set data.stack=False to score each "
+        "picture by itself"
         for files, what in ((outside, "in no folder"), (channels, "of several files"))
         if files
     ]
@@ -70,7 +70,7 @@ def stack_slices(layout: Layout) -> Layout:
 
 
 def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
-    """Sort the slices of a patient; say whether some are missing, and what is wrong."""
+    """Sort the slices of a patient, and find gaps and problems of their numbers."""
     numbers: dict[int, Pair] = {}
     others: list[Pair] = []
     problems = []
@@ -79,8 +79,8 @@ def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
         if match is None:
             others.append(pair)
             problems.append(
-                f"{pair.images[0]}: no number in its name; expected that of the slice, "
-                "since data.stack=True; rename it, or set data.stack=False"
+                f"{pair.images[0]}: no number in its name; expected the number of the "
+                "slice, because data.stack=True; rename it, or set data.stack=False"
             )
             continue
         other = numbers.setdefault(int(match[1]), pair)
@@ -88,8 +88,8 @@ def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
             others.append(pair)
             problems.append(
                 f"{pair.images[0]}: slice {int(match[1])} is also "
-                f"{other.images[0].name}; expected a number once in a folder; rename "
-                "or remove one"
+                f"{other.images[0].name}; expected each number once in a folder; "
+                "rename or remove one"
             )
     order = sorted(numbers)
     gap = bool(order) and order[-1] - order[0] >= len(order)

@@ -1,4 +1,4 @@
-"""One case read once: what it is like, and all that is wrong with it."""
+"""Examines a case: reads it once and collects its facts and problems."""
 
 import dataclasses
 import functools
@@ -10,26 +10,27 @@ import numpy as np
 
 from unet_jax.data.files.read import check_finite
 from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.find import Pair
-from unet_jax.data.folder.read import ReadOptions, read_case_image, read_case_label
-from unet_jax.data.folder.same_place import misplaced
-from unet_jax.data.preprocess import nonzero_statistics
-from unet_jax.errors import InputError, InputErrors, SharedFault
+from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.read import StoredCase, read_case_image, read_case_label
+from unet_jax.data.intensity import nonzero_statistics
+from unet_jax.errors import InputError, InputErrors, SharedProblem
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageTraits:
-    """What is known of the image of a case, whatever its mask is like.
+    """Facts of the image of a case, independent of its mask.
 
     Attributes:
-        id: of the case.
-        patient: folder that it lies in; "" for none.
-        images: the image, or one file a channel, or one a slice.
-        kind: what several files are, one of ``case_files.KINDS``.
+        id: id of the case.
+        patient: folder of the case; "" for none.
+        images: the image file, or one file per channel or slice.
+        kind: meaning of several files, one of ``read.KINDS``.
         shape: spatial shape on the case's axes (RAS for NIfTI).
-        channels: of the image.
+        channels: number of channels.
         dtype: stored dtype of the image.
-        spacing: millimetres a pixel and axis; None if unknown.
+        spacing: millimetres per pixel and axis; None if unknown.
         digest: SHA-256 of the image's pixels, in hexadecimal.
     """
 
@@ -46,18 +47,18 @@ class ImageTraits:
 
 @dataclasses.dataclass(frozen=True)
 class CaseTraits(ImageTraits):
-    """What is known of one sound case without its pixels.
+    """Facts of one case without problems.
 
     Attributes:
-        masks: its mask, or one a slice, or one a class.
-        painted: for "parts" the value that each mask stands for.
-        values: pixels of each stored label value.
-        labelled: on each axis the first plane that has any but the mask's commonest
-            value, and the one after the last such plane; the whole axis where there
-            is no other value.
+        masks: the mask file, or one file per slice or class.
+        painted: for "parts", the value that each mask stands for.
+        values: number of pixels of each stored label value.
+        labelled: on each axis, the first plane with a value other than the mask's
+            commonest one, and the plane after the last such plane; the whole axis if
+            the mask has one value only.
         lowest: smallest value of the image.
-        highest: largest one.
-        reference: mean and deviation of each channel's non-zero pixels.
+        highest: largest value of the image.
+        reference: mean and standard deviation of each channel's non-zero pixels.
         label_digest: SHA-256 of the mask's pixels, in hexadecimal.
     """
 
@@ -72,13 +73,13 @@ class CaseTraits(ImageTraits):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "CaseTraits":
-        """Restore what `dataclasses.asdict` and JSON made of one.
+        """Restore facts that `dataclasses.asdict` and JSON converted.
 
         Args:
-            values: of each attribute.
+            values: value of each attribute.
 
         Returns:
-            The traits.
+            The facts.
         """
         parts = dict(values)
         for name in ("images", "masks", "painted", "shape"):
@@ -90,98 +91,60 @@ class CaseTraits(ImageTraits):
         return cls(**parts)
 
 
-class TiffAxesError(SharedFault):
-    """The pages of a TIFF were taken for slices, and seem to be channels.
+class TiffAxesError(SharedProblem):
+    """The pages of a TIFF were read as slices, but seem to be channels.
 
     Args:
-        file: its name.
-        axes: what to call its axes.
+        file: name of the file.
+        axes: proposed names of its axes.
     """
 
     def __init__(self, file: str, axes: str) -> None:
-        """Say which key says it."""
+        """Make the message."""
         super().__init__(
             file,
             "read as a stack of slices, but the mask is a picture; expected one size; "
-            "where they are channels, which the file does not say, set "
+            "if the pages are channels, which the file does not say, set "
             f"data.tiff_axes={axes!r}",
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
-    """What reading a case found.
+    """Result of `examine`.
 
     Attributes:
-        traits: None where the case has problems.
-        image: None where the image could not be read, or its axes are in doubt.
-        problems: all of them.
-        values: pixels of each stored label value; None where no mask could be read.
+        traits: facts of the case; None if it has problems.
+        image: facts of the image; None if it could not be read or its axes are in
+            doubt.
+        problems: all problems of the case.
+        values: number of pixels of each stored label value; None if no mask could be
+            read.
+        pixels: the case itself; None if it has problems.
     """
 
     traits: CaseTraits | None
     image: ImageTraits | None
     problems: tuple[InputError, ...]
     values: dict[int, int] | None
+    pixels: StoredCase | None = None
 
 
 def examine(pair: Pair, options: ReadOptions) -> Examined:
-    """Read one case, and collect all that is wrong with it.
+    """Read one case once, and collect its facts and all its problems.
 
     Args:
-        pair: its files.
-        options: how to read.
+        pair: files of the case.
+        options: options of reading.
 
     Returns:
-        Its traits, or its problems; what is sound of image and label in any case.
+        Facts and pixels of the case, or its problems and the facts that hold in spite
+        of them.
     """
-    image = spacing = label = stored_label = None
-    stored: list[StoredImage] = []
     problems: list[InputError] = []
-
-    def attempt(read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except InputErrors as error:
-            problems.extend(error.problems)
-        except InputError as error:
-            problems.append(error)
-        return None
-
-    found = pair.images and attempt(
-        # NaN is no reason not to look at the rest.
-        lambda: read_case_image(pair.images, options, kind=pair.kind, finite=False)
-    )
-    if found:
-        image, spacing, stored = found
-        for one in stored:
-            attempt(functools.partial(check_finite, one.image, name=str(one.path)))
-    if not pair.images:
-        problems.append(
-            InputError(
-                f"{pair.masks[0]}: has no image of its name; add it, or take the mask "
-                "away"
-            )
-        )
-    if not pair.masks:
-        problems.append(
-            InputError(
-                f"{pair.images[0]}: has no mask; expected one of its name; add it or "
-                "move the image away"
-            )
-        )
-    else:
-        found = attempt(
-            lambda: read_case_label(
-                pair.masks,
-                options,
-                kind=pair.kind,
-                painted=pair.painted,
-                shape=() if image is None else image.shape[:-1],
-            )
-        )
-        if found is not None:
-            label, stored_label = found
+    image, spacing, stored = _attempt_image(pair, options, problems)
+    shape = () if image is None else image.shape[:-1]
+    label, stored_label = _attempt_label(pair, options, shape, problems)
     problems += _grid_problems(pair, image, label, stored, stored_label, options)
     values = None if label is None else _counted(label)
     doubtful = any(isinstance(problem, TiffAxesError) for problem in problems)
@@ -190,7 +153,69 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
     of_image = _image_traits(pair, image, spacing)
     if problems or label is None or values is None:
         return Examined(None, of_image, tuple(problems), values)
-    return Examined(_traits(pair, of_image, image, label, values), of_image, (), values)
+    traits = _traits(pair, of_image, image, label, values)
+    return Examined(traits, of_image, (), values, StoredCase(image, label, spacing))
+
+
+def _attempt(read: Callable[[], Any], problems: list[InputError]) -> Any:
+    """Return what a function reads; None, and its problems, if it fails."""
+    try:
+        return read()
+    except InputErrors as error:
+        problems.extend(error.problems)
+    except InputError as error:
+        problems.append(error)
+    return None
+
+
+def _attempt_image(
+    pair: Pair, options: ReadOptions, problems: list[InputError]
+) -> tuple[np.ndarray | None, tuple[float, ...] | None, list[StoredImage]]:
+    """Read the image of a case, or add to the problems."""
+    if not pair.images:
+        problems.append(
+            InputError(
+                f"{pair.masks[0]}: no image has its name; add the image, or move the "
+                "mask away"
+            )
+        )
+        return None, None, []
+    found = _attempt(
+        # An image with NaN is examined too, to find its other problems.
+        lambda: read_case_image(pair.images, options, kind=pair.kind, finite=False),
+        problems,
+    )
+    if found is None:
+        return None, None, []
+    image, spacing, stored = found
+    for one in stored:
+        check = functools.partial(check_finite, one.image, name=str(one.path))
+        _attempt(check, problems)
+    return image, spacing, stored
+
+
+def _attempt_label(
+    pair: Pair,
+    options: ReadOptions,
+    shape: tuple[int, ...],
+    problems: list[InputError],
+) -> tuple[np.ndarray | None, StoredImage | None]:
+    """Read the label of a case, or add to the problems."""
+    if not pair.masks:
+        problems.append(
+            InputError(
+                f"{pair.images[0]}: has no mask; expected one of its name; add it or "
+                "move the image away"
+            )
+        )
+        return None, None
+    found = _attempt(
+        lambda: read_case_label(
+            pair.masks, options, kind=pair.kind, painted=pair.painted, shape=shape
+        ),
+        problems,
+    )
+    return (None, None) if found is None else found
 
 
 def _grid_problems(
@@ -201,8 +226,8 @@ def _grid_problems(
     stored_label: StoredImage | None,
     options: ReadOptions,
 ) -> list[InputError]:
-    """Name what does not lie on the image's grid."""
-    # Slices lie at different places by nature.
+    """Name the files that do not lie on the image's grid."""
+    # Slices always lie at different places.
     others = [*stored[1:], stored_label] if stored and pair.kind != "slices" else []
     problems = [
         InputError(problem)
@@ -219,7 +244,7 @@ def _grid_problems(
     return [
         InputError(
             f"{pair.masks[0]}: size {label.shape}; expected {image.shape[:-1]} as "
-            f"{file.name}; export both from one grid"
+            f"{file.name}; export both on one grid"
         )
     ]
 
@@ -227,7 +252,7 @@ def _grid_problems(
 def _image_traits(
     pair: Pair, image: np.ndarray, spacing: tuple[float, ...] | None
 ) -> ImageTraits:
-    """Describe an image that could be read."""
+    """Collect the facts of an image."""
     return ImageTraits(
         id=pair.id,
         patient=pair.patient,
@@ -248,7 +273,7 @@ def _traits(
     label: np.ndarray,
     values: dict[int, int],
 ) -> CaseTraits:
-    """Describe a sound case."""
+    """Collect the facts of a case without problems."""
     return CaseTraits(
         **vars(of_image),
         masks=tuple(map(str, pair.masks)),
@@ -275,7 +300,7 @@ def _counted(label: np.ndarray) -> dict[int, int]:
 
 
 def _labelled(label: np.ndarray, values: dict[int, int]) -> tuple[tuple[int, int], ...]:
-    """Where a mask has any but its commonest value: first plane and end, by axis."""
+    """Find the planes of each axis that have a value other than the commonest."""
     other = label != max(values, key=values.__getitem__)
     ends = []
     for axis, size in enumerate(label.shape):
@@ -288,7 +313,7 @@ def _labelled(label: np.ndarray, values: dict[int, int]) -> tuple[tuple[int, int
 def _digest(array: np.ndarray) -> str:
     """Hash shape and pixels; equal numbers of another dtype are the same image."""
     if array.dtype.kind == "f" and array.size:
-        low, high = array.min(), array.max()  # NaN is none of them
+        low, high = array.min(), array.max()  # NaN fails both comparisons
         whole = low >= -(2**31) and high < 2**31 and (np.rint(array) == array).all()
         array = array.astype(np.int32 if whole else np.float32)
     if array.dtype.kind in "iu" and array.size:

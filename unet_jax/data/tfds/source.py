@@ -10,6 +10,7 @@ import numpy as np
 
 from unet_jax.data.case import Case
 from unet_jax.data.folder.label_map import LabelMap
+from unet_jax.data.memory import CaseMemory
 from unet_jax.data.tfds.prepare import prepare
 from unet_jax.data.tfds.records import Features, TfdsRecords
 from unet_jax.errors import InputError
@@ -86,6 +87,7 @@ class TfdsSource:
         id_key: str | None = None,
         mean_key: str | None = None,
         std_key: str | None = None,
+        memory: CaseMemory | None = None,
     ) -> None:
         """Prepare the set where it is ours, check the keys, list the volumes."""
         if volume_key and not slice_index_key:
@@ -118,6 +120,7 @@ class TfdsSource:
                     f"to one of {', '.join(sorted(self._records.features))}"
                 )
         self._volumes = list(self._list_volumes()) if volume_key else None
+        self._memory = memory or CaseMemory(0)
 
     def __len__(self) -> int:
         """Return the number of pictures or volumes."""
@@ -127,9 +130,22 @@ class TfdsSource:
         """Read one case."""
         if not 0 <= index < len(self):
             raise IndexError(f"case {index} of {len(self)}")
+        return self._memory.get(index, lambda: self._read(index))
+
+    def _read(self, index: int) -> Case:
+        """Read one case from its records."""
         if self._volumes is None:
             return self._read_picture(index)
         return self._read_volume(self._volumes[index])
+
+    def release(self, index: int) -> None:
+        """Free one case that is held in memory."""
+        self._memory.release(index)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the cases that are held in memory."""
+        return self._memory.held_bytes
 
     def where(self, index: int) -> str:
         """Name one case without reading it."""

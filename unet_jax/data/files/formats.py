@@ -1,0 +1,202 @@
+"""Lists the file formats: suffixes, first bytes, and functions to read and write.
+
+A new format is one module with its functions, and one row of ``FORMATS``.
+"""
+
+import gzip
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from unet_jax.data.files.nifti import read_nifti, write_nifti
+from unet_jax.data.files.pictures import read_picture, write_palette_png
+from unet_jax.data.files.stored import Color, StoredImage
+from unet_jax.data.files.tiff import read_tiff, write_tiff
+from unet_jax.errors import InputError
+
+
+class Format(NamedTuple):
+    """One file format.
+
+    Attributes:
+        name: name in messages.
+        suffixes: endings of file names, in lower case.
+        magic: pairs of position and bytes, one of which the content has; () for a
+            compressed format, whose name is "gzip-compressed" and its content's.
+        read: function ``(path, axes, indices) -> StoredImage``. ``axes`` names the
+            axes, None for those of the file. With ``indices`` a palette file gives its
+            indices instead of colours.
+        write: function ``(path, labels, image, palette)`` that writes a label map
+            ``(*spatial)`` of integers for an image of this format.
+        label_suffix: ending of that label map; "" for the ending of the image.
+        largest_label: largest class index that a label map can hold.
+        lossy: whether the format changes pixels, so that it suits no mask of several
+            classes.
+        pages: whether a file may be a stack of pages without known directions.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    magic: tuple[tuple[int, bytes], ...]
+    read: Callable[[Path, str | None, bool], StoredImage]
+    write: Callable[[Path, np.ndarray, StoredImage, Sequence[Color]], None]
+    label_suffix: str
+    largest_label: int = 65535
+    lossy: bool = False
+    pages: bool = False
+
+
+FORMATS = (
+    Format(
+        name="PNG",
+        suffixes=(".png",),
+        magic=((0, b"\x89PNG\r\n\x1a\n"),),
+        read=read_picture,
+        write=write_palette_png,
+        label_suffix=".png",
+        largest_label=255,
+    ),
+    Format(
+        name="JPEG",
+        suffixes=(".jpg", ".jpeg"),
+        magic=((0, b"\xff\xd8\xff"),),
+        read=read_picture,
+        write=write_palette_png,
+        label_suffix=".png",
+        largest_label=255,
+        lossy=True,
+    ),
+    Format(
+        name="BMP",
+        suffixes=(".bmp",),
+        magic=((0, b"BM"),),
+        read=read_picture,
+        write=write_palette_png,
+        label_suffix=".png",
+        largest_label=255,
+    ),
+    Format(
+        name="TIFF",
+        suffixes=(".tif", ".tiff"),
+        magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+        read=read_tiff,
+        write=write_tiff,
+        label_suffix="",
+        pages=True,
+    ),
+    Format(
+        name="gzip-compressed NIfTI",
+        suffixes=(".nii.gz",),
+        magic=(),
+        read=read_nifti,
+        write=write_nifti,
+        label_suffix=".nii.gz",
+    ),
+    Format(
+        name="NIfTI",
+        suffixes=(".nii",),
+        magic=((344, b"n+1\0"), (4, b"n+2\0")),
+        read=read_nifti,
+        write=write_nifti,
+        label_suffix=".nii.gz",
+    ),
+)
+"""Every format that images and masks may have."""
+
+SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
+"""Endings of file names that can be read, in lower case; files may use capitals."""
+
+_GZIP = b"\x1f\x8b"
+_START = 352  # bytes that reach behind the magic of every format
+
+
+def file_suffix(path: Path) -> str:
+    """Return the known ending of a file name, in lower case.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One of ``SUFFIXES``.
+
+    Raises:
+        InputError: the name has none of them.
+    """
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise InputError(
+        f"{path}: unknown suffix {path.suffix!r}; expected one of "
+        f"{' '.join(SUFFIXES)}; convert it to one of these"
+    )
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that a file name stands for.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A row of ``FORMATS``.
+
+    Raises:
+        InputError: the name has no known ending.
+    """
+    suffix = file_suffix(path)
+    return next(one for one in FORMATS if suffix in one.suffixes)
+
+
+def has_pages(path: Path) -> bool:
+    """Tell whether a file may be a stack of pages without known directions.
+
+    Args:
+        path: the file.
+
+    Returns:
+        True for a TIFF.
+    """
+    return format_of(path).pages
+
+
+def content_name(path: Path) -> str:
+    """Name the format of a file's content by its first bytes.
+
+    Args:
+        path: an existing file.
+
+    Returns:
+        Name of a format, or "unknown content" with the bytes; "" for an empty file.
+
+    Raises:
+        OSError: the file cannot be opened or decompressed.
+    """
+    with open(path, "rb") as stream:
+        start = stream.read(_START)
+    compressed = start.startswith(_GZIP)
+    if compressed:
+        with gzip.open(path, "rb") as stream:
+            start = stream.read(_START)
+    elif not start:
+        return ""
+    name = f"unknown content (it starts with {start[:8]!r})"
+    for one in FORMATS:
+        if any(start[at : at + len(code)] == code for at, code in one.magic):
+            name = one.name
+    return f"gzip-compressed {name}" if compressed else name
+
+
+def output_name(path: str | Path) -> str:
+    """Name the label map of an image: photo.jpg to photo.png, scan.nii to scan.nii.gz.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        A file name without a folder.
+    """
+    path = Path(path)
+    suffix = file_suffix(path)
+    return path.name[: -len(suffix)] + (format_of(path).label_suffix or suffix)

@@ -1,0 +1,70 @@
+"""Tabulates what label maps contain: pixels, areas and volumes of each class."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unet_jax.runtime.atomic import atomic_path
+
+
+def label_statistics(
+    labels: np.ndarray,
+    spacing: tuple[float, ...] | None,
+    *,
+    file: str,
+    class_names: Sequence[str],
+) -> list[dict[str, object]]:
+    """Count the pixels of every class, and measure them if the spacing is known.
+
+    Args:
+        labels: ``(*spatial)`` class indices.
+        spacing: millimetres per pixel on each spatial axis, or None.
+        file: text of the column "file".
+        class_names: name of each class, the background first.
+
+    Returns:
+        A row for each class: file, class, pixels, area_mm2 (two axes) or volume_ml
+        (three axes); "" for a value that is unknown.
+    """
+    counts = np.bincount(labels.ravel(), minlength=len(class_names))
+    if len(counts) > len(class_names):
+        raise ValueError(
+            f"Label {len(counts) - 1} is outside the {len(class_names)} classes"
+        )
+    rows: list[dict[str, object]] = []
+    for name, count in zip(class_names, counts.tolist(), strict=True):
+        size = "" if spacing is None else _digits(count * float(np.prod(spacing)))
+        volume = size if isinstance(size, str) else _digits(size / 1000)
+        rows.append(
+            {
+                "file": file,
+                "class": name,
+                "pixels": count,
+                "area_mm2": size if labels.ndim == 2 else "",
+                "volume_ml": volume if labels.ndim == 3 else "",
+            }
+        )
+    return rows
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows of equal keys as a table with a header line.
+
+    Args:
+        path: the file; it appears complete or not at all.
+        rows: one row or more.
+    """
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _digits(value: float) -> float:
+    """Round to nine digits, so that a table shows 0.3 and not 0.30000000000000004."""
+    return float(f"{value:.9g}")

@@ -1,0 +1,164 @@
+"""Takes the splits that a user gives, in a file or as folders."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from unet_jax.data.folder.find import Layout
+from unet_jax.data.folder.split_files import read_splits
+from unet_jax.data.folder.splits import split_folders
+from unet_jax.errors import InputError, named_files
+
+
+class GivenSplits(NamedTuple):
+    """Splits as a file, or folders, give them.
+
+    Attributes:
+        ids: ids of each split; None if the splits have to be drawn, empty if there are
+            only problems.
+        fold: the fold that validates, if validation is drawn; -1 for none.
+        problems: problems, one line each.
+    """
+
+    ids: dict[str, list[str]] | None
+    fold: int
+    problems: list[str]
+
+
+def find_splits(
+    layout: Layout,
+    groups: dict[str, str],
+    *,
+    path: Path,
+    file: str,
+    fold: int,
+    by_regex: bool,
+) -> GivenSplits:
+    """Take the splits from a file, or from folders called train, val and test.
+
+    Args:
+        layout: cases of the folder.
+        groups: group of each id; replaced by the groups in the file, if it has some.
+        path: the folder.
+        file: JSON or CSV file of splits; "" for none.
+        fold: the fold that validates; -1 for none.
+        by_regex: whether the groups come from an expression, not from folders.
+
+    Returns:
+        The ids of each split, and the problems.
+    """
+    ids = [pair.id for pair in layout.pairs]
+    if not file:
+        try:
+            named = split_folders(ids)
+        except InputError as error:
+            return GivenSplits({}, fold, [f"{path}: {error}"])
+        if named is None:
+            return GivenSplits(None, fold, [])
+        if not by_regex:
+            # The folder of a split is no patient; the outermost folder in it is.
+            for pair in layout.pairs:
+                _, *inside = pair.patient.split("/")
+                groups[pair.id] = inside[0] if inside else pair.id
+        return GivenSplits(named, fold, _cut_groups(named, groups, path))
+    source = Path(file).expanduser()
+    try:
+        given = read_splits(source, fold=fold)
+    except InputError as error:
+        return GivenSplits({}, fold, [str(error)])
+    found, problems = _resolved(given.ids, ids, source)
+    if given.groups is not None:
+        used = {one for split in found.values() for one in split} if found else set(ids)
+        problems += _take_groups(
+            given.groups, groups, ids, source, used, bool(given.ids)
+        )
+    problems += _cut_groups(found, groups, source)
+    return GivenSplits(found or None, given.fold, problems)
+
+
+def _take_groups(
+    rows: Sequence[tuple[str, str]],
+    groups: dict[str, str],
+    ids: Sequence[str],
+    path: Path,
+    used: set[str],
+    named: bool,
+) -> list[str]:
+    """Put the group column of a file into the groups, and list problems."""
+    problems = []
+    column: dict[str, str] = {}
+    for one, group in rows:
+        found, unknown = _resolved({"group": [one]}, ids, path)
+        if not named:  # else the splits have reported the same names
+            problems += unknown
+        for case in found["group"]:
+            if column.setdefault(case, group) != group:
+                problems.append(
+                    f"{path}: case {case!r} has the groups {column[case]!r} and "
+                    f"{group!r}; expected one; remove a row"
+                )
+    without = sorted(used - column.keys())
+    if without:
+        problems.append(
+            f"{path}: no group for {named_files(without, 'more cases')}; expected a "
+            "row with the patient of every case; add the rows"
+        )
+    groups |= column
+    return problems
+
+
+def _resolved(
+    named: Mapping[str, Sequence[str]], ids: Sequence[str], path: Path
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Find the case of each name in a file of splits: an id, its end, or a file."""
+    ends: dict[str, list[str]] = {}
+    for one in ids:
+        ends.setdefault(one.rpartition("/")[2], []).append(one)
+    known = set(ids)
+    result: dict[str, list[str]] = {}
+    problems = []
+    for split, names in named.items():
+        result[split] = []
+        for name in names:
+            stem = re.sub(r"(_0000)?\.(nii\.gz|\w+)$", "", name)
+            candidates = [one for one in (name, stem) if one in known]
+            candidates += ends.get(name, []) or ends.get(stem.rpartition("/")[2], [])
+            if not candidates or (
+                candidates[0] not in (name, stem) and len(candidates) > 1
+            ):
+                what = "matches no file" if not candidates else "is ambiguous"
+                problems.append(
+                    f"{path}: {name!r} under {split} {what}; expected ids such as "
+                    f"{ids[0]!r}"
+                )
+            elif candidates[0] in result[split]:
+                problems.append(
+                    f"{path}: {name!r} under {split} is listed twice; expected each "
+                    "case once; remove one"
+                )
+            else:
+                result[split].append(candidates[0])
+    return result, problems
+
+
+def _cut_groups(
+    named: Mapping[str, Sequence[str]], groups: Mapping[str, str], path: Path
+) -> list[str]:
+    """List groups and cases that are in two splits."""
+    seen: dict[str, tuple[str, str]] = {}
+    problems = []
+    for split, ids in named.items():
+        for one in ids:
+            group = groups.get(one, one)
+            other, first = seen.setdefault(group, (split, one))
+            if other != split:
+                what, fix = f"case {one!r}", "move it"
+                if one != first:
+                    what = f"group {group!r}"
+                    fix += ", or set data.group_regex if a folder is no patient"
+                problems.append(
+                    f"{path}: {what} is in {other} ({first}) and in {split} ({one}); "
+                    f"expected each group in one split; {fix}"
+                )
+    return problems

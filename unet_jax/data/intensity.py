@@ -1,0 +1,223 @@
+"""Scales intensities: statistics of channels, and one straight line per channel."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unet_jax.data.case import Case
+from unet_jax.errors import InputError
+
+INTENSITIES = ("zscore", "percentile", "full_range")
+"""Names of the schemes; `Preprocessing` explains them."""
+
+_PERCENTILES = (0.5, 99.5)
+_SAMPLE = 1_000_000
+
+
+class ChannelStatistics(NamedTuple):
+    """Clip limits, offset and divisor of one channel.
+
+    Attributes:
+        lower: values below are raised to it.
+        upper: values above are lowered to it.
+        mean: offset that is subtracted.
+        std: divisor, above 0.
+    """
+
+    lower: float
+    upper: float
+    mean: float
+    std: float
+
+    @classmethod
+    def line(cls, mean: float, std: float) -> "ChannelStatistics":
+        """Shift and divide without clipping.
+
+        Args:
+            mean: offset that is subtracted.
+            std: divisor, above 0.
+
+        Returns:
+            The line.
+        """
+        return cls(-math.inf, math.inf, mean, std)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScaledView:
+    """Scales the intensities of an image region by region, when a region is read.
+
+    A scaled copy of a large volume would take four more bytes per voxel.
+
+    Attributes:
+        image: ``(*axes, channels)`` as stored.
+        lines: clip limits, offset and divisor of each channel.
+    """
+
+    image: np.ndarray
+    lines: tuple[ChannelStatistics, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the image."""
+        return self.image.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, including the channel axis."""
+        return self.image.ndim
+
+    def transpose(self, order: Sequence[int]) -> "ScaledView":
+        """Reorder the axes; the channels stay last."""
+        return ScaledView(self.image.transpose(order), self.lines)
+
+    def __getitem__(self, region: Any) -> np.ndarray:
+        """Scale a region, float32, with all channels."""
+        stored = self.image[region]
+        scaled = np.empty(stored.shape, np.float32)
+        for channel, line in enumerate(self.lines):
+            scale(stored[..., channel], line, out=scaled[..., channel])
+        return scaled
+
+    def __array__(
+        self, dtype: np.dtype | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        """Scale the whole image."""
+        return self[...].astype(dtype or np.float32, copy=False)
+
+
+def scale(channel: np.ndarray, line: ChannelStatistics, *, out: np.ndarray) -> None:
+    """Clip, shift and divide one channel, plane by plane.
+
+    Args:
+        channel: ``(*spatial)`` numbers. A plane at a time is converted to float64,
+            which takes eight bytes per pixel.
+        line: clip limits, offset and divisor.
+        out: ``(*spatial)`` float32, overwritten.
+    """
+    for source, target in zip(channel, out, strict=True):
+        # In float64: a 16-bit copy of an 8-bit image must give the same array.
+        values = source.astype(np.float64)
+        np.clip(values, line.lower, line.upper, out=values)
+        values -= line.mean
+        values /= line.std
+        target[...] = values
+
+
+def nonzero_statistics(channel: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of the non-zero pixels.
+
+    Args:
+        channel: ``(*spatial)`` numbers; converted to float64 a plane at a time.
+
+    Returns:
+        Mean and std; 0 and 1 if all pixels are zero, and a std of 1 if the true one is
+        only rounding.
+    """
+    planes = (plane[plane != 0].astype(np.float64) for plane in channel)
+    sums = [(plane.size, float(plane.sum())) for plane in planes]
+    count = sum(size for size, _ in sums)
+    if not count:
+        return 0.0, 1.0
+    mean = math.fsum(total for _, total in sums) / count
+    planes = (plane[plane != 0].astype(np.float64) for plane in channel)
+    squares = math.fsum(float(np.square(plane - mean).sum()) for plane in planes)
+    return mean, _above_rounding(math.sqrt(squares / count), mean)
+
+
+def _above_rounding(std: float, mean: float) -> float:
+    """Return a std that can be divided by."""
+    return std if std > 1e-9 * abs(mean) else 1.0
+
+
+def white_value(image: np.ndarray, *, name: str) -> float:
+    """Return the value that stands for white, if dtype and range tell.
+
+    Args:
+        image: uint8, uint16, or floats from 0 to 1.
+        name: file or case, for messages.
+
+    Returns:
+        255, 65535 or 1.
+
+    Raises:
+        InputError: another dtype or range.
+    """
+    if image.dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(image.dtype).max)
+    if image.dtype.kind == "f":
+        lowest, highest = float(image.min()), float(image.max())
+        if lowest >= 0 and highest <= 1:
+            return 1.0
+        found = f"floats from {lowest:.6g} to {highest:.6g}"
+    else:
+        found = f"{image.dtype} values"
+    raise InputError(
+        f"{name}: {found}; expected uint8, uint16 or floats from 0 to 1, as intensity "
+        "is 'full_range'; convert it, or train with intensity 'zscore'"
+    )
+
+
+class ForegroundSample:
+    """Samples foreground intensities of all cases, each pixel with the same chance.
+
+    Each pixel draws a random number, and the pixels with the smallest numbers stay.
+    This takes one pass and bounded memory, and gives the same pixels every time.
+
+    Args:
+        limit: largest number of pixels to keep.
+    """
+
+    def __init__(self, limit: int = _SAMPLE) -> None:
+        """Start without pixels."""
+        self.limit = limit
+        self.random = np.random.default_rng(0)
+        self.draws = np.empty(0)
+        self.values: np.ndarray | None = None
+
+    def add(self, case: Case) -> None:
+        """Add the foreground of one case.
+
+        Args:
+            case: a case; without a label its foreground is every non-zero pixel.
+        """
+        foreground = (case.image != 0).any(-1) if case.label is None else case.label > 0
+        values = case.image[foreground]
+        draws = self.random.random(len(values))
+        if self.values is not None:
+            draws = np.concatenate([self.draws, draws])
+            values = np.concatenate([self.values, values])
+        if len(draws) > self.limit:
+            kept = np.argpartition(draws, self.limit)[: self.limit]
+            draws, values = draws[kept], values[kept]
+        self.draws, self.values = draws, values
+
+    def statistics(self) -> tuple[ChannelStatistics, ...]:
+        """Return percentiles, mean and standard deviation of each channel.
+
+        Returns:
+            The 0.5 and 99.5 percentiles, then mean and std of the values clipped to
+            them, for each channel.
+
+        Raises:
+            InputError: no case has foreground.
+        """
+        if self.values is None or not len(self.values):
+            raise InputError(
+                "training split: no labelled foreground; intensity 'percentile' needs "
+                "pixels of a class above 0; fix the labels or choose 'zscore'"
+            )
+        return tuple(_clipped_statistics(channel) for channel in self.values.T)
+
+
+def _clipped_statistics(values: np.ndarray) -> ChannelStatistics:
+    """Return the percentiles, and mean and std of the values clipped to them."""
+    values = values.astype(np.float64)
+    lower, upper = np.percentile(values, _PERCENTILES)
+    values = np.clip(values, lower, upper)
+    mean = float(values.mean())
+    std = _above_rounding(float(values.std()), mean)
+    return ChannelStatistics(float(lower), float(upper), mean, std)

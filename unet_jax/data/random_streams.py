@@ -1,0 +1,22 @@
+"""Makes independent random generators from one seed."""
+
+import numpy as np
+
+# A new use takes a new number, so that it changes no draw of the others.
+SHUFFLE, COORDINATES, CROP = range(3)
+
+
+def generator(seed: int, stream: int, index: int) -> np.random.Generator:
+    """Make the generator of one use; its numbers depend on the arguments alone.
+
+    Args:
+        seed: seed of the run, at least 0.
+        stream: one of ``SHUFFLE``, ``COORDINATES``, ``CROP``.
+        index: number of the epoch, the case or the crop.
+
+    Returns:
+        A new generator.
+    """
+    return np.random.default_rng(
+        np.random.SeedSequence(entropy=seed, spawn_key=(stream, index))
+    )
