@@ -115,6 +115,7 @@ def problems(refused, mode, place, lines):
     """See that a mode reports some problems of the data, and no other."""
     command, workdir = command_with_data(mode, place)
     if len(lines) > 1:
-        head = f"data.path {place / 'data'}: {len(lines)} problems; fix them all:"
+        found = f"found {len(lines)} problems; please fix all of them:"
+        head = f"data.path {place / 'data'}: {found}"
         lines = [head, *lines]
     refused("\n  ".join(lines), *command, workdir=workdir)

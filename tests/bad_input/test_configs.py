@@ -76,8 +76,9 @@ CONFIGS = {
     "of 'tfds', 'folder', 'path_or_tfds'",
     "--config.data.fold=5": "data.fold: found 5, expected 0 to 4",
     "--config.data.fold=-7": "data.fold: found -7, expected -1 to 999",
-    "--config.data.group_regex=(": "data.group_regex: '(': <any>",
-    "--config.data.label_map=((0,0),(0,1))": "data.label_map: ((0, 0), (0, 1)) names a "
+    "--config.data.group_regex=(": "data.group_regex: '(' is no regular expression "
+    "(<any>); fix it",
+    "--config.data.label_map=((0,0),(0,1))": "data.label_map: ((0, 0), (0, 1)) has a "
     "value twice, expected every stored value once",
     "--config.data.label_map=(1,2)": "data.label_map: found 1, expected (stored value, "
     "class) or ((first, last), class)",
@@ -112,45 +113,50 @@ def test_a_config_that_no_run_can_be_made_of(place, refused, argument):
 
 SPLITS = {
     "missing": ("no.json", None, "data.splits: {here}/no.json: No such file or <any>"),
-    "a folder": (".", None, "data.splits: {here}: Is a directory"),
+    "a folder": (".", None, "data.splits: {here}: Is a directory; <any>"),
     "no JSON": (
         "s.json",
         '{"train": [',
-        "data.splits: {here}/s.json is no JSON (<any>); expected <any>",
+        "data.splits: {here}/s.json is not JSON (<any>); expected <any>",
     ),
     "no text": (
         "s.json",
         b"\xff\xfe\x00",
-        "data.splits: {here}/s.json: is no text (<any>); expected JSON or CSV in UTF-8",
+        "data.splits: {here}/s.json: is not text (<any>); expected JSON or CSV in "
+        "UTF-8",
     ),
     "no text, CSV": (
         "s.csv",
         b"\xff\xfe\x00",
-        "data.splits: {here}/s.csv: is no text (<any>); expected JSON or CSV in UTF-8",
+        "data.splits: {here}/s.csv: is not text (<any>); expected JSON or CSV in UTF-8",
     ),
     "no lists": (
         "s.json",
         '{"train": "0"}',
-        "data.splits: {here}/s.json has 'train': expected lists of ids under 'train', "
+        "data.splits: {here}/s.json has 'train'; expected lists of ids under 'train', "
         "'validation' and 'test'",
     ),
     "no train": (
         "s.json",
         '{"test": ["0"]}',
-        "data.splits: {here}/s.json has no ids under 'train'",
+        "data.splits: {here}/s.json has no ids under 'train'; expected one or more",
     ),
-    "a number": ("s.json", "7", "data.splits: {here}/s.json has no ids under 'train'"),
+    "a number": (
+        "s.json",
+        "7",
+        "data.splits: {here}/s.json has no ids under 'train'; expected one or more",
+    ),
     "unknown ids": (
         "s.json",
         '{"train": ["0", "x"]}',
-        "{here}/s.json: 'x' under train is in no file's name; expected ids such as '0'",
+        "{here}/s.json: 'x' under train matches no file; expected ids such as '0'",
     ),
     "a case in two": (
         "s.json",
         '{"train": ["0", "1"], "test": ["1"]}',
         "{here}/s.json: "
-        "case '1' is in train (1) and in test (1); expected a group in one split; move "
-        "it",
+        "case '1' is in train (1) and in test (1); expected each group in one split; "
+        "move it",
     ),
     "folds that are no dicts": (
         "s.json",
@@ -161,7 +167,7 @@ SPLITS = {
         "s.csv",
         "name;split\n0;train\n",
         "data.splits: {here}/s.csv has the columns ['name;split'], expected id, and "
-        "split or group (the patient) or both, with commas between",
+        "split or group (the patient) or both, separated by commas",
     ),
     "an empty table": (
         "s.csv",

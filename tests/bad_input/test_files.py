@@ -105,7 +105,7 @@ def _bad_files():
 
 _COMPLEX = "pixels are complex64; expected real numbers; save it as integers or floats"
 _AXES = "expected YX or ZYX with at most one channel axis; save one time point or "
-_VOLUME = "expected (x, y, z) or (x, y, z, channels); save one volume a file"
+_VOLUME = "expected (x, y, z) or (x, y, z, channels); save one volume per file"
 BAD_FILES = [
     *_bad_files(),
     BadFile(
@@ -118,8 +118,8 @@ BAD_FILES = [
         "3.6 gigapixels, PNG",
         ".png",
         _png(60000, 60000),
-        "cannot be read (<any>); expected a whole PNG file; save so large an image as "
-        "TIFF",
+        "cannot be read (<any>); expected a whole PNG file; save an image of this "
+        "size as TIFF",
     ),
     BadFile(
         "no pixels, NIfTI",
@@ -138,7 +138,7 @@ BAD_FILES = [
         "4-D TIFF",
         ".tif",
         tiff(np.zeros((2, 3, SIZE, SIZE), "u1"), **tiff_axes("TZYX")),
-        f"axes TZYX of shape (2, 3, 24, 24); {_AXES}channel a file",
+        f"axes TZYX of shape (2, 3, 24, 24); {_AXES}channel per file",
     ),
     BadFile("NaN, TIFF", ".tif", tiff(not_finite(np.nan)), NOT_FINITE),
     BadFile("Inf, TIFF", ".tif", tiff(not_finite(-np.inf)), NOT_FINITE),

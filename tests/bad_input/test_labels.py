@@ -48,14 +48,14 @@ BAD_MASKS = {
     "another size": (
         ".png",
         picture("PNG", GOOD[:20]),
-        f"{_MASK}.png: size (20, 24); expected (24, 24) as 2.png; export both from "
-        "one grid",
+        f"{_MASK}.png: size (20, 24); expected (24, 24) as 2.png; export both on one "
+        "grid",
     ),
     "5 channels": (
         ".tif",
         tiff(MANY, **tiff_axes("CYX")),
-        f"{_MASK}.tif: 5 channels; expected one value a pixel, or red, green and "
-        "blue; save one mask a file",
+        f"{_MASK}.tif: 5 channels; expected one value per pixel, or red, green and "
+        "blue; save one mask per file",
     ),
     "blurred by JPEG": (
         ".jpg",
@@ -96,16 +96,16 @@ def test_a_mask_that_is_none(place, refused, mode, name):
 def test_a_mask_without_an_image(place, refused, mode):
     (place / "data/images/2.png").unlink()
     line = (
-        "{here}/data/masks/2.png: has no image of its name; add it, or take the mask "
-        "away"
+        "{here}/data/masks/2.png: no image has its name; add the image, or move "
+        "the mask away"
     )
     one_problem(refused, mode, place, line)
 
 
 def test_labels_that_are_all_ignored(place, refused):
     line = (
-        "class 0 (a): no training case has it; expected one; fix data.class_names, "
-        "data.label_map or the split"
+        "class 0 (a): no training case has it; expected at least one; fix "
+        "data.class_names, data.label_map or the split"
     )
     refused(
         f"data.path {place / 'data'}: 2 problems; fix them all:\n  {line}\n"

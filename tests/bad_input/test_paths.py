@@ -138,14 +138,14 @@ PATHS = {
         lambda here: train_command(here, f"--config.data.path={here / 'file'}"),
     ),
     "train: the data are an empty folder": (
-        "data.path: {here}/empty holds 0 images and 0 masks (<any>), and none belong "
-        "together; expected files (<any>) of equal names in two folders such as "
+        "data.path: {here}/empty holds 0 images and 0 masks (<any>), but no image has "
+        "a mask; expected files (<any>) of equal names in two folders such as "
         "images/ and masks/, or masks with a suffix such as _mask; set data.images and "
         "data.masks, or data.mask_suffix",
         lambda here: train_command(here, f"--config.data.path={here / 'empty'}"),
     ),
     "train: no such folder of masks": (
-        "data.masks: {here}/data/truth is no folder",
+        "data.masks: {here}/data/truth is no folder; expected a folder in data.path",
         lambda here: train_command(here, "--config.data.masks=truth"),
     ),
     "train: the workdir is the data": (
@@ -218,8 +218,8 @@ def test_predict_never_replaces_an_input(place, refused, link):
     shutil.copytree(place / "data/images", place / "in")
     (place / "in/9.png").symlink_to(place / "data/images/0.png")
     refused(
-        "{here}/out/0.png: is an input image; expected another place for what is "
-        "written; choose another output folder",
+        "{here}/out/0.png: is an input image, which is never overwritten; choose "
+        "another output folder",
         *predict_command(place, place / "in", "--overwrite"),
     )
 

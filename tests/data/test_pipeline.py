@@ -164,9 +164,9 @@ def test_set_state_works_in_the_middle_of_an_iteration():
 def test_state_of_other_data_or_batches_is_refused():
     state = _iterator().get_state()
     for other, message in [
-        (_iterator(global_batch_size=8), "global_batch_size = 4, this run has 8"),
-        (_iterator(seed=4), "seed = 3, this run has 4"),
-        (_iterator(_prepared(_Pictures(12))), "num_examples = 11, this run has 12"),
+        (_iterator(global_batch_size=8), "global_batch_size = 4, but this run has 8"),
+        (_iterator(seed=4), "seed = 3, but this run has 4"),
+        (_iterator(_prepared(_Pictures(12))), "num_examples = 11, but this run has 12"),
     ]:
         with pytest.raises(InputError, match=message):
             other.set_state(state)
@@ -354,19 +354,19 @@ def _label(values):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": _Pictures(count=0)}, "training split has no case"),
+        ({"source": _Pictures(count=0)}, "training split: 0 cases"),
         (
             {"prepare": _label(3)},
-            "'case0' has label values from 3 to 3; expected 0 to 2, or -1",
+            "'case0': label values from 3 to 3; expected 0 to 2, or -1",
         ),
-        ({"prepare": _label(-2)}, "'case0' has label values from -2 to -2"),
+        ({"prepare": _label(-2)}, "'case0': label values from -2 to -2"),
         (
             {"spatial_dims": 3},
-            r"'case0' has 2 spatial axes, shape \(6, 5\); .* 3-D images expects 3",
+            r"'case0': 2 spatial axes, shape \(6, 5\); .* 3-D images expects 3",
         ),
         (
             {"source": _Stacks(count=1)},
-            r"'stack0' has 3 spatial axes, shape \(2, 9, 9\); .* 2-D images expects 2",
+            r"'stack0': 3 spatial axes, shape \(2, 9, 9\); .* 2-D images expects 2",
         ),
     ],
 )
@@ -381,7 +381,7 @@ def test_unlabelled_cases_are_named():
             case = super().__getitem__(index)
             return Case(case.id, case.image, None, None, case.group)
 
-    with pytest.raises(InputError, match="Case 'case0' has no label"):
+    with pytest.raises(InputError, match="case 'case0': no label"):
         _prepared(Unlabelled()).case(0)
 
 

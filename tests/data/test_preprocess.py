@@ -322,7 +322,7 @@ def test_wrong_channels_and_axes_are_named():
     text = r"^p\.png: 3 channels; expected 1 as in training; convert it \(RGB to grey"
     with pytest.raises(InputError, match=text):
         _preprocessing(network_dims=2).apply(np.zeros((5, 6, 3)), None, name="p.png")
-    text = r"^p\.png: 2 spatial axes; expected a volume of 3.*NIfTI or a TIFF stack"
+    text = r"^p\.png: 2 spatial axes; expected 3, .*NIfTI or a TIFF stack"
     with pytest.raises(InputError, match=text):
         _preprocessing().apply(np.zeros((5, 6, 1)), None, name="p.png")
 

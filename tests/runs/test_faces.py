@@ -259,7 +259,7 @@ def test_fasseg_colours_are_never_snapped(tmp_path):
 def test_the_version_of_fasseg_has_to_be_named(tmp_path):
     for version in ("V1", "V3"):
         _fasseg(tmp_path, version=version, train=2, test=1)
-    with pytest.raises(InputError, match=r"versions V1, V3; name one, such as .*V3"):
+    with pytest.raises(InputError, match=r"versions V1, V3; expected one; name it, such as .*V3"):
         _open(tmp_path)
 
 

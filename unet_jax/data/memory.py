@@ -45,6 +45,10 @@ class CaseMemory:
         self._held = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type["CaseMemory"], tuple[int]]:
+        """Copy the limit only: in another process the memory starts empty."""
+        return CaseMemory, (self._limit,)
+
     @property
     def held_bytes(self) -> int:
         """Bytes of the images and labels that are kept now."""

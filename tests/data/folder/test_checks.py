@@ -142,7 +142,7 @@ def test_files_that_are_there_twice_are_problems_among_others(tmp_path, beside):
     lines = problems_of(tmp_path)
     assert len(lines) == 4
     assert (
-        "2.bmp and 2.png have the same name; which one is the image"
+        "2.bmp and 2.png have the same name; expected one image"
         in lines[0] + (lines[1])
     )
     assert "are masks of one image; expected one; remove one" in lines[0] + lines[1]
@@ -212,7 +212,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
     lines = "\n".join(problems_of(folder))
     for text in (
         "images/0.png: has no mask; expected one of its name",
-        "masks/lonely.png: has no image",
+        "masks/lonely.png: no image has its name",
         "masks/1.png: size (8, 10); expected (8, 11) as 1.png",
         "images/2.png: cannot be read",
         "images/4.png: is empty (0 bytes)",
@@ -242,7 +242,7 @@ def test_volumes_with_other_affines_nan_and_other_axes(tmp_path):
     (tmp_path / "images/2.nii.gz").unlink()
     (tmp_path / "labels/2.nii.gz").unlink()
     lines = "\n".join(problems_of(tmp_path))
-    assert "its affine differs from 0.nii.gz's, voxels lie up to 3 mm apart" in lines
+    assert "its affine differs from 0.nii.gz's, voxels are up to 3 mm apart" in lines
     assert "2 of 210 values are NaN or infinite" in lines
     assert "images/2.png: spatial axes: 2 in 1 cases; expected 3" in lines
     assert "images/2.png: a known spacing: False in 1 cases; expected True" in lines
@@ -363,7 +363,7 @@ def test_one_file_with_a_place_and_one_without_is_a_problem(tmp_path, turned):
     lines = problems_of(tmp_path)
     assert len(lines) == 4
     assert (
-        "label.tif: image.nii.gz says how its voxels lie (NIfTI), label.tif"
+        "label.tif: image.nii.gz states how its voxels lie (NIfTI), label.tif"
         in (lines[0])
     )
     assert "save label.tif as NIfTI with the header of the other" in lines[0]

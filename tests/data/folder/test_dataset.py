@@ -123,7 +123,9 @@ def test_named_folders_and_suffix(tmp_path):
     (tmp_path / "masks").rename(tmp_path / "second")
     dataset = open_set(tmp_path, images="first", masks="second")
     assert len(dataset.traits) == 6
-    assert problems_of(tmp_path, images="third")[0].endswith("third is no folder")
+    assert problems_of(tmp_path, images="third")[0].endswith(
+        "third is no folder; expected a folder in data.path"
+    )
 
 
 def test_a_folder_that_cannot_be_read_says_what_was_expected(tmp_path):
@@ -135,7 +137,9 @@ def test_a_folder_that_cannot_be_read_says_what_was_expected(tmp_path):
     assert "set data.images and data.masks, or data.mask_suffix" in line
     for name in ("images", "imgs", "masks"):
         write_picture(tmp_path / name / "a.png", 0)
-    assert "has the folders images, imgs; name the one" in problems_of(tmp_path)[0]
+    assert (
+        "has the folders images, imgs; expected one; name" in problems_of(tmp_path)[0]
+    )
 
 
 def test_suffixes_in_capitals(tmp_path):
@@ -179,7 +183,7 @@ def test_plain_classes_are_counted(tmp_path):
 def test_unexpected_values_propose_a_map_that_works(tmp_path):
     _masks(tmp_path, np.uint8([[0, 40], [80, 120]]))
     (line,) = problems_of(tmp_path)
-    assert "the values 0, 40, 80, 120; expected 0 to a largest class" in line
+    assert "the values 0, 40, 80, 120; expected 0 to the largest class" in line
     proposal = ast.literal_eval(line.split("data.label_map=")[1])
     dataset = open_set(tmp_path, label_map=proposal)
     np.testing.assert_array_equal(dataset.source("test")[0].label, [[0, 1], [2, 3]])
@@ -232,7 +236,7 @@ def test_colour_masks_go_through_the_palette(tmp_path):
     labels = np.arange(12).reshape(3, 4) % 3
     _masks(tmp_path, np.uint8(palette)[labels])
     (line,) = problems_of(tmp_path)
-    assert "a colour mask; name the colour of each class" in line
+    assert "a colour mask; expected a colour for each class" in line
     dataset = open_set(tmp_path, palette=palette)
     assert len(dataset.class_names) == 3
     np.testing.assert_array_equal(dataset.source("train")[0].label, labels)
@@ -289,7 +293,7 @@ def test_a_file_that_changes_under_the_run_is_named(tmp_path):
     source = open_set(write_set(tmp_path)).source("train")
     case = source[0]
     write_picture(tmp_path / f"images/{case.id}.png", 1, size=(5, 5))
-    with pytest.raises(InputError, match="changed while the run went on"):
+    with pytest.raises(InputError, match="changed during the run"):
         source[0]
     with pytest.raises(IndexError):
         source[99]

@@ -122,7 +122,7 @@ def test_one_image_is_cut_into_slabs_with_a_gap(tmp_path):
     assert dataset.source("train").where(0) == named
     whole = pixels[pixels != 0].astype(float)
     np.testing.assert_allclose(parts["test"].reference, [[whole.mean(), whole.std()]])
-    assert any("no claim about new images" in note for note in dataset.notes)
+    assert any("says nothing about new images" in note for note in dataset.notes)
 
 
 def test_two_volumes_give_a_test_split_and_slabs(tmp_path):
@@ -189,7 +189,9 @@ def test_a_case_outside_of_the_split_folders_is_refused(tmp_path, stray):
         mask = tmp_path / "masks" / name
         write_picture(tmp_path / "images" / name, number, mask=mask)
     (line,) = problems_of(tmp_path)
-    assert f"{stray}6: in no folder of a split, where others lie in test, train" in line
+    assert (
+        f"{stray}6: in no folder of a split, but other cases are in test, train" in line
+    )
     assert "data.splits" in line
 
 
@@ -230,7 +232,7 @@ def test_a_folder_that_is_no_patient_may_be_cut_by_an_expression(tmp_path):
     path.write_text(json.dumps({"train": ids[:3], "val": ids[3:5], "test": ids[5:]}))
     lines = problems_of(tmp_path / "set", splits=str(path))
     assert "group 'site0' is in train" in lines[0]
-    assert "set data.group_regex where a folder is no patient" in lines[0]
+    assert "set data.group_regex if a folder is no patient" in lines[0]
     data = open_set(tmp_path / "set", splits=str(path), group_regex=r"p\d+")
     assert ids_of(data, "test") == ids[5:]
 
@@ -239,8 +241,11 @@ def test_a_group_expression_that_does_not_match(tmp_path):
     write_set(tmp_path)
     lines = problems_of(tmp_path, group_regex=r"^p(\d+)")
     assert len(lines) == 6
-    assert "data.group_regex '^p(\\\\d+)' is not in its id '0'" in lines[0]
-    assert "data.group_regex: '('" in problems_of(tmp_path, group_regex="(")[0]
+    assert "data.group_regex '^p(\\\\d+)' does not match its id '0'" in lines[0]
+    assert (
+        "data.group_regex: '(' is no regular"
+        in problems_of(tmp_path, group_regex="(")[0]
+    )
 
 
 # ---- what is wrong with a file of splits ---------------------------------------------
@@ -250,11 +255,11 @@ def test_wrong_files_of_splits(tmp_path):
     folder = write_set(tmp_path / "set", count=4)
     path = tmp_path / "splits.json"
     for content, message in (
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("{}", "has no ids under 'train'"),
-        ('{"train": ["0"], "holdout": []}', "has 'holdout': expected lists"),
+        ('{"train": ["0"], "holdout": []}', "has 'holdout'; expected lists"),
         ('[{"train": ["0"]}]', "data.fold: found -1, expected 0 to 0"),
-        ('{"train": ["0"], "train": ["1"]}', "names the split 'train' twice"),
+        ('{"train": ["0"], "train": ["1"]}', "has the split 'train' twice"),
         ('{"train": ["0"], "val": ["1"], "validation": ["2"]}', "'validation' twice"),
     ):
         path.write_text(content)
@@ -262,7 +267,7 @@ def test_wrong_files_of_splits(tmp_path):
     path.write_text('{"train": ["0", "9"], "test": ["0", "8"]}')
     lines = problems_of(folder, splits=str(path))
     assert len(lines) == 3
-    assert "'9' under train is in no file's name" in lines[0]
+    assert "'9' under train matches no file" in lines[0]
     assert "case '0' is in train (0) and in test (0)" in lines[2]
     assert "No such file" in problems_of(folder, splits=str(tmp_path / "none.json"))[0]
 
@@ -274,8 +279,11 @@ def test_a_broken_file_of_splits_hides_no_other_problem(tmp_path):
     path.write_text("{")
     lines = problems_of(folder, splits=str(path), group_regex="(")
     assert [
-        name for line in lines for name in ("3.png", "regex", "no JSON") if name in line
-    ] == ["3.png", "regex", "no JSON"]
+        name
+        for line in lines
+        for name in ("3.png", "regex", "not JSON")
+        if name in line
+    ] == ["3.png", "regex", "not JSON"]
 
 
 def test_rows_of_groups_that_fit_no_case_are_problems(tmp_path):
@@ -289,7 +297,7 @@ def test_rows_of_groups_that_fit_no_case_are_problems(tmp_path):
 
     wrong = lines([row.replace(",", "x,") for row in rows])
     assert len(wrong) == 11
-    assert "'0x' under group is in no file's name" in wrong[0]
+    assert "'0x' under group matches no file" in wrong[0]
     assert "no group for 0, 1, 2 and 7 more cases" in wrong[10]
     (line,) = lines([*rows, "0,p4"])
     assert "case '0' has the groups 'p0' and 'p4'; expected one" in line
@@ -304,7 +312,7 @@ def test_a_case_twice_in_a_split_is_a_problem(tmp_path):
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": ["0", "1", "0.png"], "test": ["2"]}))
     (line,) = problems_of(folder, splits=str(path))
-    assert "'0.png' under train is there again; expected a case once" in line
+    assert "'0.png' under train is listed twice; expected each case once" in line
 
 
 def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
@@ -318,11 +326,11 @@ def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
     assert ids_of(open_set(folder, splits=str(path), fold=1), "validation") == ["3"]
     path.write_text(json.dumps({"train": ["0"], "test": ["4"]}))
     (line,) = problems_of(folder, splits=str(path), fold=0)
-    assert "there are training cases of one group alone" in line
+    assert "there are training cases of one group only" in line
     for count in (1, 2):
         write_set(tmp_path / str(count), count=count)
         (line,) = problems_of(tmp_path / str(count), fold=3)
-        assert f"there are too few groups ({count}) to draw folds of" in line
+        assert f"there are too few groups ({count}) to draw folds from" in line
 
 
 def test_a_group_that_an_expression_leaves_out_is_a_problem(tmp_path):

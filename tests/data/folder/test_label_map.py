@@ -70,10 +70,10 @@ def test_float_labels_are_refused():
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (((1, 0), (1, 1)), r"\(\(1, 0\), \(1, 1\)\) names a value twice"),
+        (((1, 0), (1, 1)), r"\(\(1, 0\), \(1, 1\)\) has a value twice"),
         (((1, 0), (2, 2)), r"\(\(2, 2\),\) lead to no class, expected classes 0 to 1"),
         (((1, -2),), "lead to no class"),
-        ((), "names no value"),
+        ((), "has no value"),
     ],
 )
 def test_maps_that_do_not_fit(pairs, message):

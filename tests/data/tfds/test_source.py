@@ -249,7 +249,7 @@ def test_a_slab_carries_the_intensities_of_its_scan(store, tmp_path):
         _stacked(store, tmp_path / "half", rows, mean_key="mean")
     for _, row in rows:
         row["deviation"] = 0.0
-    with pytest.raises(InputError, match=r"deviations \[0.0\], expected finite ones"):
+    with pytest.raises(InputError, match=r"stds \[0.0\], expected one finite"):
         _stacked(store, tmp_path / "flat", rows, **keys)
 
 

@@ -24,8 +24,8 @@ def misplaced(first: StoredImage, other: StoredImage) -> str:
         return (
             f"{other.path}: {says.path.name} states how its voxels lie (NIfTI), "
             f"{not_says.path.name} does not; expected both or neither, because only "
-            f"one would be reoriented; save {not_says.path.name} as NIfTI with the header "
-            "of the other"
+            f"one would be reoriented; save {not_says.path.name} as NIfTI with the "
+            "header of the other"
         )
     away = _apart(first, other)
     if not away:

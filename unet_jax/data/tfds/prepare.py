@@ -1,4 +1,4 @@
-"""Where a TFDS set lies on disk; the sets of this project are built on first use."""
+"""Finds a TFDS set on disk; the sets of this project are built on first use."""
 
 import contextlib
 import difflib
@@ -16,20 +16,19 @@ OWN_SETS = ("mni152_tissue", "mni152_lesion", "vertebra_ct")
 _NAME = re.compile(
     r"(?P<name>[a-zA-Z]\w*)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?"
 )
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def prepare(name: str, data_dir: str | Path | None = None) -> Path:
-    """Find the folder of a prepared set; build it first where it is one of ours.
+    """Find the folder of a prepared set; build a set of this project if it is missing.
 
-    Two processes may build at once: TFDS writes to a folder of its own name and renames
-    it when it is complete, so the second finds the first one's and uses that. What a
-    killed process leaves behind is never looked at.
+    Two processes may build at the same time: TFDS writes to a temporary folder and
+    renames it when it is complete, so the second process finds and uses the result of
+    the first. Leftovers of killed processes are ignored.
 
     Args:
-        name: ``set``, ``set/config`` or ``set/config:1.2.3``, as TFDS writes it.
-        data_dir: where sets are kept; None for TFDS's own (``TFDS_DATA_DIR`` or
-            ``~/tensorflow_datasets``).
+        name: ``set``, ``set/config`` or ``set/config:1.2.3``, as in TFDS.
+        data_dir: folder of all sets; None for the default of TFDS
+            (``TFDS_DATA_DIR`` or ``~/tensorflow_datasets``).
 
     Returns:
         The folder of one version, with ``dataset_info.json`` and the ArrayRecords.
@@ -38,8 +37,9 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
         InputError: no such set, a public set that is not on disk, or a folder that
             cannot be written.
     """
-    # Imported here, as everywhere below: TFDS takes half a second to import.
+    # TFDS is imported inside functions, because the import takes half a second.
     from tensorflow_datasets.core import constants
+    from tensorflow_datasets.core.utils.version import list_all_versions
 
     match = _NAME.fullmatch(name)
     if match is None:
@@ -51,28 +51,16 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
     if match["name"] in OWN_SETS:
         return _prepare_own(match, root)
     folder = root / match["name"] / (match["config"] or "")
-    versions = _versions_in(folder)
+    versions = [str(version) for version in list_all_versions(folder)]
     if match["version"] in versions:
         return folder / match["version"]
     if versions and match["version"] is None:
-        return folder / max(versions, key=_version_order)
+        return folder / versions[-1]
     raise _not_prepared(match, root, folder, versions)
 
 
-def _versions_in(folder: Path) -> list[str]:
-    """List the versions of a set, the folders that killed builds leave not among."""
-    if not folder.is_dir():
-        return []
-    return [path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name)]
-
-
-def _version_order(version: str) -> tuple[int, ...]:
-    """Order 10.0.0 after 9.0.0."""
-    return tuple(int(part) for part in version.split("."))
-
-
 def _builder_class(name: str) -> Any:
-    """Import the builder of one of our own sets."""
+    """Import the builder of a set of this project."""
     match name:
         case "mni152_tissue":
             from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder
@@ -90,13 +78,13 @@ def _builder_class(name: str) -> Any:
 
 
 def _prepare_own(match: re.Match[str], root: Path) -> Path:
-    """Build one of our own sets unless its current version is on disk already."""
+    """Build a set of this project, unless its current version is on disk."""
     builder_class = _builder_class(match["name"])
     version = str(builder_class.VERSION)
     if match["config"] or match["version"] not in (None, version):
         raise InputError(
             f"data set {match[0]!r}: expected {match['name']!r} or "
-            f"'{match['name']}:{version}', the one version that this project builds"
+            f"'{match['name']}:{version}', the only version that this project builds"
         )
     folder = root / match["name"] / version
     if not folder.is_dir():
@@ -104,17 +92,17 @@ def _prepare_own(match: re.Match[str], root: Path) -> Path:
         try:
             _build(builder_class, root)
         except OSError as error:
-            # Another process may have renamed its own copy into place meanwhile.
+            # Another process may have finished its own copy in the meantime.
             if not folder.is_dir():
                 raise InputError(
                     f"{folder}: data set {match['name']!r} cannot be written there "
-                    f"({error}); give a data_dir that can be written to and has space"
+                    f"({error}); give a data_dir that is writable and has space"
                 ) from error
     return folder
 
 
 def _build(builder_class: Any, root: Path) -> None:
-    """Write a set as ArrayRecord, saying nothing on the terminal."""
+    """Write a set as ArrayRecord without output on the terminal."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -122,8 +110,8 @@ def _build(builder_class: Any, root: Path) -> None:
         compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
     )
     root.mkdir(parents=True, exist_ok=True)
-    # TFDS prints two lines by itself, and makes a download folder even where there is
-    # nothing to download.
+    # TFDS prints two lines, and creates a download folder even for a set without
+    # downloads.
     with (
         tempfile.TemporaryDirectory() as downloads,
         contextlib.redirect_stdout(io.StringIO()),
@@ -136,8 +124,9 @@ def _build(builder_class: Any, root: Path) -> None:
 def _not_prepared(
     match: re.Match[str], root: Path, folder: Path, versions: list[str]
 ) -> InputError:
-    """Say why a set that is not ours was not found: wrong name, or not prepared."""
+    """Explain why a public set was not found: wrong name, or not prepared."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils.version import list_all_versions
 
     name, ours = match["name"], ", ".join(OWN_SETS)
     if versions:
@@ -145,7 +134,7 @@ def _not_prepared(
             f"data set {match[0]!r}: found versions {', '.join(sorted(versions))} in "
             f"{folder}; name one of these, or prepare the other"
         )
-    configs = [path.name for path in folder.glob("*") if _versions_in(path)]
+    configs = [path.name for path in folder.glob("*") if list_all_versions(path)]
     if configs:
         return InputError(
             f"data set {name!r} has configs; found {', '.join(sorted(configs))} in "
@@ -163,5 +152,6 @@ def _not_prepared(
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return InputError(
         f"data set {name!r} is unknown{hint}; this project builds {ours}; any other "
-        f"TFDS set has to lie as ArrayRecord in {folder}: check the name and data_dir"
+        f"TFDS set has to be prepared as ArrayRecord in {folder}; check the name and "
+        "data_dir"
     )

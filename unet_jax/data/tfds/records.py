@@ -1,4 +1,4 @@
-"""Records of a TFDS split on disk, read by index without TensorFlow."""
+"""Reads the records of a TFDS split by index, without TensorFlow."""
 
 import functools
 import hashlib
@@ -13,19 +13,19 @@ from unet_jax.errors import InputError
 _FINGERPRINT_RECORDS = 256
 
 Features = tuple[Any, dict[str, Any]]
-"""A part of a set's features, and the decoders that leave pictures encoded."""
+"""Some features of a set, and the decoders that leave pictures encoded."""
 
 
 class TfdsRecords:
-    """Random access to the records of a split; errors name the file and the fix.
+    """Gives random access to the records of a split; errors name the file and the fix.
 
     Args:
-        name: set, with ``/config`` and ``:version`` where there are some.
-        split: split or part of it, such as ``"train[:90%]"``.
-        data_dir: where prepared sets are kept; None for TFDS's own.
+        name: name of the set, optionally with ``/config`` and ``:version``.
+        split: split or part of a split, such as ``"train[:90%]"``.
+        data_dir: folder of prepared sets; None for the default of TFDS.
 
     Raises:
-        InputError: the set or the split does not exist, or a file of it is damaged.
+        InputError: the set or the split does not exist, or a file is damaged.
     """
 
     def __init__(self, name: str, split: str, *, data_dir: str | Path | None) -> None:
@@ -33,7 +33,7 @@ class TfdsRecords:
         self.where = f"data set {name!r}, split {split!r}"
         self._split = split
         self._directory = prepare(name, data_dir)
-        # A truncated file fails at its first record already: now, not in an hour.
+        # A truncated file fails at its first record: report it now, not in an hour.
         for first in accumulate((part.take for part in self._parts[:-1]), initial=0):
             self._read(first)
 
@@ -41,21 +41,22 @@ class TfdsRecords:
         """Return the number of records."""
         return len(self._source)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave open files behind: a worker process opens its own."""
-        opened = ("_builder", "_source", "_parts")
-        return {key: value for key, value in vars(self).items() if key not in opened}
-
     @property
     def features(self) -> Any:
         """The features of the set, by name."""
         return self._builder.info.features
 
     def pick(self, keys: Iterable[str | None]) -> Features:
-        """Choose the features that ``example`` decodes; None and repeats are skipped.
+        """Choose the features that ``example`` decodes.
 
-        Pictures stay the bytes of their file: TFDS would decode with OpenCV where that
-        is installed, with Pillow elsewhere, and the two differ on the same JPEG.
+        Pictures stay encoded: TFDS decodes them with OpenCV if it is installed, else
+        with Pillow, and the two give different pixels of the same JPEG.
+
+        Args:
+            keys: names of features; None and repeated names are skipped.
+
+        Returns:
+            The features and their decoders.
         """
         import tensorflow_datasets as tfds
 
@@ -71,11 +72,11 @@ class TfdsRecords:
         """Read one record and decode the chosen features of it.
 
         Args:
-            index: place in the split.
-            features: what ``pick`` returned.
+            index: index in the split.
+            features: features to decode, from ``pick``.
 
         Returns:
-            A value a feature: arrays, numbers, and bytes for texts and pictures.
+            One value per feature: arrays, numbers, and bytes for texts and pictures.
 
         Raises:
             InputError: the record cannot be read or does not have these features.
@@ -88,11 +89,18 @@ class TfdsRecords:
             path, place = self._place(index)
             raise InputError(
                 f"{path}: record {place} does not have the features of features.json "
-                f"({_one_line(error)}); {self._mend}"
+                f"({_one_line(error)}); {self._fix}"
             ) from error
 
     def record_id(self, index: int) -> str:
-        """Name a record by split, file and place: the same in every part of a split."""
+        """Name a record by split, file and position, equal in every part of a split.
+
+        Args:
+            index: index in the split.
+
+        Returns:
+            The name.
+        """
         from tensorflow_datasets.core import naming
 
         path, place = self._place(index)
@@ -104,7 +112,7 @@ class TfdsRecords:
 
         Returns:
             Name, version, split, the number of records in it and in every split, and a
-            SHA-256 over its records (256 of them, evenly spread, where it has more).
+            SHA-256 of its records (of 256 records, evenly spread, if it has more).
         """
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -112,7 +120,7 @@ class TfdsRecords:
         digest = hashlib.sha256()
         for place in range(count):
             raw = self._read(place * len(self) // count)
-            # The order of features in a record changes from one build to the next.
+            # The order of features in a record differs between builds.
             example = tf_example_pb2.Example.FromString(raw)
             digest.update(example.SerializeToString(deterministic=True))
         info = self._builder.info
@@ -126,7 +134,7 @@ class TfdsRecords:
         }
 
     @property
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         """How to fix a folder with a damaged file."""
         if self._directory.parent.name in OWN_SETS:
             return f"delete {self._directory}: the next run builds it again"
@@ -134,7 +142,7 @@ class TfdsRecords:
 
     @functools.cached_property
     def _builder(self) -> Any:
-        """The set as it lies on disk; the code that made it is not needed."""
+        """The set on disk; the code that made it is not needed."""
         import tensorflow_datasets as tfds
         from google.protobuf.json_format import ParseError
 
@@ -143,7 +151,7 @@ class TfdsRecords:
         except (OSError, ValueError, KeyError, ParseError) as error:
             raise InputError(
                 f"{self._directory}: dataset_info.json or features.json is missing or "
-                f"damaged ({_one_line(error)}); {self._mend}"
+                f"damaged ({_one_line(error)}); {self._fix}"
             ) from error
 
     @functools.cached_property
@@ -179,12 +187,12 @@ class TfdsRecords:
 
     @functools.cached_property
     def _parts(self) -> list[Any]:
-        """The files of the split, and which records of each belong to it."""
-        len(self._source)  # Refuses a split that does not exist.
+        """The files of the split, and the records of each that belong to it."""
+        len(self._source)  # raises if the split does not exist
         return self._builder.info.splits[self._split].file_instructions
 
     def _place(self, index: int) -> tuple[Path, int]:
-        """Find the file of a record, and its place in that file."""
+        """Find the file of a record, and its position in that file."""
         for part in self._parts:
             if index < part.take:
                 return Path(part.filename), part.skip + index
@@ -199,10 +207,10 @@ class TfdsRecords:
             path, place = self._place(index)
             raise InputError(
                 f"{path}: record {place} cannot be read; the file is missing, cut "
-                f"short or corrupt ({_one_line(error)}); {self._mend}"
+                f"short or corrupt ({_one_line(error)}); {self._fix}"
             ) from error
 
 
 def _one_line(error: Exception) -> str:
-    """Give the first line of a message, which may have many."""
+    """Return the first line of a message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

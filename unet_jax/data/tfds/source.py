@@ -1,4 +1,4 @@
-"""Cases of any TFDS segmentation set: pictures, or volumes stored as slices."""
+"""Gives the cases of any TFDS segmentation set: pictures, or volumes of slices."""
 
 import functools
 import io
@@ -22,7 +22,7 @@ _DEFAULT_SLICE_AXIS = 2
 
 
 class _Facts(NamedTuple):
-    """What all slices of a volume share."""
+    """Facts that are equal for all slices of a volume."""
 
     group: str
     spacing: tuple[float, ...] | None
@@ -31,7 +31,7 @@ class _Facts(NamedTuple):
 
 
 class _Volume(NamedTuple):
-    """A case made of slices: their records, in the order of the slices."""
+    """A case of slices: their records, in the order of the slices."""
 
     id: str
     facts: _Facts
@@ -39,35 +39,37 @@ class _Volume(NamedTuple):
 
 
 class TfdsSource:
-    """Cases of a split of a TFDS set, read from ArrayRecord without TensorFlow.
+    """Gives the cases of a split, read from ArrayRecord without TensorFlow.
 
     Without ``volume_key`` every record is a picture and a case. With it the records are
     slices; the slices of one volume, stacked in the order of their index, are one case,
-    and a gap in the indices begins a new one (its spacing would be wrong otherwise).
-    The axis that they are stacked along is the feature ``slice_axis``, or the last.
+    and a gap in the indices begins a new case (its spacing would be wrong otherwise).
+    The feature ``slice_axis`` holds the axis to stack along; without it, the last.
 
     Args:
-        name: set, with ``/config`` and ``:version`` where there are some.
-        split: split or part of it, such as ``"train[:90%]"``.
-        data_dir: where prepared sets are kept; None for TFDS's own.
+        name: name of the set, optionally with ``/config`` and ``:version``.
+        split: split or part of a split, such as ``"train[:90%]"``.
+        data_dir: folder of prepared sets; None for the default of TFDS.
         image_key: feature with the image, ``(H, W)`` or ``(H, W, channels)``.
         label_key: feature with the label, ``(H, W)`` or ``(H, W, 1)`` integers.
         label_map: pairs of stored value and class (or IGNORE); None if the stored
             values are the classes.
         num_classes: number of classes, background included.
         volume_key: feature that names the volume of a slice.
-        slice_index_key: feature with the place of a slice in its volume.
-        spacing_key: feature with the millimetres a pixel, in the order of the axes.
+        slice_index_key: feature with the index of a slice in its volume.
+        spacing_key: feature with the millimetres per pixel, in the order of the axes.
         group_key: feature that names the patient; by default the volume or picture.
-        id_key: feature that names a picture; by default its split, file and place.
-        mean_key: feature with the mean of a slice's whole scan over its non-zero
-            pixels, one number or one a channel; for sets that hold slabs of scans.
-        std_key: likewise the standard deviation; goes with ``mean_key``.
+        id_key: feature that names a picture; by default its split, file and position.
+        mean_key: feature with the mean over the non-zero pixels of a slice's whole
+            scan, one number or one per channel; for sets that contain slabs of scans.
+        std_key: feature with the standard deviation, given together with ``mean_key``.
+        memory: memory for cases that are read again before they are prepared; None for
+            none.
 
     Raises:
-        InputError: the set, split, a feature or a file of it cannot be used, or the
-            label map does not fit ``num_classes``. Reading a case raises it for a label
-            value that has no class, an image with NaN, and a damaged record.
+        InputError: the set, split, a feature or a file cannot be used, or the label map
+            does not fit ``num_classes``. Reading a case raises it for a label value
+            without a class, an image with NaN, and a damaged record.
     """
 
     def __init__(
@@ -89,16 +91,16 @@ class TfdsSource:
         std_key: str | None = None,
         memory: CaseMemory | None = None,
     ) -> None:
-        """Prepare the set where it is ours, check the keys, list the volumes."""
+        """Prepare a set of this project, check the keys, list the volumes."""
         if volume_key and not slice_index_key:
             raise InputError(
-                f"slice_index_key is not set, but volume_key is {volume_key!r}: slices "
-                "are stored in any order; name the feature with the index of a slice"
+                f"slice_index_key is not set, but volume_key is {volume_key!r}, and "
+                "slices are stored in any order; name the feature with a slice's index"
             )
         if bool(mean_key) != bool(std_key):
             raise InputError(
-                f"mean_key is {mean_key!r} and std_key {std_key!r}, "
-                "expected both or neither"
+                f"mean_key is {mean_key!r} and std_key {std_key!r}; expected both or "
+                "neither"
             )
         self._keys = {
             "image_key": image_key,
@@ -160,13 +162,8 @@ class TfdsSource:
         """Name, version, sizes and a hash of the data, for ``config.json``."""
         return self._records.fingerprint()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave decoders behind: they are made again where they are needed."""
-        made = ("_picture_features",)
-        return {key: value for key, value in vars(self).items() if key not in made}
-
     def _features(self, *options: str) -> Features:
-        """Pick the features of some options, and the slice axis where there is one."""
+        """Pick the features of some options, and the slice axis if there is one."""
         keys = [self._keys[option] for option in options]
         if _SLICE_AXIS_KEY in self._records.features:
             keys.append(_SLICE_AXIS_KEY)
@@ -174,18 +171,18 @@ class TfdsSource:
 
     @functools.cached_property
     def _picture_features(self) -> Features:
-        """Everything that the case of a picture is made of."""
+        """The features that the case of a picture needs."""
         return self._features(
             "image_key", "label_key", "spacing_key", "group_key", "id_key"
         )
 
     def _value(self, example: dict[str, Any], option: str) -> Any:
-        """Give the value of an option's feature, None where the option is not set."""
+        """Return the value of an option's feature; None if the option is not set."""
         key = self._keys[option]
         return None if key is None else example[key]
 
     def _read_picture(self, index: int) -> Case:
-        """Read one record as a case of its own."""
+        """Read one record as a case."""
         example = self._records.example(index, self._picture_features)
         name = self._value(example, "id_key")
         case_id = self._records.record_id(index) if name is None else _text(name)
@@ -223,7 +220,7 @@ class TfdsSource:
     def _arrays(
         self, example: dict[str, Any], case_id: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Image ``(*spatial, channels)`` and label ``(*spatial)`` of one record."""
+        """Decode image ``(*spatial, channels)`` and label ``(*spatial)``."""
         where = f"{self._records.where}, example {case_id!r}"
         image, label = (
             _decoded(
@@ -254,7 +251,7 @@ class TfdsSource:
     def _spacing(
         self, example: dict[str, Any], case_id: str, ndim: int
     ) -> tuple[float, ...] | None:
-        """Millimetres a pixel on each axis; a slice takes its part of a volume's."""
+        """Return millimetres per pixel on each axis of a picture or volume."""
         stored = self._value(example, "spacing_key")
         if stored is None:
             return None
@@ -271,30 +268,30 @@ class TfdsSource:
     def _reference(
         self, example: dict[str, Any], case_id: str
     ) -> tuple[tuple[float, float], ...] | None:
-        """Mean and deviation of each channel of the whole scan, where stored."""
+        """Return mean and std of each channel of the whole scan, if stored."""
         if self._keys["mean_key"] is None:
             return None
-        means, deviations = (
+        means, stds = (
             [float(value) for value in np.atleast_1d(self._value(example, option))]
             for option in ("mean_key", "std_key")
         )
-        pairs = tuple(zip(means, deviations, strict=False))
-        if len(means) != len(deviations) or not all(
-            np.isfinite(mean) and 0 < deviation < np.inf for mean, deviation in pairs
+        pairs = tuple(zip(means, stds, strict=False))
+        if len(means) != len(stds) or not all(
+            np.isfinite(mean) and 0 < std < np.inf for mean, std in pairs
         ):
             raise InputError(
-                f"{self._records.where}, example {case_id!r}: means {means} and "
-                f"deviations {deviations}, expected finite ones, one of each a channel "
-                "and deviations above 0; check mean_key and std_key"
+                f"{self._records.where}, example {case_id!r}: means {means} and stds "
+                f"{stds}, expected one finite number of each per channel, with stds "
+                "above 0; check mean_key and std_key"
             )
         return pairs
 
     def _slice_axis(self, example: dict[str, Any]) -> int:
-        """Axis of the volume that its slices are stacked along."""
+        """Return the axis that the slices of a volume are stacked along."""
         return int(example.get(_SLICE_AXIS_KEY, _DEFAULT_SLICE_AXIS))
 
     def _list_volumes(self) -> Iterator[_Volume]:
-        """Group the slices by volume, with no image decoded."""
+        """Group the slices by volume without decoding an image."""
         features = self._features(
             "volume_key",
             "slice_index_key",
@@ -335,14 +332,14 @@ class TfdsSource:
 
 
 def _contiguous(indices: list[int]) -> Iterator[list[int]]:
-    """Cut sorted indices where one is missing."""
+    """Split sorted indices at gaps."""
     starts = [i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1]
     for start, stop in zip([0, *starts], [*starts, len(indices)], strict=True):
         yield indices[start:stop]
 
 
 def _text(value: Any) -> str:
-    """Give a text feature, which is read as bytes, or a number as text."""
+    """Convert a text feature, which is read as bytes, or a number to text."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
