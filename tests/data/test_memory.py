@@ -116,3 +116,23 @@ def test_preparing_takes_the_cases_over_within_one_limit(wrap, tmp_path):
     assert source.reads == [0, 1, 2, 3, 4, 5]
     assert held == [1200, 1000, 800, 600, 400, 200]
     assert source.held_bytes == 0
+
+
+def test_what_is_prepared_stays_until_the_first_example_is_drawn():
+    """Validation takes its sample after all slices have been counted."""
+    source = _Source(limit=10**6, shape=(3, 10, 10, 1))
+    for index in range(6):
+        source[index]
+    prepared = PreparedCases(
+        source,
+        lambda case: (case.image.astype(np.float32), case.label),
+        num_classes=2,
+        spatial_dims=2,
+        by_slice=True,
+        cache_bytes=10**6,
+        seed=0,
+    )
+    source[0]
+    assert source.reads == [0, 1, 2, 3, 4, 5]
+    prepared[17]
+    assert source.held_bytes == 0

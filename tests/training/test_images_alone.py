@@ -94,7 +94,7 @@ class _Changed:
 def _data(monkeypatch, change):
     with monkeypatch.context() as patch:
         patch.setattr(
-            run, "open_dataset", lambda *a: _Changed(open_dataset(*a), change)
+            run, "open_dataset", lambda *a, **k: _Changed(open_dataset(*a, **k), change)
         )
         yield
 

@@ -16,7 +16,6 @@ __all__ = [
     "facts_of",
     "name_of",
     "read_case",
-    "release_case",
 ]
 
 
@@ -75,12 +74,12 @@ class CaseFacts(NamedTuple):
 class Source(Protocol):
     """Gives random access to cases: ``len(source)`` and ``source[i]``.
 
-    A source that knows its cases without reading them may also have these methods; the
-    functions of this module and `class_fractions` use them:
+    A source may also have these methods:
 
-    - ``where(index) -> str`` names the case and its file.
-    - ``facts(index) -> CaseFacts`` describes the case.
-    - ``class_counts(index) -> array or None`` counts the pixels of each class.
+    - ``where(index) -> str`` names a case and its file without reading it.
+    - ``facts(index) -> CaseFacts`` describes a case without reading it.
+    - ``class_counts(index)`` counts the pixels of each class without reading the case;
+      None for a case without a label.
     - ``release(index)`` frees a case that the source holds in memory, and
       ``held_bytes`` is the memory of all cases that it holds.
     """
@@ -125,23 +124,10 @@ def facts_of(source: Source, index: int) -> CaseFacts:
     Raises:
         InputError: the case has to be read and cannot be.
     """
-    facts = getattr(source, "facts", None)
-    if facts is not None:
-        found: CaseFacts = facts(index)
-        return found
+    if hasattr(source, "facts"):
+        facts: CaseFacts = source.facts(index)
+        return facts
     return CaseFacts.of(read_case(source, index))
-
-
-def release_case(source: Source, index: int) -> None:
-    """Free a case that a source holds in memory; sources that hold none do nothing.
-
-    Args:
-        source: cases, with or without a method ``release(index)``.
-        index: position of the case.
-    """
-    release = getattr(source, "release", None)
-    if release is not None:
-        release(index)
 
 
 def read_case(source: Source, index: int) -> Case:

@@ -59,10 +59,9 @@ def class_fractions(
 
 def _class_counts(source: Source, index: int, num_classes: int) -> np.ndarray | None:
     """Count the pixels of each class of one case; None if it has no label."""
-    known = getattr(source, "class_counts", None)
-    if known is not None:
-        found: np.ndarray | None = known(index)
-        return found
+    if hasattr(source, "class_counts"):
+        counts: np.ndarray | None = source.class_counts(index)
+        return counts
     label = source[index].label
     return None if label is None else count_classes(label, num_classes)
 

@@ -1,8 +1,9 @@
 """Wraps a source so that its cases have no labels."""
 
 import dataclasses
+from typing import Any
 
-from unet_jax.data.case import Case, CaseFacts, Source, facts_of, name_of, release_case
+from unet_jax.data.case import Case, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +29,14 @@ class ImagesAlone:
         """Return the number of cases."""
         return len(self.source)
 
-    def where(self, index: int) -> str:
-        """Name one case without reading it."""
-        return name_of(self.source, index)
-
-    def facts(self, index: int) -> CaseFacts:
-        """Describe one case; facts contain nothing of its label."""
-        return facts_of(self.source, index)
-
     def class_counts(self, index: int) -> None:
         """Return None: there is no label to count."""
 
-    def release(self, index: int) -> None:
-        """Free a case that the source holds in memory."""
-        release_case(self.source, index)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the cases that the source holds in memory."""
-        held: int = getattr(self.source, "held_bytes", 0)
-        return held
+    def __getattr__(self, name: str) -> Any:
+        """Return the source's optional methods, which reveal nothing of its labels."""
+        if name in ("where", "facts", "release", "held_bytes"):
+            return getattr(self.source, name)
+        raise AttributeError(name)
 
     def __getitem__(self, index: int) -> Case:
         """Return one case, read on demand."""

@@ -147,20 +147,7 @@ def make_train_iterator(
     Raises:
         InputError: the batch does not divide by the processes or devices.
     """
-    local_batch, rest = divmod(global_batch_size, process_count)
-    if rest or not local_batch:
-        raise InputError(
-            f"train.batch_size = {global_batch_size} does not divide among "
-            f"{process_count} processes; expected a multiple of {process_count}"
-        )
-
-    block = rows_at_once or local_batch
-    if local_batch % block:
-        raise InputError(
-            f"train.batch_size = {global_batch_size}: {local_batch} rows per process "
-            f"do not divide among its {block} devices; expected a multiple of "
-            f"{block * process_count}"
-        )
+    local_batch, block = _local_rows(global_batch_size, process_count, rows_at_once)
     load = _LoadPart(
         prepared=prepared,
         order=_EndlessOrder(len(prepared), seed),
@@ -188,6 +175,26 @@ def make_train_iterator(
         num_threads=num_threads,
         prefetch_batches=prefetch_batches,
     )
+
+
+def _local_rows(
+    global_batch_size: int, process_count: int, rows_at_once: int | None
+) -> tuple[int, int]:
+    """Return the rows of a process per batch, and the rows that it gets at once."""
+    local_batch, rest = divmod(global_batch_size, process_count)
+    if rest or not local_batch:
+        raise InputError(
+            f"train.batch_size = {global_batch_size} does not divide among "
+            f"{process_count} processes; expected a multiple of {process_count}"
+        )
+    block = rows_at_once or local_batch
+    if local_batch % block:
+        raise InputError(
+            f"train.batch_size = {global_batch_size}: {local_batch} rows per process "
+            f"do not divide among its {block} devices; expected a multiple of "
+            f"{block * process_count}"
+        )
+    return local_batch, block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet_jax.data.case import Case, Source, name_of, read_case, release_case
+from unet_jax.data.case import Case, Source, name_of, read_case
 from unet_jax.data.patches import class_coordinates
 from unet_jax.data.random_streams import COORDINATES, generator
 from unet_jax.errors import InputError
@@ -41,9 +41,10 @@ class PreparedCases:
     leave first, and the newest stays even if it alone is larger. A case that leaves is
     written to ``store`` once and mapped from then on: a crop of a large volume reads
     only its own bytes from the disk. Cases that the source itself holds in memory count
-    towards ``cache_bytes`` and are released when they are prepared. Class coordinates
-    are few and always stay. Threads may use one object at the same time; each case is
-    prepared by one of them.
+    towards ``cache_bytes``; once prepared, they are released when the room is needed or
+    the first example is drawn, until when validation may take its sample of them. Class
+    coordinates are few and always stay. Threads may use one object at the same time;
+    each case is prepared by one of them.
 
     Args:
         source: cases of the training split.
@@ -89,6 +90,7 @@ class PreparedCases:
                 "training split: 0 cases; expected at least one; fix the split"
             )
         self._source = source
+        self._release = getattr(source, "release", lambda index: None)
         self._prepare = prepare
         self._num_classes = num_classes
         self._ndim = spatial_dims + by_slice
@@ -99,6 +101,7 @@ class PreparedCases:
         self._store = store
         self._labelled = labelled
         self._stored: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._to_release: list[int] = []
         if store is not None and store.exists():
             shutil.rmtree(store)  # left by a killed run
         self._cache: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
@@ -116,6 +119,9 @@ class PreparedCases:
         """Return one example; its arrays are views of the case."""
         case, index = self._examples[number]
         image, label = self.case(case)
+        with self._cache_lock:
+            while self._to_release:
+                self._release(self._to_release.pop())
         if index is None:
             return Example(image, label, self._coordinates[case][0])
         return Example(image[index], label[index], self._coordinates[case][index])
@@ -182,9 +188,9 @@ class PreparedCases:
             if case not in self._coordinates:
                 self._coordinates[case] = self._find_classes(case, label)
                 self._slices_with[case] = self._find_slices(case)
-            release_case(self._source, case)
             with self._cache_lock:
                 self._cache[case] = image, label
+                self._to_release.append(case)
                 self._evict()
             return image, label
 
@@ -198,9 +204,11 @@ class PreparedCases:
         return [(case, index) for case in cases for index in range(counts[case])]
 
     def _evict(self) -> None:
-        """Drop the least recently used cases until the rest fit the budget."""
+        """Drop cases until the rest fit: first from the source, then the oldest."""
         held = sum(image.nbytes + label.nbytes for image, label in self._cache.values())
-        held += getattr(self._source, "held_bytes", 0)
+        while self._to_release and held + self._source_bytes() > self._cache_bytes:
+            self._release(self._to_release.pop())
+        held += self._source_bytes()
         while held > self._cache_bytes and len(self._cache) > 1:
             case, (image, label) = self._cache.popitem(last=False)
             held -= image.nbytes + label.nbytes
@@ -209,6 +217,11 @@ class PreparedCases:
                     _mapped(self._store / f"{case}.image.npy", image),
                     _mapped(self._store / f"{case}.label.npy", label),
                 )
+
+    def _source_bytes(self) -> int:
+        """Count the bytes of the cases that the source holds in memory."""
+        held: int = getattr(self._source, "held_bytes", 0)
+        return held
 
     def close(self) -> None:
         """Delete the stored cases; threads that still work store no more."""

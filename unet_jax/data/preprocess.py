@@ -283,24 +283,35 @@ def fit(
             sample.add(case)
     if first is None:
         raise InputError("training split: 0 cases; expected one or more; fix the split")
-    if spacing == "median":
-        middle = np.median(np.array(spacings), axis=0).tolist() if spacings else None
-        spacing = None if middle is None else tuple(middle)
-    if spacing is not None and len(spacing) != first.axes:
-        raise InputError(
-            f"data.spacing {spacing}: {len(spacing)} values; expected {first.axes}, "
-            "one per axis of the training cases; fix it, or set 'median' or None"
-        )
+    target = _target_spacing(spacing, spacings, axes=first.axes)
     return Preprocessing(
         network_dims=network_dims,
         slice_axis=slice_axis,
-        spacing=None if size is not None else spacing,
+        spacing=None if size is not None else target,
         size=size,
         crop_nonzero=crop_nonzero,
         intensity=intensity,
         channels=first.channels,
         statistics=sample.statistics() if intensity == "percentile" else (),
     )
+
+
+def _target_spacing(
+    spacing: tuple[float, ...] | Literal["median"] | None,
+    spacings: list[tuple[float, ...]],
+    *,
+    axes: int,
+) -> tuple[float, ...] | None:
+    """Return the spacing to resample to, given the spacings of the cases."""
+    if spacing == "median":
+        middle = np.median(np.array(spacings), axis=0).tolist() if spacings else None
+        return None if middle is None else tuple(middle)
+    if spacing is not None and len(spacing) != axes:
+        raise InputError(
+            f"data.spacing {spacing}: {len(spacing)} values; expected {axes}, one per "
+            "axis of the training cases; fix it, or set 'median' or None"
+        )
+    return spacing
 
 
 def _check_alike(first: CaseFacts, case: CaseFacts) -> None:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.new_images import find_new_images, read_new_image
-from unet_jax.data.folder.read import ReadOptions
+from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.inference.segmenter import Segmenter

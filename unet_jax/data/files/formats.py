@@ -3,6 +3,7 @@
 A new format is one module with its functions, and one row of ``FORMATS``.
 """
 
+import functools
 import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,60 +49,32 @@ class Format(NamedTuple):
     pages: bool = False
 
 
+_picture = functools.partial(
+    Format,
+    read=read_picture,
+    write=write_palette_png,
+    label_suffix=".png",
+    largest_label=255,
+)
+_nifti = functools.partial(
+    Format, read=read_nifti, write=write_nifti, label_suffix=".nii.gz"
+)
+
 FORMATS = (
+    _picture("PNG", (".png",), ((0, b"\x89PNG\r\n\x1a\n"),)),
+    _picture("JPEG", (".jpg", ".jpeg"), ((0, b"\xff\xd8\xff"),), lossy=True),
+    _picture("BMP", (".bmp",), ((0, b"BM"),)),
     Format(
-        name="PNG",
-        suffixes=(".png",),
-        magic=((0, b"\x89PNG\r\n\x1a\n"),),
-        read=read_picture,
-        write=write_palette_png,
-        label_suffix=".png",
-        largest_label=255,
-    ),
-    Format(
-        name="JPEG",
-        suffixes=(".jpg", ".jpeg"),
-        magic=((0, b"\xff\xd8\xff"),),
-        read=read_picture,
-        write=write_palette_png,
-        label_suffix=".png",
-        largest_label=255,
-        lossy=True,
-    ),
-    Format(
-        name="BMP",
-        suffixes=(".bmp",),
-        magic=((0, b"BM"),),
-        read=read_picture,
-        write=write_palette_png,
-        label_suffix=".png",
-        largest_label=255,
-    ),
-    Format(
-        name="TIFF",
-        suffixes=(".tif", ".tiff"),
-        magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+        "TIFF",
+        (".tif", ".tiff"),
+        ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
         read=read_tiff,
         write=write_tiff,
         label_suffix="",
         pages=True,
     ),
-    Format(
-        name="gzip-compressed NIfTI",
-        suffixes=(".nii.gz",),
-        magic=(),
-        read=read_nifti,
-        write=write_nifti,
-        label_suffix=".nii.gz",
-    ),
-    Format(
-        name="NIfTI",
-        suffixes=(".nii",),
-        magic=((344, b"n+1\0"), (4, b"n+2\0")),
-        read=read_nifti,
-        write=write_nifti,
-        label_suffix=".nii.gz",
-    ),
+    _nifti("gzip-compressed NIfTI", (".nii.gz",), ()),
+    _nifti("NIfTI", (".nii",), ((344, b"n+1\0"), (4, b"n+2\0"))),
 )
 """Every format that images and masks may have."""
 
@@ -147,18 +120,6 @@ def format_of(path: Path) -> Format:
     """
     suffix = file_suffix(path)
     return next(one for one in FORMATS if suffix in one.suffixes)
-
-
-def has_pages(path: Path) -> bool:
-    """Tell whether a file may be a stack of pages without known directions.
-
-    Args:
-        path: the file.
-
-    Returns:
-        True for a TIFF.
-    """
-    return format_of(path).pages
 
 
 def content_name(path: Path) -> str:

@@ -127,23 +127,7 @@ def read_label(
     """
     path = Path(path)
     stored = _decode(path, tiff_axes=None, indices=not palette)
-    values, channels = stored.image, stored.image.shape[-1]
-    if channels not in (1, 3):
-        raise InputError(
-            f"{path}: {channels} channels; expected one value per pixel, or red, green "
-            "and blue; save one mask per file"
-        )
-    if channels == 3:
-        grey = (values == values[..., :1]).all()
-        if palette:
-            values = match_palette(values, palette, tolerance=tolerance, name=str(path))
-        elif grey:
-            values = values[..., :1]
-        else:
-            raise ColorsError(str(path), count_colors(values, name=str(path)))
-    elif palette:
-        same = np.repeat(values, 3, axis=-1)
-        values = match_palette(same, palette, tolerance=tolerance, name=str(path))
+    values = _one_channel(stored.image, palette, tolerance, str(path))
     if values.dtype.kind == "f":
         check_finite(values, name=str(path))
     low, high = values.min(), values.max()
@@ -164,6 +148,24 @@ def read_label(
                 "mask into values of no class; save masks as PNG or TIFF"
             )
     return dataclasses.replace(stored, image=values)
+
+
+def _one_channel(
+    values: np.ndarray, palette: Sequence[Sequence[int]], tolerance: float, name: str
+) -> np.ndarray:
+    """Reduce grey or colours to one value per pixel."""
+    channels = values.shape[-1]
+    if channels not in (1, 3):
+        raise InputError(
+            f"{name}: {channels} channels; expected one value per pixel, or red, green "
+            "and blue; save one mask per file"
+        )
+    if palette:
+        colors = values if channels == 3 else np.repeat(values, 3, axis=-1)
+        return match_palette(colors, palette, tolerance=tolerance, name=name)
+    if channels == 3 and (values != values[..., :1]).any():
+        raise ColorsError(name, count_colors(values, name=name))
+    return values[..., :1]
 
 
 def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:

@@ -10,7 +10,12 @@ from unet_jax.data.case import Case, CaseFacts
 from unet_jax.data.class_fractions import count_classes
 from unet_jax.data.folder.label_map import Entry, LabelMap
 from unet_jax.data.folder.options import FolderOptions
-from unet_jax.data.folder.read import StoredCase, memory_key, read_stored_case
+from unet_jax.data.folder.read import (
+    StoredCase,
+    read_case_image,
+    read_case_label,
+    used_slice_axis,
+)
 from unet_jax.data.folder.slabs import cut_axis, slab_of
 from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.folder.traits import CaseTraits
@@ -176,26 +181,27 @@ class FolderSource:
         return self._memory.held_bytes
 
     def _key(self, traits: CaseTraits) -> Any:
-        """Return the key of a case in the memory."""
-        return memory_key(traits.id, traits.images, self._options.reading, traits.kind)
+        """Return the key of a case in the memory, as `scan` forms it."""
+        return traits.id, used_slice_axis(traits.images, self._options, traits.kind)
 
     def _read(self, traits: CaseTraits) -> StoredCase:
         """Read one case from its files."""
-        stored = read_stored_case(
-            images=traits.images,
-            masks=traits.masks,
-            options=self._options.reading,
-            kind=traits.kind,
+        options, kind = self._options, traits.kind
+        image, spacing, _ = read_case_image(traits.images, options, kind=kind)
+        label, _ = read_case_label(
+            traits.masks,
+            options,
+            kind=kind,
             painted=traits.painted,
             shape=traits.shape,
         )
         expected = (*traits.shape, traits.channels)
-        if stored.label.shape != traits.shape or stored.image.shape != expected:
+        if label.shape != traits.shape or image.shape != expected:
             raise InputError(
-                f"{traits.images[0]}: changed during the run (size "
-                f"{stored.image.shape}, was {expected}); put the old file back"
+                f"{traits.images[0]}: changed during the run (size {image.shape}, was "
+                f"{expected}); put the old file back"
             )
-        return stored
+        return StoredCase(image, label, spacing)
 
     def _id(self, index: int) -> str:
         """Return the id of a case; the id of a slab contains its planes."""

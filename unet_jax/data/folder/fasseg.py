@@ -46,13 +46,7 @@ def fasseg_layout(path: Path) -> Layout | None:
         return None
     folders = _folders(path)
     if not {"train_rgb", "train_labels"} <= folders.keys():
-        versions = [f for f in folders.values() if "train_rgb" in _folders(f)]
-        if versions:
-            names = ", ".join(sorted(folder.name for folder in versions))
-            raise InputError(
-                f"data.path: {path} holds FASSEG's versions {names}; expected one; "
-                f"name it, such as {max(versions)}"
-            )
+        _check_no_versions(path, folders)
         return None
     pairs: list[Pair] = []
     orphans: list[Pair] = []
@@ -84,6 +78,17 @@ def fasseg_layout(path: Path) -> Layout | None:
 def _folders(path: Path) -> dict[str, Path]:
     """Return the folders in a folder by their names in lower case."""
     return {inside.name.lower(): inside for inside in path.iterdir() if inside.is_dir()}
+
+
+def _check_no_versions(path: Path, folders: dict[str, Path]) -> None:
+    """Refuse a folder of several versions."""
+    versions = [f for f in folders.values() if "train_rgb" in _folders(f)]
+    if versions:
+        names = ", ".join(sorted(folder.name for folder in versions))
+        raise InputError(
+            f"data.path: {path} holds FASSEG's versions {names}; expected one; name "
+            f"it, such as {max(versions)}"
+        )
 
 
 def _by_name(folder: Path | None, *, copies: bool) -> dict[str, Path]:

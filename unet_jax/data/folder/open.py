@@ -81,12 +81,7 @@ def open_folder(
         label_map=classes.label_map,
         groups=division.groups,
         options=options,
-        notes=(
-            layout.note,
-            f"splits: {splits.note}",
-            *classes.notes,
-            *_left_out_note(splits, scanned),
-        ),
+        notes=_notes(layout, splits, classes, scanned),
         memory=memory,
     )
 
@@ -209,9 +204,7 @@ def _find_classes(
         values,
         class_names=options.class_names,
         label_map=tuple(options.label_map),
-        file_of=lambda one, wanted: file_with_values(
-            masks[one], wanted, options.reading
-        ),
+        file_of=lambda one, wanted: file_with_values(masks[one], wanted, options),
     )
 
 
@@ -237,11 +230,16 @@ def _trained_values(
     return found
 
 
-def _left_out_note(splits: Splits, scanned: Scan) -> tuple[str, ...]:
-    """Say how many cases are in no split, if there are any."""
+def _notes(
+    layout: Layout, splits: Splits, classes: Classes, scanned: Scan
+) -> tuple[str, ...]:
+    """Write how files were paired, splits made and labels mapped."""
+    notes = [layout.note, f"splits: {splits.note}", *classes.notes]
     chosen = {part.id for parts in splits.parts.values() for part in parts}
     left_out = len(scanned.traits) - len(chosen)
-    return (f"{left_out} cases are in no split and are left out",) * bool(left_out)
+    if left_out:
+        notes.append(f"{left_out} cases are in no split and are left out")
+    return tuple(notes)
 
 
 def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] | None:
@@ -254,7 +252,7 @@ def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] 
         return None
     label, _ = read_case_label(
         traits.masks,
-        options.reading,
+        options,
         kind=traits.kind,
         painted=traits.painted,
         shape=traits.shape,

@@ -5,7 +5,7 @@ import dataclasses
 from unet_jax.data.folder.label_map import Entry
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """Says how files are read.
 
@@ -14,7 +14,8 @@ class ReadOptions:
         palette_tolerance: largest difference of a colour channel from its entry.
         tiff_axes: axes of TIFF images; "" takes them from the file. Masks have no
             channels that could be mistaken for slices.
-        slice_axis: axis for the pages of TIFF stacks, and for slices that are files.
+        slice_axis: axis for the pages of TIFF stacks, for slices that are files, and to
+            cut slabs along.
         known_spacing: millimetres on each axis of cases whose files have no spacing; ()
             if it is unknown.
     """
@@ -26,8 +27,8 @@ class ReadOptions:
     known_spacing: tuple[float, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class FolderOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderOptions(ReadOptions):
     """Says how a folder is read and split, with the names of the config's ``data``.
 
     Attributes:
@@ -36,12 +37,7 @@ class FolderOptions:
         masks: its folder of masks; "" finds it.
         mask_suffix: suffix of masks that lie beside their images; "" finds it.
         stack: whether the pictures in a patient's folder are slices of one volume.
-        known_spacing: mm on each axis of cases whose files have no spacing; () for
-            none.
-        palette: colours of colour masks; the index of an entry is the stored value.
-        palette_tolerance: largest difference of a colour channel from its entry.
         label_map: stored values and their classes; () finds them.
-        tiff_axes: axes of TIFF files; "" takes them from the files.
         class_names: name of each class; None finds them.
         group_regex: regular expression that finds the patient in an id; "" takes the
             folder of the case.
@@ -50,7 +46,6 @@ class FolderOptions:
         folds: number of parts of a cross-validation.
         test_fraction: fraction of the groups to draw for the test split.
         validation_fraction: fraction of the groups to draw for validation.
-        slice_axis: axis for the pages of TIFF stacks, and to cut slabs along.
     """
 
     path: str
@@ -58,11 +53,7 @@ class FolderOptions:
     masks: str = ""
     mask_suffix: str = ""
     stack: bool = False
-    known_spacing: tuple[float, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
-    palette_tolerance: float = 0.0
     label_map: tuple[Entry, ...] = ()
-    tiff_axes: str = ""
     class_names: tuple[str, ...] | None = None
     group_regex: str = ""
     splits: str = ""
@@ -70,15 +61,9 @@ class FolderOptions:
     folds: int = 5
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
-    slice_axis: int = 2
 
     @property
     def reading(self) -> ReadOptions:
         """The options that say how files are read."""
-        return ReadOptions(
-            palette=tuple(self.palette),
-            palette_tolerance=self.palette_tolerance,
-            tiff_axes=self.tiff_axes,
-            slice_axis=self.slice_axis,
-            known_spacing=tuple(self.known_spacing),
-        )
+        names = [field.name for field in dataclasses.fields(ReadOptions)]
+        return ReadOptions(**{name: getattr(self, name) for name in names})

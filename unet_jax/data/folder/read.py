@@ -1,7 +1,7 @@
 """Reads the image and the label of a case from its files."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unet_jax.data.files.canonical import as_case_image
-from unet_jax.data.files.formats import has_pages
+from unet_jax.data.files.formats import format_of
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.options import ReadOptions
@@ -34,53 +34,6 @@ class StoredCase(NamedTuple):
     spacing: tuple[float, ...] | None
 
 
-def read_stored_case(
-    *,
-    images: Sequence[str | Path],
-    masks: Sequence[str | Path],
-    options: ReadOptions,
-    kind: str,
-    painted: Sequence[int],
-    shape: tuple[int, ...],
-) -> StoredCase:
-    """Read image and label of a case that has been examined before.
-
-    Args:
-        images: files of the image.
-        masks: files of the label.
-        options: options of reading.
-        kind: one of ``KINDS``.
-        painted: for "parts", the value that each mask stands for.
-        shape: spatial shape of the image.
-
-    Returns:
-        The case.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    image, spacing, _ = read_case_image(images, options, kind=kind)
-    label, _ = read_case_label(masks, options, kind=kind, painted=painted, shape=shape)
-    return StoredCase(image, label, spacing)
-
-
-def memory_key(
-    case_id: str, images: Sequence[str | Path], options: ReadOptions, kind: str
-) -> Hashable:
-    """Name a case for `CaseMemory`.
-
-    Args:
-        case_id: id of the case.
-        images: files of the image.
-        options: options of reading.
-        kind: one of ``KINDS``.
-
-    Returns:
-        A key that differs where the axis of slices changes the arrays of the case.
-    """
-    return case_id, used_slice_axis(images, options, kind)
-
-
 def used_slice_axis(
     images: Sequence[str | Path], options: ReadOptions, kind: str
 ) -> int | None:
@@ -95,7 +48,7 @@ def used_slice_axis(
         ``options.slice_axis``; None if the case has neither slices nor pages, so that
         the option changes nothing.
     """
-    stacked = kind == "slices" or any(has_pages(Path(file)) for file in images)
+    stacked = kind == "slices" or any(format_of(Path(file)).pages for file in images)
     return options.slice_axis if stacked else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from unet_jax.data.files.colors import ColorsError
 from unet_jax.data.folder.find import Pair
 from unet_jax.data.folder.options import ReadOptions
-from unet_jax.data.folder.read import memory_key, used_slice_axis
+from unet_jax.data.folder.read import used_slice_axis
 from unet_jax.data.folder.traits import CaseTraits, Examined, ImageTraits, examine
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError, SharedProblem, named_files
@@ -75,8 +75,8 @@ def scan(
             traits_json = dataclasses.asdict(result.traits)
             found[pair.id] = {"stamp": stamp, "traits": traits_json}
         if result.pixels is not None and pair.id in keep:
-            key = memory_key(pair.id, pair.images, options, pair.kind)
-            memory.keep(key, result.pixels)
+            axis = used_slice_axis(pair.images, options, pair.kind)
+            memory.keep((pair.id, axis), result.pixels)
         return dataclasses.replace(result, pixels=None)
 
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:

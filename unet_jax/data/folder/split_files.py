@@ -50,6 +50,11 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
         ) from None
     if path.suffix.lower() == ".csv":
         return _read_csv(path, text, fold)
+    return _read_json(path, text, fold)
+
+
+def _read_json(path: Path, text: str, fold: int) -> SplitFile:
+    """Read lists of ids by split, or a list of such dicts, one per fold."""
     try:
         content: Any = json.loads(text, object_pairs_hook=_splits_once)
     except _TwiceError as error:

@@ -57,7 +57,6 @@ class CaseTraits(ImageTraits):
             commonest one, and the plane after the last such plane; the whole axis if
             the mask has one value only.
         lowest: smallest value of the image.
-        highest: largest value of the image.
         reference: mean and standard deviation of each channel's non-zero pixels.
         label_digest: SHA-256 of the mask's pixels, in hexadecimal.
     """
@@ -67,7 +66,6 @@ class CaseTraits(ImageTraits):
     values: dict[int, int]
     labelled: tuple[tuple[int, int], ...]
     lowest: float
-    highest: float
     reference: tuple[tuple[float, float], ...]
     label_digest: str
 
@@ -82,6 +80,7 @@ class CaseTraits(ImageTraits):
             The facts.
         """
         parts = dict(values)
+        parts.pop("highest", None)  # version 0.1 wrote it
         for name in ("images", "masks", "painted", "shape"):
             parts[name] = tuple(parts[name])
         parts["spacing"] = None if parts["spacing"] is None else tuple(parts["spacing"])
@@ -281,7 +280,6 @@ def _traits(
         values=values,
         labelled=_labelled(label, values),
         lowest=float(image.min()),
-        highest=float(image.max()),
         reference=tuple(
             nonzero_statistics(image[..., index]) for index in range(image.shape[-1])
         ),
