@@ -1,8 +1,8 @@
-"""The promises that each command is held to.
+"""Checks that a command refuses unusable input without losing anything.
 
-Whatever a user gives that cannot be used: exit code 2, one line, nothing lost.
-``<any>`` stands for words of a library. After each command every file below the
-temporary folder is as it was, and nothing is new outside the workdir.
+The command exits with code 2 and prints one line; in expected lines ``<any>`` stands
+for the words of a library. Afterwards every file below the temporary folder is
+unchanged, and nothing is new outside the workdir.
 """
 
 import re
@@ -15,7 +15,7 @@ from tests.bad_input.given import listing, write_run, write_set
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """A folder with ``data`` and ``run``; nobody changes it."""
+    """Make a folder with ``data`` and ``run`` that no test changes."""
     folder = tmp_path_factory.mktemp("shared")
     write_set(folder / "data")
     write_run(folder / "run", folder / "data")
@@ -24,7 +24,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def place(shared, tmp_path):
-    """A copy of it for one test, with the malicious pickles' target beside it."""
+    """Copy the folder for one test."""
     shutil.copytree(shared, tmp_path, dirs_exist_ok=True)
     record = tmp_path / "run/config.json"
     record.write_text(record.read_text().replace(str(shared), str(tmp_path)))
@@ -33,7 +33,7 @@ def place(shared, tmp_path):
 
 @pytest.fixture
 def refused(command_line, place):
-    """Give a function that checks the promises for one command."""
+    """Return a function that checks one command."""
 
     def check(line, *arguments, workdir=None):
         before = listing(place)
@@ -45,7 +45,7 @@ def refused(command_line, place):
             f"{answer.stderr}\nfor\n{line}"
         )
         assert answer.code == 2
-        if workdir is not None:  # what a scan found is kept there
+        if workdir is not None:  # the scan keeps its facts there
             before.pop(workdir / "dataset.json", None)
         assert {path: after.get(path) for path in before} == before
         new = [path for path in after.keys() - before.keys() if path != workdir]

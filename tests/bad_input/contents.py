@@ -1,4 +1,4 @@
-"""Contents of files, whole and broken."""
+"""Makes contents of files, intact and damaged."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ NOT_FINITE = (
 
 
 class Malicious:
-    """A pickle of it makes the file ``malicious`` when it is loaded."""
+    """Creates the file ``malicious`` when its pickle is loaded."""
 
     def __reduce__(self):
         return open, (str(Path.cwd() / "malicious"), "w")

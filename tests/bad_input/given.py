@@ -1,4 +1,4 @@
-"""What every command here is given: a data set, a run on it, and the flags."""
+"""Makes the input of every command: a data set, a run on it, and the flags."""
 
 import hashlib
 
@@ -44,7 +44,7 @@ def write_set(folder):
 
 
 def write_run(workdir, data):
-    """What a run leaves behind; its weights are the first ones, to save minutes."""
+    """Write the files of a finished run, with untrained weights to save minutes."""
     config = folder_config.get_config()
     config.update_from_flattened_dict({**SMALL, "data.path": str(data)})
     dataset = open_dataset(config, workdir)
@@ -70,7 +70,7 @@ def write_run(workdir, data):
 
 
 def listing(folder):
-    """Every file and folder below, with the SHA-256 of each file."""
+    """List every file and folder below, with the SHA-256 of each file."""
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in sorted(folder.rglob("*"))
@@ -87,7 +87,7 @@ def train_command(place, *more):
 
 
 def command_with_data(mode, place):
-    """A command of a mode that reads the data, and the workdir that it may write."""
+    """Return a command that reads the data, and the workdir that it may write."""
     if mode == "train":
         return train_command(place), place / "new"
     return [f"--mode={mode}", f"--workdir={place / 'run'}"], place / "run"
@@ -107,12 +107,12 @@ READ_DATA = ["train", "evaluate", "compare"]
 
 
 def one_problem(refused, mode, place, line):
-    """See that a mode reports a problem of the data."""
+    """Check that a mode reports one problem of the data."""
     problems(refused, mode, place, [line])
 
 
 def problems(refused, mode, place, lines):
-    """See that a mode reports some problems of the data, and no other."""
+    """Check that a mode reports exactly these problems of the data."""
     command, workdir = command_with_data(mode, place)
     if len(lines) > 1:
         found = f"found {len(lines)} problems; please fix all of them:"

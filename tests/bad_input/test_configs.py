@@ -1,4 +1,4 @@
-"""Configs that no run can be made of, and files of splits."""
+"""Tests unusable configs and files of splits."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Images that are none: formats, sizes, dtypes, channels."""
+"""Tests unusable images: formats, sizes, dtypes, channels."""
 
 import gzip
 import pickle
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow  # some 300 commands in all
 
 
 def _png(width, height):
-    """A PNG that says so of its size, and holds nothing."""
+    """Make a PNG that states a size and has no pixels."""
     data = b"\x89PNG\r\n\x1a\n"
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b""))):
@@ -57,7 +57,7 @@ WHOLE = {
 
 
 class BadFile(NamedTuple):
-    """A file that is no image; ``line`` follows its name and a colon."""
+    """Write a file that is no image; ``line`` follows its name and a colon."""
 
     name: str
     suffix: str

@@ -1,4 +1,4 @@
-"""Masks that cannot be read, or hold what is no class."""
+"""Tests masks that cannot be read or have values of no class."""
 
 import numpy as np
 import pytest

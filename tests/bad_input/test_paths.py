@@ -1,4 +1,4 @@
-"""Paths that lead nowhere, and outputs that are in the way."""
+"""Tests paths to nothing, and outputs that would overwrite files."""
 
 import os
 import shutil

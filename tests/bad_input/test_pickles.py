@@ -1,4 +1,4 @@
-"""No pickle is ever loaded."""
+"""Tests that no pickle is ever loaded."""
 
 import contextlib
 import pickle

@@ -1,4 +1,4 @@
-"""What a run left behind and something has spoilt: records, checkpoints, scores."""
+"""Tests damaged files of a run: records, checkpoints, scores."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # some 300 commands in all
 
 
 def _change_record(**parts):
-    """Give a function that changes parts of config.json, by dotted key."""
+    """Return a function that changes parts of config.json, by dotted key."""
 
     def change(path):
         record = json.loads(path.read_text())
@@ -89,7 +89,7 @@ def test_training_does_not_go_on_from_no_record(place, refused, name):
 
 
 def _arrays(run):
-    """The largest file of the only checkpoint: the arrays."""
+    """Find the largest file of the only checkpoint: the arrays."""
     files = [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
     return max(files, key=lambda path: path.stat().st_size)
 
@@ -101,7 +101,7 @@ def _flip(path):
 
 
 def _pickled(run, *, sealed):
-    """Put a pickle in the place of every file of the arrays, with a sum that fits."""
+    """Replace every file of the arrays by a pickle, with a matching checksum."""
     (step,) = [path for path in (run / "checkpoints").iterdir() if path.is_dir()]
     for path in (step / "state").rglob("*"):
         if path.is_file():
@@ -218,7 +218,7 @@ def test_scores_that_are_none(place, refused, content):
 @pytest.mark.parametrize("mode", ["evaluate", "compare"])
 @pytest.mark.parametrize("content", ["cut", "[]", "tampered", "types"])
 def test_a_scan_cache_that_is_none_is_made_anew(place, command_line, mode, content):
-    """A cache is no input: what is wrong with it is fixed without a word."""
+    """A damaged cache is replaced without a message."""
     cache = place / "run/dataset.json"
     whole = cache.read_text()
     if content == "cut":

@@ -1,4 +1,4 @@
-"""Whatever a reader raises in a loader's thread is named, and nothing hangs."""
+"""Tests that any exception of a reader names the case, and nothing hangs."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""What is kept between passes, up to which size, and for how long."""
+"""Tests which cases stay in memory between passes, and how long."""
 
 import pickle
 

@@ -16,7 +16,7 @@ PATCH = (5, 4)
 
 
 class _Pictures:
-    """Pictures of different sizes; a pixel's value tells its case and place."""
+    """Pictures of different sizes; a pixel's value encodes its case and position."""
 
     def __init__(self, count=11, spatial=None):
         self.count = count
@@ -69,7 +69,7 @@ def _take(iterator, count):
 
 
 def _global(count, processes, state=None, **options):
-    """The batches of all processes, put together in their order."""
+    """Join the batches of all processes in their order."""
     parts = []
     for index in range(processes):
         iterator = _iterator(process_index=index, process_count=processes, **options)
@@ -91,7 +91,7 @@ def _assert_equal(actual, expected):
 
 
 def _cases(batches):
-    """Which case each example of some batches came from."""
+    """List the case of each example of some batches."""
     return [int(number) for batch in batches for number in batch["image"][:, 0, 0, 0]]
 
 
@@ -228,12 +228,12 @@ def test_fraction_of_crops_centred_on_a_class():
     batches = _take(
         _iterator(prepared, patch_size=(3, 3), foreground_oversampling=1 / 3), 120
     )
-    share = np.mean([batch["label"][:, 1, 1] == 2 for batch in batches])
-    assert abs(share - 1 / 3) < 0.07
+    fraction = np.mean([batch["label"][:, 1, 1] == 2 for batch in batches])
+    assert abs(fraction - 1 / 3) < 0.07
 
 
 class _Stacks(_Pictures):
-    """Volumes of two to four slices; class 2 is in their last slice alone."""
+    """Volumes of two to four slices; only their last slice has class 2."""
 
     def __getitem__(self, index):
         self.reads.append(index)

@@ -147,7 +147,7 @@ def test_zscore_over_nonzero_pixels_of_each_channel():
     assert inside.std() == pytest.approx(1, abs=1e-6)
     # Zero goes through the same line, and stays the darkest.
     assert array[0, 0, 0] == pytest.approx(-14.5 / np.arange(1, 29).std(), rel=1e-6)
-    # No deviation: only the mean is taken away.
+    # No variation: only the mean is subtracted.
     np.testing.assert_array_equal(array[..., 1], image[..., 1] - 4.0)
 
 
@@ -457,8 +457,8 @@ def test_the_sample_is_bounded_fair_and_repeatable():
     values = draw()
     np.testing.assert_array_equal(values, draw())
     # 40 pixels of class 0 in the first case and 400 in each of the other five.
-    shares = np.bincount(values[:, 0], minlength=6) / 500
-    np.testing.assert_allclose(shares, np.array([40] + [400] * 5) / 2040, atol=0.05)
+    fractions = np.bincount(values[:, 0], minlength=6) / 500
+    np.testing.assert_allclose(fractions, np.array([40] + [400] * 5) / 2040, atol=0.05)
 
 
 def test_percentiles_without_labels_are_those_of_what_is_not_air():

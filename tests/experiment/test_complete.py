@@ -1,4 +1,4 @@
-"""What the data fill in, and what a user or an earlier start has the say of."""
+"""Tests which values the data fill in, and which a user or an earlier start keeps."""
 
 import dataclasses
 from types import SimpleNamespace

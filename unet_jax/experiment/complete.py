@@ -21,8 +21,8 @@ def resolve_source(config: ConfigDict) -> ConfigDict:
         config: the config; it is not changed.
 
     Returns:
-        One whose ``data.source`` is "folder" where a path is named, else "tfds", if it
-        was "path_or_tfds"; any other as it is.
+        A config whose ``data.source`` is "folder" if it has a path, else "tfds"; a
+        config with another source than "path_or_tfds" stays as it is.
     """
     if config.data.source != "path_or_tfds":
         return config
@@ -33,16 +33,16 @@ def resolve_source(config: ConfigDict) -> ConfigDict:
 
 
 class FolderData(Protocol):
-    """What a folder of files tells of itself."""
+    """Facts of a folder of files."""
 
     @property
     def traits(self) -> Sequence[Traits]:
-        """What is known of each case."""
+        """Facts of each case."""
         ...
 
     @property
     def notes(self) -> Sequence[str]:
-        """How files were paired, labels mapped and splits made."""
+        """Lines that say how files were paired, labels mapped and splits made."""
         ...
 
     @property
@@ -63,14 +63,15 @@ def complete_config(
     recorded: Mapping[str, Any] | None = None,
     tpu_chips: int | None = None,
 ) -> ConfigDict:
-    """Fill in what a config leaves to the data.
+    """Fill in the values that a config leaves to the data.
 
     Args:
-        config: with None for what is left; it is not changed.
-        data: the opened data set; `FolderData` if it is a folder.
-        recorded: config of the run that goes on: what it chose stays, also on another
-            number of devices.
-        tpu_chips: of the slice that a plan is made for; None for the devices at hand.
+        config: a config with None for these values; it is not changed.
+        data: the opened data set; `FolderData` for a folder.
+        recorded: config of a run to resume; its values are kept, also on another number
+            of devices.
+        tpu_chips: number of chips of the slice to plan for; None for the devices of
+            this machine.
 
     Returns:
         A config without these Nones, locked.

@@ -1,4 +1,4 @@
-"""Folders of small images and masks, for tests."""
+"""Writes folders of small images and masks."""
 
 import nibabel
 import numpy as np
@@ -64,7 +64,7 @@ def ids_of(dataset, split):
 
 
 def problems_of(folder, **options):
-    """The lines of an error."""
+    """Return the lines of the error."""
     with pytest.raises(InputError) as info:
         open_set(folder, **options)
     return [*info.value.details] or [str(info.value)]

@@ -1,4 +1,4 @@
-"""What is wrong with a folder: all of it at once, with its file and the fix."""
+"""Tests that all problems of a folder are reported together, with file and fix."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""A folder of images and masks: how it is laid out, its labels, what is kept."""
+"""Tests folders of images and masks: layouts, labels, and the scan cache."""
 
 import ast
 
@@ -74,7 +74,7 @@ def test_layouts_are_found(tmp_path, layout):
 
 
 def test_links_to_folders_are_followed(tmp_path):
-    """Sets are put together of links; one to a folder above is no way round."""
+    """Sets may consist of links; a link to a folder above makes no endless loop."""
     folder = tmp_path / "set"
     for number in range(4):
         write_set(tmp_path / f"elsewhere/p{number}", count=1, first=number)

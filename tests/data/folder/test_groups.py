@@ -1,4 +1,4 @@
-"""The splits of a folder: drawn, from a file, from its folders, as slabs."""
+"""Tests the splits of a folder: drawn, from a file, from folders, as slabs."""
 
 import itertools
 import json

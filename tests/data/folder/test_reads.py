@@ -1,4 +1,4 @@
-"""How often the files of a folder are read before the first step."""
+"""Tests how often the files of a folder are read before the first step."""
 
 import collections
 
@@ -39,7 +39,7 @@ def reads(monkeypatch):
 
 
 def _volumes(folder, count=6, size=(12, 10, 11)):
-    """Volumes of three values with a background of Hounsfield units."""
+    """Write volumes with masks of three classes."""
     for number in range(count):
         write_picture(
             folder / f"images/{number}.nii.gz",
@@ -51,7 +51,7 @@ def _volumes(folder, count=6, size=(12, 10, 11)):
 
 
 def _start(path, workdir, *, memory=True, **changes):
-    """Do what a run does with its data before the first step."""
+    """Run the steps of a start that read data, up to the first batch."""
     config = folder_config.get_config()
     config.update_from_flattened_dict(
         {"data.path": str(path), "train.batch_size": 2, "train.memory_gib": 0.001}
@@ -77,7 +77,7 @@ def _start(path, workdir, *, memory=True, **changes):
 
 
 def _equal(one, two):
-    """See that two starts found the same numbers, bit by bit."""
+    """Check that two starts give the same bits."""
     assert one[0].fingerprint == two[0].fingerprint
     assert one[1] == two[1]
     assert one[2] == two[2]

@@ -1,4 +1,4 @@
-"""Slices in a folder a patient, as the LGG set on Kaggle is published."""
+"""Tests slices in one folder per patient, as in the LGG set on Kaggle."""
 
 import nibabel
 import numpy as np

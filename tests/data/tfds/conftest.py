@@ -1,4 +1,4 @@
-"""TFDS sets written to disk for a test, as ArrayRecord and without TensorFlow."""
+"""Writes TFDS sets to disk as ArrayRecord, without TensorFlow."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""configs/pets.py, shortened, on pictures in the format of the real set."""
+"""Tests a short run of configs/pets.py on pictures in the format of the real set."""
 
 import json
 

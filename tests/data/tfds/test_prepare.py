@@ -1,4 +1,4 @@
-"""Finding and building sets: names, versions, killed and concurrent builds."""
+"""Tests finding and building sets: names, versions, killed and parallel builds."""
 
 import os
 import shutil

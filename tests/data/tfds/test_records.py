@@ -1,4 +1,4 @@
-"""Records on disk: damage, fingerprint, several files."""
+"""Tests records on disk: damage, fingerprint, several files."""
 
 import os
 import shutil
@@ -85,7 +85,7 @@ def test_a_set_stored_as_tfrecord(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["half", "tail", "empty", "missing"])
-def test_a_damaged_file_is_refused_at_once_and_can_be_mended(tmp_path, damage):
+def test_a_damaged_file_is_refused_at_once_and_can_be_fixed(tmp_path, damage):
     folder = _built(tmp_path)
     (file,) = folder.glob("*-test.array_record-*")
     size = file.stat().st_size

@@ -1,4 +1,4 @@
-"""Any TFDS set read through TfdsSource, and what is refused."""
+"""Tests reading TFDS sets through TfdsSource, and what it refuses."""
 
 import io
 import pickle
@@ -239,8 +239,8 @@ def _slice(volume, index, *, axis=None, spacing=(1.0, 2.0, 3.0), shape=(4, 5)):
 def test_a_slab_carries_the_intensities_of_its_scan(store, tmp_path):
     rows = [_slice("a", index) for index in range(3)]
     for _, row in rows:
-        row |= {"mean": 7.0, "deviation": 2.5}
-    keys = {"mean_key": "mean", "std_key": "deviation"}
+        row |= {"mean": 7.0, "std": 2.5}
+    keys = {"mean_key": "mean", "std_key": "std"}
     (case,) = _stacked(store, tmp_path / "good", rows, **keys)
     assert case.reference == ((7.0, 2.5),)
     (case,) = _stacked(store, tmp_path / "plain", rows)
@@ -248,7 +248,7 @@ def test_a_slab_carries_the_intensities_of_its_scan(store, tmp_path):
     with pytest.raises(InputError, match="expected both or neither"):
         _stacked(store, tmp_path / "half", rows, mean_key="mean")
     for _, row in rows:
-        row["deviation"] = 0.0
+        row["std"] = 0.0
     with pytest.raises(InputError, match=r"stds \[0.0\], expected one finite"):
         _stacked(store, tmp_path / "flat", rows, **keys)
 
@@ -263,7 +263,7 @@ def _stacked(store, tmp_path, rows, split="train", **options):
         "mm": array(shape=(None,), dtype=np.float32),
         "patient": tfds.features.Text(),
     }
-    for name in {"mean", "deviation"} & rows[0][1].keys():
+    for name in {"mean", "std"} & rows[0][1].keys():
         features[name] = tfds.features.Scalar(np.float32)
     if "slice_axis" in rows[0][1]:
         features["slice_axis"] = tfds.features.Scalar(np.int64)
