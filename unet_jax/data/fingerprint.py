@@ -8,9 +8,10 @@ budget allows.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
+
+from unet_jax.data.folder.traits import CaseTraits
 
 THICK = 3.0
 """Slices count as thick from this ratio of their distance to that of pixels."""
@@ -19,35 +20,6 @@ _STAGES_2D, _STAGES_3D = 6, 5
 _COARSEST = 4  # pixels that the coarsest stage keeps on an axis
 _BYTES = 4  # float32
 _COPIES = 6  # copies of a stage's output in training: both sides, gradients, norms
-
-
-class Traits(Protocol):
-    """Describes one case without its pixels."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial shape."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """Stored dtype."""
-        ...
-
-    @property
-    def spacing(self) -> tuple[float, ...] | None:
-        """Millimetres per pixel and axis."""
-        ...
-
-    @property
-    def lowest(self) -> float:
-        """Smallest value."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +55,7 @@ class Fingerprint:
         return axis if sizes[axis] >= THICK * max(others) else None
 
 
-def fingerprint(traits: Sequence[Traits]) -> Fingerprint:
+def fingerprint(traits: Sequence[CaseTraits]) -> Fingerprint:
     """Summarise the cases of a data set.
 
     Args:
@@ -194,9 +166,7 @@ def suggest(
     if patch_size is None:
         chosen = _to_multiples(chosen, strides)
     cost = _activations(chosen, strides, features)
-    # Photographs have an up and a down; microscope images do not.
-    photographs = data.axes == 2 and data.channels == 3
-    upright = photographs or data.axes == 3
+    flip_axes, rotation_degrees = _augmentation(data, dims)
     return Settings(
         dims=dims,
         slice_axis=slice_axis,
@@ -208,9 +178,20 @@ def suggest(
         features=features,
         kernel_sizes=kernels,
         strides=strides,
-        flip_axes=(1,) if photographs else tuple(range(dims)),
-        rotation_degrees=(-30.0, 30.0) if upright else (-180.0, 180.0),
+        flip_axes=flip_axes,
+        rotation_degrees=rotation_degrees,
     )
+
+
+def _augmentation(
+    data: Fingerprint, dims: int
+) -> tuple[tuple[int, ...], tuple[float, float]]:
+    """Choose the axes to mirror and the angles to rotate by."""
+    # Photographs have an up and a down; microscope images do not.
+    photographs = data.axes == 2 and data.channels == 3
+    upright = photographs or data.axes == 3
+    flip_axes = (1,) if photographs else tuple(range(dims))
+    return flip_axes, (-30.0, 30.0) if upright else (-180.0, 180.0)
 
 
 def _intensity(data: Fingerprint) -> str:

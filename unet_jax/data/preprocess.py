@@ -147,18 +147,11 @@ class Preprocessing:
     ) -> tuple["np.ndarray | ScaledView", Inverse]:
         """Bring an image to the training grid, copying it only if it is resampled.
 
-        Args:
-            image: ``(*spatial, channels)`` in its stored dtype; volumes in RAS order.
-            spacing: millimetres per pixel on each spatial axis, or None.
-            name: file or case, for messages.
-            reference: statistics of the whole scan, see ``Case``.
+        Arguments and errors are those of `apply`.
 
         Returns:
             An array as `apply` returns it, or a view that scales a region when the
             region is read; and the way back.
-
-        Raises:
-            InputError: in the cases of `apply`.
         """
         self._check(image, name)
         box = tuple((0, size) for size in image.shape[:-1])

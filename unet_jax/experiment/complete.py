@@ -1,12 +1,13 @@
 """Fills in the values that a config leaves to the data."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from unet_jax.data.fingerprint import Fingerprint, Traits, fingerprint, suggest
+from unet_jax.data.fingerprint import Fingerprint, fingerprint, suggest
+from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.errors import InputError
 from unet_jax.models.presets import create_model
 from unet_jax.models.unet import UNet
@@ -32,30 +33,6 @@ def resolve_source(config: ConfigDict) -> ConfigDict:
     return chosen.lock()
 
 
-class FolderData(Protocol):
-    """Facts of a folder of files."""
-
-    @property
-    def traits(self) -> Sequence[Traits]:
-        """Facts of each case."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Lines that say how files were paired, labels mapped and splits made."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each class."""
-        ...
-
-    @property
-    def label_map(self) -> tuple[Any, ...]:
-        """Stored values and their classes."""
-        ...
-
-
 def complete_config(
     config: ConfigDict,
     data: Any,
@@ -67,7 +44,7 @@ def complete_config(
 
     Args:
         config: a config with None for these values; it is not changed.
-        data: the opened data set; `FolderData` for a folder.
+        data: the opened data set; `FolderDataset` for a folder.
         recorded: config of a run to resume; its values are kept, also on another number
             of devices.
         tpu_chips: number of chips of the slice to plan for; None for the devices of
@@ -96,7 +73,7 @@ def complete_config(
 
 
 def _chosen(
-    config: ConfigDict, data: FolderData, found: Fingerprint, tpu_chips: int | None
+    config: ConfigDict, data: FolderDataset, found: Fingerprint, tpu_chips: int | None
 ) -> dict[str, Any]:
     """Choose a value for each key that may be left to the data."""
     patch = config.train.patch_size
