@@ -49,7 +49,7 @@ CONFIGS = {
     "expected at least two different names, the background's first",
     "--config.data.known_spacing=(1.0,)": "{here}/data/images/0.png, "
     "{here}/data/images/1.png, {here}/data/images/2.png and 3 more: data.known_spacing "
-    "is (1.0,); expected 2 sizes above 0 in mm, one for each axis",
+    "is (1.0,); expected 2 sizes above 0 in mm, one per axis",
     "--config.augment.spatial_axes_flip=(7,)": "augment: Option spatial_axes_flip is "
     "(7,); expected axes out of 0, 1, 2",
     "--config.augment.scaling_factor=(0.5,)": "augment: Option scaling_factor is "

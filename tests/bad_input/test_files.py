@@ -172,8 +172,8 @@ def test_an_image_that_is_none(place, refused, mode, bad):
     if "NaN" in bad.name and bad.suffix == ".nii":  # it is read, and has a spacing
         lines.append(
             f"{file}: a known spacing: True in 1 cases; expected False as in the "
-            "others; set data.known_spacing to the mm on each axis of the files that "
-            "say none, or convert or remove them"
+            "others; set data.known_spacing to the mm on each axis of the files "
+            "without a spacing, or convert or remove them"
         )
     problems(refused, mode, place, lines)
     assert not Path("malicious").exists()

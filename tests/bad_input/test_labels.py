@@ -20,8 +20,9 @@ GOOD = np.zeros((SIZE, SIZE), np.uint8)
 GOOD[4:14, 5:18] = 1
 _MASK = "{here}/data/masks/2"
 _GAP = (
-    "masks: the values {} ({} only in {}); expected 0 to a largest class without a "
-    "gap, or a map, in this order, or another (-1 to ignore a value): data.label_map={}"
+    "masks: the values {} ({} only in {}); expected 0 to the largest class without "
+    "a gap, or a label map, in this order, or another (-1 to ignore a value): "
+    "data.label_map={}"
 )
 BAD_MASKS = {
     "out of range": (
@@ -108,7 +109,7 @@ def test_labels_that_are_all_ignored(place, refused):
         "data.class_names, data.label_map or the split"
     )
     refused(
-        f"data.path {place / 'data'}: 2 problems; fix them all:\n  {line}\n"
+        f"data.path {place / 'data'}: found 2 problems; please fix all of them:\n  {line}\n"
         f"  {line.replace('0 (a)', '1 (b)')}",
         *train_command(place),
         "--config.data.label_map=((0,-1),(1,-1))",
