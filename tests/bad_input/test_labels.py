@@ -108,9 +108,9 @@ def test_labels_that_are_all_ignored(place, refused):
         "class 0 (a): no training case has it; expected at least one; fix "
         "data.class_names, data.label_map or the split"
     )
+    head = f"data.path {place / 'data'}: found 2 problems; please fix all of them:"
     refused(
-        f"data.path {place / 'data'}: found 2 problems; please fix all of them:\n  {line}\n"
-        f"  {line.replace('0 (a)', '1 (b)')}",
+        f"{head}\n  {line}\n  {line.replace('0 (a)', '1 (b)')}",
         *train_command(place),
         "--config.data.label_map=((0,-1),(1,-1))",
         "--config.data.class_names=('a','b')",
