@@ -103,7 +103,7 @@ KEYS = {
     "data.foreground_oversampling": Key(
         1 / 3, "fraction of crops centred on a random class", low=0, high=1
     ),
-    "data.cache_gib": Key(4.0, "GiB for prepared cases", low=0, may_change=True),
+    "data.cache_gib": Key(4.0, "GiB for cases in memory", low=0, may_change=True),
     "data.num_threads": Key(2, "threads that draw crops", low=0, may_change=True),
     "data.prefetch_batches": Key(4, "batches drawn ahead", low=1, may_change=True),
     # ---- model -----------------------------------------------------------------------

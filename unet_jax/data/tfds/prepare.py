@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 import io
 import re
 import tempfile
@@ -60,21 +61,11 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
 
 
 def _builder_class(name: str) -> Any:
-    """Import the builder of a set of this project."""
-    match name:
-        case "mni152_tissue":
-            from unet_jax.datasets.mni152_tissue import mni152_tissue_dataset_builder
+    """Import the builder of a set of this project, by the naming rule of TFDS."""
+    from tensorflow_datasets.core.naming import snake_to_camelcase
 
-            return mni152_tissue_dataset_builder.Mni152Tissue
-        case "mni152_lesion":
-            from unet_jax.datasets.mni152_lesion import mni152_lesion_dataset_builder
-
-            return mni152_lesion_dataset_builder.Mni152Lesion
-        case "vertebra_ct":
-            from unet_jax.datasets.vertebra_ct import vertebra_ct_dataset_builder
-
-            return vertebra_ct_dataset_builder.VertebraCt
-    raise ValueError(f"Unknown data set {name!r}; expected one of {OWN_SETS}")
+    module = f"unet_jax.datasets.{name}.{name}_dataset_builder"
+    return getattr(importlib.import_module(module), snake_to_camelcase(name))
 
 
 def _prepare_own(match: re.Match[str], root: Path) -> Path:
