@@ -8,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unet_jax.data.memory import CaseMemory
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
 
@@ -72,6 +73,28 @@ def test_a_pickled_source_reads_the_same(pets_dir):
     copy = pickle.loads(pickle.dumps(source))
     assert copy[3].id == first.id
     np.testing.assert_array_equal(copy[3].image, first.image)
+
+
+def test_a_case_in_memory_is_read_once_until_it_is_released(pets_dir, monkeypatch):
+    source = _pets(pets_dir, memory=CaseMemory(10**6))
+    reads = []
+    example = source._records.example
+    monkeypatch.setattr(
+        source._records,
+        "example",
+        lambda index, features: reads.append(index) or example(index, features),
+    )
+    first = [source[index] for index in range(5)]
+    for index in range(5):
+        np.testing.assert_array_equal(source[index].image, first[index].image)
+    assert reads == [0, 1, 2, 3, 4]
+    assert source.held_bytes == sum(c.image.nbytes + c.label.nbytes for c in first)
+    for index in range(5):
+        source.release(index)
+    assert source.held_bytes == 0
+    source[2]
+    assert reads == [0, 1, 2, 3, 4, 2]
+    assert source.held_bytes == 0
 
 
 # Arrays instead of pictures.
