@@ -8,7 +8,7 @@ grain prepares batches ahead in threads and counts the batches that were taken.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,24 +30,28 @@ class TrainIterator:
 
     def __init__(
         self,
-        batches: grain.MapDataset,
+        load: "_LoadPart",
         *,
-        prepared: PreparedCases,
-        name_place: Callable[[int], str],
-        identity: dict[str, int],
+        global_batch_size: int,
         num_threads: int,
         prefetch_batches: int,
     ):
         """Start at the first batch; no batch is drawn before the first ``next``."""
+        # Not grain's shuffle: on a hundred examples it takes milliseconds per index,
+        # and its epoch n of seed s is epoch 0 of seed s + n.
+        batches = grain.MapDataset.range(sys.maxsize // global_batch_size).map(load)
         options = grain.ReadOptions(
             # A thread works on one batch, so more threads than batches would be idle.
             num_threads=min(num_threads, prefetch_batches),
             prefetch_buffer_size=prefetch_batches,
         )
         self._iterator = iter(batches.to_iter_dataset(options))
-        self._prepared = prepared
-        self._name_place = name_place
-        self._identity = identity
+        self._load = load
+        self._identity = {
+            "seed": load.seed,
+            "global_batch_size": global_batch_size,
+            "num_examples": len(load.prepared),
+        }
 
     def __iter__(self) -> "TrainIterator":
         """Return itself."""
@@ -69,7 +73,7 @@ class TrainIterator:
         end = self.get_state()["batches"] * self._identity["global_batch_size"]
         # Indices repeat: the last position before the end is the one that is meant.
         again = max(end - 1 - example_index, 0) // _INDICES
-        return self._name_place(example_index + again * _INDICES)
+        return self._load.name(example_index + again * _INDICES)
 
     def get_state(self) -> dict[str, int]:
         """Return the position after the batch that ``next`` returned last.
@@ -102,7 +106,7 @@ class TrainIterator:
     def close(self) -> None:
         """Stop the threads, drop waiting work and delete the stored cases."""
         self._iterator.close()
-        self._prepared.close()
+        self._load.prepared.close()
 
 
 def make_train_iterator(
@@ -159,19 +163,9 @@ def make_train_iterator(
         patch_size=tuple(patch_size),
         foreground_oversampling=foreground_oversampling,
     )
-    # Not grain's shuffle: on a hundred examples it takes milliseconds per index, and
-    # its epoch n of seed s is epoch 0 of seed s + n.
-    batches = grain.MapDataset.range(sys.maxsize // global_batch_size).map(load)
-    identity = {
-        "seed": seed,
-        "global_batch_size": global_batch_size,
-        "num_examples": len(prepared),
-    }
     return TrainIterator(
-        batches,
-        prepared=prepared,
-        name_place=load.name,
-        identity=identity,
+        load,
+        global_batch_size=global_batch_size,
         num_threads=num_threads,
         prefetch_batches=prefetch_batches,
     )

@@ -271,8 +271,7 @@ def fit(
         if facts.spacing is not None:
             spacings.append(facts.spacing)
         if intensity == "percentile":
-            if isinstance(case, CaseFacts):
-                raise TypeError("intensity 'percentile' needs the pixels of each case")
+            assert isinstance(case, Case), "percentiles need the pixels of each case"
             sample.add(case)
     if first is None:
         raise InputError("training split: 0 cases; expected one or more; fix the split")
