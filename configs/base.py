@@ -107,25 +107,15 @@ KEYS = {
     "data.num_threads": Key(2, "threads that draw crops", low=0, may_change=True),
     "data.prefetch_batches": Key(4, "batches drawn ahead", low=1, may_change=True),
     # ---- model -----------------------------------------------------------------------
-    "model.name": Key("unet_small", "network; 'unet' takes its features from the data"),
-    "model.features": Key(None, "channels of each stage, fine to coarse", kind=tuple),
-    "model.convolutions_per_stage": Key(None, "a number, or one each", kind=object),
-    "model.kernel_sizes": Key(None, "kernel size of each stage; None = 3", kind=tuple),
-    "model.strides": Key(None, "stride between stages; None = 2", kind=tuple),
+    # config.model.options has the options of the network: fields such as features.
+    "model.name": Key(
+        "unet_small",
+        "row of models/presets.py ('unet' takes its features from the data), or "
+        "'package.module:function' of your own",
+    ),
     "model.clusters": Key(None, "clusters of 'wnet'", low=2, high=65536, kind=int),
     "model.base_features": Key(16, "channels of the finest stage of 'unet'", low=1),
     "model.max_features": Key(256, "largest number of channels of 'unet'", low=1),
-    "model.block": Key(None, "'plain' or 'residual'", kind=str),
-    "model.downsample": Key(None, "'max_pool' or 'strided'", kind=str),
-    "model.decoder_convolutions": Key(None, "None = as the encoder", kind=object),
-    "model.attention": Key(None, "gates on the skips", kind=bool),
-    "model.deep_supervision": Key(None, "coarser outputs", low=0, high=9, kind=int),
-    "model.dropout": Key(None, "fraction of channels; or one a stage", kind=object),
-    "model.padding": Key(None, "'SAME' or 'VALID'", kind=str),
-    "model.norm": Key(None, "'instance', 'group', 'batch' or 'none'", kind=str),
-    "model.norm_groups": Key(None, "groups of group norm", kind=int),
-    "model.activation": Key(None, "'leaky_relu' or 'relu'", kind=str),
-    "model.upsample": Key(None, "'transposed' or 'resize'", kind=str),
     "model.head": Key(
         "softmax",
         "'softmax' for exclusive classes, 'sigmoid' for each class against the rest",
@@ -283,4 +273,6 @@ KEYS = {
 
 def get_config() -> ConfigDict:
     """Return the defaults: the embedded brain MRI and a small U-Net."""
-    return create_config(KEYS)
+    config = create_config(KEYS)
+    config.model.options = ConfigDict()
+    return config

@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.train.patch_size = (48, 48, 8)
     config.train.batch_size = 4
     config.model.name = "unet_tiny"
-    config.model.norm = "batch"
+    config.model.options.norm = "batch"
     # Up is not down, front is not back: only left and right are alike.
     config.augment.spatial_axes_flip = (0,)
     config.train.steps = 600

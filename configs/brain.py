@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     # Tissue is told by its absolute intensity, which instance norm takes away. Little
     # is augmented: new slices of this scan gained nothing from more in short trials,
     # other people's scans did (see the README).
-    config.model.norm = "batch"
+    config.model.options.norm = "batch"
     config.augment.rotation_probability = 0.1
     config.augment.scaling_probability = 0.1
     config.augment.elastic_probability = 0.0

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.train.patch_size = (128, 128)
     config.train.batch_size = 8
     config.model.name = "unet_small"
-    config.model.norm = "batch"
+    config.model.options.norm = "batch"
     # The left eye is another class than the right one.
     config.augment.spatial_axes_flip = ()
     config.augment.rotation_degrees_2d = (-30.0, 30.0)

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.data.class_names = ("background", "lesion")
     config.data.class_colors = ((0, 0, 0), (255, 0, 0))
     config.data.foreground_oversampling = 0.5
-    config.model.norm = "batch"
+    config.model.options.norm = "batch"
     config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))
     config.augment.spatial_axes_flip = (0, 1)
     config.augment.elastic_probability = 0.0

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.model.name = "wnet"
     # Two stages see some nine pixels around. With more, clusters are told by their
     # place, such as one half of the air from the other.
-    config.model.features = (8, 16)
+    config.model.options.features = (8, 16)
     # Four a class, merged by the cut between them at the end.
     config.model.clusters = 16
     config.loss = (

@@ -103,8 +103,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.model.name=vnet"], "model: Unknown model 'vnet'; expected one of"),
-        (["--config.model.norm=layer"], "layer"),
+        (
+            ["--config.model.name=vnet"],
+            "model.name: unknown network 'vnet';",
+        ),
+        (["--config.model.options.norm=layer"], "layer"),
         (["--config.train.batch_size=3"], "train.batch_size: found 3, expected a"),
         (["--config.data.test_split=exam"], "exam"),
         (["--config.data.name=mni153"], "mni153"),

@@ -22,7 +22,7 @@ def config_of(work: Mapping[str, Any]) -> ConfigDict:
     """Write a config as a user would.
 
     Args:
-        work: ``network`` (keys of ``model``), ``classes``, ``patch``, ``batch``, and
+        work: ``network`` (options of the U-Net), ``classes``, ``patch``, ``batch``, and
             ``optimizer`` (its keys) of a benchmark in training.
 
     Returns:
@@ -31,7 +31,7 @@ def config_of(work: Mapping[str, Any]) -> ConfigDict:
     config = base.get_config()
     config.model.name = "unet"
     for key, value in work["network"].items():
-        config.model[key] = tuple(value) if isinstance(value, list) else value
+        config.model.options[key] = tuple(value) if isinstance(value, list) else value
     names = tuple(f"class {index}" for index in range(work["classes"]))
     config.data.class_names = names
     config.data.class_colors = tuple((index, 0, 0) for index in range(len(names)))

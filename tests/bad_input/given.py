@@ -15,7 +15,7 @@ from unet_jax.training.step import create_train_state
 
 SIZE = 24
 SMALL = {
-    "model.features": (2, 4),
+    "model.options.features": (2, 4),
     "train.patch_size": (16, 16),
     "train.memory_gib": 0.001,
     "train.steps": 2,

@@ -60,14 +60,18 @@ CONFIGS = {
     "--config.loss=(('dyce',1.0,{}),)": "<any>unknown loss 'dyce'; expected one <any>",
     "--config.loss=(('dice',-1.0,{}),)": "loss: weight of 'dice': found -1.0, "
     "expected a number from 0 on",
-    "--config.model.name=vnet": "model: Unknown model 'vnet'; expected one of <any>",
+    "--config.model.name=vnet": "model.name: unknown network 'vnet'; expected one "
+    "of <any>",
     "--config.model.head=tree": "model.head: found 'tree', expected one of "
     "'softmax', 'sigmoid'",
-    "--config.model.features=(2,-4)": "model.features: found -4, expected whole "
-    "numbers above 0",
-    "--config.model.dropout=2.0": "model.dropout: found 2.0, expected a share from 0 "
-    "to below 1, or one a stage",
-    "--config.model.dtype=float13": "model: <any>",
+    "--config.model.options.features=(2,-4)": "model.options: features is (2, -4); "
+    "expected whole numbers above 0",
+    "--config.model.options.dropout=2.0": "model.options: dropout is 2.0; expected "
+    "a fraction from 0 to below 1, or one for each stage",
+    "--config.model.options.atention=True": "model.options.atention: network "
+    "'unet<any>' has no such option; did you mean 'attention'? It has <any>",
+    "--config.model.dtype=float13": "model.dtype: found 'float13', expected "
+    "'float32' or 'bfloat16'",
     "--config.eval.metrics=('dize',)": "eval.metrics: <any>",
     "--config.eval.metrics=(1,)": "eval.metrics: <any>",
     "--config.eval.postprocess=(('melt',1,1),)": "eval.postprocess: <any>; expected "

@@ -13,7 +13,7 @@ from unet_jax.runtime import compilation
 
 def _config(tmp_path):
     config = smoke.get_config()
-    config.model.features = (4, 8)
+    config.model.options.features = (4, 8)
     config.train.patch_size = (32, 32)
     config.data.num_threads = 4
     config.data.data_dir = str(tmp_path / "data")

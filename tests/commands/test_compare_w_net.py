@@ -12,7 +12,7 @@ from unet_jax.losses.terms import reads_labels
 def test_the_config_needs_no_labels_for_any_run():
     config = brain.get_config()
     config.model.name = "unet_base"
-    config.model.attention = True
+    config.model.options.attention = True
     config.model.head = "sigmoid"
     config.train.patch_size = (32, 128, 128)
     config.train.ema_decay = 0.9
@@ -28,7 +28,7 @@ def test_the_config_needs_no_labels_for_any_run():
     assert made.train.patch_size == (32, 64)
     assert made.train.steps == 7
     assert made.model.clusters == 16
-    assert made.model.attention is None
+    assert made.model.options.to_dict() == {"features": (8, 16), "norm": "batch"}
     unchanged = ("class_names", "name", "intensity", "slice_axis", "spacing")
     assert all(made.data[key] == config.data[key] for key in unchanged)
 

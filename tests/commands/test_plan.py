@@ -20,7 +20,7 @@ from unet_jax.planning.topology import HbmExceeded
 GIB = 2**30
 SMALL = {
     "model.name": "unet_tiny",
-    "model.features": (4, 8),
+    "model.options.features": (4, 8),
     "train.patch_size": (16, 16),
     "augment.enabled": False,
 }
@@ -43,7 +43,7 @@ def compiler(monkeypatch):
 
     compile_step.each = 2
     monkeypatch.setattr(plan, "slice_devices", lambda target: [None] * target.chips)
-    monkeypatch.setattr(plan, "compile_step", compile_step)
+    monkeypatch.setattr(plan, "compile_for_slice", compile_step)
     monkeypatch.setattr(plan.importlib.metadata, "version", lambda name: "1.2")
     compile_step.asked = asked
     return compile_step
@@ -183,8 +183,9 @@ def test_a_folder_is_read_for_what_the_config_leaves_to_it(compiler, capsys, tmp
     [
         (
             folder,
-            "data.class_names, train.patch_size, train.batch_size, model.features, "
-            "model.norm, model.deep_supervision",
+            "data.class_names, train.patch_size, train.batch_size, "
+            "model.options.features, model.options.norm, "
+            "model.options.deep_supervision",
         ),
         (volume_3d, "data.class_names"),
     ],

@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 SMALL = {
-    "model.features": (4, 8),
+    "model.options.features": (4, 8),
     "train.steps": 6,
     "train.patch_size": (32, 32),
     "eval.every_steps": 2,
@@ -302,7 +302,11 @@ def test_weights_of_another_run_are_taken_and_what_is_skipped_named(
 ):
     config = _config(
         shared,
-        **{"init_from": str(finished), "model.features": (4, 6), "train.steps": 2},
+        **{
+            "init_from": str(finished),
+            "model.options.features": (4, 6),
+            "train.steps": 2,
+        },
     )
     train_and_evaluate(config, tmp_path)
     printed = capsys.readouterr().out
@@ -354,7 +358,7 @@ def test_training_stops_when_validation_does_not_rise(shared, tmp_path):
             "optimizer.learning_rate": 0.0,
             "train.early_stopping_patience": 1,
             # Batch norm's statistics would move the score without any learning.
-            "model.norm": "instance",
+            "model.options.norm": "instance",
             "train.steps": 20,
             "train.ema_decay": 0.9,
         },

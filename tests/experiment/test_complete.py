@@ -11,6 +11,10 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
 from unet_jax.experiment.network import create_network
+from unet_jax.experiment.record import flat_config
+
+WITHOUT_PADDING = {"model.options.padding": "VALID", "model.options.norm": "none"}
+FEATURES = "model.options.features"
 
 
 @dataclasses.dataclass
@@ -39,8 +43,8 @@ def test_all_that_is_left_is_filled_in_and_said(capsys):
     check_config(config, complete=True)
     assert config.data.label_map == ((0, 0), (255, 1))
     assert config.data.class_colors[0] == (0, 0, 0)
-    assert config.model.norm == "batch"
-    assert config.model.deep_supervision == 2
+    assert config.model.options.norm == "batch"
+    assert config.model.options.deep_supervision == 2
     printed = capsys.readouterr().out
     assert "images in images/" in printed
     assert "4 cases, median size 300 x 300, no known spacing, 1 channel" in printed
@@ -57,15 +61,14 @@ def test_all_that_is_left_is_filled_in_and_said(capsys):
         ("data.slice_axis", 1),
         ("train.batch_size", 3),
         ("train.patch_size", (64, 32)),
-        ("model.norm", "instance"),
-        ("model.features", (4, 8)),
-        ("model.deep_supervision", 1),
+        ("model.options.norm", "instance"),
+        ("model.options.features", (4, 8)),
+        ("model.options.deep_supervision", 1),
     ],
 )
 def test_what_a_user_gives_stays(key, value):
     config = _complete(**{key: value})
-    section, _, name = key.rpartition(".")
-    assert config[section][name] == value
+    assert flat_config(config.to_dict())[key] == value
 
 
 def test_a_run_that_goes_on_keeps_what_it_chose():
@@ -76,16 +79,22 @@ def test_a_run_that_goes_on_keeps_what_it_chose():
     assert config.train.patch_size == (96, 96)
 
 
+def test_options_of_a_run_stay_and_none_are_the_networks():
+    recorded = _complete().to_dict()
+    recorded["model"]["options"]["features"] = (4, 8, 16)
+    config = _complete(recorded=recorded, **{"model.options.norm": None})
+    assert config.model.options.features == (4, 8, 16)
+    assert config.model.options.norm == "batch"
+
+
 @pytest.mark.parametrize("name", ["unet_2015", "residual_encoder"])
 def test_presets_keep_their_own_network(name):
-    model = _complete(**{"model.name": name}).model
-    for key in ("features", "norm", "strides", "kernel_sizes", "deep_supervision"):
-        assert model[key] is None
+    assert _complete(**{"model.name": name}).model.options.to_dict() == {}
 
 
 def test_no_deep_supervision_without_padding():
-    config = _complete(**{"model.padding": "VALID", "model.norm": "none"})
-    assert config.model.deep_supervision == 0
+    config = _complete(**WITHOUT_PADDING)
+    assert config.model.options.deep_supervision == 0
 
 
 @pytest.mark.parametrize(
@@ -93,13 +102,13 @@ def test_no_deep_supervision_without_padding():
     [
         ({}, None, None),
         ({"train.patch_size": (92, 92)}, 3, (92, 92)),
-        ({"train.patch_size": (92, 92), "model.features": (4, 8)}, 2, (92, 92)),
-        ({"model.features": (4, 8, 16, 32, 64), "train.max_patch": 64}, 5, (204, 204)),
+        ({"train.patch_size": (92, 92), FEATURES: (4, 8)}, 2, (92, 92)),
+        ({FEATURES: (4, 8, 16, 32, 64), "train.max_patch": 64}, 5, (204, 204)),
         ({"model.name": "unet_2015", "train.max_patch": 64}, None, (204, 204)),
     ],
 )
 def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
-    config = _complete(**{"model.padding": "VALID", "model.norm": "none", **changes})
+    config = _complete(**{**WITHOUT_PADDING, **changes})
     network = create_network(config, axis_name=None)
     size = config.train.patch_size
     sizes = network.network.sizes(2)
@@ -111,7 +120,7 @@ def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
         assert min(left) >= min(size) / 2
         assert max(size) <= 256
     if stages is not None:
-        assert len(config.model.features) == stages
+        assert len(config.model.options.features) == stages
 
 
 def test_other_sources_are_left_alone():

@@ -19,7 +19,7 @@ from unet_jax.inference.segmenter import (
     make_predict_fn,
     stack_axis,
 )
-from unet_jax.models import presets, sizes
+from unet_jax.models import presets
 from unet_jax.models.unet import UNet
 
 
@@ -221,15 +221,15 @@ def test_tiles_of_the_network_of_2015_equal_one_pass():
         patch_size=(572, 572),
         overlap=0.0,
         window_batch=2,
-        margin=sizes.margin(model, 2),
-        multiple=sizes.total_stride(model, 2),
+        margin=model.sizes(2).margin,
+        multiple=model.sizes(2).multiple,
     )
     assert predict_fn.members[0].window == (388, 388)
     filled = np.zeros((700, 900, 2), np.float32)
     predict_fn(image, None, probabilities=filled)
     values = image[image != 0].astype(np.float64)
     normal = ((image - values.mean()) / values.std()).astype(np.float32)
-    more = sizes.fitting_size(model, (700 + 184, 900 + 184))
+    more = model.sizes(2).fitting_size((700 + 184, 900 + 184))
     pads = [(92, size - n - 92) for size, n in zip(more, (700, 900), strict=True)]
     mirrored = np.pad(normal, [*pads, (0, 0)], mode="reflect")
     logits = jax.jit(model.apply)(variables, mirrored[None])

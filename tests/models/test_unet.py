@@ -39,7 +39,7 @@ def _init(model, x):
 
 def test_parameter_counts_of_the_presets():
     counts = {}
-    for name in presets.NAMES[1:]:
+    for name in list(presets.NETWORKS)[1:]:
         classes = 2 if name == "unet_2015" else 4
         model = presets.create_model(name=name, num_classes=classes)
         size = (188, 188) if name == "unet_2015" else (32, 32)
@@ -338,9 +338,9 @@ def test_create_model_overrides_the_preset():
 
 
 def test_create_model_refuses_an_unknown_name():
-    with pytest.raises(ValueError, match="Model 'unet' needs features"):
+    with pytest.raises(ValueError, match="network 'unet' needs features"):
         presets.create_model(name="unet", num_classes=2)
-    with pytest.raises(ValueError, match="Unknown model 'vnet'; expected one of"):
+    with pytest.raises(ValueError, match="unknown network 'vnet'; expected one of"):
         presets.create_model(name="vnet", num_classes=2)
 
 
@@ -351,6 +351,10 @@ def test_create_model_refuses_an_unknown_name():
         ({"kernel_sizes": (3, 3)}, (1, 8, 8, 1), "kernel_sizes has 2 entries"),
         ({"convolutions_per_stage": (1, 2)}, (1, 8, 8, 1), "2 entries; expected 3"),
         ({"strides": (2, (1, 2, 2))}, (1, 8, 8, 1), r"the entry \(1, 2, 2\)"),
+        ({"features": (4, 0)}, (1, 8, 8, 1), r"features is \(4, 0\); expected whole"),
+        ({"strides": ((2, 0), 2)}, (1, 8, 8, 1), r"strides is \(\(2, 0\), 2\); exp"),
+        ({"dropout": (0.0, 1.0, 0.5)}, (1, 8, 8, 1), "expected a fraction from 0 to"),
+        ({"deep_supervision": -1}, (1, 8, 8, 1), "deep_supervision is -1; expected"),
         ({}, (8, 8, 1), "expected .batch, .spatial, channels. with 2 or 3"),
         ({"norm": "group", "norm_groups": 4}, (1, 8, 8, 1), "6 channels do not divide"),
     ],

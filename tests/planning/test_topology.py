@@ -19,7 +19,7 @@ INSTALLED = importlib.util.find_spec("libtpu") is not None
 def _tiny(**changes):
     config = brain.get_config()
     config.model.name = "unet_tiny"
-    config.model.features = (4, 8)
+    config.model.options.features = (4, 8)
     config.train.patch_size = (16, 16)
     config.augment.enabled = False
     config.update_from_flattened_dict(changes)

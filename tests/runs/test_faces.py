@@ -336,7 +336,7 @@ def _run(path, workdir, *, steps):
     config.data.size = (SIZE, SIZE)
     config.train.patch_size = (SIZE, SIZE)
     config.model.name = "unet"
-    config.model.features = (16, 32, 48)
+    config.model.options.features = (16, 32, 48)
     config.augment.enabled = False
     config.train.steps = steps
     config.eval.every_steps = steps

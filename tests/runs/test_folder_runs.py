@@ -266,11 +266,11 @@ def _saved_seconds(workdir):
 def test_a_network_without_padding_trains_on_the_centres_of_labels(rgb_set, tmp_path):
     changes = {
         "data.palette": PALETTE,
-        "model.padding": "VALID",
-        "model.norm": "none",
-        "model.features": (4, 8),
+        "model.options.padding": "VALID",
+        "model.options.norm": "none",
+        "model.options.features": (4, 8),
         "train.patch_size": (36, 36),
-        "model.dropout": 0.1,
+        "model.options.dropout": 0.1,
     }
     results = train_and_evaluate(_config(rgb_set, **changes), tmp_path)
     assert results["mean"]["dice"] > 0.3

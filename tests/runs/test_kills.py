@@ -26,7 +26,7 @@ PATIENCE = 1800.0
 
 FLAGS = (
     "--config=configs/smoke.py",
-    "--config.model.features=(4,8)",
+    "--config.model.options.features=(4,8)",
     "--config.train.patch_size=(32,32)",
     f"--config.train.steps={STEPS}",
     f"--config.eval.every_steps={EVERY}",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 FLAGS = (
     "--config=configs/smoke.py",
-    "--config.model.features=(4,8)",
+    "--config.model.options.features=(4,8)",
     "--config.train.patch_size=(32,32)",
     "--config.eval.every_steps=10",
     "--config.eval.train_images=2",

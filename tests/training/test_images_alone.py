@@ -19,16 +19,21 @@ from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.network import create_network
 from unet_jax.losses.terms import create_loss_terms, reads_labels
 from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
+from unet_jax.models.network import Outputs
 from unet_jax.models.presets import create_model
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.devices import AXIS, replicate, shard_batch
-from unet_jax.training.images_alone import check_losses_of_images, make_validation
+from unet_jax.training.images_alone import (
+    check_losses_of_images,
+    check_losses_of_network,
+    make_validation,
+)
 from unet_jax.training.step import create_train_state, make_train_step, pmap_train_step
 
 LOSS = (("soft_ncut", 1.0, {"radius": 2.0}), ("reconstruction", 2.0, {}))
 SMALL = {
     "model.name": "wnet",
-    "model.features": (4, 6),
+    "model.options.features": (4, 6),
     "model.clusters": 5,
     "train.steps": 4,
     "train.patch_size": (32, 32),
@@ -280,29 +285,33 @@ def test_a_run_is_on_images_alone_only_if_no_loss_reads_a_label():
     assert reads_labels((*LOSS, ("dice", 1.0, {})))
 
 
+def _shape(*size):
+    return jax.ShapeDtypeStruct((1, *size, 3), np.float32)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"spec": LOSS[:1]}, "'reconstruction' and the model 'wnet' go together"),
-        ({"model": "unet_tiny"}, "'reconstruction' and the model 'wnet' go together"),
-        ({"padding": "VALID"}, "'soft_ncut' compares pixels with the whole image"),
-        ({"deep_supervision": 1}, "set model.padding='SAME' and model.deep_superv"),
-        ({"foreground_oversampling": 0.5}, "found 0.5, expected 0: no loss reads"),
+        ({"spec": LOSS[:1]}, "makes reconstructions; the loss 'reconstruction' and"),
+        ({"reconstruction": None}, "makes no reconstructions; the loss 'reconstruct"),
+        ({"logits": _shape(6, 8)}, "'soft_ncut' compares pixels with the whole image"),
+        ({"deep": (_shape(4, 4),)}, "set model.options.padding='SAME' and model.opt"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):
-    fitting = {
-        "spec": LOSS,
-        "model": "wnet",
-        "padding": None,
-        "deep_supervision": None,
-        "foreground_oversampling": 0.0,
-    }
-    check_losses_of_images(**fitting)
+    fitting = {"logits": _shape(8, 8), "reconstruction": _shape(8, 8)}
+    check_losses_of_network(LOSS, Outputs(**fitting), size=(8, 8))
+    spec = changes.pop("spec", LOSS)
     with pytest.raises(InputError, match=message):
-        check_losses_of_images(**{**fitting, **changes})
+        check_losses_of_network(spec, Outputs(**{**fitting, **changes}), size=(8, 8))
+
+
+def test_crops_about_labels_that_no_loss_reads_are_refused():
+    check_losses_of_images(LOSS, foreground_oversampling=0.0)
+    with pytest.raises(InputError, match=r"found 0\.5, expected 0: no loss reads"):
+        check_losses_of_images(LOSS, foreground_oversampling=0.5)
 
 
 def test_clusters_that_do_not_fit_are_refused(shared):
-    with pytest.raises(InputError, match=r"found 3 with model\.name='wnet'; expected"):
+    with pytest.raises(InputError, match="found 3; expected None where a loss"):
         create_network(_config(shared, **{"model.clusters": 3}), axis_name=None)

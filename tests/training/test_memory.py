@@ -71,7 +71,8 @@ def test_needs_are_the_fixed_part_and_a_fraction_of_the_rest():
         (
             {"limit": GIB},
             "the step needs 18.0 GiB of the 1.0 GiB of this device: parameters, "
-            "optimizer and gradients alone need 1.5 GiB: lower model.features, or "
+            "optimizer and gradients alone need 1.5 GiB: lower model.options.features, "
+            "or "
             "model.max_features",
         ),
         (

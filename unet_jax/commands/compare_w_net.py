@@ -84,17 +84,11 @@ def make_w_net_config(config: ConfigDict) -> ConfigDict:
     with changed.unlocked():
         changed.name = f"{config.name}_w_net"
         changed.init_from = ""
-        for key in changed.model:
-            changed.model[key] = None
+        changed.model.options = ConfigDict({"features": FEATURES, "norm": "batch"})
         changed.model.update(
             name="wnet",
-            features=FEATURES,
             clusters=CLUSTERS_A_CLASS * len(config.data.class_names),
-            norm="batch",
             head="softmax",
-            dtype=config.model.dtype,
-            base_features=config.model.base_features,
-            max_features=config.model.max_features,
         )
         changed.loss = LOSS
         changed.data.foreground_oversampling = 0.0

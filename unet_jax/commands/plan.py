@@ -17,8 +17,10 @@ from unet_jax.experiment.network import (
     create_network,
     create_optimizer_and_schedule,
 )
+from unet_jax.experiment.options import given_options
 from unet_jax.experiment.run import create_train_step
 from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_class_fractions
+from unet_jax.models.presets import network_row
 from unet_jax.planning.chips import Slice, parse_topology
 from unet_jax.planning.cost import Compiled
 from unet_jax.planning.quantities import bytes_text, count_text
@@ -106,10 +108,14 @@ def _completed(config: ConfigDict, chips: int) -> tuple[ConfigDict, int | None]:
 def _check_needs_no_data(config: ConfigDict) -> None:
     """Refuse a config without data that needs data to decide the shape of the step."""
     keys = ["data.class_names", "train.patch_size", "train.batch_size"]
-    if config.model.name == "unet":
-        keys += ["model.features", "model.norm", "model.deep_supervision"]
     missing = [
         key for key in keys if config[key.split(".")[0]][key.split(".")[1]] is None
+    ]
+    given = given_options(config)
+    missing += [
+        f"model.options.{name}"
+        for name in network_row(config.model.name).left_to_data
+        if name not in given
     ]
     if missing:
         raise InputError(
@@ -125,11 +131,7 @@ def _step_and_state(
     optimizer, _ = create_optimizer_and_schedule(config)
     terms = _loss_terms(config)
     check_losses_of_images(
-        config.loss,
-        model=config.model.name,
-        padding=config.model.padding,
-        deep_supervision=config.model.deep_supervision,
-        foreground_oversampling=config.data.foreground_oversampling,
+        config.loss, foreground_oversampling=config.data.foreground_oversampling
     )
     network = create_network(config, axis_name=AXIS, implementation=implementation)
     step = create_train_step(config, network, optimizer, terms)

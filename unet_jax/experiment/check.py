@@ -46,15 +46,28 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):
         _check_sizes("data.spacing", data.spacing, 3, whole=False)
-    for name in (
-        "features",
-        "convolutions_per_stage",
-        "decoder_convolutions",
-        "kernel_sizes",
-        "strides",
-    ):
-        _check_counts(f"model.{name}", config.model[name])
-    _check_rates("model.dropout", config.model.dropout)
+    _check_model(config.model)
+
+
+def _check_model(model: ConfigDict) -> None:
+    """Refuse keys that are options of the network."""
+    for key in model:
+        if key not in _MODEL:
+            raise InputError(
+                f"model.{key}: unknown key; expected one of {', '.join(_MODEL)}. An "
+                f"option of the network is config.model.options.{key}"
+            )
+
+
+_MODEL = (
+    "name",
+    "options",
+    "head",
+    "dtype",
+    "clusters",
+    "base_features",
+    "max_features",
+)
 
 
 def _value(config: ConfigDict, key: str) -> Any:
@@ -131,25 +144,6 @@ def _check_values(config: ConfigDict) -> None:
         number = isinstance(value, int | float)
         if number and not spec.low <= value <= spec.high:
             raise InputError(f"{key}: found {value}, expected {spec.limits}")
-
-
-def _check_counts(key: str, value: Any) -> None:
-    """Refuse what is not a whole number above 0, or tuples of such numbers."""
-    if isinstance(value, tuple | list):
-        for entry in value:
-            _check_counts(key, entry)
-    elif value is not None and not (isinstance(value, int) and value > 0):
-        raise InputError(f"{key}: found {value!r}, expected whole numbers above 0")
-
-
-def _check_rates(key: str, value: Any) -> None:
-    """Refuse what is not a share below 1, or one a stage."""
-    for rate in value if isinstance(value, tuple | list) else (value,):
-        if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
-            raise InputError(
-                f"{key}: found {value!r}, expected a share from 0 to below 1, or one a "
-                "stage"
-            )
 
 
 def _check_colors(key: str, colors: Any) -> None:

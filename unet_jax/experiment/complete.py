@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from unet_jax.data.fingerprint import Fingerprint, fingerprint, suggest
+from unet_jax.data.fingerprint import Fingerprint, Settings, fingerprint, suggest
 from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.errors import InputError
-from unet_jax.models.presets import create_model
-from unet_jax.models.unet import UNet
-from unet_jax.models.unet_for_data import fit_stages
+from unet_jax.experiment.options import given_options
+from unet_jax.models.network import sizes_of
+from unet_jax.models.presets import create_model, network_row
 from unet_jax.report.palette import class_colors
 
 
@@ -56,16 +56,20 @@ def complete_config(
     if config.data.source != "folder":
         return config
     found = fingerprint(data.traits)
-    values = _chosen(config, data, found, tpu_chips)
+    values, options = _chosen(config, data, found, tpu_chips)
     filled = config.copy_and_resolve_references()
+    before = {} if recorded is None else recorded
     with filled.unlocked():
         if not filled.data.label_map:
             filled.data.label_map = tuple(data.label_map)
         for key, value in values.items():
             section, _, name = key.rpartition(".")
             if filled[section][name] is None:
-                old = None if recorded is None else recorded[section].get(name)
+                old = before.get(section, {}).get(name)
                 filled[section][name] = value if old is None else old
+        recorded_options = before.get("model", {}).get("options", {})
+        for name, value in options.items():
+            filled.model.options[name] = recorded_options.get(name, value)
     for line in data.notes:
         print(f"data        {line}")
     print(settings_text(found, filled))
@@ -74,8 +78,8 @@ def complete_config(
 
 def _chosen(
     config: ConfigDict, data: FolderDataset, found: Fingerprint, tpu_chips: int | None
-) -> dict[str, Any]:
-    """Choose a value for each key that may be left to the data."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Choose values of keys that are left to the data, and of network options."""
     patch = config.train.patch_size
     dims = config.data.dims if patch is None else len(patch)
     if dims is not None and dims > found.axes:
@@ -111,57 +115,34 @@ def _chosen(
         "augment.spatial_axes_flip": chosen.flip_axes,
         "augment.rotation_degrees_2d": chosen.rotation_degrees,
     }
-    model = config.model
-    if model.name != "unet":  # a preset has values of its own
-        return values | _without_padding(config, values)
-    values |= {"model.features": chosen.features, "model.norm": "batch"}
-    if model.features is None:
-        values["model.kernel_sizes"] = chosen.kernel_sizes
-        values["model.strides"] = chosen.strides
-    coarser = max(0, len(model.features or chosen.features) - 2)
-    values["model.deep_supervision"] = (
-        0 if model.padding == "VALID" else min(2, coarser)
-    )
-    return values | _without_padding(config, values)
+    patch, options = _network_for_data(config, chosen)
+    return values | {"train.patch_size": patch}, options
 
 
-_SIZED_BY = (
-    "features",
-    "convolutions_per_stage",
-    "decoder_convolutions",
-    "kernel_sizes",
-    "strides",
-    "block",
-    "padding",
-)
-"""Keys of ``model`` that decide which sizes fit a network without padding."""
-
-
-def _without_padding(config: ConfigDict, values: dict[str, Any]) -> dict[str, Any]:
-    """Choose a patch, and stages, that fit a network without padding."""
-    model, patch = config.model, config.train.patch_size
-    options: dict[str, Any] = {
-        key: values.get(f"model.{key}") if model[key] is None else model[key]
-        for key in _SIZED_BY
-    }
+def _network_for_data(
+    config: ConfigDict, chosen: Settings
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Choose the options that a network leaves to the data, and a patch that fits."""
+    given = given_options(config)
+    row = network_row(config.model.name)
     try:
-        network = create_model(name=model.name, num_classes=2, **options)
-        if not isinstance(network, UNet) or network.padding == "SAME":
-            return {}
-        if "model.kernel_sizes" not in values:  # a network that the user named
-            sizes = network.sizes(len(values["train.patch_size"]))
-            return {"train.patch_size": sizes.tiling_size(values["train.patch_size"])}
-        network, size = fit_stages(
-            network, patch or values["train.patch_size"], fixed=patch is not None
-        )
-    except (TypeError, ValueError):
-        return {}  # when the network is made, it says what is wrong
-    return {
-        "train.patch_size": size,
-        "model.features": tuple(network.features),
-        "model.kernel_sizes": tuple(network.kernel_sizes or ()),
-        "model.strides": tuple(network.strides or ()),
-    }
+        if row.suit is not None:
+            suggestion = row.suit(
+                given,
+                features=chosen.features,
+                kernel_sizes=chosen.kernel_sizes,
+                strides=chosen.strides,
+                patch_size=chosen.patch_size,
+                fixed_patch=config.train.patch_size is not None,
+            )
+            return suggestion.patch_size, suggestion.options
+        network = create_model(name=config.model.name, num_classes=2, **given)
+        sizes = sizes_of(network, len(chosen.patch_size))
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.options: {error}") from None
+    return sizes.tiling_size(chosen.patch_size), {}
 
 
 def settings_text(found: Fingerprint, config: ConfigDict) -> str:
@@ -180,18 +161,24 @@ def settings_text(found: Fingerprint, config: ConfigDict) -> str:
         spacing = " x ".join(f"{part:.3g}" for part in found.spacing) + " mm"
     channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
     patch = " x ".join(map(str, config.train.patch_size))
+    options = sorted(given_options(config).items())
     lines = [
         f"data        {found.cases} cases, median size {size}, {spacing}, {channels}, "
         f"{' '.join(found.dtypes)}",
         f"classes     {', '.join(config.data.class_names)}",
         f"network     {len(config.train.patch_size)}-D {config.model.name}"
-        + (
-            f" of {len(config.model.features)} stages, {config.model.features[0]} to "
-            f"{max(config.model.features)} channels"
-            if config.model.features
-            else ""
-        ),
+        + "".join(f", {key} {_words(value)}" for key, value in options),
         f"training    {config.train.batch_size} crops of {patch} an update, "
         f"intensity {config.data.intensity!r}",
     ]
     return "\n".join(lines)
+
+
+def _words(value: Any) -> str:
+    """Write the value of an option in few characters."""
+    if isinstance(value, tuple | list):
+        return " ".join(
+            "x".join(map(str, one)) if isinstance(one, tuple | list) else str(one)
+            for one in value
+        )
+    return str(value)

@@ -16,7 +16,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from unet_jax.errors import InputError
+from unet_jax.experiment.options import split_options
 from unet_jax.experiment.record import as_tuples, read_record
+from unet_jax.experiment.renamed import rename_keys
 
 _SHIPPED = "unet_jax.configs"
 
@@ -92,6 +94,8 @@ def load_config(path: pathlib.Path) -> ConfigDict:
             config = module.get_config()
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config() returned {type(config).__name__}")
+        for line in rename_keys(config):
+            print(f"unet_jax: {path}: {line}", file=sys.stderr)
     except Exception as error:  # whatever a config file raises
         reason = " ".join(str(error).split())
         raise InputError(
@@ -192,6 +196,9 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
     Raises:
         InputError: the config has no such key, or the value is of another type.
     """
+    arguments, options = split_options(arguments)
+    if options:
+        config.model.options.update(options)
     values, argv = flags.FlagValues(), ["unet_jax", *arguments]
     try:
         config_flags.DEFINE_config_dict(

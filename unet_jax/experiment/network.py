@@ -7,31 +7,24 @@ from ml_collections import ConfigDict
 
 from unet_jax.augment.options import resolve_options
 from unet_jax.errors import InputError
+from unet_jax.experiment.options import given_options
+from unet_jax.losses.terms import reads_labels
 from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import onednn_options
+from unet_jax.training.images_alone import check_losses_of_network
 from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
-
-_NOT_THE_NETWORKS = (
-    "name",
-    "head",
-    "dtype",
-    "base_features",
-    "max_features",
-    "clusters",
-)
-"""Keys of ``model`` that are no attributes of a network."""
 
 
 def score_channels(config: ConfigDict) -> int:
-    """Channels of the scores: classes, or the clusters of a W-Net."""
+    """Return the channels of the scores: classes, or clusters of images alone."""
     classes, clusters = len(config.data.class_names), config.model.get("clusters")
     if clusters is None:
         return classes
-    if config.model.name != "wnet" or clusters < classes:
+    if reads_labels(config.loss) or clusters < classes:
         raise InputError(
-            f"model.clusters: found {clusters} with model.name={config.model.name!r}; "
-            f"expected None, or with 'wnet' at least {classes}, the number of classes"
+            f"model.clusters: found {clusters}; expected None where a loss reads "
+            f"labels, else at least {classes}, the number of classes"
         )
     return int(clusters)
 
@@ -51,26 +44,25 @@ def create_network(
         A linen module ``(batch, *spatial, channels) -> logits``.
 
     Raises:
-        InputError: the model or an option of it is unknown.
+        InputError: the network or an option of it is unknown, or the network does not
+            fit the patch or the losses.
     """
-    options = {
-        key: value
-        for key, value in config.model.items()
-        if key not in _NOT_THE_NETWORKS
-    }
     try:
         network = create_model(
             name=config.model.name,
             num_classes=score_channels(config),
             dtype=config.model.dtype,
             axis_name=axis_name,
-            **options,
+            **given_options(config),
         )
         # Shapes alone, on no device: what does not fit together shows here.
-        output_shapes(network, tuple(config.train.patch_size))
+        outputs = output_shapes(network, tuple(config.train.patch_size))
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         first_line = str(error).partition("\n")[0]
-        raise InputError(f"model: {first_line}") from None
+        raise InputError(f"model.options: {first_line}") from None
+    check_losses_of_network(config.loss, outputs, size=tuple(config.train.patch_size))
     return Implemented(network, implementation or _implementation(config))
 
 

@@ -30,6 +30,7 @@ from unet_jax.experiment.network import (
     create_network,
     create_optimizer_and_schedule,
 )
+from unet_jax.experiment.options import given_options
 from unet_jax.experiment.record import (
     as_tuples,
     check_same_run,
@@ -44,6 +45,7 @@ from unet_jax.losses.terms import (
     needs_class_fractions,
     reads_labels,
 )
+from unet_jax.models.presets import check_options
 from unet_jax.runtime.compilation import compiler_options, use_compilation_cache
 from unet_jax.training.devices import AXIS, batch_shapes, check_batch_size, replicate
 from unet_jax.training.images_alone import check_losses_of_images
@@ -79,12 +81,11 @@ def check(config: ConfigDict, workdir: pathlib.Path) -> None:
     create_loss_terms(config.loss, **known)
     create_held_out_losses(held_out_spec(config.eval.metrics, config.loss), **known)
     check_losses_of_images(
-        config.loss,
-        model=config.model.name,
-        padding=config.model.padding,
-        deep_supervision=config.model.deep_supervision,
-        foreground_oversampling=config.data.foreground_oversampling,
+        config.loss, foreground_oversampling=config.data.foreground_oversampling
     )
+    check_options(config.model.name, given_options(config))
+    if config.data.source != "folder":  # the data of a folder may choose options
+        create_network(config, axis_name=None)
     create_augmentation(config)
     read_steps(workdir, config.eval.postprocess)
 

@@ -1,13 +1,25 @@
-"""Networks by their names."""
+"""The table of networks: one row each.
 
+A new network is a file beside this one with a linen module that fulfils
+`network.Network`, a row here, and a test. A network of the user's own module needs no
+row: ``model.name`` takes ``"package.module:function"``.
+"""
+
+import dataclasses
+import difflib
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
+from unet_jax.errors import InputError
 from unet_jax.models.unet import UNet
+from unet_jax.models.unet_for_data import Suggestion, suit_unet
 from unet_jax.models.wnet import WNet
+from unet_jax.runtime.user_code import is_user_code, load_function
 
 UNetTiny = functools.partial(UNet, features=(8, 16, 32))
 UNetSmall = functools.partial(UNet, features=(16, 32, 64, 128))
@@ -35,19 +47,114 @@ ResidualEncoder = functools.partial(
 """Residual blocks on the way down as in nnU-Net's ResEnc (Isensee et al. 2024,
 arXiv:2404.09556), and one on the way up."""
 
-WNET_FEATURES = (16, 32, 64)
-"""Channels of each stage of either U-Net of a W-Net, where none are given."""
 
-NAMES = (
-    "unet",
-    "unet_tiny",
-    "unet_small",
-    "unet_base",
-    "unet_2015",
-    "residual_encoder",
-    "wnet",
-)
-"""What `create_model` knows; "unet" itself has no features of its own."""
+def make_wnet(
+    *, num_classes: int, dtype: Any, axis_name: str | None, **options: Any
+) -> WNet:
+    """Make a W-Net.
+
+    Args:
+        num_classes: number of clusters.
+        dtype: compute dtype.
+        axis_name: mapped axis over which batch norm is synchronised.
+        **options: attributes of both of its U-Nets; three stages if none are given.
+    """
+    unet = functools.partial(UNet, **{"features": (16, 32, 64), **options})
+    return WNet(num_classes=num_classes, unet=unet, dtype=dtype, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A network of the table.
+
+    Attributes:
+        make: module class, or function of ``num_classes``, the options and, where it
+            has them, ``dtype`` and ``axis_name``.
+        about: one line for users.
+        options_of: class or function whose arguments are the options; None for
+            ``make``.
+        left_to_data: options that the data choose where the config has none.
+        suit: chooses them: see `unet_for_data.suit_unet`.
+    """
+
+    make: Callable[..., nn.Module]
+    about: str
+    options_of: Callable[..., Any] | None = None
+    left_to_data: tuple[str, ...] = ()
+    suit: Callable[..., Suggestion] | None = None
+
+
+NETWORKS: dict[str, Row] = {
+    "unet": Row(
+        UNet,
+        "a U-Net whose stages the data choose, or features",
+        left_to_data=("features", "norm", "deep_supervision"),
+        suit=suit_unet,
+    ),
+    "unet_tiny": Row(UNetTiny, "a U-Net of 8 to 32 channels"),
+    "unet_small": Row(UNetSmall, "a U-Net of 16 to 128 channels"),
+    "unet_base": Row(UNetBase, "a U-Net of 32 to 512 channels"),
+    "unet_2015": Row(UNet2015, "the U-Net of the paper, without padding"),
+    "residual_encoder": Row(ResidualEncoder, "a U-Net with nnU-Net's residual encoder"),
+    "wnet": Row(make_wnet, "two U-Nets that need no labels", options_of=UNet),
+}
+
+_NOT_OPTIONS = ("num_classes", "dtype", "axis_name", "name", "parent")
+"""Arguments that are no options: the config says them elsewhere, or Flax does."""
+
+
+def network_row(name: str) -> Row:
+    """Return the row of a network.
+
+    Args:
+        name: key of ``NETWORKS``, or ``"package.module:function"``.
+
+    Raises:
+        InputError: the name is not known, or the function cannot be loaded.
+    """
+    if is_user_code(name):
+        try:
+            return Row(load_function(name), "a network of the user's own module")
+        except InputError as error:
+            raise InputError(f"model.name: {error}") from error
+    if name not in NETWORKS:
+        raise InputError(
+            f"model.name: unknown network {name!r}; expected one of "
+            f"{', '.join(NETWORKS)}, or 'package.module:function' of your own"
+        )
+    return NETWORKS[name]
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a network does not have.
+
+    Args:
+        name: see `network_row`.
+        options: values by name.
+
+    Raises:
+        InputError: the network, or an option, is not known.
+    """
+    row = network_row(name)
+    known = _options(row.options_of or row.make)
+    if known is None:
+        return
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            raise InputError(
+                f"model.options.{option}: network {name!r} has no such option{hint} "
+                f"It has {', '.join(known) or 'none'}"
+            )
+
+
+def _options(make: Callable[..., Any]) -> tuple[str, ...] | None:
+    """Names of the options of a constructor; None if it takes any."""
+    parameters = inspect.signature(make).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return None
+    return tuple(key for key in parameters if key not in _NOT_OPTIONS)
 
 
 def create_model(
@@ -57,49 +164,55 @@ def create_model(
     dtype: str = "float32",
     axis_name: str | None = None,
     **options: Any,
-) -> UNet | WNet:
+) -> nn.Module:
     """Make the named network.
 
     Args:
-        name: one of ``NAMES``.
+        name: key of ``NETWORKS``, or ``"package.module:function"``.
         num_classes: channels of the logits.
         dtype: compute dtype, ``"float32"`` or ``"bfloat16"``.
         axis_name: mapped axis over which batch norm is synchronised.
-        **options: other attributes of ``UNet``, which override the preset's; None
-            leaves the preset's. Both U-Nets of a W-Net have them.
+        **options: options of the network; None leaves its default.
 
     Returns:
         The module; ``init`` and ``apply`` are its own.
 
     Raises:
-        ValueError: the name is not known, or "unet" has no features.
+        InputError: the name or an option is not known, or a needed one is missing.
     """
+    row = network_row(name)
     given = {key: value for key, value in options.items() if value is not None}
-    preset: Callable[..., UNet]
-    match name:
-        case "unet":
-            preset = UNet
-            if "features" not in given:
-                raise ValueError("Model 'unet' needs features, the channels of a stage")
-        case "unet_tiny":
-            preset = UNetTiny
-        case "unet_small":
-            preset = UNetSmall
-        case "unet_base":
-            preset = UNetBase
-        case "unet_2015":
-            preset = UNet2015
-        case "residual_encoder":
-            preset = ResidualEncoder
-        case "wnet":
-            return WNet(
-                num_classes=num_classes,
-                unet=functools.partial(UNet, **{"features": WNET_FEATURES, **given}),
-                dtype=jnp.dtype(dtype),
-                axis_name=axis_name,
-            )
-        case _:
-            raise ValueError(f"Unknown model {name!r}; expected one of {NAMES}")
-    return preset(
-        num_classes=num_classes, dtype=jnp.dtype(dtype), axis_name=axis_name, **given
-    )
+    check_options(name, given)
+    parameters = inspect.signature(row.make).parameters
+    try:
+        general = {"dtype": jnp.dtype(dtype), "axis_name": axis_name}
+    except TypeError:
+        raise InputError(
+            f"model.dtype: found {dtype!r}, expected 'float32' or 'bfloat16'"
+        ) from None
+    if "dtype" not in parameters and dtype != "float32":
+        raise InputError(
+            f"model.dtype: found {dtype!r}, and network {name!r} takes no dtype; "
+            "expected 'float32'"
+        )
+    given |= {key: value for key, value in general.items() if key in parameters}
+    missing = [
+        key
+        for key, one in parameters.items()
+        if one.default is one.empty
+        and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        and key not in given
+        and key != "num_classes"
+    ]
+    if missing:
+        raise InputError(
+            f"model.options: network {name!r} needs {', '.join(missing)}; set "
+            f"config.model.options.{missing[0]}"
+        )
+    network = row.make(num_classes=num_classes, **given)
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"model.name: {name!r} made {type(network).__name__}, expected a linen "
+            "module (flax.linen.Module)"
+        )
+    return network

@@ -163,8 +163,23 @@ class UNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"Unknown {name} {value!r}; expected one of {known}")
+        for name in (
+            "features",
+            "convolutions_per_stage",
+            "decoder_convolutions",
+            "kernel_sizes",
+            "strides",
+        ):
+            value = getattr(self, name)
+            if not all(isinstance(one, int) and one > 0 for one in _numbers(value)):
+                raise ValueError(f"{name} is {value}; expected whole numbers above 0")
+        if not all(0 <= rate < 1 for rate in _numbers(self.dropout)):
+            raise ValueError(
+                f"dropout is {self.dropout}; expected a fraction from 0 to below 1, or "
+                "one for each stage"
+            )
         coarser = max(0, len(self.features) - 2)
-        if self.deep_supervision > coarser:
+        if not 0 <= self.deep_supervision <= coarser:
             raise ValueError(
                 f"deep_supervision is {self.deep_supervision}; expected at most "
                 f"{coarser}, the coarser decoder stages of {len(self.features)} stages"
@@ -253,6 +268,13 @@ class UNet(nn.Module):
             name="head" if index == 0 else f"head_{index}",
         )
         return ops.as_array(head(x))
+
+
+def _numbers(value):
+    """All numbers of nested tuples; none of None."""
+    if isinstance(value, list | tuple):
+        return [number for one in value for number in _numbers(one)]
+    return [] if value is None else [value]
 
 
 def _pad_to_multiple(x, multiples):

@@ -1,8 +1,60 @@
-"""Fits the stages of a U-Net without padding to a patch."""
+"""Chooses the options of a U-Net that suit the data."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unet_jax.models.unet import UNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """What suits the data.
+
+    Attributes:
+        options: options of the network, those that the user gave left out.
+        patch_size: crop that fits the network.
+    """
+
+    options: dict[str, Any]
+    patch_size: tuple[int, ...]
+
+
+def suit_unet(
+    given: Mapping[str, Any],
+    *,
+    features: tuple[int, ...],
+    kernel_sizes: tuple[tuple[int, ...], ...],
+    strides: tuple[tuple[int, ...], ...],
+    patch_size: tuple[int, ...],
+    fixed_patch: bool,
+) -> Suggestion:
+    """Choose the options of a U-Net that its user has not.
+
+    Args:
+        given: options that the user gave, without None.
+        features: channels of each stage that suit the patch, the spacing and the
+            memory, finest first.
+        kernel_sizes: kernel sizes of these stages.
+        strides: strides between them.
+        patch_size: crop of the training.
+        fixed_patch: whether the user gave the crop.
+    """
+    found: dict[str, Any] = {"features": features, "norm": "batch"}
+    if "features" not in given:
+        found |= {"kernel_sizes": kernel_sizes, "strides": strides}
+    padded = given.get("padding", "SAME") == "SAME"
+    coarser = max(0, len(given.get("features", features)) - 2)
+    found["deep_supervision"] = min(2, coarser) if padded else 0
+    network = UNet(num_classes=2, **{**found, **given})
+    if "features" in given:
+        patch_size = network.sizes(len(patch_size)).tiling_size(patch_size)
+    elif not padded:
+        network, patch_size = fit_stages(network, patch_size, fixed=fixed_patch)
+        for key in ("features", "kernel_sizes", "strides"):
+            found[key] = tuple(getattr(network, key))
+    options = {key: value for key, value in found.items() if key not in given}
+    return Suggestion(options, patch_size)
 
 
 def fit_stages(

@@ -116,7 +116,7 @@ def _largest_text(
         return (
             f"largest batch: none; {first.rows} a chip need "
             f"{bytes_text(first.memory_bytes)} of {bytes_text(limit)}.\nLower "
-            "train.patch_size or model.features, or take a chip with more memory."
+            "train.patch_size, or take a smaller network or a chip with more memory."
         )
     (last,) = others
     points = (first.rows, first.memory_bytes), (last.rows, last.memory_bytes)

@@ -9,49 +9,62 @@ import numpy as np
 
 from unet_jax.errors import InputError
 from unet_jax.losses.terms import WITHOUT_LABELS, LossTerm, reads_labels
-from unet_jax.models.network import outputs_of
+from unet_jax.models.network import Outputs, outputs_of
 from unet_jax.runtime.compilation import jit_network
 from unet_jax.training.objective import objective
 
 
 def check_losses_of_images(
-    spec: Sequence[tuple[str, float, dict[str, Any]]],
-    *,
-    model: str,
-    padding: str | None,
-    deep_supervision: int | None,
-    foreground_oversampling: float,
+    spec: Sequence[tuple[str, float, dict[str, Any]]], *, foreground_oversampling: float
 ) -> None:
-    """Refuse losses of images that do not fit the network or the crops.
+    """Refuse crops that read labels where no loss does.
 
     Args:
         spec: name, weight and parameters of each loss.
-        model: name of the network.
-        padding: padding of the network; None for the preset's.
-        deep_supervision: outputs of the network beside the finest; None likewise.
         foreground_oversampling: fraction of crops that are centred on a class.
 
     Raises:
-        InputError: two options do not fit together.
+        InputError: the two do not go together.
     """
-    names = [name for name, _, _ in spec]
-    made = "reconstruction" in names
-    if made != (model == "wnet"):
-        raise InputError(
-            f"loss: found {tuple(names)} with model.name={model!r}; the loss "
-            "'reconstruction' and the model 'wnet' go together: give both or neither"
-        )
-    of_images = [name for name in names if name in WITHOUT_LABELS]
-    if of_images and (padding == "VALID" or deep_supervision):
-        raise InputError(
-            f"loss: {of_images[0]!r} compares pixels with the whole image; set "
-            "model.padding='SAME' and model.deep_supervision=0"
-        )
     if not reads_labels(spec) and foreground_oversampling:
         raise InputError(
             f"data.foreground_oversampling: found {foreground_oversampling:g}, "
             "expected 0: no loss reads a label, and to centre crops on classes would; "
             "use --config.data.foreground_oversampling=0"
+        )
+
+
+def check_losses_of_network(
+    spec: Sequence[tuple[str, float, dict[str, Any]]],
+    outputs: Outputs,
+    *,
+    size: tuple[int, ...],
+) -> None:
+    """Refuse losses of images that do not fit what the network gives.
+
+    Args:
+        spec: name, weight and parameters of each loss.
+        outputs: what the network gives in training, or its shapes.
+        size: spatial size of its input.
+
+    Raises:
+        InputError: two of them do not go together.
+    """
+    names = tuple(name for name, _, _ in spec)
+    made = outputs.reconstruction is not None
+    if made != ("reconstruction" in names):
+        raise InputError(
+            f"loss: found {names} with a network that "
+            f"{'makes' if made else 'makes no'} reconstructions; the loss "
+            "'reconstruction' and such a network, as model.name='wnet', go together: "
+            "give both or neither"
+        )
+    of_images = [name for name in names if name in WITHOUT_LABELS]
+    if of_images and (outputs.logits.shape[1:-1] != size or outputs.deep):
+        raise InputError(
+            f"loss: {of_images[0]!r} compares pixels with the whole image, expected a "
+            "network with one output of the image's size; for a U-Net set "
+            "model.options.padding='SAME' and model.options.deep_supervision=0"
         )
 
 

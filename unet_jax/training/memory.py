@@ -99,7 +99,7 @@ class StepMemory:
         if fixed >= room:
             return (
                 f"parameters, optimizer and gradients alone need {_gib(fixed)}: lower "
-                "model.features, or model.max_features"
+                "model.options.features, or model.max_features"
             )
         least = self.needs(
             batch_size=self.devices * self.accumulation, accumulation=self.accumulation

@@ -21,7 +21,7 @@ def test_the_pets_config_trains_and_predicts(pets_dir, tmp_path):
             "data.validation_split": "train[80%:]",
             "data.size": (24, 24),
             "model.name": "unet_tiny",
-            "model.features": (4, 8),
+            "model.options.features": (4, 8),
             "train.steps": 3,
             "train.batch_size": 4,
             "train.patch_size": (16, 16),

@@ -276,7 +276,11 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
     layout = x.layout
     rank, factors = len(layout.size), layout.factors
     if any(factor % step for factor, step in zip(factors, window, strict=True)):
-        return as_packed(xla.max_pool(unpack(x), window=window))
+        plain = as_packed(xla.max_pool(unpack(x), window=window))
+        # Not None: the next convolution chooses the blocks, whatever its kernel size.
+        return Packed(
+            plain.values, dataclasses.replace(plain.layout, apart=(1,) * rank)
+        )
     left = [factor // step for factor, step in zip(factors, window, strict=True)]
     pooled = Layout(
         tuple(size // step for size, step in zip(layout.size, window, strict=True)),

@@ -28,7 +28,8 @@ class Layout:
         factors: pixels of a block along each axis; 1 throughout is no packing.
         shifts: pixels of the first block of each axis that lie before the array.
         apart: places of a block from one of its pixels to the next, on each axis; what
-            stands in the places between counts for nothing. None for 1 throughout.
+            stands in the places between counts for nothing. None for 1 throughout, in
+            blocks that were chosen by the channels; pooling leaves others.
     """
 
     size: tuple[int, ...]
