@@ -14,7 +14,7 @@ from unet_jax.classical.edges import (
     canny_edges,
     contour_segments,
     edge_strength,
-    fill_holes,
+    fill_enclosed,
     gradient_basins,
     morphological_gradient,
     strong_edges,
@@ -79,7 +79,7 @@ def test_canny_of_a_volume_is_a_thin_closed_shell():
     assert np.abs(far - 9).max() < 1.5
     # A sphere of radius 9 has 4 pi 81 = 1018 unit squares.
     assert 700 < edges.sum() < 2200
-    inside = fill_holes(edges.astype(int)).sum()
+    inside = fill_enclosed(edges.astype(int)).sum()
     assert inside == pytest.approx(_ball((30, 30, 30), 9).sum(), rel=0.25)
 
 
@@ -107,7 +107,7 @@ def test_a_hole_takes_the_class_around_it():
     labels = np.zeros((9, 20), int)
     labels[2:7, 2:7], labels[2:7, 12:17] = 1, 2
     labels[4, 4] = labels[4, 14] = 0
-    filled = fill_holes(labels)
+    filled = fill_enclosed(labels)
     assert (filled[4, 4], filled[4, 14]) == (1, 2)
     assert (filled != labels).sum() == 2
 

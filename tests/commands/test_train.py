@@ -21,6 +21,7 @@ from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import smoke
 from unet_jax.errors import InputError, RunError
+from unet_jax.experiment import network, run
 from unet_jax.experiment.finished import init_from
 from unet_jax.experiment.network import create_network
 from unet_jax.training.checkpoint import Checkpoints
@@ -387,3 +388,19 @@ def test_the_profiler_writes_a_trace(shared, tmp_path):
     config = _config(shared, **{"train.steps": 4})
     train_and_evaluate(config, tmp_path, profile=(2, 3))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_run_builds_its_network_and_its_step_once(shared, tmp_path, monkeypatch):
+    built = []
+
+    def counted(function):
+        def call(*args, **kwargs):
+            built.append(function.__name__)
+            return function(*args, **kwargs)
+
+        return call
+
+    for module, name in ((network, "create_model"), (run, "make_train_step")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    train_and_evaluate(_config(shared, **{"train.steps": 2}), tmp_path)
+    assert sorted(built) == ["create_model", "make_train_step"]

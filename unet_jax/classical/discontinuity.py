@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet_jax.classical.channels import sigmas, to_color_space
-from unet_jax.classical.edges import fill_holes, gradient_basins
+from unet_jax.classical.edges import fill_enclosed, gradient_basins
 from unet_jax.classical.prototypes import Features, fit_prototypes, local_deviation
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
@@ -146,7 +146,7 @@ def make_discontinuity(
         feature_name: see `discontinuity`.
         sigma: see `discontinuity`.
         threshold: share of a full change below which pixels are inside a segment.
-        fill: see `fill_holes`.
+        fill: see `fill_enclosed`.
         scale: see `scaled`.
         texture: segments are named by their local deviation, too.
 
@@ -166,7 +166,7 @@ def make_discontinuity(
         )
         segments = gradient_basins(change, threshold=threshold)
         labels = prototypes.name(segments, image, reference)
-        return fill_holes(labels) if fill else labels
+        return fill_enclosed(labels) if fill else labels
 
     chosen = {
         "feature": feature_name, "sigma": sigma, "threshold": threshold, "fill": fill,

@@ -209,7 +209,7 @@ def contour_segments(
     return watershed(strength, segments) - 1
 
 
-def fill_holes(labels: np.ndarray) -> np.ndarray:
+def fill_enclosed(labels: np.ndarray) -> np.ndarray:
     """Give background that foreground encloses the class of the nearest foreground.
 
     Args:
@@ -252,7 +252,7 @@ def make_contours(
         sigma: see `edge_strength`.
         threshold: share of a full edge; Canny follows edges down to half of it.
         closing: see `contour_segments`.
-        fill: see `fill_holes`.
+        fill: see `fill_enclosed`.
         scale: see `scaled`.
         texture: segments are named by their local deviation, too.
 
@@ -274,7 +274,7 @@ def make_contours(
             edges = strong_edges(strength, threshold)
         segments = contour_segments(edges, strength, closing=closing)
         labels = prototypes.name(segments, image, reference)
-        return fill_holes(labels) if fill else labels
+        return fill_enclosed(labels) if fill else labels
 
     chosen: dict[str, Any] = {
         "sigma": sigma, "threshold": threshold, "closing": closing, "fill": fill,
@@ -349,7 +349,7 @@ def make_watershed(
         num_classes: number of classes.
         sigma: see `morphological_gradient`.
         threshold: see `gradient_basins`.
-        fill: see `fill_holes`.
+        fill: see `fill_enclosed`.
         scale: see `scaled`.
         texture: basins are named by their local deviation, too.
 
@@ -364,7 +364,7 @@ def make_watershed(
         strength = morphological_gradient(image, sigma=sigma, spacing=spacing)
         basins = gradient_basins(strength, threshold=threshold)
         labels = prototypes.name(basins, image, reference)
-        return fill_holes(labels) if fill else labels
+        return fill_enclosed(labels) if fill else labels
 
     chosen = {
         "sigma": sigma, "threshold": threshold, "fill": fill, "scale": scale,

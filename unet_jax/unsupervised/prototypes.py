@@ -4,32 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from unet_jax.classical.prototypes import segment_means
 from unet_jax.labels import IGNORE
-
-
-def segment_means(
-    segments: np.ndarray, image: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Measure each segment.
-
-    Args:
-        segments: ``(*spatial)`` segment index of every pixel, from 0 on.
-        image: ``(*spatial, channels)``.
-
-    Returns:
-        The mean of each channel ``(segments, channels)``, 0 for a segment without
-        pixels, and the pixels of each ``(segments)``.
-
-    Example:
-        >>> means, sizes = segment_means(np.array([0, 0, 1]), np.array([[1], [3], [9]]))
-        >>> means.tolist(), sizes.tolist()
-        ([[2.0], [9.0]], [2, 1])
-    """
-    flat = segments.ravel()
-    sizes = np.bincount(flat)
-    channels = range(image.shape[-1])
-    sums = [np.bincount(flat, weights=image[..., i].ravel()) for i in channels]
-    return np.stack(sums, axis=-1) / np.maximum(sizes, 1)[:, None], sizes
 
 
 def class_prototypes(
@@ -54,11 +30,11 @@ def class_prototypes(
     counts: np.ndarray | float = 0.0
     for image, label in pairs:
         labelled = label != IGNORE
-        means, sizes = segment_means(
-            # One pixel more of each class, so that every image has them all.
-            np.concatenate([label[labelled], np.arange(num_classes)]),
-            np.concatenate([image[labelled], np.zeros((num_classes, image.shape[-1]))]),
-        )
+        # One pixel more of each class, so that every image has them all.
+        classes = np.concatenate([label[labelled], np.arange(num_classes)])
+        extra = np.zeros((num_classes, image.shape[-1]))
+        means = segment_means(classes, np.concatenate([image[labelled], extra]))
+        sizes = np.bincount(classes)
         sums = sums + means * sizes[:, None]
         counts = counts + sizes - 1
     counts = np.asarray(counts)[:, None]
@@ -78,7 +54,7 @@ def named_by_prototype(
     Returns:
         ``(*spatial)`` uint8 class index of every pixel.
     """
-    means, _ = segment_means(segments, image)
+    means = segment_means(segments, image)
     squares = np.square(means[:, None] - prototypes).sum(axis=-1)
     return squares.argmin(axis=1).astype(np.uint8)[segments]
 
@@ -99,7 +75,7 @@ def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray
         >>> merged(np.array([0, 1, 2]), image, count=2).tolist()
         [0, 0, 1]
     """
-    means, sizes = segment_means(segments, image)
+    means, sizes = segment_means(segments, image), np.bincount(segments.ravel())
     names = np.zeros(len(sizes), np.int32)
     for index, group in enumerate(merged_groups(means, sizes, count=count)):
         names[list(group)] = index
