@@ -1,4 +1,4 @@
-"""Runs of several processes: stopped together, resumed exactly, scored by shares."""
+"""Runs of several processes: stopped together, resumed exactly, scored in parts."""
 
 import json
 import pathlib
@@ -30,10 +30,10 @@ def folder(tmp_path_factory) -> pathlib.Path:
     return root
 
 
-_SLOW = 'before("compile_step", lambda: time.sleep(20))'
+_SLOW = 'before("unet_jax.experiment.run.compile_step", lambda: time.sleep(20))'
 _READS_SLOWLY = """
 import sys
-from unet_jax import validation
+from unet_jax.experiment import validation
 read_case = validation.read_case
 def slowly(*args):
     print("reading", file=sys.stderr, flush=True)
@@ -41,7 +41,8 @@ def slowly(*args):
     return read_case(*args)
 validation.read_case = slowly
 """
-_DIES = 'before("score_run", lambda: os.kill(os.getpid(), signal.SIGKILL))'
+_SCORE = "unet_jax.commands.train.score_run"
+_DIES = f'before("{_SCORE}", lambda: os.kill(os.getpid(), signal.SIGKILL))'
 
 
 @pytest.fixture(scope="module")

@@ -36,11 +36,12 @@ FLAGS = (
 
 
 PROGRAM = """
-import os, runpy, signal, time
-from unet_jax import train
-def before(name, change):
-    function = getattr(train, name)
-    setattr(train, name, lambda *args, **how: [change(), function(*args, **how)][1])
+import importlib, os, runpy, signal, time
+def before(place, change):
+    module, _, name = place.rpartition(".")
+    module = importlib.import_module(module)
+    function = getattr(module, name)
+    setattr(module, name, lambda *args, **how: [change(), function(*args, **how)][1])
 {change}
 runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
 """

@@ -204,7 +204,7 @@ def test_a_run_by_the_clock_ends_and_is_complete(
     # A clock that goes on when it is looked at: a busy machine changes nothing.
     ticks = itertools.count(time.monotonic(), 0.02)
     pace = functools.partial(ClockPace, clock=lambda: next(ticks))
-    monkeypatch.setattr("unet_jax.commands.train.ClockPace", pace)
+    monkeypatch.setattr("unet_jax.training.pace.ClockPace", pace)
     config = _config(rgb_set, **{"data.palette": PALETTE, "train.max_minutes": 0.1})
     results = train_and_evaluate(config, tmp_path)
     assert "cannot be reproduced bit by bit" in capsys.readouterr().out
