@@ -1,4 +1,4 @@
-"""The whole chain on the embedded MRI, with a network of a few hundred weights."""
+"""Whole runs on the embedded MRI, with a network of a few hundred weights."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def _command(shared, workdir, *extra) -> list[str]:
 
 
 def _run(shared, workdir, *extra) -> subprocess.CompletedProcess[str]:
-    """Run on one device in a process of its own, as a user does."""
+    """Run the command on one device, in its own process."""
     return subprocess.run(
         _command(shared, workdir, *extra),
         cwd=ROOT,
@@ -89,7 +89,7 @@ def _run(shared, workdir, *extra) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def finished(shared) -> pathlib.Path:
-    """Workdir of a run that was left alone."""
+    """Workdir of an uninterrupted run."""
     workdir = shared / "finished"
     answer = _run(shared, workdir)
     assert answer.returncode == 0, answer.stderr
@@ -104,7 +104,7 @@ def _final_state(workdir):
 
 
 def _assert_equal_runs(first, second):
-    """Parameters, optimiser, metrics and scores are the same to the last bit."""
+    """Check that parameters, optimizer state, metrics and scores have equal bits."""
     jax.tree.map(
         np.testing.assert_array_equal, _final_state(first), _final_state(second)
     )

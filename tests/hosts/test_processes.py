@@ -1,4 +1,4 @@
-"""Real processes on loopback do what one process with as many devices does."""
+"""Real processes on loopback give the results of one with as many devices."""
 
 import os
 import pathlib
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.slow
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
 
 
 def _results(folder, number, devices) -> dict[str, np.ndarray]:
-    """Let so many processes make the steps; return what the first one wrote."""
+    """Run the steps in several processes; return the results of the first."""
     output = folder / f"{number}x{devices}.npz"
     coordinator = f"localhost:{free_port()}"
     processes = [
@@ -54,7 +54,7 @@ def _results(folder, number, devices) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory) -> dict[str, np.ndarray]:
-    """What one process with four devices gives."""
+    """Results of one process with four devices."""
     return _results(tmp_path_factory.mktemp("one"), 1, 4)
 
 

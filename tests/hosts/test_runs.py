@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
-    """The data of the runs, and room for them."""
+    """Folder with the data of the runs."""
     root = tmp_path_factory.mktemp("hosts")
     make_data(root)
     return root
@@ -47,7 +47,7 @@ _DIES = f'before("{_SCORE}", lambda: os.kill(os.getpid(), signal.SIGKILL))'
 
 @pytest.fixture(scope="module")
 def pair(folder) -> pathlib.Path:
-    """Workdir of a run by two processes that was left alone."""
+    """Workdir of an uninterrupted run of two processes."""
     workdir = folder / "pair"
     codes, log = ended(train(folder, [workdir] * 2, devices=2))
     assert codes == [0, 0], log

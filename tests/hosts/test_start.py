@@ -1,4 +1,4 @@
-"""How a process learns that it is one of several, or is told what is wrong."""
+"""A process finds out that it is one of several, or refuses with one line."""
 
 import pytest
 

@@ -45,11 +45,11 @@ def before(place, change):
 {change}
 runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
 """
-"""The program, on a host where something happens before it calls a function."""
+"""The program, with a change that runs before one of its functions."""
 
 
 def make_data(root: pathlib.Path) -> None:
-    """Twelve pictures of a disc, five of them for the test: no multiple of 2 or 4."""
+    """Write twelve pictures of a disc, five for the test: no multiple of 2 or 4."""
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
         (root / "data" / name).mkdir(parents=True)
@@ -67,7 +67,7 @@ def make_data(root: pathlib.Path) -> None:
 
 
 def start(folder, workdirs, *extra, devices=1, last=None):
-    """Start one process a workdir (or URL); ``last`` happens on the last host."""
+    """Start one process per workdir (or URL); the last one runs ``last`` first."""
     port = free_port()
     together = []
     for place, workdir in enumerate(workdirs):
@@ -100,7 +100,7 @@ def start(folder, workdirs, *extra, devices=1, last=None):
 
 
 def train(folder, workdirs, *extra, devices=1, last=None):
-    """Start a training in so many processes."""
+    """Start a training in several processes."""
     return start(
         folder,
         workdirs,

@@ -1,4 +1,4 @@
-"""One of several processes that make the same steps; run by test_processes.py.
+"""One of several processes that run the same steps; started by test_processes.py.
 
 python worker.py OUTPUT COORDINATOR NUMBER PLACE
 """
@@ -39,7 +39,7 @@ _KEEP_GRADIENTS = optax.GradientTransformation(
 
 
 def _batches():
-    """The pipeline of this process, over five pictures of uneven classes."""
+    """Return the batches of this process, of five pictures with uneven classes."""
     rng = np.random.default_rng(0)
     cases = []
     for number in range(5):
@@ -73,7 +73,7 @@ def _batches():
 
 
 def _step_and_state(optimizer, dtype):
-    """The real step, with what makes equality hard: parts, batch Dice, batch norm."""
+    """Return the real step with parts, batch Dice and batch norm, and its state."""
 
     def model(axis_name):
         return create_model(
@@ -103,7 +103,7 @@ def _step_and_state(optimizer, dtype):
 
 
 def _run(state, step, batches, count):
-    """Make steps on the batches of all processes."""
+    """Run steps on the batches of all processes."""
     for _ in range(count):
         part = shard_batch(next(batches), jax.local_device_count())
         state, _ = step(state, distribute(part))
@@ -111,7 +111,7 @@ def _run(state, step, batches, count):
 
 
 def main(output: str, coordinator: str, number: str, place: str) -> None:
-    """Write the seen batches, gradients of one step and parameters of twenty."""
+    """Write the batches, gradients of one step and parameters after twenty."""
     if int(number) > 1:
         processes = Processes(coordinator, int(number), int(place))
         start(processes, heartbeat_seconds=60)

@@ -1,4 +1,4 @@
-"""A run that meets a problem half way names it, keeps what is good, and goes on."""
+"""A run names a problem on its way, keeps its checkpoints, and can be resumed."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def _record(workdir, step):
 
 @pytest.fixture(scope="module")
 def skipped(pictures, tmp_path_factory):
-    """A finished run of four steps, of which the third is left out."""
+    """Workdir of a finished run of four steps, the third of them skipped."""
     workdir = tmp_path_factory.mktemp("runs") / "skipped"
     with pytest.MonkeyPatch.context() as patch:
         _poison(patch, 3)

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as if nothing had happened."""
+"""A run that is killed again and again ends like an uninterrupted one."""
 
 import contextlib
 import dataclasses
@@ -40,13 +40,13 @@ FLAGS = (
 
 @dataclasses.dataclass
 class Start:
-    """One start of the command, watched from outside."""
+    """One start of the command."""
 
     workdir: pathlib.Path
     process: subprocess.Popen[bytes]
 
     def has(self, pattern: str) -> bool:
-        """Whether this start has made such a file or folder."""
+        """Return whether this start has made the file or folder."""
         found = list(self.workdir.glob(pattern))
         return any(_mtime(path) >= self.wall for path in found)
 
@@ -102,7 +102,7 @@ def _command(shared, workdir, *extra) -> list[str]:
 
 @contextlib.contextmanager
 def _started(shared, workdir, log, *extra) -> Iterator[Start]:
-    """Start the command; whatever becomes of the test, no process outlives it."""
+    """Start the command; no process outlives the test."""
     process = subprocess.Popen(
         _command(shared, workdir, *extra),
         cwd=ROOT,
@@ -118,13 +118,13 @@ def _started(shared, workdir, log, *extra) -> Iterator[Start]:
 
 
 def _code_left_alone(shared, workdir, log) -> int:
-    """Start the command, and let it end."""
+    """Start the command, and wait for its end."""
     with _started(shared, workdir, log) as start:
         return start.process.wait(PATIENCE)
 
 
 def _kill_in(start: Start, phase: str, number: int, wait: float) -> bool:
-    """Send the signal in that phase; False where the run was quicker."""
+    """Send the signal in a phase; return False if the run was quicker."""
     condition, longest = PHASES[phase]
     while start.process.poll() is None and not condition(start):
         time.sleep(0.002)
@@ -162,7 +162,7 @@ def _run_with_kills(shared, workdir, plan, rng) -> Counter[str]:
 
 
 def _assert_equal_runs(first, second):
-    """Parameters, optimiser, metrics and scores are the same to the last bit."""
+    """Check that parameters, optimizer state, metrics and scores have equal bits."""
     states = []
     for workdir in (first, second):
         with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
@@ -180,13 +180,13 @@ def _assert_equal_runs(first, second):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> pathlib.Path:
-    """Folder of runs."""
+    """Folder of the runs."""
     return tmp_path_factory.mktemp("kills")
 
 
 @pytest.fixture(scope="module")
 def left_alone(shared) -> pathlib.Path:
-    """Workdir of a run that nobody killed."""
+    """Workdir of an uninterrupted run."""
     workdir = shared / "alone"
     with (shared / "alone.log").open("wb") as log:
         code = _code_left_alone(shared, workdir, log)

@@ -1,4 +1,4 @@
-"""Disks that fill up or vanish under a run: one line, and nothing lost."""
+"""A disk that fills up or vanishes under a run: one line, and nothing lost."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A stop is heard wherever the main thread is, and saves what can be saved."""
+"""A signal stops a run wherever the main thread is, and saves what can be saved."""
 
 import os
 import signal

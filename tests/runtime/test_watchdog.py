@@ -1,4 +1,4 @@
-"""What hangs is named, and the process ends."""
+"""The watchdog names the work that hangs, and ends the process."""
 
 import threading
 import time

@@ -188,7 +188,7 @@ def test_other_errors_pass(error):
 
 
 def _measured(batch_size, accumulation):
-    """Compile a real step and return what the compiler says of it."""
+    """Compile a real step and return its memory by the compiler."""
     network = create_model(
         name="unet_tiny",
         features=(8, 16),

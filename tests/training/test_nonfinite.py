@@ -1,4 +1,4 @@
-"""A step with a number that is not finite moves nothing, and says whose it is."""
+"""A step with a number that is not finite changes nothing, and names the cause."""
 
 import functools
 import io
@@ -42,7 +42,7 @@ def _batch(first=40):
 
 
 class _Tiny(nn.Module):
-    """As little of a network as the step takes, so that it compiles quickly."""
+    """The smallest network that the step takes: it compiles quickly."""
 
     axis_name: str | None = None
     norm: bool = False
@@ -66,7 +66,7 @@ class _Tiny(nn.Module):
 
 
 def _setup(*, many=False, loss=None, accumulation=1, **network):
-    """Return the compiled step on one device or on four, and its first state."""
+    """Return the compiled step for one device or four, and its first state."""
     optimizer = optax.adam(1e-2)
     step = make_train_step(
         _Tiny(axis_name=AXIS if many else None, **network),
@@ -88,7 +88,7 @@ def _setup(*, many=False, loss=None, accumulation=1, **network):
 
 
 def _codes(metrics):
-    """Return what is said of the examples that are not sound, by their index."""
+    """Return the kind of problem of each bad example, by its index."""
     rows = np.asarray(metrics["problems"]["examples"])
     return {int(index): kind_of(int(code)) for index, code in rows if code}
 

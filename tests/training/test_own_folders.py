@@ -13,7 +13,7 @@ from unet_jax.training.resume import RunCheckpoints
 
 @pytest.fixture(autouse=True)
 def own_folders(monkeypatch):
-    """As in a run of several processes whose workdir is in a bucket."""
+    """Act like several processes with a workdir in a bucket."""
     monkeypatch.setattr(agree, "folders_are_own", lambda: True)
 
 
@@ -48,7 +48,7 @@ def test_such_a_checkpoint_restores_in_a_run_with_one_folder(tmp_path, monkeypat
 
 
 class _Bucket:
-    """Counts what it is given."""
+    """A bucket that counts the saves."""
 
     count = 0
 

@@ -60,8 +60,8 @@ def test_the_clock_ends_the_run_with_the_schedule_at_its_end(validation):
     assert 570 <= used <= 601
     assert 97 < place <= 99  # of the 100 steps that the schedule is written for
     assert last == validated[-1]
-    share = len(validated) * validation / used
-    assert share < 0.2
+    fraction = len(validated) * validation / used
+    assert fraction < 0.2
     assert 3 <= len(validated) <= 10
 
 

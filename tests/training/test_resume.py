@@ -1,4 +1,4 @@
-"""A run goes on from the newest checkpoint that is whole."""
+"""A run resumes from the newest checkpoint that is whole."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ def _record(step, score, **more):
 
 
 def _saved(workdir, *scores):
-    """Save a checkpoint a score at the steps 10, 20, ..."""
+    """Save one checkpoint per score, at the steps 10, 20, ..."""
     best, best_step = -1.0, None
     with RunCheckpoints(workdir) as checkpoints:
         for number, score in enumerate(scores, start=1):

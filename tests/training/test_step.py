@@ -45,7 +45,7 @@ _KEEP_GRADIENTS = optax.GradientTransformation(
 
 
 def _batch(dtype=np.float32):
-    """Return eight crops; ignored pixels and classes are not spread evenly."""
+    """Return eight crops with uneven classes and ignored pixels."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (BATCH, SIZE, SIZE)).astype(np.int32)
     # Class 2 is in rows 1 and 6 alone: with four devices two of them never see it.
@@ -70,7 +70,7 @@ def _model(norm, axis_name, dtype="float32"):
 
 
 def _steps(norm, optimizer, *, loss=LOSS, accumulation=1, augmentation=None, **kwargs):
-    """Return the step for four devices, that for one, and the state both start from."""
+    """Return the step for four devices, the step for one, and their first state."""
     dtype = kwargs.pop("dtype", "float32")
     options = {
         "loss_terms": create_loss_terms(loss),

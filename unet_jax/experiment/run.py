@@ -201,12 +201,12 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     )
     check_config(config, complete=True)
     if config.data.slice_axis != (2 if given_axis is None else given_axis):
-        # As every later start will open it: slabs are cut along the slices.
+        # Slabs are cut along the slices: open it as every later start does.
         dataset = opened()
     sources = {split: dataset.source(split) for split in SPLITS}
     seen = dict(sources)
     if not reads_labels(config.loss):
-        # Up to the last checkpoint nothing has a label to read.
+        # Nothing can read a label before the last checkpoint.
         seen = {split: ImagesAlone(source) for split, source in sources.items()}
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
