@@ -79,9 +79,9 @@ def input_gradient(
     """Return the gradient of ``convolve_3x3`` with respect to its input.
 
     Args:
-        gradient: with respect to its result.
-        kernel: as there.
-        pad: as there.
+        gradient: gradient with respect to the result.
+        kernel: weights of the convolution.
+        pad: zeros around every plane.
     """
     if winograd_pays(gradient, kernel.shape[2]):
         return _winograd(gradient, kernel, 2 - pad, turned=True)
@@ -96,9 +96,9 @@ def kernel_gradient(
     """Return the gradient of ``convolve_3x3`` with respect to its kernel.
 
     Args:
-        x: its input.
-        gradient: with respect to its result.
-        pad: as there.
+        x: input of the convolution.
+        gradient: gradient with respect to the result.
+        pad: zeros around every plane.
     """
     if winograd_pays(x, gradient.shape[-1]):
         return _winograd_kernel_gradient(x, gradient, pad)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from unet_jax.models.ops import cpu_convolution, cpu_planes, cpu_volumes
 
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and behind each axis, fewer than the window has."""
+"""Zeros before and behind each axis, fewer than the kernel size."""
 
 _NUMBERS = {4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
 
@@ -35,8 +35,8 @@ def convolve(
     Args:
         x: input, channels last.
         kernel: weights; dtype of ``x``.
-        strides: pixels between outputs.
-        pads: zeros around.
+        strides: pixels between outputs on each axis.
+        pads: zeros before and behind each axis.
 
     Returns:
         The convolved array in the dtype of ``x``. Reverse-mode differentiable.

@@ -1,4 +1,4 @@
-"""2-D convolution on CPU of any window and stride, and both of its gradients.
+"""2-D convolution on CPU of any kernel size and stride, and both of its gradients.
 
 Windows of 3x3 that move a pixel at a time are `cpu_convolution`'s. For the others the
 gradients are written out here: what JAX derives of a stride is a convolution of an
@@ -25,7 +25,7 @@ PARTS_A_KERNEL = 4
 Sizes = tuple[int, ...]
 """Of the rows and the columns."""
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and behind the rows, and the columns; fewer than the window has."""
+"""Zeros before and behind the rows, and the columns; fewer than the kernel size."""
 
 
 def convolve_planes(
@@ -129,10 +129,10 @@ def input_gradient(
     """Return the gradient of ``convolve_planes`` with respect to its input.
 
     Args:
-        gradient: with respect to its result.
-        kernel: as there.
-        strides: as there.
-        pads: as there.
+        gradient: gradient with respect to the result.
+        kernel: weights of the convolution.
+        strides: pixels between outputs on each axis.
+        pads: zeros before and behind each axis.
         sizes: height and width of the input.
     """
     if _moves_3x3(kernel.shape[:2], strides):
@@ -146,7 +146,7 @@ def input_gradient(
 
     def phase(row: int, column: int) -> Array:
         taps = kernel[row :: strides[0], column :: strides[1]].swapaxes(2, 3)
-        if not taps.size:  # the window is smaller than the stride
+        if not taps.size:  # the kernel is smaller than the stride
             shape = (len(gradient), *(axis.pixels for axis in axes), taps.shape[-1])
             return jnp.zeros(shape, gradient.dtype)
         around = [axis.pads(n) for axis, n in zip(axes, taps.shape[:2], strict=True)]
@@ -178,10 +178,10 @@ def kernel_gradient(
     It is summed over a few planes at a time, which stay in the processor's cache.
 
     Args:
-        x: its input.
-        gradient: with respect to its result.
-        strides: as there.
-        pads: as there.
+        x: input of the convolution.
+        gradient: gradient with respect to the result.
+        strides: pixels between outputs on each axis.
+        pads: zeros before and behind each axis.
         window: height and width of the kernel.
     """
     if _moves_3x3(window, strides):

@@ -20,7 +20,7 @@ from unet_jax.models.ops import cpu_convolution, cpu_planes
 SLAB_BYTES = 2**21
 """Most bytes of a slab with its depth taps side by side."""
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and behind each axis, fewer than the window has."""
+"""Zeros before and behind each axis, fewer than the kernel size."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -84,10 +84,10 @@ def input_gradient(
     The planes of each phase of the depth are convolutions of planes around them.
 
     Args:
-        gradient: with respect to its result.
-        kernel: as there.
-        strides: as there.
-        pads: as there.
+        gradient: gradient with respect to the result.
+        kernel: weights of the convolution.
+        strides: pixels between outputs on each axis.
+        pads: zeros before and behind each axis.
         sizes: depth, height and width of the input.
     """
     step, features = strides[0], kernel.shape[-1]
@@ -97,7 +97,7 @@ def input_gradient(
 
     def phase(planes: Array, first: int) -> Array:
         taps = kernel[first::step][::-1]
-        if not len(taps):  # the window is smaller than the stride
+        if not len(taps):  # the kernel is smaller than the stride
             shape = (len(planes), *sizes[1:], kernel.shape[-2])
             return jnp.zeros(shape, planes.dtype)
         # The features of the taps are what the planes have side by side.
@@ -126,11 +126,11 @@ def kernel_gradient(
     Each slab adds its part.
 
     Args:
-        x: its input.
-        gradient: with respect to its result.
-        kernel: as there; its shape counts.
-        strides: as there.
-        pads: as there.
+        x: input of the convolution.
+        gradient: gradient with respect to the result.
+        kernel: weights, of which only the shape is read.
+        strides: pixels between outputs on each axis.
+        pads: zeros before and behind each axis.
     """
     taps, *window, channels, features = kernel.shape
     slabs = _Slabs(x, kernel, taps, strides, pads[0])

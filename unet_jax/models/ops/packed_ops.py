@@ -1,4 +1,4 @@
-"""The operations of `ops`, of arrays in packed form: the same functions, exactly.
+"""The operations of `face` on packed arrays.
 
 A convolution of the pixels is one of the blocks, whose kernel holds each weight once
 for every pixel of a block that reads it, and zeros elsewhere.
@@ -311,15 +311,10 @@ def _displaced(values: Array, x: Packed, axis: int, by: int) -> Array:
 def up_convolve(
     x: Packed, kernel: Float[Array, "*strides channels features"], *, layout: Layout
 ) -> Packed:
-    """Upsample by a transposed convolution whose stride is the size of its kernel.
+    """Pool an array that is not shifted, of a size that the windows divide.
 
-    Args:
-        x: not shifted.
-        kernel: weights, in float32 or better; they are rounded to the input's dtype.
-        layout: layout of the result; not shifted.
-
-    Returns:
-        The array on the finer grid in the dtype of the input.
+    In blocks of as many places each window's largest value stays in the place of its
+    first pixel: the result is apart.
     """
     strides = kernel.shape[:-2]
     whole = all(
@@ -359,21 +354,7 @@ def group_norm(
     groups: int,
     epsilon: float = 1e-5,
 ) -> Packed:
-    """Standardise each sample and group of neighbouring channels, then scale and shift.
-
-    Args:
-        x: input; statistics are taken in float32 or better.
-        scale: factor of each channel.
-        bias: summand of each channel.
-        groups: number of groups; one a channel is instance norm.
-        epsilon: added to the variance.
-
-    Returns:
-        The normalised array in the dtype of ``x``.
-
-    Raises:
-        ValueError: the channels do not divide into the groups.
-    """
+    """Group norm of packed pixels; see `face.group_norm`."""
     size = group_size(x.channels, groups)
     mean, variance = pool_moments(
         *(part.reshape(-1, groups, size) for part in _channel_moments(x)), axis=-1
@@ -391,14 +372,7 @@ def group_norm(
 def batch_moments(
     x: Packed,
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Mean and (biased) variance of each channel over batch and space.
-
-    Args:
-        x: input.
-
-    Returns:
-        Mean and variance of this device in float32 or better, each ``(channels)``.
-    """
+    """Mean and variance of each channel, of this device."""
     return pool_moments(*_channel_moments(x), axis=0)
 
 
@@ -411,19 +385,7 @@ def standardise(
     bias: Float[Array, " channels"],
     epsilon: float = 1e-5,
 ) -> Packed:
-    """Bring given moments to 0 and 1, then scale and shift.
-
-    Args:
-        x: input.
-        mean: of each channel, or of each sample and channel.
-        variance: likewise.
-        scale: factor of each channel.
-        bias: summand of each channel.
-        epsilon: added to the variance.
-
-    Returns:
-        The normalised array in the dtype of ``x``.
-    """
+    """One factor and one shift of each channel; see `face.standardise`."""
     factor = lax.rsqrt(variance + epsilon) * scale
     shift = bias - mean * factor
     values = wide(x.values) * spread(factor, x.layout) + spread(shift, x.layout)
@@ -448,37 +410,22 @@ def _channel_moments(x):
     if x.values.dtype == jnp.bfloat16:
         variance = mean_of(jnp.square(values)) - jnp.square(mean)
         return mean, jnp.maximum(variance, 0.0)
-    deviations = keep_inside(x.with_values(values - spread(mean, x.layout)))
-    return mean, mean_of(jnp.square(deviations.values))
+    centred = keep_inside(x.with_values(values - spread(mean, x.layout)))
+    return mean, mean_of(jnp.square(centred.values))
 
 
 def add_bias(x: Packed, bias: Float[Array, " channels"]) -> Packed:
-    """Add a number to each channel.
-
-    Args:
-        x: input.
-        bias: the numbers.
-    """
+    """Add a number to each channel."""
     values = x.values + spread(bias, x.layout).astype(x.values.dtype)
     return keep_inside(x.with_values(values))
 
 
 def scale_channels(x: Packed, factors: Float[Array, "batch channels"]) -> Packed:
-    """Multiply each channel of each sample by a number.
-
-    Args:
-        x: input.
-        factors: the numbers.
-    """
+    """Multiply each channel of each sample by a number."""
     factors = spread(factors, x.layout).astype(x.values.dtype)
     return x.with_values(x.values * factors)
 
 
 def weigh_pixels(x: Packed, weights: Packed) -> Packed:
-    """Multiply all channels of each pixel by a number.
-
-    Args:
-        x: input.
-        weights: the numbers, with one channel, in the layout of ``x``.
-    """
+    """Multiply all channels of each pixel by a number, in one layout."""
     return x.with_values(x.values * jnp.repeat(weights.values, x.channels, axis=-1))

@@ -206,7 +206,7 @@ def elementwise(
     """Apply a function of values that are zero outside of the array, and leave zero so.
 
     Args:
-        function: of as many arrays as there are inputs; gives 0 where all are 0.
+        function: function of the inputs, which gives 0 where all are 0.
         inputs: all packed in one layout, or none.
     """
     first = inputs[0]
