@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from unet_jax.evaluation.scorer import evaluate
     from unet_jax.inference.sliding_window import sliding_window
     from unet_jax.labels import IGNORE
+    from unet_jax.models.mednext import MedNeXt
+    from unet_jax.models.segresnet import SegResNet
+    from unet_jax.models.swin_unetr import SwinUNETR
     from unet_jax.models.unet import UNet
     from unet_jax.models.wnet import WNet
 
@@ -22,6 +25,9 @@ __all__ = [
     "IGNORE",
     "Case",
     "InputError",
+    "MedNeXt",
+    "SegResNet",
+    "SwinUNETR",
     "UNet",
     "WNet",
     "augment",
@@ -37,6 +43,9 @@ _MODULE_OF = {
     "Case": "data.case",
     "IGNORE": "labels",
     "InputError": "errors",
+    "MedNeXt": "models.mednext",
+    "SegResNet": "models.segresnet",
+    "SwinUNETR": "models.swin_unetr",
     "UNet": "models.unet",
     "WNet": "models.wnet",
     "evaluate": "evaluation.scorer",

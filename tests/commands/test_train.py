@@ -320,14 +320,11 @@ def test_weights_of_another_run_are_taken_and_what_is_skipped_named(
 
 def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finished):
     config = _config(shared)
+    network = create_network(config, axis_name=None)
     state = create_train_state(
-        create_network(config, axis_name=None),
-        optax.sgd(1.0),
-        seed=1,
-        input_shape=(32, 32, 1),
-        ema=True,
+        network, optax.sgd(1.0), seed=1, input_shape=(32, 32, 1), ema=True
     )
-    started = init_from(state, finished)
+    started = init_from(state, finished, network)
     with Checkpoints(finished / "checkpoints", read_only=True) as checkpoints:
         source = checkpoints.restore_raw(checkpoints.best_step())
     assert jax.tree.leaves(source["batch_stats"])

@@ -291,7 +291,7 @@ def _first_state(
         return state, step, record
     if run.config.init_from:
         with copy_of(run.config.init_from) as source:
-            state = init_from(state, source)
+            state = init_from(state, source, run.network)
     return state, 0, dict(_NEW_RECORD)
 
 

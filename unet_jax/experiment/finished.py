@@ -19,6 +19,7 @@ from unet_jax.experiment.network import create_network
 from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.postprocess import Step, apply_steps
+from unet_jax.models.network import adapted_params
 from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.training.checkpoint import Checkpoints, check_fit, transfer
 from unet_jax.training.step import TrainState
@@ -109,12 +110,15 @@ def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> Trai
     return TrainedRun(config, preprocessing, step, predict_fn)
 
 
-def init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
+def init_from(
+    state: TrainState, workdir: pathlib.Path, network: nn.Module
+) -> TrainState:
     """Take the weights of another run's best checkpoint, and print what does not fit.
 
     Args:
         state: state of step 0.
         workdir: folder of the other run.
+        network: network of the state.
 
     Returns:
         The state with the other run's weights and statistics.
@@ -126,7 +130,8 @@ def init_from(state: TrainState, workdir: pathlib.Path) -> TrainState:
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
         raw = checkpoints.restore_raw(step)
-    params, skipped = transfer(state.params, raw.get("ema_params") or raw["params"])
+    source = adapted_params(network, raw.get("ema_params") or raw["params"])
+    params, skipped = transfer(state.params, source)
     batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
     skipped += [f"batch_stats/{line}" for line in unmatched]
     print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")

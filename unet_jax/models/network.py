@@ -1,10 +1,12 @@
 """What a network is: the protocol that training, inference and planning rely on."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -58,7 +60,8 @@ class Network(Protocol):
     dtype; parameters are float32) and ``axis_name`` (mapped axis over which batch norm
     is synchronised). The other fields are options of the config. It pads and crops by
     itself what its strides do not divide. Where it loses the border instead, it has a
-    method ``sizes(axes) -> Sizes``.
+    method ``sizes(axes) -> Sizes``. Where it can start from a network of another form,
+    it has a method ``adapted(params) -> params``.
     """
 
     def __call__(
@@ -111,6 +114,20 @@ def sizes_of(network: nn.Module, axes: int) -> Sizes:
     return _AnySize(axes) if own is None else own(axes)
 
 
+def adapted_params(network: nn.Module, params: Any) -> Any:
+    """Return parameters of another network as this one can start from them.
+
+    Args:
+        network: a module that fulfils `Network`.
+        params: parameters of the other network, nested dicts.
+
+    Returns:
+        What the network's own method ``adapted`` makes of them; without one, the same.
+    """
+    own = getattr(network, "adapted", None)
+    return params if own is None else own(params)
+
+
 def output_shapes(
     network: nn.Module, size: tuple[int, ...], *, channels: int = 1
 ) -> Outputs:
@@ -159,3 +176,42 @@ class Implemented(nn.Module):
     def sizes(self, axes: int) -> Sizes:
         """Return the sizes of the network."""
         return sizes_of(self.network, axes)
+
+    def adapted(self, params: Any) -> Any:
+        """Return parameters as the network can start from them."""
+        return adapted_params(self.network, params)
+
+
+def check_rank(x: Float[Array, "..."]) -> None:
+    """Refuse what is neither a batch of pictures nor one of volumes.
+
+    Args:
+        x: input of a network.
+
+    Raises:
+        ValueError: there are not two or three spatial axes.
+    """
+    if x.ndim not in (4, 5):
+        raise ValueError(
+            f"The input has shape {x.shape}; expected (batch, *spatial, channels) with "
+            "2 or 3 spatial axes"
+        )
+
+
+def pad_to_multiple(
+    x: Float[Array, "batch *spatial channels"], multiples: Sequence[int]
+) -> Float[Array, "batch *out_spatial channels"]:
+    """Repeat the last pixel of each axis until its size divides.
+
+    Zeros would be an edge that the image does not have, and move the norms' statistics.
+
+    Args:
+        x: image, channels last.
+        multiples: number that the size of each spatial axis is to be a multiple of.
+
+    Returns:
+        The image itself, or a larger one.
+    """
+    sizes = x.shape[1:-1]
+    pads = [(0, -size % step) for size, step in zip(sizes, multiples, strict=True)]
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="edge")

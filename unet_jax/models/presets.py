@@ -16,6 +16,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from unet_jax.errors import InputError
+from unet_jax.models.mednext import MedNeXt
+from unet_jax.models.segresnet import SegResNet
+from unet_jax.models.swin_unetr import SwinUNETR
 from unet_jax.models.unet import UNet
 from unet_jax.models.unet_for_data import Suggestion, suit_unet
 from unet_jax.models.wnet import WNet
@@ -46,6 +49,8 @@ ResidualEncoder = functools.partial(
 )
 """Residual blocks on the way down as in nnU-Net's ResEnc (Isensee et al. 2024,
 arXiv:2404.09556), and one on the way up."""
+
+MedNeXtB = functools.partial(MedNeXt, expansions=(2, 3, 4, 4, 4))
 
 
 def make_wnet(
@@ -97,6 +102,10 @@ NETWORKS: dict[str, Row] = {
     "unet_2015": Row(UNet2015, "the U-Net of the paper, without padding"),
     "residual_encoder": Row(ResidualEncoder, "a U-Net with nnU-Net's residual encoder"),
     "wnet": Row(make_wnet, "two U-Nets that need no labels", options_of=UNet),
+    "mednext_s": Row(MedNeXt, "a U-Net of ConvNeXt blocks"),
+    "mednext_b": Row(MedNeXtB, "MedNeXt with wider blocks"),
+    "swin_unetr": Row(SwinUNETR, "a Swin transformer with a convolutional decoder"),
+    "segresnet": Row(SegResNet, "residual blocks with a small decoder"),
 }
 
 _NOT_OPTIONS = ("num_classes", "dtype", "axis_name", "name", "parent")

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from unet_jax.models import blocks, ops
-from unet_jax.models.network import Outputs
+from unet_jax.models.network import Outputs, check_rank, pad_to_multiple
 from unet_jax.models.sizes import Counts, Pyramid, Sizes, stage_counts, stage_sizes
 
 DOWNSAMPLES = ("max_pool", "strided")
@@ -102,9 +102,10 @@ class UNet(nn.Module):
             grids.append(
                 tuple(-(-n // k) for n, k in zip(grids[-1], step, strict=True))
             )
-        first: ops.Pixels = x.astype(self.dtype)
+        x = x.astype(self.dtype)
+        first: ops.Pixels = x
         if self.padding == "SAME":
-            padded = _pad_to_multiple(first, sizes.total_stride)
+            padded = pad_to_multiple(x, sizes.total_stride)
             first = ops.arranged(padded, features=self.features[0])
         outputs = self._encode(first, sizes, train, keys)
         decoded = self._decode(outputs, sizes, train, keys)
@@ -152,11 +153,7 @@ class UNet(nn.Module):
 
     def _check(self, x):
         """Refuse attributes that do not go together, and inputs of another rank."""
-        if x.ndim not in (4, 5):
-            raise ValueError(
-                f"The input has shape {x.shape}; expected (batch, *spatial, channels) "
-                "with 2 or 3 spatial axes"
-            )
+        check_rank(x)
         for name, value, known in (
             ("downsample", self.downsample, DOWNSAMPLES),
             ("padding", self.padding, PADDINGS),
@@ -275,13 +272,3 @@ def _numbers(value):
     if isinstance(value, list | tuple):
         return [number for one in value for number in _numbers(one)]
     return [] if value is None else [value]
-
-
-def _pad_to_multiple(x, multiples):
-    """Repeat the last pixel of each axis until its size divides.
-
-    Zeros would be an edge that the image does not have, and move the norms' statistics.
-    """
-    sizes = x.shape[1:-1]
-    pads = [(0, -size % step) for size, step in zip(sizes, multiples, strict=True)]
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="edge")

@@ -1,5 +1,6 @@
 """The operations of networks; `face` documents them, the other files implement them."""
 
+from unet_jax.models.ops.depthwise import depthwise_convolve, depthwise_up_convolve
 from unet_jax.models.ops.face import (
     Pixels,
     add,
@@ -40,6 +41,8 @@ __all__ = [
     "channels_of",
     "convolve",
     "current_implementation",
+    "depthwise_convolve",
+    "depthwise_up_convolve",
     "elementwise",
     "gate_pixels",
     "group_norm",

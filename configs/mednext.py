@@ -1,0 +1,20 @@
+"""Tissue of the embedded brain MRI with MedNeXt-S (Roy et al. 2023).
+
+    python -m unet_jax.main --config=configs/mednext.py
+
+MINUTES
+"""
+
+from ml_collections import ConfigDict
+
+from unet_jax.configs import brain
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = brain.get_config()
+    config.name = "mednext"
+    config.model.name = "mednext_s"
+    config.model.options = ConfigDict({"deep_supervision": 4})
+    config.optimizer.learning_rate = 1e-3
+    return config

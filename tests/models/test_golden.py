@@ -1,0 +1,65 @@
+"""Networks against MONAI 1.6.1; `benchmarks/golden_networks.py` made the numbers."""
+
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import golden_networks
+from unet_jax.models import mednext, segresnet, swin_unetr
+from unet_jax.models.network import outputs_of
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden.json").read_text())
+EXPANSIONS = {"s": (2, 2, 2, 2, 2), "b": (2, 3, 4, 4, 4)}
+
+
+def _network(case):
+    classes = golden_networks.CLASSES
+    match case["network"]:
+        case "mednext":
+            return mednext.MedNeXt(
+                classes,
+                kernel_size=case["kernel_size"],
+                expansions=EXPANSIONS[case["variant"]],
+                deep_supervision=4,
+            )
+        case "swin_unetr":
+            return swin_unetr.SwinUNETR(classes, features=case["features"])
+        case "segresnet":
+            return segresnet.SegResNet(classes, features=case["features"])
+
+
+def _count(shapes):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("name", golden_networks.CASES)
+def test_parameters_and_outputs_are_those_of_monai(name, formula_params):
+    case, expected = golden_networks.CASES[name], GOLDEN["cases"][name]
+    network = _network(case)
+    image = jnp.asarray(golden_networks.image(case["shape"]))
+    params = formula_params(network, image)
+    assert _count(params) == expected["parameters"]
+    made = outputs_of(
+        jax.jit(lambda params, x: network.apply({"params": params}, x, train=True))(
+            params, image
+        )
+    )
+    outputs = [golden_networks.stored(y) for y in (made.logits, *made.deep)]
+    assert len(outputs) == len(expected["outputs"])
+    for output, theirs in zip(outputs, expected["outputs"], strict=True):
+        assert np.std(theirs) > 0.05  # else anything would be near to it
+        np.testing.assert_allclose(output, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", golden_networks.PUBLISHED)
+@pytest.mark.parametrize("axes", [2, 3])
+def test_published_sizes_have_as_many_parameters_as_monai(name, axes):
+    network = _network(golden_networks.PUBLISHED[name])
+    image = jax.ShapeDtypeStruct((1, *(64,) * axes, 1), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    assert _count(shapes) == GOLDEN["published_parameters"][f"{name}_{axes}d"]
