@@ -2,7 +2,7 @@
 
     python -m unet_jax.main --config=configs/swin_unetr.py
 
-MINUTES
+It has not been trained to the end here.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import golden_networks
+from unet_jax.models import ops
 
 
 @pytest.fixture
@@ -21,3 +22,18 @@ def formula_params():
         )
 
     return params_of
+
+
+@pytest.fixture
+def apply():
+    """Return what applies a network as one program, not an operation at a time."""
+
+    def run(network, params, x, **options):
+        # XLA's own depthwise convolutions compile faster, and all arrays are small.
+        def forward(params, x):
+            with ops.use_implementation("plain"):
+                return network.apply({"params": params}, x, **options)
+
+        return jax.jit(forward)(params, x)
+
+    return run

@@ -25,37 +25,34 @@ def _image(*shape):
 
 @pytest.mark.parametrize("spatial", [(13, 10), (5, 9, 6)])
 def test_any_size_gives_logits_of_that_size_and_of_its_coarser_grids(
-    spatial, formula_params
+    spatial, formula_params, apply
 ):
     x = _image(2, *spatial, 2)
     network = _Small(deep_supervision=2)
     params = formula_params(network, x)
-    assert network.apply({"params": params}, x).shape == (2, *spatial, 3)
-    made = outputs_of(network.apply({"params": params}, x, train=True))
+    assert apply(network, params, x).shape == (2, *spatial, 3)
+    made = outputs_of(apply(network, params, x, train=True))
     assert made.logits.shape == (2, *spatial, 3)
     for level, deep in enumerate(made.deep, start=1):
         assert deep.shape == (2, *(-(-size // 2**level) for size in spatial), 3)
     assert len(made.deep) == 2
 
 
-def test_padding_repeats_the_last_pixel(formula_params):
+def test_padding_repeats_the_last_pixel(formula_params, apply):
     x = _image(1, 13, 10, 1)
     network = _Small()
     params = formula_params(network, x)
     whole = jnp.pad(x, ((0, 0), (0, 3), (0, 2), (0, 0)), mode="edge")
-    np.testing.assert_array_equal(
-        network.apply({"params": params}, x),
-        network.apply({"params": params}, whole)[:, :13, :10],
-    )
+    padded = apply(network, params, whole)[:, :13, :10]
+    np.testing.assert_allclose(apply(network, params, x), padded, atol=1e-5)
 
 
-@pytest.mark.parametrize("axes", [2, 3])
-def test_every_parameter_matters(axes, formula_params):
-    x = _image(1, *(16, 8, 8)[:axes], 2)
+def test_every_parameter_matters(formula_params, apply):
+    x = _image(1, 16, 8, 2)
     network = _Small(deep_supervision=2)
 
     def loss(params):
-        made = network.apply({"params": params}, x, train=True)
+        made = apply(network, params, x, train=True)
         return sum(jnp.sum(jnp.sin(y)) for y in (made.logits, *made.deep))
 
     gradients = jax.jit(jax.grad(loss))(formula_params(network, x))
@@ -66,11 +63,11 @@ def test_every_parameter_matters(axes, formula_params):
         assert np.abs(leaf).max() > 1e-4, jax.tree_util.keystr(path)
 
 
-def test_computes_in_bfloat16_with_logits_in_float32(formula_params):
+def test_computes_in_bfloat16_with_logits_in_float32(formula_params, apply):
     x = _image(1, 16, 16, 1)
     params = formula_params(_Small(), x)
-    exact = _Small().apply({"params": params}, x)
-    found = _Small(dtype=jnp.bfloat16).apply({"params": params}, x)
+    exact = apply(_Small(), params, x)
+    found = apply(_Small(dtype=jnp.bfloat16), params, x)
     assert found.dtype == jnp.float32
     assert 0 < np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
 
@@ -101,7 +98,7 @@ def test_upkern_resizes_kernels_as_published(axes, index, size):
     )
 
 
-def test_upkern_changes_depthwise_kernels_alone(formula_params):
+def test_upkern_changes_depthwise_kernels_alone(formula_params, apply):
     x = _image(1, 16, 8, 1)
     small = formula_params(_Small(), x)
     large = mednext.upkern(small, kernel_size=5)
@@ -115,7 +112,7 @@ def test_upkern_changes_depthwise_kernels_alone(formula_params):
     # So does a run that starts from another one.
     network = Implemented(_Small(kernel_size=5), "cpu")
     jax.tree.map(np.testing.assert_array_equal, adapted_params(network, small), large)
-    assert np.isfinite(network.apply({"params": large}, x)).all()
+    assert np.isfinite(apply(network, large, x)).all()
 
 
 @pytest.mark.parametrize("name", ["mednext_s", "mednext_b"])
