@@ -69,7 +69,7 @@ CONFIGS = {
     "--config.model.options.dropout=2.0": "model.options: dropout is 2.0; expected "
     "a fraction from 0 to below 1, or one for each stage",
     "--config.model.options.atention=True": "model.options.atention: network "
-    "'unet<any>' has no such option; did you mean 'attention'? It has <any>",
+    "'unet' has no such option; did you mean 'attention'? It has <any>",
     "--config.model.dtype=float13": "model.dtype: found 'float13', expected "
     "'float32' or 'bfloat16'",
     "--config.eval.metrics=('dize',)": "eval.metrics: <any>",
