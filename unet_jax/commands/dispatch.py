@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.commands.flags import FLAGS
 from unet_jax.errors import InputError
-from unet_jax.hosts.start import environment_processes, start
+from unet_jax.hosts.start import find_processes, start
 from unet_jax.runtime import allocator
 from unet_jax.runtime.stop import Stop, StopSignals
 
@@ -79,7 +79,7 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
 
 def _join_processes(config: ConfigDict | None) -> None:
     """Connect with the other processes of a run, if there are any."""
-    processes = environment_processes(
+    processes = find_processes(
         coordinator=FLAGS.coordinator,
         count=FLAGS.num_processes,
         index=FLAGS.process_id,

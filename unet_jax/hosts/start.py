@@ -27,7 +27,7 @@ def find_processes(
     coordinator: str | None,
     count: int | None,
     index: int | None,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] = os.environ,
 ) -> Processes | None:
     """Decide whether this process is one of several.
 
@@ -148,18 +148,3 @@ def _number(environment: Mapping[str, str], *names: str) -> int:
         if environment.get(name, "").isdigit():
             return int(environment[name])
     return 0
-
-
-def environment_processes(
-    *, coordinator: str | None, count: int | None, index: int | None
-) -> Processes | None:
-    """Call `find_processes` with the environment variables of this process.
-
-    Args:
-        coordinator: the flag ``--coordinator``.
-        count: the flag ``--num_processes``.
-        index: the flag ``--process_id``.
-    """
-    return find_processes(
-        coordinator=coordinator, count=count, index=index, environment=os.environ
-    )

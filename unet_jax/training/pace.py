@@ -2,49 +2,20 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
 from unet_jax.errors import InputError
 
 
-class Pace(Protocol):
-    """What the loop asks at each step."""
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run, an estimate for a run by the clock."""
-        ...
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the run was over when it was resumed."""
-        ...
-
-    def ready(self) -> None:
-        """Note that data and program are ready: the first step follows."""
-        ...
-
-    def place(self, step: int) -> float:
-        """Return the place in the schedule for the update of this step."""
-        ...
-
-    def after(self, step: int) -> tuple[bool, bool]:
-        """Return whether to validate after this step, and whether it is the last."""
-        ...
-
-    def validated(self, seconds: float) -> None:
-        """Note how long validation and saving took."""
-        ...
-
-    def record(self) -> dict[str, Any]:
-        """Return what a resumed run needs to know."""
-        ...
-
-
 class StepPace:
-    """A run of a fixed number of steps, validated at fixed steps."""
+    """A run of a fixed number of steps, validated at fixed steps.
+
+    Attributes:
+        total_steps: steps of the whole run; an estimate for a run by the clock.
+        is_over: whether the run was over when it was resumed.
+    """
 
     def __init__(self, steps: int, *, every_steps: int, first_step: int) -> None:
         """Count from the steps done.
@@ -59,22 +30,22 @@ class StepPace:
         self.is_over = first_step >= steps
 
     def ready(self) -> None:
-        """Do nothing: time does not count."""
+        """Note that data and program are ready; time does not count here."""
 
     def place(self, step: int) -> float:
-        """Return the number of updates done."""
+        """Return the place in the schedule for the update of this step."""
         return step - 1
 
     def after(self, step: int) -> tuple[bool, bool]:
-        """Count the steps."""
+        """Return whether to validate after this step, and whether it is the last."""
         last = step >= self.total_steps
         return last or step % self._every == 0, last
 
     def validated(self, seconds: float) -> None:
-        """Do nothing: time does not count."""
+        """Note the duration of validating and saving; it does not count here."""
 
     def record(self) -> dict[str, Any]:
-        """Return nothing: the step number is enough."""
+        """Return what a resumed run needs to know: nothing beside the step number."""
         return {}
 
 
@@ -180,6 +151,9 @@ class ClockPace:
     def _seconds(self) -> float:
         """Return the time used, over all starts."""
         return self._used + self._clock() - self._began
+
+
+Pace = StepPace | ClockPace
 
 
 def create_pace(
