@@ -61,7 +61,7 @@ def create_network(
         raise
     except (ValueError, TypeError) as error:
         first_line = str(error).partition("\n")[0]
-        raise InputError(f"model.options: {first_line}") from None
+        raise InputError(f"model.options: {first_line}") from error
     check_losses_of_network(config.loss, outputs, size=tuple(config.train.patch_size))
     return Implemented(network, implementation or _implementation(config))
 
