@@ -117,7 +117,7 @@ def step_and_state(
     step = make_train_step(
         network,
         optimizer,
-        loss_terms=create_loss_terms(config.loss, head=config.model.head, shares=None),
+        loss_terms=create_loss_terms(config.loss, head=config.model.head),
         include_background=config.data.include_background,
         augmentation=create_augmentation(config),
         seed=config.seed,

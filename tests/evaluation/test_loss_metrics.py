@@ -6,8 +6,11 @@ from unet_jax.errors import InputError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.labels import IGNORE
 from unet_jax.losses import binary, overlap
-from unet_jax.losses.terms import _SIGMOID_ONLY, _SOFTMAX_ONLY, NAMES, create_loss_terms
+from unet_jax.losses.table import LOSSES
+from unet_jax.losses.terms import create_loss_terms
 from unet_jax.training.objective import global_totals, objective
+
+ROWS = [loss for loss in LOSSES if "labels" in loss.reads]
 
 
 def _case(shape=(8, 9)):
@@ -22,16 +25,17 @@ def _softmax(logits):
     return p / p.sum(-1, keepdims=True)
 
 
-def _only(metric, loss=(), *, head="softmax", shares=None):
+def _only(metric, loss=(), *, head="softmax", class_fractions=None, **known):
     spec = held_out_spec((metric,), loss)
-    return create_held_out_losses(spec, head=head, shares=shares)[metric]
+    return create_held_out_losses(
+        spec, head=head, class_fractions=class_fractions, **known
+    )[metric]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 def test_every_loss_of_a_head_is_a_finite_metric(head):
-    refused = _SIGMOID_ONLY if head == "softmax" else _SOFTMAX_ONLY
-    names = [name for name in NAMES if name not in refused]
+    names = [each.name for each in ROWS if each.head in (None, head)]
     losses = create_held_out_losses(
         held_out_spec(
             ["dice", *(f"loss/{name}" for name in names)],
@@ -64,8 +68,7 @@ def test_values_are_those_of_the_logits(shape):
 @pytest.mark.parametrize("include_background", [False, True])
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 def test_every_loss_of_a_case_is_that_of_training(head, include_background):
-    refused = _SIGMOID_ONLY if head == "softmax" else _SOFTMAX_ONLY
-    names = [name for name in NAMES if name not in refused]
+    names = [each.name for each in ROWS if each.head in (None, head)]
     _assert_as_in_training(names, head, include_background)
 
 
@@ -126,10 +129,10 @@ def test_weights_from_the_training_split():
     logits, labels = _case()
     loss = (("cross_entropy", 1.0, {"class_weights": "inverse_frequency"}),)
     values = [
-        _only("loss/cross_entropy", loss, shares=shares).compute(
+        _only("loss/cross_entropy", loss, class_fractions=fractions).compute(
             _softmax(logits), labels
         )
-        for shares in ((0.9, 0.05, 0.05), (0.2, 0.4, 0.4))
+        for fractions in ((0.9, 0.05, 0.05), (0.2, 0.4, 0.4))
     ]
     assert values[0] != values[1]
 
@@ -139,6 +142,22 @@ def test_certain_probabilities_stay_finite():
     p = np.eye(3, dtype=np.float32)[[[1, 1, 0, 2]]]
     loss = _only("loss/cross_entropy").compute(p, labels)
     assert loss == pytest.approx(2 * -np.log(1e-7) / 3, rel=1e-3)
+
+
+def test_a_loss_of_a_users_own_module_is_a_metric():
+    logits, labels = _case()
+    known = {"num_classes": 3, "patch_size": (8, 9)}
+    loss = _only("loss/unet_jax.losses:dice_loss", **known)
+    plain = _only("loss/dice")
+    assert not loss.of_case
+    for each in (loss, plain):
+        assert each.compute(_softmax(logits), labels).shape == (3,)
+    np.testing.assert_array_equal(
+        loss.compute(_softmax(logits), labels),
+        plain.compute(_softmax(logits), labels),
+    )
+    with pytest.raises(InputError, match="does not read logits and labels"):
+        held_out_spec(("loss/unet_jax.losses:soft_ncut_loss",), ())
 
 
 def test_what_cannot_be_scored_is_refused():

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from unet_jax.losses import binary, overlap
-from unet_jax.losses.cross_entropy import cross_entropy, top_k_cross_entropy
+from unet_jax.losses.categorical import cross_entropy, top_k_cross_entropy
 from unet_jax.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 
 PIXELS, POSITIVES = 10, 4
@@ -36,11 +36,11 @@ def test_overlaps_of_a_constant_prediction(p):
     for function, value in expected.items():
         loss = function(logits=logits, labels=labels, head="sigmoid", smooth=0.0)
         np.testing.assert_allclose(loss[0, 1], value, atol=1e-6)
-    loss = overlap.sensitivity_specificity_loss(
+    loss = confusion.sensitivity_specificity_loss(
         logits=logits, labels=labels, head="sigmoid", smooth=0.0
     )
     np.testing.assert_allclose(loss[0, 1], 0.05 * (1 - p) ** 2 + 0.95 * p**2, atol=1e-6)
-    loss = overlap.mcc_loss(logits=logits, labels=labels, head="sigmoid", smooth=1.0)
+    loss = confusion.mcc_loss(logits=logits, labels=labels, head="sigmoid", smooth=1.0)
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) / PIXELS**2
     value = 1 - ((tp * tn - fp * fn) / PIXELS + 1) / np.sqrt(product + 1)
     np.testing.assert_allclose(loss[0, 1], value, atol=1e-6)

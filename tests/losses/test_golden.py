@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unet_jax.losses import binary, boundary, cl_dice, overlap
-from unet_jax.losses.cross_entropy import cross_entropy
+from unet_jax.losses.categorical import cross_entropy
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden.json").read_text())
 LOGITS = jnp.asarray(GOLDEN["logits"], jnp.float32)
@@ -47,7 +47,7 @@ WEIGHTS = (0.5, 1.0, 2.0)
 def test_values_are_those_of_others(name, function, options):
     ours = function(logits=LOGITS, labels=LABELS, **options)
     theirs = np.asarray(GOLDEN["values"][name])
-    # MONAI smooths Tversky and Dice with 1e-5 as we do, entropies are torch's own.
+    # MONAI smooths Tversky and Dice with 1e-5, as we do; entropies are those of torch.
     np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-6)
 
 
@@ -60,7 +60,7 @@ def test_values_are_those_of_others(name, function, options):
     ],
 )
 def test_values_of_a_volume_are_those_of_others(name, function):
-    # Distances and skeletons go along the axes one by one: each must be there.
+    # Distances and skeletons are computed axis by axis: no axis may be missing.
     ours = function(logits=VOLUME_LOGITS, labels=VOLUME_LABELS)
     theirs = np.asarray(GOLDEN["volume_values"][name])
     np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-6)
@@ -69,8 +69,8 @@ def test_values_of_a_volume_are_those_of_others(name, function):
 def test_mcc_differs_from_monais_by_its_smoothing_alone():
     # MONAI adds 1e-5 to the product under the root, which is of the order of the pixels
     # to the fourth power, and nothing to the numerator. Ours adds to both, after
-    # dividing by the pixels, so that it weighs alike in every image.
-    ours = overlap.mcc_loss(logits=LOGITS, labels=LABELS, smooth=1e-7)
+    # dividing by the pixels, so that it has the same effect in every image.
+    ours = confusion.mcc_loss(logits=LOGITS, labels=LABELS, smooth=1e-7)
     theirs = np.asarray(GOLDEN["values"]["mcc"])
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
@@ -90,7 +90,7 @@ def test_generalized_dice_is_monais():
 
 
 def test_softmax_focal_keeps_the_true_class_of_monais():
-    # MONAI gives a value a class, 0 but for the true one; ours is one a pixel.
+    # MONAI gives a value for each class, 0 except for the true one.
     ours = binary.focal_loss(logits=LOGITS, labels=LABELS, gamma=2.0)
     theirs = np.asarray(GOLDEN["values"]["focal_softmax"]).sum(-1)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)

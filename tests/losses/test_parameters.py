@@ -1,7 +1,5 @@
 """What a config may give a loss is checked before any work, and then computes."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -12,21 +10,15 @@ from unet_jax.commands import evaluate as score
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
 from unet_jax.experiment import run
-from unet_jax.losses.parameters import BOUNDS
-from unet_jax.losses.terms import (
-    _GIVEN,
-    _SIGMOID_ONLY,
-    NAMES,
-    WITHOUT_LABELS,
-    create_loss_terms,
-    loss_function,
-)
+from unet_jax.losses.parameters import Number, WholeNumber
+from unet_jax.losses.table import LOSSES
+from unet_jax.losses.terms import create_loss_terms, find_loss
 
-SHARES = "inverse_frequency"
+INVERSE = "inverse_frequency"
 
 
 def _create(name, parameters, head=None, classes=3):
-    head = head or ("sigmoid" if name in _SIGMOID_ONLY else "softmax")
+    head = head or find_loss(name).head or "softmax"
     needed = {"beta": 2.0} if name == "weighted_bce" else {}
     spec = ((name, 1.0, {**needed, **parameters}),)
     (term,) = create_loss_terms(spec, head=head, num_classes=classes)
@@ -38,15 +30,15 @@ def _create(name, parameters, head=None, classes=3):
     [
         (
             "tversky",
-            {"alpha": SHARES},
+            {"alpha": INVERSE},
             None,
             "expected a number from 0.0",
         ),
-        ("focal_tversky", {"alpha": SHARES}, None, "expected a number"),
-        ("hausdorff_dt", {"alpha": SHARES}, None, "expected a number from 0.1 to 10"),
-        ("combo", {"alpha": SHARES}, None, "expected a number from 0.0 to 1.0"),
+        ("focal_tversky", {"alpha": INVERSE}, None, "expected a number"),
+        ("hausdorff_dt", {"alpha": INVERSE}, None, "expected a number from 0.1 to 10"),
+        ("combo", {"alpha": INVERSE}, None, "expected a number from 0.0 to 1.0"),
         ("dice", {"class_weights": (1, 2)}, None, "(3, a number for each class)"),
-        ("dice", {"class_weights": SHARES[:6]}, None, "or 'inverse_frequency'"),
+        ("dice", {"class_weights": INVERSE[:6]}, None, "or 'inverse_frequency'"),
         ("dice", {"class_weights": np.ones(3)}, None, "expected a tuple of numbers"),
         ("dice", {"class_weights": (0, 0, 0)}, None, "not all 0"),
         ("dice", {"class_weights": (1, -1, 1)}, None, "from 0 to 1000000.0"),
@@ -66,9 +58,9 @@ def _create(name, parameters, head=None, classes=3):
         ("weighted_bce", {"beta": -3.0}, None, "'beta' of 'weighted_bce': found -3.0"),
         (
             "weighted_bce",
-            {"beta": SHARES},
+            {"beta": INVERSE},
             None,
-            "needs its parameter 'beta'",
+            "expected a number from 0.0 to 1000000.0 (above 1 for fewer false neg",
         ),
         ("balanced_bce", {"beta": 2.0}, None, "'beta' of 'balanced_bce': found 2.0"),
         ("unet_weighted_cross_entropy", {"sigma": 0}, None, "from 0.001"),
@@ -96,7 +88,7 @@ def test_a_weight_that_is_no_number_is_refused():
         ("focal", {"alpha": (5.0, 0.0, 2.0)}, None),
         ("focal", {"alpha": 0.25}, "sigmoid"),
         ("balanced_bce", {"beta": (0.1, 0.2, 1.0)}, None),
-        ("balanced_bce", {"beta": SHARES}, None),
+        ("balanced_bce", {"beta": INVERSE}, None),
     ],
 )
 def test_values_that_it_can_compute_with_are_taken(name, parameters, head):
@@ -106,31 +98,52 @@ def test_values_that_it_can_compute_with_are_taken(name, parameters, head):
     assert taken == (tuple(value) if isinstance(value, list) else value)
 
 
-def _options():
-    for name in (*NAMES, *WITHOUT_LABELS):
-        for key in sorted(set(inspect.signature(loss_function(name)[0]).parameters)):
-            if key not in _GIVEN:
-                yield name, key
+def test_a_missing_parameter_is_named_with_what_is_expected():
+    with pytest.raises(InputError) as caught:
+        create_loss_terms((("weighted_bce", 1.0, {}),), head="sigmoid")
+    assert str(caught.value) == (
+        "loss: 'weighted_bce' needs its parameter 'beta', a number from 0.0 to "
+        "1000000.0 (above 1 for fewer false negatives, below 1 for fewer false "
+        'positives); write ("weighted_bce", weight, {"beta": value})'
+    )
 
 
-def test_every_parameter_of_every_loss_is_checked():
-    # None is left to the loss itself: each refuses what is of no type at all.
-    for name, key in _options():
-        with pytest.raises(InputError, match=key):
-            _create(name, {key: object()})
+def test_a_misspelt_name_gets_the_nearest_one():
+    with pytest.raises(InputError, match=r"'bach_dice'; .*; did you mean 'batch_dice'"):
+        _create("dice", {"bach_dice": True})
+    with pytest.raises(InputError, match=r"'dyce'; expected .*; did you mean 'dice'"):
+        create_loss_terms((("dyce", 1.0, {}),))
+
+
+OPTIONS = [(loss.name, key) for loss in LOSSES for key in loss.options]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_a_row_has_the_parameters_of_its_function(loss):
+    assert set(loss.parameters) == set(loss.options)
+    assert bool(loss.head) == bool(loss.instead)
+    assert loss.not_pooled_with in ("", *loss.options)
+
+
+@pytest.mark.parametrize(("name", "key"), OPTIONS)
+def test_every_parameter_of_every_loss_is_checked(name, key):
+    with pytest.raises(InputError, match=key):
+        _create(name, {key: object()})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key"),
     [
-        (name, key)
-        for name, key in _options()
-        if name in NAMES and (key in BOUNDS or f"{name} {key}" in BOUNDS)
+        (loss.name, key)
+        for loss in LOSSES
+        for key, parameter in loss.parameters.items()
+        if "labels" in loss.reads and isinstance(parameter, Number | WholeNumber)
     ],
 )
 def test_every_bound_computes(name, key):
-    low, high, _ = BOUNDS.get(f"{name} {key}") or BOUNDS[key]
+    bounds = find_loss(name).parameters[key]
+    low, high = bounds.low, bounds.high
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (1, 5, 6))  # class 2 is absent
     logits = jnp.asarray(rng.normal(size=(1, 5, 6, 3)), jnp.float32)
@@ -161,10 +174,11 @@ class _RareClass:
 def test_fractions_are_those_of_the_whole_training_split():
     config = ml_collections.ConfigDict(
         {
-            "loss": (("cross_entropy", 1.0, {"class_weights": SHARES}),),
+            "loss": (("cross_entropy", 1.0, {"class_weights": INVERSE}),),
             "model": {"head": "softmax"},
             "data": {"class_names": ("bg", "a", "rare"), "include_background": False},
             "eval": {"metrics": ("loss/cross_entropy",)},
+            "train": {"patch_size": (4, 4)},
         }
     )
     (term,) = run.loss_terms_of(config, _RareClass())

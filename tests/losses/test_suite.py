@@ -1,7 +1,6 @@
 """What holds for every loss: one matrix of losses, heads and options."""
 
 import functools
-import inspect
 
 import chex
 import jax
@@ -12,45 +11,48 @@ from absl.testing import parameterized
 
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
-from unet_jax.losses.terms import NAMES, create_loss_terms, loss_function
+from unet_jax.losses.parameters import Number, PerClass, Switch, WholeNumber
+from unet_jax.losses.reduction import kind_of
+from unet_jax.losses.table import LOSSES, NAMES
+from unet_jax.losses.terms import create_loss_terms, find_loss
 
-NEEDED = {"weighted_bce": {"beta": 3.0}}
-OPTIONS = {
-    "squared": False,
-    "smooth": 0.37,
-    "class_weights": (0.5, 1.5, 3.0),
-    "batch_dice": True,
-    "include_background": False,
-    "label_smoothing": 0.2,
-    "k": 0.6,
-    "alpha": 0.81,
-    "beta": 0.23,
-    "gamma": 2.7,
-    "sensitivity_weight": 0.4,
-    "only_present": False,
-    "iterations": 1,
-    "w0": 3.0,
-    "sigma": 2.0,
-}
-PER_CLASS = {("focal", "alpha"): (0.2, 0.5, 0.7)}
+ROWS = [loss for loss in LOSSES if "labels" in loss.reads]
+PAIRS = [
+    (loss.name, head)
+    for loss in ROWS
+    for head in ("softmax", "sigmoid")
+    if loss.head in (None, head)
+]
 
 
-def _heads(name):
-    for head in ("softmax", "sigmoid"):
-        try:
-            create_loss_terms(((name, 1.0, NEEDED.get(name, {})),), head=head)
-        except InputError:
-            continue
-        yield head
+def _needed(loss):
+    """A value for each parameter without a default."""
+    required = [key for key in loss.options if key not in loss.defaults]
+    return {key: min(loss.parameters[key].high, 3.0) for key in required}
 
 
-PAIRS = [(name, head) for name in NAMES for head in _heads(name)]
+def _other_value(parameter, default):
+    """A value that is neither the default nor the value of `_needed`."""
+    match parameter:
+        case Switch():
+            return not default
+        case PerClass():
+            return (0.2, 0.5, 0.7)
+        case WholeNumber():
+            return parameter.low if default != parameter.low else default + 1
+        case Number():
+            return min(parameter.high, parameter.low + 0.37)
+    raise AssertionError(parameter)
+
+
+def _term(name, head, **options):
+    """The term as the objective calls it."""
+    spec = ((name, 1.0, {**_needed(find_loss(name)), **options}),)
+    return create_loss_terms(spec, head=head)[0]
 
 
 def _function(name, head, **options):
-    """The loss as the objective calls it."""
-    spec = ((name, 1.0, {**NEEDED.get(name, {}), **options}),)
-    return create_loss_terms(spec, head=head)[0].function
+    return _term(name, head, **options).function
 
 
 def _example(dtype=jnp.float32):
@@ -99,20 +101,58 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(name, head):
     [
         (name, head, option)
         for name, head in PAIRS
-        for option in inspect.signature(loss_function(name)[0]).parameters
-        if option not in ("logits", "labels", "head", "axis_name")
+        for option in find_loss(name).options
     ],
 )
 def test_every_option_changes_the_value(name, head, option):
     logits, labels = _example()
-    changed = PER_CLASS.get((name, option), OPTIONS[option])
-    parameters = {**NEEDED.get(name, {}), option: changed}
+    loss = find_loss(name)
+    changed = _other_value(loss.parameters[option], loss.defaults.get(option))
     before = _function(name, head)(logits=logits, labels=labels)
-    function = functools.partial(loss_function(name)[0], **parameters)
-    if "head" in inspect.signature(function).parameters:
-        function = functools.partial(function, head=head)
-    after = function(logits=logits, labels=labels)
+    after = _function(name, head, **{option: changed})(logits=logits, labels=labels)
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 1e-5
+
+
+def test_the_background_is_left_out_where_it_is_asked_for():
+    logits, labels = _example()
+    names = [loss.name for loss in LOSSES if "include_background" in loss.reads]
+    assert names
+    for name in names:
+        function = _function(name, find_loss(name).head or "softmax")
+        before, after = (
+            function(logits=logits, labels=labels, include_background=choice)
+            for choice in (True, False)
+        )
+        assert np.abs(np.asarray(before) - np.asarray(after)).max() > 1e-5
+
+
+@pytest.mark.parametrize(("name", "head"), PAIRS)
+def test_the_kind_of_a_row_is_the_shape_of_its_values(name, head):
+    logits, labels = _example()
+    values, _ = _value_and_gradient(name, head)(logits, labels)
+    assert kind_of(values.shape, labels.shape) == _term(name, head).kind
+
+
+@pytest.mark.parametrize(("name", "head"), PAIRS)
+def test_a_loss_pools_where_its_row_says_so(name, head):
+    # A second sample changes the value of the first one only where the loss pools.
+    logits, labels = _example()
+    options = find_loss(name).options
+    pooling = {"batch_dice": True} if "batch_dice" in options else {}
+    if pooling or name == "balanced_bce":
+        pooled = _term(name, head, **pooling)
+        assert pooled.pooled
+        both, alone = (
+            pooled.function(logits=logits[:n], labels=labels[:n])[0] for n in (2, 1)
+        )
+        assert np.abs(np.asarray(both) - np.asarray(alone)).max() > 1e-4
+    options = {"beta": 0.4} if name == "balanced_bce" else {}
+    plain = _term(name, head, **options)
+    assert not plain.pooled
+    both, alone = (
+        plain.function(logits=logits[:n], labels=labels[:n])[0] for n in (2, 1)
+    )
+    np.testing.assert_allclose(both, alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "head"), PAIRS)
@@ -177,37 +217,37 @@ class Variants(chex.TestCase):
     ("name", "head", "message"),
     [
         ("bce", "softmax", "needs model.head='sigmoid', found 'softmax'; set it, or"),
-        ("weighted_bce", "softmax", "take cross_entropy with class_weights"),
-        ("lovasz_hinge", "softmax", "take lovasz_softmax"),
+        ("weighted_bce", "softmax", "use cross_entropy with class_weights"),
+        ("lovasz_hinge", "softmax", "use lovasz_softmax"),
         ("cross_entropy", "sigmoid", "needs model.head='softmax', found 'sigmoid'"),
     ],
 )
 def test_a_loss_of_the_other_head_is_refused(name, head, message):
     with pytest.raises(InputError, match=message):
-        create_loss_terms(((name, 1.0, NEEDED.get(name, {})),), head=head)
+        create_loss_terms(((name, 1.0, _needed(find_loss(name))),), head=head)
 
 
-def test_inverse_frequency_is_the_share_of_the_others():
-    shares = (0.9, 0.1)
+def test_inverse_frequency_is_the_fraction_of_the_others():
+    fractions = (0.9, 0.1)
     spec = (("focal", 1.0, {"alpha": "inverse_frequency"}),)
-    (term,) = create_loss_terms(spec, head="sigmoid", shares=shares)
+    (term,) = create_loss_terms(spec, head="sigmoid", class_fractions=fractions)
     np.testing.assert_allclose(term.function.keywords["alpha"], (0.1, 0.9))
     spec = (("cross_entropy", 1.0, {"class_weights": "inverse_frequency"}),)
-    (term,) = create_loss_terms(spec, shares=(0.5, 0.3, 0.2))
+    (term,) = create_loss_terms(spec, class_fractions=(0.5, 0.3, 0.2))
     weights = term.function.keywords["class_weights"]
     np.testing.assert_allclose(np.sum(weights), 1)
     np.testing.assert_allclose(weights, np.array([6, 10, 15]) / 31)
-    # One against the rest: a class of a fifth has four times as many negatives, so its
-    # positives weigh more than half.
-    shares = (0.7, 0.2, 0.1)
+    # A class with a fifth of the pixels has four times as many negatives, so the weight
+    # of its positives is above a half.
+    fractions = (0.7, 0.2, 0.1)
     spec = (("focal", 1.0, {"alpha": "inverse_frequency"}),)
-    (term,) = create_loss_terms(spec, head="sigmoid", shares=shares)
+    (term,) = create_loss_terms(spec, head="sigmoid", class_fractions=fractions)
     np.testing.assert_allclose(term.function.keywords["alpha"], (0.3, 0.8, 0.9))
-    (term,) = create_loss_terms(spec, shares=shares)
+    (term,) = create_loss_terms(spec, class_fractions=fractions)
     np.testing.assert_allclose(np.sum(term.function.keywords["alpha"]), 1)
-    shares = (0.9, 0.1)
+    fractions = (0.9, 0.1)
     spec = (("balanced_bce", 1.0, {"beta": "inverse_frequency"}),)
-    (term,) = create_loss_terms(spec, head="sigmoid", shares=shares)
+    (term,) = create_loss_terms(spec, head="sigmoid", class_fractions=fractions)
     np.testing.assert_allclose(term.function.keywords["beta"], (0.1, 0.9))
     with pytest.raises(InputError, match="no training case has class 1"):
-        create_loss_terms(spec, head="sigmoid", shares=(1.0, 0.0))
+        create_loss_terms(spec, head="sigmoid", class_fractions=(1.0, 0.0))

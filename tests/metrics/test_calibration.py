@@ -21,7 +21,7 @@ def _two(p):
 
 
 def test_closed_form_of_two_bins():
-    # Confidence 0.9 four times, right three times; 0.6 twice, never right.
+    # Confidence 0.9 four times, correct three times; 0.6 twice, never correct.
     p = _two([0.9, 0.9, 0.9, 0.1, 0.6, 0.4])
     labels = np.array([1, 1, 0, 0, 0, 1])
     sums = reliability(probabilities=p, labels=labels, num_bins=10)
@@ -70,13 +70,13 @@ def test_a_calibrated_method_has_no_error():
     ) == pytest.approx([0.0, 0.0], abs=5e-3)
 
 
-def test_pieces_add_up(monkeypatch):
+def test_chunks_add_up(monkeypatch):
     rng = np.random.default_rng(2)
     p = rng.dirichlet(np.ones(3), size=(9, 11))
     labels = rng.integers(-1, 3, (9, 11))
     given = {"probabilities": p, "labels": labels}
     whole = (reliability(**given), class_reliability(**given), brier_score(**given))
-    monkeypatch.setattr(calibration, "_PIECE", 7)
+    monkeypatch.setattr(calibration, "_CHUNK", 7)
     parts = (reliability(**given), class_reliability(**given), brier_score(**given))
     for one, other in zip(whole[:2], parts[:2], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)

@@ -24,21 +24,21 @@ def test_names_of_clusters_do_not_matter(shape):
 
 
 def test_closed_forms_of_one_cut_class():
-    # Class 0 (4 pixels) is cut into two clusters of 2, class 1 (4 pixels) is whole.
+    # Class 0 (4 pixels) is split into two clusters of 2, class 1 (4 pixels) is whole.
     table = np.array([[2, 2, 0], [0, 0, 4]])
     # Pairs together in both: 1 + 1 + 6; in classes 12, in clusters 8, in all 28.
     expected = 12 * 8 / 28
     assert adjusted_rand_index(table) == pytest.approx((8 - expected) / (10 - expected))
-    # H(C | L) = 1/2 log 2, and the clusters say the class.
+    # H(C | L) = 1/2 log 2; H(L | C) = 0, since each cluster has one class.
     assert variation_of_information(table) == pytest.approx(0.5 * math.log(2))
     assert hungarian_iou(table) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_the_matching_is_one_to_one_and_the_best():
-    # Greedily class 0 would take cluster 0 (IoU 4/8), which costs class 1 everything.
+    # A greedy matching gives cluster 0 to class 0 (IoU 4/8) and none to class 1.
     table = np.array([[4, 3], [4, 0]])
     assert hungarian_iou(table) == pytest.approx((3 / 7 + 4 / 8) / 2)
-    # A class that no cluster is left for scores 0.
+    # A class without a cluster has IoU 0.
     assert hungarian_iou(np.array([[4], [4], [0]])) == pytest.approx(0.25)
 
 

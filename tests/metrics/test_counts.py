@@ -49,7 +49,7 @@ def test_closed_forms(name, expected):
 
 
 def test_whole_case_scores_in_closed_form():
-    # 10 pixels: 5 of class 0, 3 of class 1, 2 of class 2; 4, 2 and 1 of them right.
+    # 10 pixels: 5 of class 0, 3 of class 1, 2 of class 2; 4, 2 and 1 of them correct.
     tp, fp, fn = np.array([[4, 2, 1]]), np.array([[1, 2, 0]]), np.array([[1, 1, 1]])
     counts = ConfusionCounts(tp, fp, fn, 10 - tp - fp - fn)
     iou = np.array([4 / 6, 2 / 5, 1 / 2])

@@ -39,7 +39,7 @@ def test_surfaces_are_those_of_deepmind_and_monai(row, surface):
     )
     for name, value in row[surface].items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-6), name
-    # The functions of one score each give it.
+    # The function of each single score gives the same value.
     options = {**masks, "spacing": row["spacing"], "surface": surface}
     assert hausdorff(**options) == found.hausdorff
     assert hausdorff_95(**options) == found.hd95
@@ -61,7 +61,7 @@ def _golden_counts():
 def test_counts_are_divided_as_in_monai(name):
     values = metric_named(name).compute(_golden_counts())
     expected = GOLDEN["counts"]["monai"][name]
-    # MONAI's are float32.
+    # MONAI computes in float32.
     np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_calibration_is_that_of_scikit_learn():
     curve = calibration.reliability_curve(
         calibration.Reliability(*(values[1] for values in sums))
     )
-    # scikit-learn leaves empty bins out.
+    # scikit-learn leaves out empty bins.
     for key in ("accuracy", "confidence"):
         values = [entry[key] for entry in curve if entry["pixels"]]
         np.testing.assert_allclose(values, row[f"{key}_of_1"], rtol=1e-12)

@@ -13,7 +13,7 @@ BETTER_HIGH = ("dice", "iou", "recall", "nsd", "lesion_f1", "lesion_dice")
 BETTER_LOW = ("hausdorff", "hd95", "assd")
 METRICS = (*BETTER_HIGH, *BETTER_LOW)
 
-# The same examples each time, and none kept between the times.
+# Every run has the same examples and keeps none.
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 
 
@@ -53,7 +53,7 @@ volumes = st.tuples(
 @quick
 @given(volumes)
 def test_a_class_that_is_missed_altogether(drawn):
-    # Whatever was predicted of the class before: not to predict it is not better.
+    # Predicting nothing of the class is not better than any prediction of it.
     shape, seed, first = drawn
     rng = np.random.default_rng(seed)
     spacing = (first, *[1.0] * (len(shape) - 1))
@@ -73,10 +73,10 @@ def test_a_class_that_is_missed_altogether(drawn):
 @quick
 @given(volumes, st.integers(0, 3), st.integers(0, 2), st.booleans())
 def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms, exact):
-    # Some lesions of the label are found, others missed, and there are false alarms
-    # that touch no lesion. One more is missed. Surfaces of a class are pooled, so for
-    # them the lesions that are found are found exactly: to miss one that is outlined
-    # badly can be better, and docs/metrics.md says so.
+    # Some labelled lesions are found, others missed, and there are false alarms that
+    # touch no lesion. Then one more lesion is missed. Surfaces of a class are pooled:
+    # for them the found lesions are exact: missing a lesion with a bad outline can
+    # improve the score (docs/metrics.md).
     shape, seed, first = drawn
     rng = np.random.default_rng(seed)
     spacing = (first, *[1.0] * (len(shape) - 1))
@@ -104,8 +104,8 @@ def test_a_lesion_that_is_missed_beside_others(drawn, found, alarms, exact):
 @quick
 @given(volumes)
 def test_recall_and_lesion_f1_whatever_was_predicted(drawn):
-    # Blobs may join lesions and reach far beside them: all of those that touch one
-    # lesion are left out.
+    # Blobs may join lesions and extend far beyond them: all blobs that touch one lesion
+    # are left out.
     shape, seed, first = drawn
     rng = np.random.default_rng(seed)
     spacing = (first, *[1.0] * (len(shape) - 1))
@@ -124,7 +124,7 @@ def test_recall_and_lesion_f1_whatever_was_predicted(drawn):
 
 
 def _badly_outlined():
-    """One lesion is drawn too large, another hardly hit; then the second is left out.
+    """One lesion is far too large, another hardly found; then the second is left out.
 
     Most of what is predicted for the second lies beside it.
     """
@@ -203,7 +203,7 @@ def test_recall_and_lesion_f1_do_not_improve_there():
     ],
 )
 def test_what_can_improve_when_a_whole_class_is_left_out(metric, sign):
-    # It was drawn far too large, and beside its place: worse than chance.
+    # It is far too large and displaced: worse than chance.
     label, prediction = np.zeros((2, 12, 24), int)
     label[2:6, 14:16] = prediction[6:12, 14:20] = 1
     before, after = (

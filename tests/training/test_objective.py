@@ -3,7 +3,7 @@ import pytest
 
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
-from unet_jax.losses.cross_entropy import cross_entropy
+from unet_jax.losses.categorical import cross_entropy
 from unet_jax.losses.overlap import dice_loss
 from unet_jax.losses.terms import create_loss_terms
 from unet_jax.training.objective import (
@@ -68,7 +68,7 @@ def test_outputs_of_deep_supervision_have_halving_weights():
     terms = create_loss_terms((("dice", 2.0, {}), ("cross_entropy", 0.5, {})))
     totals = [global_totals(target, axis_name=None) for target in targets]
     options = {"include_background": False, "axis_name": None}
-    total, shares, _ = supervised_objective(
+    total, sums, _ = supervised_objective(
         terms, logits=logits, targets=targets, totals=totals, **options
     )
     each = [
@@ -78,9 +78,9 @@ def test_outputs_of_deep_supervision_have_halving_weights():
     weights = np.array([4, 2, 1]) / 7
     expected = np.dot(weights, [value for value, _ in each])
     np.testing.assert_allclose(total, expected, rtol=1e-6)
-    for name, share in shares.items():
+    for name, mean in sums.items():
         expected = np.dot(weights, [parts[name] for _, parts in each])
-        np.testing.assert_allclose(share, expected, rtol=1e-6)
+        np.testing.assert_allclose(mean, expected, rtol=1e-6)
 
 
 def test_targets_are_the_centre_and_the_nearest_labels():
@@ -89,7 +89,7 @@ def test_targets_are_the_centre_and_the_nearest_labels():
     np.testing.assert_array_equal(centre, labels[:, 2:7, 3:7])
     whole, coarse = targets_of(labels, [(9, 10), (5, 5)])
     np.testing.assert_array_equal(whole, labels)
-    # Of each coarse pixel the fine one at, or just behind, its centre.
+    # Each coarse pixel has the label of the fine one at, or just after, its centre.
     np.testing.assert_array_equal(coarse, labels[:, [0, 2, 4, 6, 8]][:, :, 1::2])
 
 

@@ -180,9 +180,10 @@ def held_out_losses(
     return create_held_out_losses(
         spec,
         head=config.model.head,
-        shares=shares,
+        class_fractions=shares,
         include_background=config.data.include_background,
         num_classes=len(names),
+        patch_size=config.train.patch_size,
     )
 
 

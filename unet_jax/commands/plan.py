@@ -153,7 +153,9 @@ def _loss_terms(config: ConfigDict) -> tuple[LossTerm, ...]:
     if needs_class_fractions(config.loss):
         classes = len(config.data.class_names)
         fractions = (1 / classes,) * classes
-    return create_loss_terms(config.loss, head=config.model.head, shares=fractions)
+    return create_loss_terms(
+        config.loss, head=config.model.head, class_fractions=fractions
+    )
 
 
 def _size(tree: Any) -> int:

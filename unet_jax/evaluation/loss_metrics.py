@@ -1,4 +1,4 @@
-"""Losses as metrics of cases that no step has seen."""
+"""Makes metrics of losses: a loss scored on cases that training has not seen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,10 @@ from jaxtyping import Array
 
 from unet_jax.errors import InputError
 from unet_jax.evaluation.metric_table import LOSS_PREFIX, Metric
+from unet_jax.losses.table import NAMES
 from unet_jax.losses.targets import Head
-from unet_jax.losses.terms import NAMES, LossTerm, create_loss_terms
+from unet_jax.losses.terms import LossTerm, create_loss_terms, find_loss
+from unet_jax.runtime.user_code import is_user_code
 
 _LEAST = 1e-7
 """Probabilities are kept this far from 0 and 1, where a logit would be infinite."""
@@ -24,22 +26,27 @@ def held_out_spec(
 
     Args:
         metrics: ``eval.metrics``.
-        loss: ``loss`` of the config: one that is trained with has its parameters there,
-            any other its defaults.
+        loss: ``loss`` of the config. A loss that is trained with keeps its parameters;
+            any other has its defaults.
 
     Returns:
-        An entry for `create_loss_terms` a metric "loss/<name>".
+        An entry for `create_loss_terms` for each metric "loss/<name>".
 
     Raises:
-        InputError: an unknown loss.
+        InputError: an unknown loss, or one that reads no labels.
     """
     trained = {name: parameters for name, _, parameters in reversed(list(loss))}
     names = [m.removeprefix(LOSS_PREFIX) for m in metrics if m.startswith(LOSS_PREFIX)]
     for name in names:
-        if name not in NAMES:
+        if not is_user_code(name) and name not in NAMES:
             raise InputError(
                 f"eval.metrics: unknown loss {LOSS_PREFIX + name!r}; expected "
                 f"{LOSS_PREFIX!r} with one of {', '.join(NAMES)}"
+            )
+        if not {"logits", "labels"} <= set(find_loss(name).reads):
+            raise InputError(
+                f"eval.metrics: {LOSS_PREFIX + name!r} does not read logits and "
+                "labels; a metric compares them"
             )
     return tuple((name, 1.0, dict(trained.get(name, {}))) for name in names)
 
@@ -48,24 +55,28 @@ def create_held_out_losses(
     spec: Sequence[tuple[str, float, dict[str, Any]]],
     *,
     head: Head,
-    shares: Sequence[float] | None = None,
+    class_fractions: Sequence[float] | None = None,
     include_background: bool = False,
     num_classes: int | None = None,
+    patch_size: Sequence[int] | None = None,
 ) -> dict[str, Metric]:
     """Turn losses into metrics of a case.
 
     Args:
-        spec: from `held_out_spec`.
-        head: of the network.
-        shares: share of each class in the training split, for "inverse_frequency"; None
-            before they are known: the losses can then be checked, not called.
-        include_background: whether a loss over all classes at once counts class 0, as
-            in training.
-        num_classes: of the data; None before it is known.
+        spec: entries from `held_out_spec`.
+        head: output head of the network.
+        class_fractions: fraction of each class in the training split, for
+            "inverse_frequency"; None before it is known: the losses can then be
+            checked, not called.
+        include_background: count class 0 in a loss over all classes at once, as
+            training does.
+        num_classes: number of classes; None before it is known.
+        patch_size: spatial size of the training crops; None before it is known. It and
+            ``num_classes`` are needed to call a loss of a user's own module.
 
     Returns:
-        By name with prefix. A loss of pixels is the mean over those that are not
-        ignored, of the case or of each class.
+        The losses by name with prefix. A loss with a value for each pixel becomes its
+        mean over the pixels that are not ignored, for the case or for each class.
 
     Raises:
         InputError: a parameter that is missing or out of bounds, or a loss that the
@@ -73,7 +84,13 @@ def create_held_out_losses(
     """
     if not spec:
         return {}
-    terms = create_loss_terms(spec, head=head, shares=shares, num_classes=num_classes)
+    terms = create_loss_terms(
+        spec,
+        head=head,
+        class_fractions=class_fractions,
+        num_classes=num_classes,
+        patch_size=patch_size,
+    )
     return {
         f"{LOSS_PREFIX}{term.name}": _held_out(term, head, include_background)
         for term in terms
@@ -81,10 +98,9 @@ def create_held_out_losses(
 
 
 def _held_out(term: LossTerm, head: Head, include_background: bool) -> Metric:
-    """Bind one loss to what turns probabilities back into scores."""
-    options: dict[str, Any] = {}
-    if term.name == "generalized_dice":
-        options["include_background"] = include_background
+    """Make a loss of logits a function of the probabilities of one case."""
+    background = {"include_background": include_background}
+    options = background if "include_background" in term.reads else {}
 
     @jax.jit
     def values(probabilities: Array, labels: Array) -> Array:

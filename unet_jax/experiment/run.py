@@ -77,6 +77,7 @@ def check(config: ConfigDict, workdir: pathlib.Path) -> None:
     known = {
         "head": config.model.head,
         "num_classes": None if names is None else len(names),
+        "patch_size": config.train.patch_size,
     }
     create_loss_terms(config.loss, **known)
     create_held_out_losses(held_out_spec(config.eval.metrics, config.loss), **known)
@@ -314,5 +315,9 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
         counted = class_fractions(source, names, limit=len(source))
         shares = tuple(counted.fractions.values())
     return create_loss_terms(
-        config.loss, head=config.model.head, shares=shares, num_classes=len(names)
+        config.loss,
+        head=config.model.head,
+        class_fractions=shares,
+        num_classes=len(names),
+        patch_size=config.train.patch_size,
     )

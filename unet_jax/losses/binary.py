@@ -1,4 +1,4 @@
-"""The binary family: each class against the rest, from the sigmoid of its score."""
+"""Binary losses: each class against the rest, by the sigmoid of its score."""
 
 from collections.abc import Sequence
 
@@ -29,13 +29,13 @@ def bce(
     with :math:`p` the sigmoid of the logits and :math:`y` the 0/1 target.
 
     Args:
-        logits: a score a class.
+        logits: a score for each class.
         labels: ``(batch, *spatial)`` class index of every pixel, or
             ``(batch, *spatial, classes)`` of 0 and 1; IGNORE (-1) has the loss 0.
-        class_weights: a factor on the loss of each class; None for ones.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
-        One value a pixel and class, at least 0, float32.
+        One value for each pixel and class, at least 0, float32.
 
     Source:
         Bishop: Pattern Recognition and Machine Learning (2006), eq. 4.90.
@@ -63,13 +63,13 @@ def weighted_bce(
     :math:`\beta q / (\beta q + 1 - q)`.
 
     Args:
-        logits: a score a class.
-        labels: as for `bce`.
+        logits: a score for each class.
+        labels: labels in one of the forms that `bce` accepts.
         beta: above 1 for fewer false negatives, below 1 for fewer false positives.
-        class_weights: a factor on the loss of each class; None for ones.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
-        One value a pixel and class, at least 0, float32.
+        One value for each pixel and class, at least 0, float32.
 
     Source:
         Pihur, Datta, Datta: Weighted rank aggregation (2007), as named in Jadon: A
@@ -92,21 +92,22 @@ def balanced_bce(
     class_weights: Sequence[float] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "batch *spatial classes"]:
-    r"""Binary cross-entropy in which positives and negatives weigh alike.
+    r"""Binary cross-entropy with equal total weight of positives and negatives.
 
     .. math::
         L_{ic} = -(\beta_c y_{ic}\log p_{ic} + (1-\beta_c)(1-y_{ic})\log(1-p_{ic}))
 
     Args:
-        logits: a score a class.
-        labels: as for `bce`.
-        beta: the share of negative pixels, one for all classes or one each; None takes
-            each class's share in the batch.
-        class_weights: a factor on the loss of each class; None for ones.
-        axis_name: mapped axis over which the batch's share is taken too.
+        logits: a score for each class.
+        labels: labels in one of the forms that `bce` accepts.
+        beta: fraction of negative pixels, one for all classes or one for each; None
+            takes the fractions of the batch.
+        class_weights: factor for the loss of each class; None for ones.
+        axis_name: name of the mapped axis over which the batch extends; None for one
+            device.
 
     Returns:
-        One value a pixel and class, at least 0, float32.
+        One value for each pixel and class, at least 0, float32.
 
     Source:
         Xie, Tu: Holistically-nested edge detection (ICCV 2015), eq. 2.
@@ -120,10 +121,10 @@ def balanced_bce(
     """
     logits = at_least_float32(logits)
     if beta is None:
-        share = _share_of_negatives(logits, labels, axis_name)
+        negatives = _fraction_of_negatives(logits, labels, axis_name)
     else:
-        share = jnp.asarray(beta, jnp.float32)
-    return _balanced(logits, labels, share, 1 - share, class_weights)
+        negatives = jnp.asarray(beta, jnp.float32)
+    return _balanced(logits, labels, negatives, 1 - negatives, class_weights)
 
 
 def focal_loss(
@@ -135,31 +136,31 @@ def focal_loss(
     alpha: float | Sequence[float] | None = None,
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, "batch ..."]:
-    r"""Focal loss: pixels that are already right weigh less.
+    r"""Focal loss: pixels that are already correct have a small weight.
 
     .. math:: L = -\alpha_t (1-p_t)^\gamma \log p_t
 
-    With the sigmoid head :math:`p_t` is :math:`p` where the class is and
-    :math:`1-p` elsewhere, and :math:`\alpha_t` likewise :math:`\alpha` or
-    :math:`1-\alpha`; with the softmax head :math:`p_t` is the probability of the true
-    class and :math:`\alpha_t` the value of that class. :math:`\gamma=0` is the entropy
-    weighted by alpha.
+    With the sigmoid head :math:`p_t` and :math:`\alpha_t` are :math:`p` and
+    :math:`\alpha` in the class, :math:`1-p` and :math:`1-\alpha` elsewhere. With the
+    softmax head :math:`p_t` is the probability of the true class and :math:`\alpha_t`
+    its weight. :math:`\gamma=0` gives the cross-entropy weighted by alpha.
 
     Args:
-        logits: a score a class.
-        labels: as for `bce`.
+        logits: a score for each class.
+        labels: labels in one of the forms that `bce` accepts.
         head: "softmax" or "sigmoid".
-        gamma: at least 0; how much less.
-        alpha: one for all classes (sigmoid head only) or one each; None for no weights.
-        class_weights: a factor on the loss of each class; None for ones.
+        gamma: exponent, at least 0; larger values reduce the weight of correct pixels.
+        alpha: weight of the positives, one for all classes (sigmoid head only) or one
+            for each; None for no weights.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
         ``(batch, *spatial, classes)`` with the sigmoid head, ``(batch, *spatial)`` with
         the softmax head, at least 0, float32.
 
     Raises:
-        ValueError: one alpha for all classes with the softmax head, where it would be a
-            factor alone.
+        ValueError: one alpha for all classes with the softmax head, where it would only
+            be a factor of the loss.
 
     Source:
         Lin et al.: Focal loss for dense object detection (ICCV 2017), eq. 5.
@@ -188,24 +189,25 @@ def combo_loss(
     smooth: float = 1e-5,
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, "batch classes"]:
-    r"""Balanced cross-entropy and Dice in one, for each sample and class.
+    r"""Sum of balanced cross-entropy and Dice loss, for each sample and class.
 
     .. math::
         L_c = \alpha\,\frac1N\sum_i -(\beta y\log p + (1-\beta)(1-y)\log(1-p))
             + (1-\alpha)\Big(1 - \frac{2\sum_i p y + s}{\sum_i p + \sum_i y + s}\Big)
 
-    over the N pixels that count; the paper subtracts Dice, which differs by a constant.
+    over the N pixels that are not ignored. The paper subtracts Dice, which differs by a
+    constant.
 
     Args:
-        logits: a score a class.
-        labels: as for `bce`.
-        alpha: share of the entropy in the sum.
-        beta: weight of the positives, 1 - beta that of the negatives.
-        smooth: added to numerator and denominator of Dice.
-        class_weights: a factor on the loss of each class; None for ones.
+        logits: a score for each class.
+        labels: labels in one of the forms that `bce` accepts.
+        alpha: weight of the cross-entropy; Dice has the weight 1 - alpha.
+        beta: weight of the positives; the negatives have the weight 1 - beta.
+        smooth: number added to numerator and denominator of Dice.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
-        Values of at least 0, float32.
+        Values of 0 or more, float32.
 
     Source:
         Taghanaki et al.: Combo loss (Computerized Medical Imaging and Graphics 2019),
@@ -238,7 +240,7 @@ def _balanced(
     negative: ArrayLike,
     class_weights: Sequence[float] | None,
 ) -> Array:
-    """Binary cross-entropy with a weight on either kind of pixel."""
+    """Binary cross-entropy with weights for positive and negative pixels."""
     logits = at_least_float32(logits)
     target, valid = targets_and_valid(logits, labels)
     entropy = -(
@@ -251,10 +253,10 @@ def _balanced(
     return entropy * checked_weights(class_weights, logits.shape[-1])
 
 
-def _share_of_negatives(
+def _fraction_of_negatives(
     logits: Array, labels: ArrayLike, axis_name: str | None
 ) -> Array:
-    """Share of each class's negatives in the pixels of the global batch that count."""
+    """Fraction of negatives of each class in the valid pixels of the global batch."""
     target, valid = targets_and_valid(logits, labels)
     axes = tuple(range(target.ndim - 1))
     positives = jnp.sum(target, axis=axes)
@@ -273,7 +275,7 @@ def _focal_sigmoid(
     alpha: float | Sequence[float] | None,
     class_weights: Sequence[float] | None,
 ) -> Array:
-    """One against the rest; powers from logarithms, whose slopes stay finite."""
+    """One class against the rest; powers of logarithms, whose gradients are finite."""
     target, valid = targets_and_valid(logits, labels)
     signed = jnp.where(target > 0, logits, -logits)
     focus = jnp.exp(gamma * jax.nn.log_sigmoid(-signed))
@@ -295,8 +297,8 @@ def _focal_softmax(
     """The true class against all others."""
     if isinstance(alpha, float | int):
         raise ValueError(
-            f"alpha: found {alpha}, expected one value a class with the softmax head; "
-            "one for all would be a factor, which the loss's weight is for"
+            f"alpha: found {alpha}, expected one value for each class with the softmax "
+            "head; use the weight of the loss for a common factor"
         )
     classes = logits.shape[-1]
     target, _ = targets_and_valid(logits, labels)

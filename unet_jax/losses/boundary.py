@@ -1,4 +1,4 @@
-"""Losses that know how far a wrong pixel is from the true boundary."""
+"""Losses weighted by the distance of a pixel to the boundary of its class."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Integer
 
-from unet_jax.losses.cross_entropy import cross_entropy
+from unet_jax.losses.categorical import cross_entropy
 from unet_jax.losses.distance import (
     boundary_distance,
     connected_components,
@@ -30,25 +30,25 @@ def boundary_loss(
     head: Head = "softmax",
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, "batch classes"]:
-    r"""Boundary loss of each sample and class; to be added to an overlap loss.
+    r"""Boundary loss of each sample and class; use it beside an overlap loss.
 
     .. math:: L_c = \frac1N \sum_i p_{ic} \phi_{ic}
 
     with :math:`\phi` the signed distance to the true boundary, in pixels: outside the
-    class the distance to it, inside 1 minus the distance to its outside (so the pixels
-    at the boundary are 0). :math:`\phi = 0` for a class that a sample does not have,
-    or that fills it. Ignored pixels are background to the distances and are left out of
-    the sum.
+    class the distance to the class, inside it 1 minus the distance to the outside, so
+    that pixels at the boundary have 0. :math:`\phi = 0` for a class that is absent from
+    a sample or fills it. The distances treat ignored pixels as background; the sum
+    leaves them out.
 
     Args:
         logits: unnormalised class scores.
         labels: ``(batch, *spatial)`` class index of every pixel, or, with the sigmoid
-            head, ``(batch, *spatial, classes)`` of 0 and 1; IGNORE counts for nothing.
+            head, ``(batch, *spatial, classes)`` of 0 and 1; IGNORE is left out.
         head: "softmax" or "sigmoid".
-        class_weights: a factor on the loss of each class; None for ones.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
-        Values that are below 0 for a good prediction, float32.
+        Values, below 0 for a good prediction, float32.
 
     Source:
         Kervadec et al.: Boundary loss for highly unbalanced segmentation (MIDL 2019),
@@ -80,25 +80,25 @@ def hausdorff_dt_loss(
     alpha: float = 2.0,
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, "batch classes"]:
-    r"""Hausdorff loss from distance transforms, of each sample and class.
+    r"""Hausdorff loss of each sample and class, from distance transforms.
 
     .. math:: L_c = \frac1N \sum_i (p_{ic}-y_{ic})^2
                     (d_{P,ic}^\alpha + d_{Y,ic}^\alpha)
 
     with :math:`d_Y` and :math:`d_P` the distance to the boundary of the label and of
-    the prediction (:math:`p > 1/2`), in pixels, 0 where there is none. The
-    distances have no gradient. Ignored pixels are background to the distances and are
-    left out of the sum.
+    the prediction (:math:`p > 1/2`), in pixels; 0 where there is no boundary. The
+    distances have no gradient. They treat ignored pixels as background; the sum leaves
+    them out.
 
     Args:
         logits: unnormalised class scores.
-        labels: as for `boundary_loss`.
+        labels: labels in one of the forms that `boundary_loss` accepts.
         head: "softmax" or "sigmoid".
-        alpha: how much more a far error costs.
-        class_weights: a factor on the loss of each class; None for ones.
+        alpha: exponent of the distances; larger values penalise far errors more.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
-        Values of at least 0, float32.
+        Values of 0 or more, float32.
 
     Source:
         Karimi, Salcudean: Reducing the Hausdorff distance in medical image segmentation
@@ -128,24 +128,24 @@ def unet_weighted_cross_entropy(
     sigma: float = 5.0,
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, "batch *spatial"]:
-    r"""Cross-entropy of the 2015 U-Net: the gaps between touching cells weigh most.
+    r"""Cross-entropy of the 2015 U-Net: gaps between touching cells weigh most.
 
     .. math:: L_i = -w_i \log p_{i y_i}, \quad
         w_i = w_{c,y_i} + w_0 \exp\Big(-\frac{(d_{1,i} + d_{2,i})^2}{2\sigma^2}\Big)
 
     with :math:`d_1` and :math:`d_2` the distances in pixels to the nearest and to the
-    second nearest cell. The second summand is that of background pixels alone. Cells
-    are the connected components of the classes above 0.
+    second nearest cell. Only background pixels have the second summand. Cells are the
+    connected components of the classes above 0.
 
     Args:
         logits: unnormalised class scores.
         labels: class index of every pixel; IGNORE (-1) pixels have the loss 0.
-        w0: weight in a gap of no width.
-        sigma: pixels over which it falls off.
-        class_weights: :math:`w_c`, one a class; None for ones.
+        w0: weight in a gap of width 0.
+        sigma: width of the weights around a gap, in pixels.
+        class_weights: :math:`w_c`, the weight of each class; None for ones.
 
     Returns:
-        One value a pixel, at least 0, float32.
+        One value for each pixel, at least 0, float32.
 
     Source:
         Ronneberger, Fischer, Brox: U-Net (MICCAI 2015), eq. 1 and 2.
@@ -168,7 +168,7 @@ def unet_weighted_cross_entropy(
 
 
 def _mean(values: Array, valid: Array, axes: tuple[int, ...]) -> Array:
-    """Mean over the pixels that count."""
+    """Mean over the pixels that are not ignored."""
     valid = jnp.broadcast_to(valid, values.shape)
     total = jnp.sum(jnp.where(valid, values, 0), axis=axes)
     return total / jnp.maximum(jnp.sum(valid, axis=axes), 1)

@@ -1,4 +1,4 @@
-"""Loss of thin structures: do the skeletons lie in each other's masks?"""
+"""Centreline Dice: overlap of each skeleton with the other mask."""
 
 from collections.abc import Sequence
 
@@ -33,17 +33,17 @@ def cl_dice_loss(
         T_p = \frac{\sum S(p) y + s}{\sum S(p) + s}, \quad
         T_s = \frac{\sum S(y) p + s}{\sum S(y) + s}
 
-    with :math:`S` the `soft_skeleton`. To be added to an overlap loss, which tells how
-    thick a structure is. Ignored pixels are background to the skeletons.
+    with :math:`S` the `soft_skeleton`. Use it beside an overlap loss, which measures
+    the thickness of a structure. Skeletons treat ignored pixels as background.
 
     Args:
         logits: unnormalised class scores.
         labels: ``(batch, *spatial)`` class index of every pixel, or, with the sigmoid
-            head, ``(batch, *spatial, classes)`` of 0 and 1; IGNORE counts for nothing.
+            head, ``(batch, *spatial, classes)`` of 0 and 1; IGNORE is left out.
         head: "softmax" or "sigmoid".
-        iterations: at least the largest radius in pixels.
-        smooth: added to numerators and denominators.
-        class_weights: a factor on the loss of each class; None for ones.
+        iterations: steps of thinning, at least the largest radius in pixels.
+        smooth: number added to numerators and denominators.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
         Values in [0, 1] times the weight, float32.
@@ -63,11 +63,11 @@ def cl_dice_loss(
     axes = pixel_axes(logits)
     thin_p, thin_y = soft_skeleton(p, iterations), soft_skeleton(target, iterations)
 
-    def share(thin: Array, whole: Array) -> Array:
+    def fraction(thin: Array, whole: Array) -> Array:
         inside = jnp.sum(thin * whole, axis=axes)
         return (inside + smooth) / (jnp.sum(thin, axis=axes) + smooth)
 
-    precision, sensitivity = share(thin_p, target), share(thin_y, p)
+    precision, sensitivity = fraction(thin_p, target), fraction(thin_y, p)
     loss = 1 - 2 * precision * sensitivity / (precision + sensitivity)
     return loss * checked_weights(class_weights, logits.shape[-1])
 
@@ -75,14 +75,14 @@ def cl_dice_loss(
 def soft_skeleton(
     values: Float[Array, "batch *spatial classes"], iterations: int
 ) -> Float[Array, "batch *spatial classes"]:
-    """Thin soft masks to their centrelines, by pooling alone.
+    """Thin soft masks to their centrelines by pooling.
 
     Args:
-        values: in [0, 1].
-        iterations: at least the largest radius in pixels.
+        values: soft masks in [0, 1].
+        iterations: steps of thinning, at least the largest radius in pixels.
 
     Returns:
-        Of the same shape, in [0, 1].
+        Soft masks of the centrelines, in [0, 1].
 
     Source:
         Shit et al.: clDice (CVPR 2021), algorithm 1.
@@ -115,7 +115,7 @@ def _eroded(values: Array) -> Array:
 
 
 def _pool(values: Array, axes: Sequence[int]) -> Array:
-    """Maximum over three pixels along some axes; beyond the border there is nothing."""
+    """Maximum over three pixels along some axes; padding is -inf."""
     window = [3 if axis in axes else 1 for axis in range(values.ndim)]
     return jax.lax.reduce_window(
         values, -jnp.inf, jax.lax.max, window, (1,) * values.ndim, "SAME"

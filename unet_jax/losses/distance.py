@@ -1,8 +1,8 @@
-"""Exact Euclidean distances and touching objects inside a jitted function.
+"""Computes exact Euclidean distances and connected components inside jit.
 
-Distances are computed axis by axis: the squared distance along one axis plus what the
-axes before it gave, minimised over all places. For a line of n pixels that is n^2 sums,
-a few lines at a time, so that the memory stays small.
+Distances are computed axis by axis: the squared distance along one axis plus the result
+for the previous axes, minimised over all places of a line. A line of n pixels takes n^2
+sums; only a few lines are computed at once, so that the memory stays small.
 """
 
 import jax
@@ -10,26 +10,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 _FAR = 1e12
-"""Squared distance to nothing; finite, so that sums and differences stay finite."""
+"""Squared distance where nothing is near; finite, so that sums stay finite."""
 
 _SUMS = 2**22
-"""Sums that are made at once."""
+"""Largest number of sums in memory at once."""
 
 
 def squared_distance(
     mask: Bool[Array, "batch *spatial classes"],
 ) -> Float[Array, "batch *spatial classes"]:
-    """Squared distance of each pixel to the nearest one of a mask, in pixels.
+    """Squared distance of each pixel to the nearest pixel of a mask.
 
     Args:
-        mask: each sample and class by itself.
+        mask: a mask for each sample and class.
 
     Returns:
-        float32; at least 1e12 where a mask is empty. It has no gradient.
+        float32, in squared pixels; at least 1e12 for an empty mask. It has no gradient.
 
     Source:
         Felzenszwalb, Huttenlocher: Distance transforms of sampled functions (2012); the
-        minimum is taken over all places, which suits vector units.
+        minimum is taken over all places, which vector units do fast.
 
     Example:
         >>> line = jnp.array([True, False, False, False])[None, :, None]
@@ -45,13 +45,14 @@ def squared_distance(
 def boundary_distance(
     mask: Bool[Array, "batch *spatial classes"],
 ) -> Float[Array, "batch *spatial classes"]:
-    """Distance of each pixel to the other side of a mask's boundary, 0 without one.
+    """Distance of each pixel to the other side of the boundary of a mask.
 
     Args:
-        mask: each sample and class by itself.
+        mask: a mask for each sample and class.
 
     Returns:
-        float32, in pixels: to the mask outside it, to its complement inside.
+        float32, in pixels: outside the mask the distance to it, inside the distance to
+        its complement; 0 where the mask is empty or full.
     """
     axes = tuple(range(1, mask.ndim - 1))
     bounded = jnp.any(mask, axes, keepdims=True) & ~jnp.all(mask, axes, keepdims=True)
@@ -62,16 +63,15 @@ def boundary_distance(
 def connected_components(
     mask: Bool[Array, "batch *spatial"],
 ) -> Integer[Array, "batch *spatial"]:
-    """Number the objects of a mask; pixels that touch at a corner belong together.
+    """Number the objects of a mask; pixels that touch at a corner are connected.
 
-    Numbers spread by a pixel at a time, as often as the longest way through an object.
+    Numbers spread by one pixel in each iteration, until none changes.
 
     Args:
-        mask: each sample by itself.
+        mask: a mask for each sample.
 
     Returns:
-        int32: 0 outside, elsewhere a number above 0 that only one object of the sample
-        has.
+        int32: 0 outside; inside a number above 0, unique to the object in its sample.
 
     Example:
         >>> mask = jnp.array([True, True, False, True])[None]
@@ -106,10 +106,10 @@ def two_nearest_objects(
     """Distances of each pixel to the nearest and to the second nearest object.
 
     Args:
-        objects: 0 outside, elsewhere the number of the object.
+        objects: number of the object of each pixel; 0 outside of all objects.
 
     Returns:
-        Both distances in pixels, float32; 1e6 where there is no such object.
+        Both distances in pixels, float32; 1e6 where a sample has fewer objects.
 
     Example:
         >>> first, second = two_nearest_objects(jnp.array([[1, 0, 0, 2]]))
@@ -118,7 +118,7 @@ def two_nearest_objects(
     """
     near = jnp.where(objects > 0, 0.0, _FAR).astype(jnp.float32)
     none = jnp.zeros_like(objects)
-    # (..., 2): the two nearest objects that differ, among the pixels looked at so far.
+    # (..., 2): the two nearest different objects along the axes done so far.
     squared = jnp.stack([near, jnp.full_like(near, _FAR)], axis=-1)
     number = jnp.stack([objects, none], axis=-1).astype(jnp.float32)
     state = jnp.concatenate([squared, number], axis=-1)
@@ -129,7 +129,7 @@ def two_nearest_objects(
 
 
 def _over_lines(function, values: Array, axis: int) -> Array:
-    """Apply a function of ``(n, features)`` to every line along an axis."""
+    """Apply a function of ``(n, features)`` to each line along an axis."""
     moved = jnp.moveaxis(values, axis, -2)
     lines = moved.reshape(-1, *moved.shape[-2:])
     at_once = max(1, _SUMS // (lines.shape[1] ** 2 * lines.shape[2]))
@@ -149,7 +149,7 @@ def _nearest_on_line(line: Array) -> Array:
 
 
 def _two_nearest_on_line(line: Array) -> Array:
-    """The two smallest of different numbers; ``line`` is (n, 2 distances 2 numbers)."""
+    """The two nearest different numbers; ``line`` is (n, 2 distances + 2 numbers)."""
     size = len(line)
     costs = (_squares(size)[..., None] + line[:, :2]).reshape(size, -1)
     numbers = jnp.broadcast_to(line[:, 2:].reshape(1, -1), costs.shape)

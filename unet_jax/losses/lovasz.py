@@ -1,4 +1,4 @@
-"""Lovász losses: a convex surrogate of the Jaccard index itself."""
+"""Lovász losses: convex surrogates of the Jaccard loss."""
 
 from collections.abc import Sequence
 
@@ -23,15 +23,15 @@ def lovasz_softmax_loss(
         m_{ic} = 1 - p_{ic} \text{ where } y_i = c \text{, else } p_{ic}
 
     with :math:`p` the softmax and :math:`\overline{\Delta_J}` the Lovász extension of
-    the Jaccard loss: the errors, sorted from large to small, times the steps of the
-    Jaccard loss as pixel after pixel turns wrong.
+    the Jaccard loss: the errors, sorted from large to small, times the increases of the
+    Jaccard loss as one pixel after another becomes wrong.
 
     Args:
         logits: unnormalised class scores.
-        labels: class index of every pixel; IGNORE (-1) pixels count for nothing.
-        only_present: a class that a sample does not have is 0 there; False counts its
-            largest probability.
-        class_weights: a factor on the loss of each class; None for ones.
+        labels: class index of every pixel; IGNORE (-1) pixels are left out.
+        only_present: give 0 for a class that is absent from the sample; with False its
+            loss is its largest probability.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
         Values in [0, 1] times the weight, float32.
@@ -70,13 +70,13 @@ def lovasz_hinge_loss(
     with :math:`z` the logits and the extension of `lovasz_softmax_loss`.
 
     Args:
-        logits: a score a class; above 0 means that the class is there.
+        logits: a score for each class; above 0 the class is predicted.
         labels: ``(batch, *spatial)`` class index of every pixel, or
-            ``(batch, *spatial, classes)`` of 0 and 1; IGNORE counts for nothing.
-        class_weights: a factor on the loss of each class; None for ones.
+            ``(batch, *spatial, classes)`` of 0 and 1; IGNORE is left out.
+        class_weights: factor for the loss of each class; None for ones.
 
     Returns:
-        Values of at least 0, float32.
+        Values of 0 or more, float32.
 
     Source:
         Berman, Triki, Blaschko: The Lovász-softmax loss (CVPR 2018), section 3.1.
@@ -95,9 +95,9 @@ def lovasz_hinge_loss(
 
 
 def _lovasz(errors: Array, target: Array, valid: Array) -> Array:
-    """Extension of the Jaccard loss at the errors, ``(batch, classes)``."""
+    """Lovász extension of the Jaccard loss at the errors, ``(batch, classes)``."""
     valid = jnp.broadcast_to(valid, target.shape)
-    # What is ignored comes last, with an error of 0.
+    # Ignored pixels come last, with an error of 0.
     order = jnp.argsort(-_by_pixel(jnp.where(valid, errors, -1)), axis=1)
     ordered = jnp.take_along_axis(_by_pixel(jnp.where(valid, errors, 0)), order, 1)
     truth = jnp.take_along_axis(_by_pixel(target), order, 1)
@@ -112,5 +112,5 @@ def _lovasz(errors: Array, target: Array, valid: Array) -> Array:
 
 
 def _by_pixel(values: Array) -> Array:
-    """``(batch, pixels, classes)``."""
+    """Reshape to ``(batch, pixels, classes)``."""
     return values.reshape(values.shape[0], -1, values.shape[-1])

@@ -1,4 +1,4 @@
-"""Losses from the overlap of a predicted and a true region."""
+"""Losses of the overlap between a predicted and a true region."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,16 +48,18 @@ def dice_loss(
     Args:
         logits: unnormalised class scores.
         labels: ``(batch, *spatial)`` class index of every pixel; IGNORE (-1) pixels
-            count for nothing. With the sigmoid head also
-            ``(batch, *spatial, classes)`` of 0, 1 and IGNORE.
+            are left out. With the sigmoid head also regions, ``(batch, *spatial,
+            classes)`` of 0, 1 and IGNORE.
         head: "softmax" or "sigmoid".
         squared: square the probabilities in the denominator (Milletari et al. 2016,
             eq. 2); False gives the plain sum.
-        smooth: added to numerator and denominator, so that an absent class is finite.
-        class_weights: a factor on the loss of each class; None for ones.
+        smooth: number added to numerator and denominator, which keeps the loss of an
+            absent class finite.
+        class_weights: factor for the loss of each class; None for ones.
         batch_dice: pool the sums over the batch first; every sample then has the same
             value.
-        axis_name: mapped axis over which ``batch_dice`` pools too; None for one device.
+        axis_name: name of the mapped axis over which ``batch_dice`` pools too; None
+            for one device.
 
     Returns:
         Values in [0, 1] times the weight, float32.
@@ -98,12 +100,12 @@ def jaccard_loss(
 
     Args:
         logits: unnormalised class scores.
-        labels: as for `dice_loss`.
+        labels: labels in one of the forms that `dice_loss` accepts.
         head: "softmax" or "sigmoid".
-        smooth: added to numerator and denominator.
-        class_weights: a factor on the loss of each class; None for ones.
+        smooth: number added to numerator and denominator.
+        class_weights: factor for the loss of each class; None for ones.
         batch_dice: pool the sums over the batch first.
-        axis_name: mapped axis over which ``batch_dice`` pools too.
+        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
     Returns:
         Values in [0, 1] times the weight, float32.
@@ -115,7 +117,7 @@ def jaccard_loss(
         >>> import jax.numpy as jnp
         >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), int)
         >>> loss = jaccard_loss(logits=logits, labels=labels)
-        >>> loss.round(3)  # 1 - 2/4 of the class that is there, and 1 - 0/2
+        >>> loss.round(3)  # 1 - 2/4 for the class that is present, and 1 - 0/2
         Array([[0.5, 1. ]], dtype=float32)
     """
     sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
@@ -134,26 +136,26 @@ def generalized_dice_loss(
     axis_name: str | None = None,
     include_background: bool = True,
 ) -> Float[Array, " batch"]:
-    r"""Generalised Dice loss of each sample: classes weigh by their inverse size.
+    r"""Generalised Dice loss of each sample: small classes have large weights.
 
     .. math::
         L = 1 - \frac{2\sum_c w_c \sum_i p_{ic} y_{ic} + s}
                      {\sum_c w_c \sum_i (p_{ic} + y_{ic}) + s},
         \quad w_c = \Big(\sum_i y_{ic}\Big)^{-2}
 
-    A class that a sample does not have has the largest weight of those that it has.
+    A class that is absent from a sample gets the largest weight of the present ones.
 
     Args:
         logits: unnormalised class scores.
-        labels: as for `dice_loss`.
+        labels: labels in one of the forms that `dice_loss` accepts.
         head: "softmax" or "sigmoid".
-        smooth: added to numerator and denominator.
+        smooth: number added to numerator and denominator.
         batch_dice: pool the sums over the batch first.
-        axis_name: mapped axis over which ``batch_dice`` pools too.
+        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
         include_background: count class 0.
 
     Returns:
-        A value in [0, 1] a sample, float32.
+        A value in [0, 1] for each sample, float32.
 
     Source:
         Sudre et al.: Generalised Dice overlap (DLMIA 2017), eq. of section 2.
@@ -186,7 +188,7 @@ def tversky_loss(
     batch_dice: bool = False,
     axis_name: str | None = None,
 ) -> Float[Array, "batch classes"]:
-    r"""Tversky loss of each sample and class: Dice with a price for each kind of error.
+    r"""Tversky loss of each sample and class: Dice with a weight for each error type.
 
     .. math::
         L_c = 1 - \frac{TP_c + s}{TP_c + \alpha FP_c + \beta FN_c + s}
@@ -196,14 +198,14 @@ def tversky_loss(
 
     Args:
         logits: unnormalised class scores.
-        labels: as for `dice_loss`.
+        labels: labels in one of the forms that `dice_loss` accepts.
         head: "softmax" or "sigmoid".
-        alpha: price of false positives.
-        beta: price of false negatives.
-        smooth: added to numerator and denominator.
-        class_weights: a factor on the loss of each class; None for ones.
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        smooth: number added to numerator and denominator.
+        class_weights: factor for the loss of each class; None for ones.
         batch_dice: pool the sums over the batch first.
-        axis_name: mapped axis over which ``batch_dice`` pools too.
+        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
     Returns:
         Values in [0, 1] times the weight, float32.
@@ -239,27 +241,27 @@ def focal_tversky_loss(
 ) -> Float[Array, "batch classes"]:
     r"""Focal Tversky loss: :math:`L_c = (1 - TI_c)^{1/\gamma}`.
 
-    :math:`TI` is the Tversky index, 1 minus `tversky_loss`. The base is kept above
-    1e-7, where the power's slope would be infinite.
+    :math:`TI` is the Tversky index, 1 minus `tversky_loss`. The base is kept at 1e-7
+    or more, because the gradient of the power is infinite at 0.
 
     Args:
         logits: unnormalised class scores.
-        labels: as for `dice_loss`.
+        labels: labels in one of the forms that `dice_loss` accepts.
         head: "softmax" or "sigmoid".
-        alpha: price of false positives.
-        beta: price of false negatives.
-        gamma: above 1, cases that are nearly right still pull.
-        smooth: added to numerator and denominator.
-        class_weights: a factor on the loss of each class; None for ones.
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        gamma: exponent; above 1, nearly correct classes keep a larger gradient.
+        smooth: number added to numerator and denominator.
+        class_weights: factor for the loss of each class; None for ones.
         batch_dice: pool the sums over the batch first.
-        axis_name: mapped axis over which ``batch_dice`` pools too.
+        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
     Returns:
         Values in [0, 1] times the weight, float32.
 
     Source:
-        Abraham, Khan: A novel focal Tversky loss (ISBI 2019), eq. 4; their code swaps
-        the names of alpha and beta.
+        Abraham, Khan: A novel focal Tversky loss (ISBI 2019), eq. 4; its code swaps the
+        names alpha and beta.
 
     Example:
         >>> import jax.numpy as jnp
@@ -289,13 +291,13 @@ def log_cosh_dice_loss(
 
     Args:
         logits: unnormalised class scores.
-        labels: as for `dice_loss`.
+        labels: labels in one of the forms that `dice_loss` accepts.
         head: "softmax" or "sigmoid".
-        squared: as for `dice_loss`.
-        smooth: added to numerator and denominator.
-        class_weights: a factor on the loss of each class; None for ones.
+        squared: square the probabilities in the denominator.
+        smooth: number added to numerator and denominator.
+        class_weights: factor for the loss of each class; None for ones.
         batch_dice: pool the sums over the batch first.
-        axis_name: mapped axis over which ``batch_dice`` pools too.
+        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
     Returns:
         Values in [0, 0.434] times the weight, float32.
@@ -323,102 +325,6 @@ def log_cosh_dice_loss(
     return _weighted(jnp.log(jnp.cosh(loss)), class_weights)
 
 
-def sensitivity_specificity_loss(
-    *,
-    logits: Float[ArrayLike, "batch *spatial classes"],
-    labels: Integer[ArrayLike, "batch *labels"],
-    head: Head = "softmax",
-    sensitivity_weight: float = 0.05,
-    smooth: float = 1e-5,
-    class_weights: Sequence[float] | None = None,
-) -> Float[Array, "batch classes"]:
-    r"""Squared error of a class and of the rest, each over its own pixels.
-
-    .. math::
-        L_c = r\frac{\sum_i (p_{ic}-y_{ic})^2 y_{ic}}{\sum_i y_{ic} + s}
-            + (1-r)\frac{\sum_i (p_{ic}-y_{ic})^2 (1-y_{ic})}{\sum_i (1-y_{ic}) + s}
-
-    Args:
-        logits: unnormalised class scores.
-        labels: as for `dice_loss`.
-        head: "softmax" or "sigmoid".
-        sensitivity_weight: :math:`r`, the weight of the class's own pixels.
-        smooth: added to the denominators.
-        class_weights: a factor on the loss of each class; None for ones.
-
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Brosch et al.: Deep convolutional encoder networks for multiple sclerosis lesion
-        segmentation (MICCAI 2015), eq. 4.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.ones((1, 4), int)
-        >>> sensitivity_specificity_loss(logits=logits, labels=labels).round(4)
-        Array([[0.2375, 0.0125]], dtype=float32)
-    """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    error = jnp.square(head_probabilities(logits, head) - target) * valid
-    axes, rest = pixel_axes(logits), (1 - target) * valid
-    missed = jnp.sum(error * target, axes) / (jnp.sum(target, axes) + smooth)
-    wrong = jnp.sum(error * rest, axes) / (jnp.sum(rest, axes) + smooth)
-    loss = sensitivity_weight * missed + (1 - sensitivity_weight) * wrong
-    return _weighted(loss, class_weights)
-
-
-def mcc_loss(
-    *,
-    logits: Float[ArrayLike, "batch *spatial classes"],
-    labels: Integer[ArrayLike, "batch *labels"],
-    head: Head = "softmax",
-    smooth: float = 1.0,
-    class_weights: Sequence[float] | None = None,
-) -> Float[Array, "batch classes"]:
-    r"""One minus the soft Matthews correlation of each sample and class.
-
-    .. math::
-        L_c = 1 - \frac{TP\cdot TN - FP\cdot FN + s}
-              {\sqrt{(TP+FP)(TP+FN)(TN+FP)(TN+FN) + s^2}}
-
-    Numerator and root are divided by the number of pixels before the smoothing
-    :math:`s` is added, so that it weighs alike in small and large images.
-
-    Args:
-        logits: unnormalised class scores.
-        labels: as for `dice_loss`.
-        head: "softmax" or "sigmoid".
-        smooth: above 0; an absent class that is not predicted then costs nothing.
-        class_weights: a factor on the loss of each class; None for ones.
-
-    Returns:
-        Values in [0, 2] times the weight, float32.
-
-    Source:
-        Abhishek, Hamarneh: Matthews correlation coefficient loss (ISBI 2021), eq. 6.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
-        >>> loss = mcc_loss(logits=logits, labels=jnp.array([[1, 0]]), smooth=1e-5)
-        >>> [round(float(value), 3) for value in loss[0]]
-        [2.0, 2.0]
-    """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    p = head_probabilities(logits, head) * valid
-    axes, rest = pixel_axes(logits), (1 - target) * valid
-    root = jnp.sqrt(jnp.maximum(jnp.sum(target + rest, axes), 1))
-    tp, fn = jnp.sum(p * target, axes), jnp.sum((1 - p) * target, axes)
-    fp, tn = jnp.sum(p * rest, axes), jnp.sum((1 - p) * rest, axes)
-    tp, fn, fp, tn = (each / root for each in (tp, fn, fp, tn))
-    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    loss = 1 - (tp * tn - fp * fn + smooth) / jnp.sqrt(product + smooth**2)
-    return _weighted(loss, class_weights)
-
-
 def _overlap_sums(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -427,7 +333,7 @@ def _overlap_sums(
     batch_dice: bool,
     axis_name: str | None,
 ) -> _Sums:
-    """Sum intersection, prediction and target, of a sample or of the global batch."""
+    """Sum intersection, prediction and target over a sample or the global batch."""
     if axis_name is not None and not batch_dice:
         raise ValueError("axis_name pools sums, so it needs batch_dice=True")
     logits = at_least_float32(logits)
@@ -445,7 +351,7 @@ def _overlap_sums(
 
 
 def _tversky_index(sums: _Sums, alpha: float, beta: float, smooth: float) -> Array:
-    """Overlap, with a price for each kind of error."""
+    """Overlap with a weight for each type of error."""
     false_positives = sums.predicted - sums.intersection
     false_negatives = sums.true - sums.intersection
     errors = alpha * false_positives + beta * false_negatives
@@ -460,7 +366,7 @@ def _weighted(loss: Array, class_weights: Sequence[float] | None) -> Array:
 
 
 def _pooled(sums: Array, axis_name: str | None) -> Array:
-    """Sum over the global batch, repeated for each sample."""
+    """Sum over the global batch; every sample gets the sum."""
     total = jnp.sum(sums, axis=0, keepdims=True)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)

@@ -1,7 +1,9 @@
-"""What a config may give a loss: names, types, bounds, and shares of classes."""
+"""Checks the parameters that a config gives a loss."""
 
+import dataclasses
+import difflib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,136 +12,242 @@ from unet_jax.errors import InputError
 from unet_jax.losses.targets import Head
 
 INVERSE_FREQUENCY = "inverse_frequency"
-"""Stands for numbers from the class shares of the training split."""
-
-_SWITCHES = ("squared", "batch_dice", "only_present")
-
-_PRICE = (0.0, 1e6, float)
-_SHARE = (0.0, 1.0, float)
-_WIDTH = (1e-3, 1e6, float)
-
-BOUNDS: dict[str, tuple[float, float, type]] = {
-    # Without any smoothing a class that is absent would divide 0 by 0.
-    "smooth": (1e-8, 1e6, float),
-    "label_smoothing": _SHARE,
-    "sensitivity_weight": _SHARE,
-    "k": (1e-6, 1.0, float),
-    "iterations": (0, 1000, int),
-    "w0": _PRICE,
-    "sigma": _WIDTH,
-    "intensity_sigma": _WIDTH,
-    "spatial_sigma": _WIDTH,
-    "radius": (1.5, 100.0, float),  # below it a pixel has no neighbour at a corner
-    "tversky alpha": _PRICE,
-    "tversky beta": _PRICE,
-    "focal_tversky alpha": _PRICE,
-    "focal_tversky beta": _PRICE,
-    "focal_tversky gamma": (0.1, 100.0, float),
-    "focal gamma": (0.0, 100.0, float),
-    "weighted_bce beta": _PRICE,
-    "combo alpha": _SHARE,
-    "combo beta": _SHARE,
-    "hausdorff_dt alpha": (0.1, 10.0, float),
-}
-"""Least and largest number that a config may give, and its type: of a parameter, or,
-where the same word means something else, of a loss and its parameter."""
-
-_BY_CLASS = {"class_weights", "focal alpha", "balanced_bce beta"}
-"""Parameters with a number a class, which can come from the training split."""
+"""Stands for numbers from the class fractions of the training split."""
 
 _LARGEST_WEIGHT = 1e6
 
 
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A parameter that is a number.
+
+    Attributes:
+        low: least number.
+        high: largest number.
+        advice: what larger and smaller numbers do; "" for nothing to say.
+    """
+
+    low: float
+    high: float
+    advice: str = ""
+
+    def __str__(self) -> str:
+        """Describe the accepted values."""
+        advice = f" ({self.advice})" if self.advice else ""
+        return f"a number from {self.low} to {self.high}{advice}"
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNumber:
+    """A parameter that is a whole number.
+
+    Attributes:
+        low: least number.
+        high: largest number.
+    """
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        """Describe the accepted values."""
+        return f"a whole number from {self.low} to {self.high}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """A parameter that is True or False."""
+
+    def __str__(self) -> str:
+        """Describe the accepted values."""
+        return "True or False"
+
+
+@dataclasses.dataclass(frozen=True)
+class PerClass:
+    """A parameter with a number for each class, or "inverse_frequency".
+
+    Attributes:
+        balances: with the sigmoid head each number is the weight in [0, 1] of the
+            positives of a class, 1 minus it that of the negatives, and one number may
+            stand for all classes. Otherwise the numbers are weights of classes.
+    """
+
+    balances: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Anything:
+    """A parameter of a user's own function: any value that config.json can hold."""
+
+    def __str__(self) -> str:
+        """Describe the accepted values."""
+        return "a number, a string, True, False, None, or a tuple of these"
+
+
+Parameter = Number | WholeNumber | Switch | PerClass | Anything
+
+
 def checked_parameters(
     name: str,
-    parameters: Mapping[str, Any],
-    options: Collection[str],
+    given: Mapping[str, Any],
     *,
+    parameters: Mapping[str, Parameter],
+    required: Sequence[str],
     head: Head,
     num_classes: int | None,
 ) -> dict[str, Any]:
-    """Refuse what a loss does not have, cannot do without, or cannot compute with.
+    """Refuse unknown and missing parameters, and values that cannot be computed with.
 
     Args:
-        name: of the loss.
-        parameters: from the config.
-        options: parameters that the loss has.
-        head: of the network.
-        num_classes: of the data; None before it is known.
+        name: name of the loss.
+        given: parameters from the config.
+        parameters: the parameters that the loss has.
+        required: names of those without a default.
+        head: output head of the network.
+        num_classes: number of classes; None before it is known.
 
     Returns:
-        The parameters, with a tuple of floats for each sequence.
+        The parameters, with a tuple of floats for each number per class.
 
     Raises:
         InputError: an unknown parameter, a missing one, a value of another type, out of
-            bounds, or not one a class.
+            bounds, or a wrong number of values.
     """
-    unknown = sorted(set(parameters) - set(options))
-    if unknown:
-        raise InputError(
-            f"loss: {name!r} has no parameter {unknown[0]!r}; "
-            f"expected any of {sorted(options) or 'none'}"
-        )
-    if name == "weighted_bce" and not _is_number(parameters.get("beta")):
-        raise InputError(
-            "loss: 'weighted_bce' needs its parameter 'beta', a number: above 1 for "
-            "fewer false negatives, below 1 for fewer false positives"
-        )
+    for key in given:
+        if key not in parameters:
+            near = difflib.get_close_matches(str(key), parameters, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"loss: {name!r} has no parameter {key!r}; "
+                f"expected any of {sorted(parameters) or 'none'}{hint}"
+            )
+    for key in required:
+        if key not in given:
+            expected = _expected(parameters[key], head, num_classes)
+            raise InputError(
+                f"loss: {name!r} needs its parameter {key!r}, {expected}; "
+                f'write ("{name}", weight, {{"{key}": value}})'
+            )
     return {
-        key: _checked(name, key, value, head, num_classes)
-        for key, value in parameters.items()
+        key: _checked(name, key, value, parameters[key], head, num_classes)
+        for key, value in given.items()
     }
 
 
+def with_class_fractions(
+    name: str,
+    given: Mapping[str, Any],
+    class_fractions: Sequence[float] | None,
+    *,
+    parameters: Mapping[str, Parameter],
+    head: Head,
+) -> dict[str, Any]:
+    """Replace "inverse_frequency" by numbers.
+
+    Args:
+        name: name of the loss.
+        given: parameters from `checked_parameters`.
+        class_fractions: fraction of each class in the pixels of the training split;
+            None leaves the word in place.
+        parameters: the parameters that the loss has.
+        head: output head of the network.
+
+    Returns:
+        The parameters. Weights of classes are proportional to 1 / fraction and sum to
+        1. A weight of positives is the fraction of negatives; for two classes these
+        are the same numbers.
+
+    Raises:
+        InputError: no training case has one of the classes.
+    """
+    given = dict(given)
+    words = [key for key, value in given.items() if _is_inverse_frequency(value)]
+    if class_fractions is None or not words:
+        return given
+    for index, fraction in enumerate(class_fractions):
+        if fraction <= 0:
+            raise InputError(
+                f"loss: {INVERSE_FREQUENCY!r} of {name!r}: no training case has class "
+                f"{index}; give the numbers"
+            )
+    inverse = 1 / np.asarray(class_fractions, np.float64)
+    weights = tuple((inverse / inverse.sum()).tolist())
+    negatives = tuple(1 - fraction for fraction in class_fractions)
+    for key in words:
+        given[key] = negatives if _balances(parameters[key], head) else weights
+    return given
+
+
 def _checked(
-    name: str, key: str, value: Any, head: Head, num_classes: int | None
+    name: str,
+    key: str,
+    value: Any,
+    parameter: Parameter,
+    head: Head,
+    num_classes: int | None,
 ) -> Any:
-    """One value, if it is one that the loss can compute with."""
-    if key in _BY_CLASS or f"{name} {key}" in _BY_CLASS:
-        return _checked_by_class(name, key, value, head, num_classes)
-    if key in _SWITCHES:
-        fits, expected = isinstance(value, bool), "True or False"
-    else:
-        low, high, kind = BOUNDS.get(f"{name} {key}") or BOUNDS[key]
-        fits = _is_number(value) and low <= value <= high
-        fits = fits and (kind is float or isinstance(value, int))
-        expected = f"a {'whole ' if kind is int else ''}number from {low} to {high}"
+    """Return the value if the loss can compute with it."""
+    match parameter:
+        case Number() | WholeNumber():
+            fits = _is_number(value) and parameter.low <= value <= parameter.high
+            if isinstance(parameter, WholeNumber):
+                fits = fits and isinstance(value, int)
+        case Switch():
+            fits = isinstance(value, bool)
+        case PerClass():
+            fits = _fits_classes(value, num_classes, _balances(parameter, head))
+            if isinstance(value, tuple | list) and fits:
+                return tuple(float(one) for one in value)
+        case Anything():
+            fits = _is_plain(value)
     if not fits:
         raise InputError(
-            f"loss: {key!r} of {name!r}: found {value!r}, expected {expected}"
+            f"loss: {key!r} of {name!r}: found {value!r}, expected "
+            f"{_expected(parameter, head, num_classes)}"
         )
     return value
 
 
-def _checked_by_class(
-    name: str, key: str, value: Any, head: Head, num_classes: int | None
-) -> Any:
-    """Numbers of classes, or what stands for them."""
-    if value is None or (isinstance(value, str) and value == INVERSE_FREQUENCY):
-        return value
-    # One alpha or beta is for the positives of each class; 1 - it for the negatives.
-    share = key == "beta" or (key == "alpha" and head == "sigmoid")
-    high = 1.0 if share else _LARGEST_WEIGHT
-    if share and _is_number(value) and 0 <= value <= high:
-        return value
-    if (
-        isinstance(value, tuple | list)
-        and num_classes in (None, len(value))
-        and all(_is_number(one) and 0 <= one <= high for one in value)
-        and any(value)
-    ):
-        return tuple(float(one) for one in value)
+def _fits_classes(value: Any, num_classes: int | None, balances: bool) -> bool:
+    """Whether a value is a number for each class, or stands for them."""
+    high = 1.0 if balances else _LARGEST_WEIGHT
+    if isinstance(value, tuple | list):
+        return (
+            num_classes in (None, len(value))
+            and all(_is_number(one) and 0 <= one <= high for one in value)
+            and any(value)
+        )
+    one_for_all = balances and _is_number(value) and 0 <= value <= high
+    return value is None or _is_inverse_frequency(value) or one_for_all
+
+
+def _expected(parameter: Parameter, head: Head, num_classes: int | None) -> str:
+    """Describe the values that a parameter accepts."""
+    if not isinstance(parameter, PerClass):
+        return str(parameter)
+    balances = _balances(parameter, head)
+    high = 1.0 if balances else _LARGEST_WEIGHT
     count = "a" if num_classes is None else f"{num_classes}, a"
-    raise InputError(
-        f"loss: {key!r} of {name!r}: found {value!r}, expected "
-        f"{f'a number from 0 to {high}, ' if share else ''}"
+    return (
+        f"{f'a number from 0 to {high}, ' if balances else ''}"
         f"a tuple of numbers from 0 to {high}, not all 0 ({count} number for each "
         f"class), or {INVERSE_FREQUENCY!r}"
     )
 
 
+def _balances(parameter: Parameter, head: Head) -> bool:
+    """Whether numbers weigh the positives of a class against its negatives."""
+    return isinstance(parameter, PerClass) and parameter.balances and head == "sigmoid"
+
+
+def _is_inverse_frequency(value: Any) -> bool:
+    """Whether a value stands for numbers from the training split."""
+    return isinstance(value, str) and value == INVERSE_FREQUENCY
+
+
 def _is_number(value: Any) -> bool:
-    """A finite number of Python, as the record of a run can hold."""
+    """Whether a value is a finite Python number, which config.json can hold."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -147,45 +255,8 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def with_shares(
-    name: str,
-    parameters: Mapping[str, Any],
-    shares: Sequence[float] | None,
-    *,
-    head: Head,
-) -> dict[str, Any]:
-    """Put numbers for "inverse_frequency".
-
-    Args:
-        name: of the loss.
-        parameters: from `checked_parameters`.
-        shares: share of each class in the pixels of the training split; None leaves the
-            word where it stands.
-        head: of the network.
-
-    Returns:
-        The parameters. Weights are in proportion to 1 / share and add up to 1. What
-        weighs the positives of a class against its negatives (beta, and alpha of the
-        sigmoid head) is the share of its negatives; of two classes the weights are the
-        same.
-
-    Raises:
-        InputError: a class that no training case has.
-    """
-    given = dict(parameters)
-    if shares is None or INVERSE_FREQUENCY not in given.values():
-        return given
-    absent = [index for index, share in enumerate(shares) if share <= 0]
-    if absent:
-        raise InputError(
-            f"loss: {INVERSE_FREQUENCY!r} of {name!r}: no training case has class "
-            f"{absent[0]}; give the numbers"
-        )
-    inverse = 1 / np.asarray(shares, np.float64)
-    weights = tuple((inverse / inverse.sum()).tolist())
-    negatives = tuple(1 - share for share in shares)
-    for key, value in given.items():
-        if value == INVERSE_FREQUENCY:
-            against = key == "beta" or (key == "alpha" and head == "sigmoid")
-            given[key] = negatives if against else weights
-    return given
+def _is_plain(value: Any) -> bool:
+    """Whether config.json can hold a value."""
+    if isinstance(value, tuple | list):
+        return all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, bool | str) or _is_number(value)

@@ -1,4 +1,4 @@
-"""What every loss begins with: targets, valid pixels and probabilities of a head."""
+"""Makes targets, masks of valid pixels and probabilities for the losses."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,37 +11,37 @@ from jaxtyping import Array, Float
 from unet_jax.labels import IGNORE
 
 Head = Literal["softmax", "sigmoid"]
-"""How scores become probabilities: of classes that exclude each other, or each class
-against the rest."""
+"""How scores become probabilities: softmax for classes that exclude each other, sigmoid
+for each class against the rest."""
 
 
 def at_least_float32(logits: ArrayLike) -> Array:
-    """Widen scores: sums over many pixels need more than the bits of a bfloat16.
+    """Convert scores to float32: sums over many pixels need more than bfloat16.
 
     Args:
-        logits: of any float dtype.
+        logits: scores of any float dtype.
 
     Returns:
-        The same in float32, or float64 if they were.
+        The scores in float32, or unchanged in float64.
     """
     logits = jnp.asarray(logits)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def targets_and_valid(logits: Array, labels: ArrayLike) -> tuple[Array, Array]:
-    """Turn labels into 0/1 targets, and say which of them count.
+    """Turn labels into 0/1 targets and a mask of the valid ones.
 
     Args:
-        logits: ``(batch, *spatial, classes)``, for their shape and dtype.
+        logits: ``(batch, *spatial, classes)``; shape and dtype of the targets.
         labels: ``(batch, *spatial)`` class indices or IGNORE, or
             ``(batch, *spatial, classes)`` of 0, 1 or IGNORE: regions that may overlap.
 
     Returns:
-        Targets, 0 at what is ignored, and True where a target counts; the latter
-        broadcasts to the former.
+        Targets, 0 at ignored pixels, and a mask that is True where a target is not
+        ignored and that broadcasts to the targets.
 
     Raises:
-        ValueError: labels of another shape.
+        ValueError: the labels have another shape.
     """
     labels = jnp.asarray(labels)
     if labels.shape == logits.shape:
@@ -51,7 +51,7 @@ def targets_and_valid(logits: Array, labels: ArrayLike) -> tuple[Array, Array]:
             f"labels of shape {labels.shape} for logits {logits.shape}; expected "
             f"{logits.shape[:-1]}, or {logits.shape} for regions"
         )
-    # IGNORE one-hot encodes to zeros.
+    # The one-hot encoding of IGNORE is all zeros.
     target = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return target, (labels != IGNORE)[..., None]
 
@@ -61,10 +61,10 @@ def head_probabilities(logits: Array, head: Head) -> Array:
 
     Args:
         logits: ``(..., classes)``.
-        head: "softmax" over the classes, or a "sigmoid" of each.
+        head: "softmax" over the classes, or "sigmoid" of each class.
 
     Returns:
-        Values in [0, 1] of the same shape.
+        Probabilities in [0, 1], ``(..., classes)``.
 
     Raises:
         ValueError: an unknown head.
@@ -87,31 +87,31 @@ def checked_weights(
     """Return the weight of each class.
 
     Args:
-        weights: one a class, or None for ones.
-        classes: their number.
+        weights: weight of each class; None for ones.
+        classes: number of classes.
 
     Returns:
         float32 weights.
 
     Raises:
-        ValueError: another number of weights.
+        ValueError: the number of weights is not the number of classes.
     """
     if weights is None:
         return jnp.ones(classes, jnp.float32)
     if len(weights) != classes:
         raise ValueError(
-            f"class_weights: {len(weights)} values, expected {classes}, one a class"
+            f"class_weights: {len(weights)} values; expected {classes}, one per class"
         )
     return jnp.asarray(weights, jnp.float32)
 
 
 def pixel_axes(logits: Array) -> tuple[int, ...]:
-    """Axes of the pixels of ``(batch, *spatial, classes)``.
+    """Spatial axes of ``(batch, *spatial, classes)``.
 
     Args:
-        logits: for their number of axes.
+        logits: an array of that form.
 
     Returns:
-        All but the first and the last.
+        All axes but the first and the last.
     """
     return tuple(range(1, logits.ndim - 1))

@@ -1,147 +1,95 @@
-"""The losses that a config can name, and how one is made of its entry."""
+"""Makes the terms of the training loss from the entries of a config."""
 
 import dataclasses
+import difflib
 import functools
-import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Array
 
 from unet_jax.errors import InputError
-from unet_jax.losses import (
-    binary,
-    boundary,
-    cl_dice,
-    cross_entropy,
-    lovasz,
-    overlap,
-    unsupervised,
-)
 from unet_jax.losses.parameters import (
     INVERSE_FREQUENCY,
     checked_parameters,
-    with_shares,
+    with_class_fractions,
 )
+from unet_jax.losses.reduction import Kind
+from unet_jax.losses.table import LOSSES, Loss
 from unet_jax.losses.targets import Head
-
-Kind = Literal["pixel", "pixel_class", "class", "sample"]
-"""What a loss has a value for: a pixel, a pixel and class, a sample and class, a
-sample."""
-
-NAMES = (
-    "dice",
-    "jaccard",
-    "generalized_dice",
-    "tversky",
-    "focal_tversky",
-    "log_cosh_dice",
-    "sensitivity_specificity",
-    "mcc",
-    "lovasz_softmax",
-    "lovasz_hinge",
-    "cross_entropy",
-    "top_k_cross_entropy",
-    "bce",
-    "weighted_bce",
-    "balanced_bce",
-    "focal",
-    "combo",
-    "boundary",
-    "hausdorff_dt",
-    "cl_dice",
-    "unet_weighted_cross_entropy",
-)
-"""Every loss of labels that a config can name."""
-
-WITHOUT_LABELS = ("soft_ncut", "reconstruction")
-"""Every loss of images alone that a config can name."""
-
-_READ = ("logits", "labels", "images", "reconstruction")
-_GIVEN = {*_READ, "head", "axis_name", "include_background"}
-"""Arguments that are not the config's to give."""
-
-_SIGMOID_ONLY = {
-    "lovasz_hinge": "lovasz_softmax",
-    "bce": "cross_entropy",
-    "weighted_bce": "cross_entropy with class_weights",
-    "balanced_bce": "cross_entropy with class_weights='inverse_frequency'",
-    "combo": "dice and cross_entropy",
-}
-_SOFTMAX_ONLY = {
-    "lovasz_softmax": "lovasz_hinge",
-    "cross_entropy": "bce",
-    "top_k_cross_entropy": "focal",
-    "unet_weighted_cross_entropy": "bce",
-    "soft_ncut": "nothing in its place: clusters exclude each other",
-}
-"""Losses of one head, and what to take with the other."""
+from unet_jax.losses.user_loss import found_kind, user_loss
+from unet_jax.runtime.user_code import is_user_code
 
 
 @dataclasses.dataclass(frozen=True)
 class LossTerm:
-    """One summand of the objective.
+    """One summand of the training loss.
 
     Attributes:
-        name: the name in the config, and in metrics.jsonl.
-        weight: its factor in the sum.
-        function: called with what it reads.
-        kind: what it has a value for.
-        pooled: True if the function pools over the batch and needs the axis name.
-        reads: names of its arguments: "logits" and "labels", or "images" instead of
-            labels, and of a W-Net the "reconstruction".
+        name: name in the config and in metrics.jsonl.
+        weight: factor in the sum.
+        function: the loss with its parameters.
+        kind: what the loss has one value for; None where the shape tells.
+        pooled: the function pools over the global batch and needs the axis name.
+        reads: names of the inputs that the function is given.
     """
 
     name: str
     weight: float
     function: Callable[..., Array]
-    kind: Kind
+    kind: Kind | None
     pooled: bool
     reads: tuple[str, ...] = ("logits", "labels")
 
 
 def create_loss_terms(
-    spec: Sequence[tuple[str, float, dict[str, Any]]],
+    spec: Sequence[Any],
     *,
     head: Head = "softmax",
-    shares: Sequence[float] | None = None,
+    class_fractions: Sequence[float] | None = None,
     num_classes: int | None = None,
+    patch_size: Sequence[int] | None = None,
 ) -> tuple[LossTerm, ...]:
-    """Turn ``(("dice", 1.0, {}), ...)`` of the config into loss functions.
+    """Turn ``(("dice", 1.0, {}), ...)`` of a config into loss functions.
 
     Args:
-        spec: name, weight and parameters of each summand.
-        head: of the network.
-        shares: share of each class in the pixels of the training split, for
-            "inverse_frequency"; None before they are known: the terms can then be
+        spec: entries ``(name, weight, parameters)``, one for each term.
+        head: output head of the network.
+        class_fractions: fraction of each class in the pixels of the training split,
+            for "inverse_frequency"; None before it is known: the terms can then be
             checked, not called.
-        num_classes: of the data, for parameters with a number a class; None before it
-            is known.
+        num_classes: number of classes, for parameters with a number for each class;
+            None before it is known.
+        patch_size: spatial size of the training crops, with which a function of the
+            user's own module is tried; None before it is known.
 
     Returns:
         The terms, in order.
 
     Raises:
-        InputError: an unknown name or parameter, a value that the loss cannot compute
-            with, a loss that the head does not have, an entry of another form, or no
-            entry.
+        InputError: an unknown name or parameter, a missing parameter, a value that the
+            loss cannot compute with, a loss that the head does not have, an entry of
+            another form, or no entry.
     """
     if not spec:
         raise InputError('loss: found (), expected e.g. (("dice", 1.0, {}),)')
-    if num_classes is None and shares is not None:
-        num_classes = len(shares)
-    return tuple(_create_term(entry, head, shares, num_classes) for entry in spec)
+    if num_classes is None and class_fractions is not None:
+        num_classes = len(class_fractions)
+    size = None if patch_size is None else tuple(patch_size)
+    return tuple(
+        _create_term(entry, head, class_fractions, num_classes, size) for entry in spec
+    )
 
 
 def needs_class_fractions(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
-    """Say whether a loss of the config is weighted by the training split's classes.
+    """Return whether a loss is weighted by the class fractions of the training split.
 
     Args:
-        spec: name, weight and parameters of each summand.
+        spec: name, weight and parameters of each term.
 
     Returns:
-        True if one has a parameter "inverse_frequency".
+        True if a parameter is "inverse_frequency".
     """
     return any(
         isinstance(value, str) and value == INVERSE_FREQUENCY
@@ -151,89 +99,55 @@ def needs_class_fractions(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> 
 
 
 def reads_labels(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
-    """Say whether any loss of the config reads a label.
+    """Return whether any loss of a config reads a label.
 
     Args:
-        spec: name, weight and parameters of each summand.
+        spec: name, weight and parameters of each term.
 
     Returns:
         False for a run on images alone.
     """
-    return any(name not in WITHOUT_LABELS for name, _, _ in spec)
+    return any("labels" in find_loss(name).reads for name, _, _ in spec)
 
 
-def loss_function(name: str) -> tuple[Callable[..., Array], Kind]:
-    """Return the function of a name, and what it has a value for.
+def find_loss(name: str) -> Loss:
+    """Return the row of a loss.
 
     Args:
-        name: one of ``NAMES`` or ``WITHOUT_LABELS``.
-
-    Returns:
-        Both; "focal" has a value a pixel, and with the sigmoid head a pixel and class.
+        name: a name of the table, or ``"package.module:function"``.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or a function that is no loss.
+
+    Example:
+        >>> find_loss("dice").kind
+        'class'
     """
-    match name:
-        case "dice":
-            return overlap.dice_loss, "class"
-        case "jaccard":
-            return overlap.jaccard_loss, "class"
-        case "generalized_dice":
-            return overlap.generalized_dice_loss, "sample"
-        case "tversky":
-            return overlap.tversky_loss, "class"
-        case "focal_tversky":
-            return overlap.focal_tversky_loss, "class"
-        case "log_cosh_dice":
-            return overlap.log_cosh_dice_loss, "class"
-        case "sensitivity_specificity":
-            return overlap.sensitivity_specificity_loss, "class"
-        case "mcc":
-            return overlap.mcc_loss, "class"
-        case "lovasz_softmax":
-            return lovasz.lovasz_softmax_loss, "class"
-        case "lovasz_hinge":
-            return lovasz.lovasz_hinge_loss, "class"
-        case "cross_entropy":
-            return cross_entropy.cross_entropy, "pixel"
-        case "top_k_cross_entropy":
-            return cross_entropy.top_k_cross_entropy, "sample"
-        case "bce":
-            return binary.bce, "pixel_class"
-        case "weighted_bce":
-            return binary.weighted_bce, "pixel_class"
-        case "balanced_bce":
-            return binary.balanced_bce, "pixel_class"
-        case "focal":
-            return binary.focal_loss, "pixel"
-        case "combo":
-            return binary.combo_loss, "class"
-        case "boundary":
-            return boundary.boundary_loss, "class"
-        case "hausdorff_dt":
-            return boundary.hausdorff_dt_loss, "class"
-        case "cl_dice":
-            return cl_dice.cl_dice_loss, "class"
-        case "unet_weighted_cross_entropy":
-            return boundary.unet_weighted_cross_entropy, "pixel"
-        case "soft_ncut":
-            return unsupervised.soft_ncut_loss, "sample"
-        case "reconstruction":
-            return unsupervised.reconstruction_loss, "sample"
+    if isinstance(name, str) and is_user_code(name):
+        return user_loss(name)
+    known = {loss.name: loss for loss in LOSSES}
+    for loss in LOSSES:
+        if loss.name == name:
+            return loss
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise InputError(
         f"loss: unknown loss {name!r}; expected one of "
-        f"{', '.join(repr(known) for known in (*NAMES, *WITHOUT_LABELS))}"
+        f"{', '.join(map(repr, known))}, or 'package.module:function'{hint}"
     )
 
 
 def _create_term(
-    entry: Any, head: Head, shares: Sequence[float] | None, num_classes: int | None
+    entry: Any,
+    head: Head,
+    class_fractions: Sequence[float] | None,
+    num_classes: int | None,
+    patch_size: tuple[int, ...] | None,
 ) -> LossTerm:
-    """Build one term, checking its name and parameters against the function."""
+    """Build one term; check its name and parameters against its row."""
     try:
-        name, weight, parameters = entry
-        weight, parameters = float(weight), dict(parameters)
+        name, weight, given = entry
+        weight, given = float(weight), dict(given)
     except (TypeError, ValueError):
         raise InputError(
             f"loss: found the entry {entry!r}, expected (name, weight, parameters) "
@@ -243,38 +157,32 @@ def _create_term(
         raise InputError(
             f"loss: weight of {name!r}: found {weight}, expected a number from 0 on"
         )
-    function, kind = loss_function(name)
-    _check_head(name, head)
-    known = set(inspect.signature(function).parameters)
-    parameters = checked_parameters(
-        name, parameters, known - _GIVEN, head=head, num_classes=num_classes
+    loss = find_loss(name)
+    if loss.head not in (None, head):
+        raise InputError(
+            f"loss: {name!r} needs model.head={loss.head!r}, found {head!r}; set it, "
+            f"or use {loss.instead}"
+        )
+    accepted = loss.parameters
+    required = [key for key in loss.options if key not in loss.defaults]
+    given = checked_parameters(
+        name,
+        given,
+        parameters=accepted,
+        required=required,
+        head=head,
+        num_classes=num_classes,
     )
-    parameters = with_shares(name, parameters, shares, head=head)
-    if "head" in known:
-        parameters["head"] = head
-    if name == "focal" and head == "sigmoid":
-        kind = "pixel_class"
-    pools = parameters.get("batch_dice", name == "balanced_bce")
-    if name == "balanced_bce" and parameters.get("beta") is not None:
-        pools = False
-    return LossTerm(
-        name=name,
-        weight=weight,
-        function=functools.partial(function, **parameters),
-        kind=kind,
-        pooled=bool(pools),
-        reads=tuple(argument for argument in _READ if argument in known),
+    given = with_class_fractions(
+        name, given, class_fractions, parameters=accepted, head=head
     )
-
-
-def _check_head(name: str, head: Head) -> None:
-    """Refuse a loss of the other head, and say what to do."""
-    for wrong, losses, other in (
-        ("softmax", _SIGMOID_ONLY, "sigmoid"),
-        ("sigmoid", _SOFTMAX_ONLY, "softmax"),
-    ):
-        if head == wrong and name in losses:
-            raise InputError(
-                f"loss: {name!r} needs model.head={other!r}, found {head!r}; set it, "
-                f"or take {losses[name]}"
-            )
+    pooled = loss.pools_with(given)
+    if loss.takes_head:
+        given["head"] = head
+    function = functools.partial(loss.function, **given)
+    kind = loss.kind_with(head)
+    if kind is None and num_classes is not None and patch_size is not None:
+        kind = found_kind(
+            loss, function, patch_size=patch_size, num_classes=num_classes
+        )
+    return LossTerm(name, weight, function, kind, pooled, loss.reads)

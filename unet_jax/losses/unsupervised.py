@@ -1,4 +1,4 @@
-"""Losses of images alone: no label enters them."""
+"""Losses that compare a prediction with its image; they read no labels."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ def soft_ncut_loss(
     spatial_sigma: float = 4.0,
     radius: float = 5.0,
 ) -> Float[Array, " batch"]:
-    r"""Soft normalised cut of each sample: pixels alike and near belong together.
+    r"""Soft normalised cut of each sample: similar, near pixels belong together.
 
     .. math::
         J = K - \sum_{k=1}^K \frac{\sum_u p_{uk} \sum_v w_{uv} p_{vk}}
@@ -29,28 +29,30 @@ def soft_ncut_loss(
         w_{uv} = e^{-\|F_u - F_v\|^2 / \sigma_I^2} e^{-\|X_u - X_v\|^2 / \sigma_X^2}
                  \text{ if } \|X_u - X_v\| < r \text{, else } 0
 
-    with p the softmax over K clusters, F the channels of a pixel and X its place. The
-    numerator is the affinity inside a cluster, the denominator that to every pixel. A
-    cluster without any pixel adds 1, as the worst one does.
+    with p the softmax over K clusters, F the channels of a pixel and X its position.
+    The numerator is the affinity inside a cluster, the denominator the affinity to all
+    pixels. An empty cluster adds 1, which is the largest value.
 
-    Each pixel is compared with those of a half disc (a half ball in 3-D) one shift at a
-    time: w is symmetric, so the other half is the same numbers, and no matrix of pixel
-    pairs is ever made. Images get no gradient.
+    Each pixel is compared with the pixels of a half disc (a half ball in 3-D), one
+    shift at a time: w is symmetric, so the other half has the same numbers, and no
+    matrix of pixel pairs is made. Images get no gradient.
 
     Args:
         logits: unnormalised cluster scores.
-        images: what the network saw, of 1 or more channels.
-        intensity_sigma: in units of the images. The paper's 10 is for grey values up to
-            255; a z-scored image whose deviation is 50 of them has it at 0.2.
-        spatial_sigma: pixels, the paper's.
-        radius: pixels; what is as far or farther counts for nothing. The paper's. In
-            3-D the pairs grow with its cube: 3 is a good start.
+        images: input of the network, with 1 or more channels.
+        intensity_sigma: width of the intensity weights, in units of the images. The
+            paper has 10 for grey values up to 255, which is 0.2 after z-scoring an
+            image with a standard deviation of 50.
+        spatial_sigma: width of the spatial weights in pixels, the paper's value.
+        radius: distance in pixels from which on weights are 0, the paper's value. In
+            3-D the number of pairs grows with its cube: start with 3.
 
     Returns:
         Values in [0, K], float32; K - 1 for scores that are equal everywhere.
 
     Raises:
-        ValueError: images of another size, or a sigma or radius that is not above 0.
+        ValueError: images and logits differ in size, or a sigma or radius is not above
+            0.
 
     Source:
         Xia and Kulis: W-Net: A Deep Model for Fully Unsupervised Image Segmentation
@@ -78,12 +80,12 @@ def soft_ncut_loss(
             "intensity_sigma, spatial_sigma and radius must be above 0; found "
             f"{intensity_sigma}, {spatial_sigma} and {radius}"
         )
-    # Clusters and channels in front: loops over a row of pixels, not over 4 clusters.
+    # Clusters and channels first: the inner loops then run over many pixels.
     p = jnp.moveaxis(jax.nn.softmax(logits, axis=-1), -1, 1)
     places = tuple(range(2, p.ndim))
     inside, degree = _associations(p, jnp.moveaxis(images, -1, 1), weights)
     to_all = jnp.sum(p * degree, axis=places)
-    # An empty cluster is 0 / 0; what it is divided by must not underflow when squared.
+    # An empty cluster is 0 / 0; the square of the divisor must not underflow.
     least = jnp.finfo(to_all.dtype).tiny ** 0.5
     return p.shape[1] - jnp.sum(inside / jnp.maximum(to_all, least), axis=1)
 
@@ -99,22 +101,23 @@ def cluster_affinities(
     spatial_sigma: float = 4.0,
     radius: float = 5.0,
 ) -> Float[Array, "classes classes"]:
-    r"""Affinity between each two clusters, added over a batch.
+    r"""Affinity between each pair of clusters, summed over a batch.
 
     .. math:: A_{kl} = \sum_u p_{uk} \sum_v w_{uv} p_{vl}
 
-    with w as in `soft_ncut_loss`. The normalised cut of any groups of clusters follows
-    from A alone, so that clusters can be merged by the loss that they were learnt with.
+    with the weights w of `soft_ncut_loss`. The normalised cut of any groups of clusters
+    follows from A, so that clusters can be merged by the loss they were trained with.
 
     Args:
-        probabilities: of each cluster, or 0 and 1; a pixel of zeros counts for nothing.
-        images: what the network saw.
-        intensity_sigma: in units of the images.
-        spatial_sigma: pixels.
-        radius: pixels.
+        probabilities: probability of each cluster, or 0 and 1; a pixel with zeros only
+            is left out.
+        images: input of the network.
+        intensity_sigma: width of the intensity weights, in units of the images.
+        spatial_sigma: width of the spatial weights in pixels.
+        radius: distance in pixels from which on weights are 0.
 
     Returns:
-        A symmetric matrix.
+        A symmetric matrix, float32.
 
     Source:
         Shi and Malik: Normalized Cuts and Image Segmentation (TPAMI 2000), eq. 2.
@@ -140,22 +143,22 @@ def reconstruction_loss(
     reconstruction: Float[ArrayLike, "batch *spatial channels"],
     images: Float[ArrayLike, "batch *image"],
 ) -> Float[Array, " batch"]:
-    r"""Mean squared error of each sample between an image and what was made of it.
+    r"""Mean squared error between an image and its reconstruction, for each sample.
 
     .. math:: J = \frac{1}{N C} \sum_{u, c} (\hat F_{uc} - F_{uc})^2
 
-    over N pixels and C channels. The paper has the sum; the mean keeps its weight
-    beside other losses when the size of the crops changes.
+    over N pixels and C channels. The paper has the sum; the weight of the mean beside
+    other losses does not depend on the size of the crops.
 
     Args:
-        reconstruction: the decoder's output.
-        images: what the network saw.
+        reconstruction: output of the decoder.
+        images: input of the network.
 
     Returns:
-        Values of at least 0, float32.
+        Values of 0 or more, float32.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the shapes differ.
 
     Source:
         Xia and Kulis (arXiv 1711.08506), eq. 1.
@@ -179,7 +182,7 @@ def reconstruction_loss(
 def _associations(
     p: Array, images: Array, weights: tuple[float, float, float]
 ) -> tuple[Array, Array]:
-    """Affinity inside each cluster (batch, clusters), and that of each pixel to all.
+    """Affinity inside each cluster (batch, clusters), and of each pixel to all others.
 
     Both arguments are (batch, clusters or channels, *spatial); the second result is
     (batch, 1, *spatial).
@@ -195,7 +198,7 @@ def _associations_forward(p, images, weights):
 
 
 def _associations_backward(weights, residuals, cotangents):
-    """W is symmetric: the gradient of p'Wp is 2 Wp, which the way forward has made."""
+    """W is symmetric: the gradient of p'Wp is 2 Wp, which the forward pass computed."""
     del weights
     near, images = residuals
     over_space = cotangents[0].reshape(*cotangents[0].shape, *(1,) * (near.ndim - 2))
@@ -208,17 +211,17 @@ _associations.defvjp(_associations_forward, _associations_backward)
 def _affinity_product(
     p: Array, images: Array, weights: tuple[float, float, float]
 ) -> tuple[Array, Array]:
-    """Wp and W1 (one cluster), a shift at a time; (batch, clusters, *spatial)."""
+    """Wp and W1 (one cluster), shift by shift; (batch, clusters, *spatial)."""
     intensity_sigma, spatial_sigma, radius = weights
     axes = images.ndim - 2
     shifts = _half_disc(axes, radius)
-    # p and a plane of ones: their products with W are what is wanted.
+    # A plane of ones beside p: one pass gives Wp and W1.
     both = jnp.concatenate([p, jnp.ones_like(p[:, :1])], axis=1)
     if not shifts:
         return p, jnp.ones_like(p[:, :1])
     reach = max(abs(step) for shift in shifts for step in shift)
     pads = ((0, 0), (0, 0), *((reach, reach),) * axes)
-    # Outside of the image the planes are 0, and so is what they add.
+    # Outside of the image the planes are 0 and add nothing.
     padded, around = jnp.pad(both, pads), jnp.pad(images, pads)
     inner = images.shape[2:]
 
@@ -237,13 +240,13 @@ def _affinity_product(
 
     spatial = [math.exp(-(math.hypot(*s) ** 2) / spatial_sigma**2) for s in shifts]
     steps = (jnp.array(shifts, jnp.int32), jnp.array(spatial, p.dtype))
-    # Each pixel is as near to itself as can be.
+    # The weight of a pixel with itself is 1.
     total, _ = jax.lax.scan(one_shift, both, steps)
     return total[:, :-1], total[:, -1:]
 
 
 def _half_disc(axes: int, radius: float) -> list[tuple[int, ...]]:
-    """Shifts shorter than the radius, one of each pair of opposite ones."""
+    """Shifts shorter than the radius, one of each opposite pair."""
     reach = math.ceil(radius) - 1
     grid = itertools.product(range(-reach, reach + 1), repeat=axes)
     return [

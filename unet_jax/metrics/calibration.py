@@ -1,7 +1,8 @@
-"""Are probabilities what they say: calibration error, Brier score, reliability curve.
+"""Measures calibration: calibration error, Brier score and reliability curve.
 
-On the host in float64, a piece at a time: a float32 sum over a volume is not exact to
-the digits that are reported, and copies of all of its probabilities may not fit.
+Everything is computed on the host in float64, chunk by chunk: float32 sums over a
+volume are not exact to the reported digits, and a copy of all probabilities may not fit
+in memory.
 """
 
 from collections.abc import Iterator
@@ -13,21 +14,21 @@ from jaxtyping import Float, Integer
 from unet_jax.labels import IGNORE
 
 NUM_BINS = 15
-"""Bins of a reliability curve, as in Guo et al. 2017."""
+"""Number of bins of a reliability curve, as in Guo et al. 2017."""
 
-_PIECE = 2**18
+_CHUNK = 2**18
 """Pixels in memory at once."""
 
 
 class Reliability(NamedTuple):
     """Sums over the pixels of each bin of confidence, ``(*leading, bins)`` float64.
 
-    Those of several cases are added before they are divided.
+    Sums of several cases are added before they are divided.
 
     Attributes:
         pixels: number of pixels.
-        confidence: sum of their confidences.
-        correct: number of those that are right.
+        confidence: sum of the confidences of these pixels.
+        correct: number of correct pixels.
     """
 
     pixels: Float[np.ndarray, "*leading bins"]
@@ -41,17 +42,17 @@ def reliability(
     labels: Integer[np.ndarray, "*spatial"],
     num_bins: int = NUM_BINS,
 ) -> Reliability:
-    """Sort the pixels of a case by the confidence in their likeliest class.
+    """Sort the pixels of a case into bins by the confidence in their likeliest class.
 
-    Bin m of M holds confidences in ``((m - 1) / M, m / M]``, the first 0 too.
+    Bin m of M holds confidences in ``((m - 1) / M, m / M]``; the first bin holds 0 too.
 
     Args:
-        probabilities: of each class, in [0, 1].
-        labels: class index of every pixel; IGNORE pixels count for nothing.
-        num_bins: the number M of bins.
+        probabilities: probability of each class, in [0, 1].
+        labels: class index of every pixel; IGNORE pixels are left out.
+        num_bins: number M of bins.
 
     Returns:
-        Sums ``(bins)`` of the pixels, confidences and right answers.
+        Sums ``(bins)`` of pixels, confidences and correct pixels.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", section 2.
 
@@ -65,7 +66,7 @@ def reliability(
         ([0.0, 2.0], [0.0, 1.5], [0.0, 1.0])
     """
     total = np.zeros((3, num_bins))
-    for p, y in _pieces(probabilities, labels):
+    for p, y in _chunks(probabilities, labels):
         best = p.argmax(axis=-1)
         confidence = np.take_along_axis(p, best[:, None], axis=-1)[:, 0]
         total += _binned(confidence, best == y, num_bins)
@@ -78,15 +79,15 @@ def class_reliability(
     labels: Integer[np.ndarray, "*spatial"],
     num_bins: int = NUM_BINS,
 ) -> Reliability:
-    """Sort the pixels of a case by the probability of each class, one against the rest.
+    """Sort the pixels of a case into bins by the probability of each class.
 
     Args:
-        probabilities: of each class, in [0, 1].
-        labels: class index of every pixel; IGNORE pixels count for nothing.
-        num_bins: the number of bins, as in `reliability`.
+        probabilities: probability of each class, in [0, 1].
+        labels: class index of every pixel; IGNORE pixels are left out.
+        num_bins: number of bins, as for `reliability`.
 
     Returns:
-        Sums ``(classes, bins)``; a pixel is right where it is labelled as the class.
+        Sums ``(classes, bins)``; a pixel is correct where it is labelled as the class.
 
     Source: Nixon et al. 2019, "Measuring calibration in deep learning", static
     calibration error.
@@ -100,7 +101,7 @@ def class_reliability(
     """
     classes = probabilities.shape[-1]
     total = np.zeros((3, classes, num_bins))
-    for p, y in _pieces(probabilities, labels):
+    for p, y in _chunks(probabilities, labels):
         for index in range(classes):
             total[:, index] += _binned(p[:, index], y == index, num_bins)
     return Reliability(*total)
@@ -109,15 +110,15 @@ def class_reliability(
 def expected_calibration_error(
     sums: Reliability,
 ) -> Float[np.ndarray, "*leading"]:
-    """Mean distance of confidence and accuracy over the bins (ECE).
+    """Expected calibration error: mean gap of confidence and accuracy over the bins.
 
     ``sum_m n_m / n |correct_m / n_m - confidence_m / n_m|`` with n_m pixels in bin m.
 
     Args:
-        sums: from `reliability`, or `class_reliability` for a value a class.
+        sums: sums from `reliability`, or from `class_reliability` for each class.
 
     Returns:
-        Values in [0, 1], 0 where every confidence is what it says; NaN without pixels.
+        Values in [0, 1], 0 where confidence equals accuracy; NaN without pixels.
 
     Source: Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian
     binning"; Guo et al. 2017, eq. 3.
@@ -136,11 +137,11 @@ def reliability_curve(sums: Reliability) -> list[dict[str, float | int | None]]:
     """Mean confidence and accuracy of each bin: the points of a reliability diagram.
 
     Args:
-        sums: from `reliability`, or added over cases.
+        sums: sums from `reliability`, for one case or added over cases.
 
     Returns:
-        For each bin its limits ``low`` and ``high``, the number of ``pixels``, and
-        ``confidence`` and ``accuracy``, None for a bin without pixels.
+        A dict for each bin: its limits ``low`` and ``high``, the number of ``pixels``,
+        and ``confidence`` and ``accuracy``, which are None for a bin without pixels.
 
     Source: DeGroot and Fienberg 1983, "The comparison and evaluation of forecasters".
 
@@ -172,11 +173,12 @@ def brier_score(
     ``1/n sum_i sum_c (p_ic - y_ic)^2`` with y 1 for the labelled class.
 
     Args:
-        probabilities: of each class, in [0, 1].
-        labels: class index of every pixel; IGNORE pixels count for nothing.
+        probabilities: probability of each class, in [0, 1].
+        labels: class index of every pixel; IGNORE pixels are left out.
 
     Returns:
-        0 for certain and right, 2 for certain and wrong; NaN without pixels.
+        A value from 0 (certain and correct) to 2 (certain and wrong); NaN without
+        pixels.
 
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
 
@@ -187,7 +189,7 @@ def brier_score(
         0.125
     """
     total, pixels = 0.0, 0
-    for p, y in _pieces(probabilities, labels):
+    for p, y in _chunks(probabilities, labels):
         wrong = p.copy()
         wrong[np.arange(len(y)), y] -= 1
         total += float(np.sum(wrong**2))
@@ -195,21 +197,21 @@ def brier_score(
     return total / pixels if pixels else float("nan")
 
 
-def _pieces(
+def _chunks(
     probabilities: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Float64 probabilities and labels of the pixels that count, piece by piece."""
+    """Yield float64 probabilities and labels of the valid pixels, chunk by chunk."""
     flat = labels.reshape(-1)
     rows = probabilities.reshape(-1, probabilities.shape[-1])
-    for start in range(0, len(flat), _PIECE):
-        y = flat[start : start + _PIECE]
+    for start in range(0, len(flat), _CHUNK):
+        y = flat[start : start + _CHUNK]
         valid = y != IGNORE
-        p = rows[start : start + _PIECE][valid].astype(np.float64)
+        p = rows[start : start + _CHUNK][valid].astype(np.float64)
         yield p, y[valid].astype(np.int64)
 
 
 def _binned(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> np.ndarray:
-    """Pixels, confidences and right answers of each bin, ``(3, bins)``."""
+    """Count pixels, confidences and correct pixels of each bin, ``(3, bins)``."""
     places = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, None)
     places = np.minimum(places, num_bins - 1)
     return np.stack(

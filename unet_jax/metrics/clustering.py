@@ -1,4 +1,4 @@
-"""Scores of a partition against labels, whatever its parts are called."""
+"""Scores a partition against labels; the numbers of its clusters do not matter."""
 
 import math
 
@@ -17,11 +17,12 @@ def contingency_table(
     """Count the pixels of each class in each cluster.
 
     Args:
-        clusters: cluster of every pixel, at least 0.
-        labels: class of every pixel; IGNORE pixels count for nothing.
+        clusters: cluster of every pixel, 0 or more.
+        labels: class of every pixel; IGNORE pixels are left out.
 
     Returns:
-        int64 counts: a row a class, a column a cluster, up to the largest of each.
+        int64 counts with a row for each class and a column for each cluster, up to the
+        largest of each.
 
     Example:
         >>> contingency_table(
@@ -39,18 +40,18 @@ def contingency_table(
 
 
 def adjusted_rand_index(table: Integer[np.ndarray, "classes clusters"]) -> float:
-    """Agreement of two partitions about pairs of pixels, corrected for chance.
+    """Agreement of two partitions on pairs of pixels, corrected for chance.
 
     ``(index - expected) / (maximum - expected)``: the index is the number of pairs that
     are together in both, ``sum C(n_ij, 2)``; expected is ``sum C(a_i, 2) sum C(b_j, 2)
-    / C(n, 2)`` with the row sums a and the column sums b; maximum the mean of these two
-    sums.
+    / C(n, 2)`` with the row sums a and the column sums b; maximum is the mean of these
+    two sums.
 
     Args:
-        table: from `contingency_table`.
+        table: counts from `contingency_table`.
 
     Returns:
-        1 for equal partitions, about 0 for unrelated ones; NaN without a pixel.
+        A value, 1 for equal and about 0 for unrelated partitions; NaN without a pixel.
 
     Source: Hubert and Arabie 1985, "Comparing partitions".
 
@@ -61,28 +62,28 @@ def adjusted_rand_index(table: Integer[np.ndarray, "classes clusters"]) -> float
     total = int(table.sum())
     if total == 0:
         return math.nan
-    # Python integers: products of pairs of a volume do not fit 64 bits.
+    # Python integers: products of the pairs of a volume overflow 64 bits.
     together = sum(_pairs(n) for n in table.ravel().tolist())
     rows = sum(_pairs(n) for n in table.sum(axis=1).tolist())
     columns = sum(_pairs(n) for n in table.sum(axis=0).tolist())
     every = _pairs(total)
     numerator = 2 * (together * every - rows * columns)
     denominator = (rows + columns) * every - 2 * rows * columns
-    # Both partitions are one cluster, or single pixels: they are equal.
+    # The denominator is 0 for two equal partitions: one cluster, or single pixels.
     return 1.0 if denominator == 0 else numerator / denominator
 
 
 def variation_of_information(table: Integer[np.ndarray, "classes clusters"]) -> float:
-    """Information that two partitions do not share: ``H(L | C) + H(C | L)``.
+    """Variation of information between two partitions: ``H(L | C) + H(C | L)``.
 
-    The first term grows where clusters mix classes, the second where classes are cut
+    The first term grows where clusters mix classes, the second where classes are split
     into several clusters.
 
     Args:
-        table: from `contingency_table`.
+        table: counts from `contingency_table`.
 
     Returns:
-        0 nats for equal partitions, more for worse; NaN without a pixel.
+        A value in nats, 0 for equal partitions; NaN without a pixel.
 
     Source: Meila 2007, "Comparing clusterings: an information based distance".
 
@@ -97,7 +98,7 @@ def variation_of_information(table: Integer[np.ndarray, "classes clusters"]) -> 
     cells = joint[row, column]
     log_rows = np.log(joint.sum(axis=1)[row])
     log_columns = np.log(joint.sum(axis=0)[column])
-    # Rounding may leave a tiny negative value for equal partitions.
+    # Rounding may give a tiny negative value for equal partitions.
     value = np.sum(cells * (log_rows + log_columns - 2 * np.log(cells)))
     return max(float(value), 0.0)
 
@@ -105,13 +106,13 @@ def variation_of_information(table: Integer[np.ndarray, "classes clusters"]) -> 
 def hungarian_iou(table: Integer[np.ndarray, "classes clusters"]) -> float:
     """Mean IoU after the best one-to-one matching of clusters and classes.
 
-    The matching maximises the sum of IoU. The mean is over the classes that are
-    labelled; one that no cluster is left for scores 0. Clusters that are left over cost
-    only what they take away from the others. The matching sees the labels that it is
-    scored on, which flatters a method.
+    The matching maximises the sum of IoU. The mean is over the labelled classes; a
+    class without a cluster has IoU 0. Unmatched clusters lower the score only by the
+    pixels that they take from the others. The matching uses the labels that it is
+    scored on, which makes the score optimistic.
 
     Args:
-        table: from `contingency_table`.
+        table: counts from `contingency_table`.
 
     Returns:
         A value in [0, 1]; NaN without a pixel.
@@ -133,5 +134,5 @@ def hungarian_iou(table: Integer[np.ndarray, "classes clusters"]) -> float:
 
 
 def _pairs(count: int) -> int:
-    """Number of pairs among so many."""
+    """Number of pairs among ``count`` pixels."""
     return count * (count - 1) // 2

@@ -1,8 +1,8 @@
-"""Scores that divide the counts of `confusion_counts`, beside Dice and IoU.
+"""Computes scores other than Dice and IoU from the counts of `confusion_counts`.
 
-Where a class is absent from prediction and label all of them are NaN; where it is in
-only one of the two, what is divided by nothing is 0, the worst: leaving such values out
-would reward a missed structure.
+A score is NaN where the class is absent from prediction and label. Where the class is
+in only one of the two, a score whose denominator is 0 is 0, the worst value: leaving it
+out would reward a missed structure.
 """
 
 from typing import Any, SupportsFloat
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from unet_jax.metrics.overlap import ConfusionCounts, iou_from_counts
+from unet_jax.metrics.overlap import ConfusionCounts, iou_from_counts, ratio
 
 ClassValues = Float[Array, "batch classes"] | Float[np.ndarray, "batch classes"]
 CaseValues = Float[Array, " batch"] | Float[np.ndarray, " batch"]
@@ -22,11 +22,11 @@ def precision_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Precision (positive predictive value): ``tp / (tp + fp)``.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [0, 1], float32 for jax counts and float64 for NumPy counts; 0 where
-        a labelled class is not predicted, NaN where it is absent from both.
+        a class is labelled and not predicted, NaN where it is absent from both.
 
     Source: van Rijsbergen 1979, "Information retrieval", chapter 7.
 
@@ -37,18 +37,18 @@ def precision_from_counts(counts: ConfusionCounts) -> ClassValues:
         0.75
     """
     tp, fp, fn, _ = _floats(counts)
-    return _ratio(tp, tp + fp + fn * (tp + fp == 0))
+    return ratio(tp, tp + fp + fn * (tp + fp == 0))
 
 
 def recall_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Recall (sensitivity, true positive rate): ``tp / (tp + fn)``.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [0, 1], float32 for jax counts and float64 for NumPy counts; 0 where
-        a class is predicted that is not labelled, NaN where it is absent from both.
+        a class is predicted and not labelled, NaN where it is absent from both.
 
     Source: van Rijsbergen 1979, "Information retrieval", chapter 7.
 
@@ -59,20 +59,20 @@ def recall_from_counts(counts: ConfusionCounts) -> ClassValues:
         0.25
     """
     tp, fp, fn, _ = _floats(counts)
-    return _ratio(tp, tp + fn + fp * (tp + fn == 0))
+    return ratio(tp, tp + fn + fp * (tp + fn == 0))
 
 
 def specificity_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Specificity (true negative rate): ``tn / (tn + fp)``.
 
-    Missing a structure never lowers it, and may raise it.
+    A missed structure never lowers the specificity and may raise it.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
-        where a class is absent from both, or labelled everywhere.
+        where a class is absent from both, or every pixel is labelled as it.
 
     Source: Altman and Bland 1994, "Diagnostic tests 1: sensitivity and specificity".
 
@@ -83,17 +83,17 @@ def specificity_from_counts(counts: ConfusionCounts) -> ClassValues:
         0.75
     """
     tp, fp, fn, tn = _floats(counts)
-    return _where(tp + fp + fn > 0, _ratio(tn, tn + fp), np.nan)
+    return _where(tp + fp + fn > 0, ratio(tn, tn + fp), np.nan)
 
 
 def f_beta_from_counts(counts: ConfusionCounts, *, beta: SupportsFloat) -> ClassValues:
     """F-beta: ``(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp)``.
 
-    The weighted harmonic mean of precision and recall, of which recall weighs b times
-    as much. b = 1 is Dice.
+    The weighted harmonic mean of precision and recall; recall has b times the weight of
+    precision. b = 1 is Dice.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
         beta: the weight b, above 0.
 
     Returns:
@@ -113,20 +113,20 @@ def f_beta_from_counts(counts: ConfusionCounts, *, beta: SupportsFloat) -> Class
     """
     square = float(beta) ** 2
     if not float(beta) > 0:
-        raise ValueError(f"beta {beta}; expected a number above 0.")
+        raise ValueError(f"found beta={beta}, expected a number above 0")
     tp, fp, fn, _ = _floats(counts)
     weighted = (1 + square) * tp
-    return _ratio(weighted, weighted + square * fn + fp)
+    return ratio(weighted, weighted + square * fn + fp)
 
 
 def mcc_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Matthews correlation coefficient of a class against the rest.
 
-    ``(tp tn - fp fn) / sqrt((tp + fp)(tp + fn)(tn + fp)(tn + fn))``. Where a factor of
-    the root is 0 it is 0, but 1 where all is labelled and all is predicted.
+    ``(tp tn - fp fn) / sqrt((tp + fp)(tp + fn)(tn + fp)(tn + fn))``. The value is 0
+    where the root is 0, but 1 where every pixel is labelled and predicted as the class.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [-1, 1], float32 for jax counts and float64 for NumPy counts; NaN
@@ -142,9 +142,9 @@ def mcc_from_counts(counts: ConfusionCounts) -> ClassValues:
         0.5
     """
     tp, fp, fn, tn = _floats(counts)
-    # Two roots: the product of four counts of a volume overflows a float32.
+    # Two roots: the product of four counts of a volume may overflow float32.
     scale = _root((tp + fp) * (tp + fn)) * _root((tn + fp) * (tn + fn))
-    value = _where(scale > 0, _ratio(tp * tn - fp * fn, scale), 0.0)
+    value = _where(scale > 0, ratio(tp * tn - fp * fn, scale), 0.0)
     value = _where((tp > 0) & (fp + fn + tn == 0), 1.0, value)
     return _where(tp + fp + fn > 0, value, np.nan)
 
@@ -152,10 +152,10 @@ def mcc_from_counts(counts: ConfusionCounts) -> ClassValues:
 def volume_similarity_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Volume similarity: ``1 - |fn - fp| / (2 tp + fp + fn)``.
 
-    It compares sizes, not places: 1 for volumes of equal size that do not meet.
+    The score compares sizes, not positions: it is 1 for disjoint volumes of equal size.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
@@ -171,21 +171,21 @@ def volume_similarity_from_counts(counts: ConfusionCounts) -> ClassValues:
         0.5
     """
     tp, fp, fn, _ = _floats(counts)
-    return 1 - _ratio(abs(fn - fp), 2 * tp + fp + fn)
+    return 1 - ratio(abs(fn - fp), 2 * tp + fp + fn)
 
 
 def relative_volume_difference_from_counts(counts: ConfusionCounts) -> ClassValues:
-    """Relative volume difference: ``(fp - fn) / (tp + fn)``, the share too much.
+    """Relative volume difference: ``(fp - fn) / (tp + fn)``.
 
-    It has a sign, so errors of several cases may cancel, and a missed structure may
-    make up for one that was drawn too large.
+    It has a sign, so errors of several cases may cancel: a missed structure and one
+    that is segmented too large can average to 0.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
-        Values of at least -1 (missed), float32 for jax counts and float64 for NumPy
-        counts; NaN where a class is not labelled, and there is nothing to relate to.
+        Values of -1 (missed) or more, float32 for jax counts and float64 for NumPy
+        counts; NaN where a class is not labelled.
 
     Source: Heimann et al. 2009, "Comparison and evaluation of methods for liver
     segmentation from CT datasets".
@@ -197,17 +197,17 @@ def relative_volume_difference_from_counts(counts: ConfusionCounts) -> ClassValu
         0.25
     """
     tp, fp, fn, _ = _floats(counts)
-    return _where(tp + fn > 0, _ratio(fp - fn, tp + fn), np.nan)
+    return _where(tp + fn > 0, ratio(fp - fn, tp + fn), np.nan)
 
 
 def mean_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
-    """Mean IoU of each sample, over the classes that are there.
+    """Mean IoU of each sample over the classes that are labelled or predicted.
 
     Args:
-        counts: of the classes to average, background or not.
+        counts: counts of the classes to average.
 
     Returns:
-        Values in [0, 1]; NaN where no class is there.
+        Values in [0, 1]; NaN where no class is labelled or predicted.
 
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
@@ -218,9 +218,9 @@ def mean_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
         0.625
     """
     tp, fp, fn, _ = _floats(counts)
-    there = tp + fp + fn > 0
-    values = _where(there, iou_from_counts(counts), 0.0)
-    return _ratio(values.sum(-1), there.sum(-1))
+    present = tp + fp + fn > 0
+    values = _where(present, iou_from_counts(counts), 0.0)
+    return ratio(values.sum(-1), present.sum(-1))
 
 
 def frequency_weighted_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
@@ -229,10 +229,11 @@ def frequency_weighted_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
     ``sum_c t_c IoU_c / sum_c t_c`` with ``t = tp + fn``.
 
     Args:
-        counts: of the classes to average, background or not.
+        counts: counts of the classes to average.
 
     Returns:
-        Values in [0, 1]; NaN where no class is there, 0 where none is labelled.
+        Values in [0, 1]; 0 where classes are predicted and none is labelled, NaN where
+        no class is labelled or predicted.
 
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
@@ -246,14 +247,14 @@ def frequency_weighted_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
     labelled = tp + fn
     values = _where(tp + fp + fn > 0, iou_from_counts(counts), 0.0)
     total = labelled.sum(-1)
-    return _ratio((labelled * values).sum(-1), total + fp.sum(-1) * (total == 0))
+    return ratio((labelled * values).sum(-1), total + fp.sum(-1) * (total == 0))
 
 
 def pixel_accuracy_from_counts(counts: ConfusionCounts) -> CaseValues:
-    """Share of the pixels of each sample whose class is right.
+    """Fraction of correct pixels of each sample.
 
     Args:
-        counts: of *every* class, the background included.
+        counts: counts of *every* class, the background included.
 
     Returns:
         Values in [0, 1]; NaN where every pixel is ignored.
@@ -267,23 +268,17 @@ def pixel_accuracy_from_counts(counts: ConfusionCounts) -> CaseValues:
         0.8
     """
     tp, _, fn, _ = _floats(counts)
-    return _ratio(tp.sum(-1), (tp + fn).sum(-1))
+    return ratio(tp.sum(-1), (tp + fn).sum(-1))
 
 
 def _floats(counts: ConfusionCounts) -> tuple[Any, Any, Any, Any]:
-    """Counts as floats: products and sums of int32 counts may not fit an int32."""
+    """Convert counts to float: products and sums of int32 counts may overflow."""
     tp, fp, fn, tn = (1.0 * count for count in counts)
     return tp, fp, fn, tn
 
 
-def _ratio(numerator: Any, denominator: Any) -> Any:
-    """Divide arrays of jax or NumPy; 0/0 is NaN by intent, NumPy need not warn."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return numerator / denominator
-
-
 def _where(condition: Any, chosen: Any, other: Any) -> Any:
-    """Choose within arrays of jax or NumPy."""
+    """Apply ``where`` of jax or NumPy, by the type of the condition."""
     numpy = jnp if isinstance(condition, jax.Array) else np
     return numpy.where(condition, chosen, other)
 

@@ -1,4 +1,4 @@
-"""Scores that count lesions, not pixels."""
+"""Scores the detection and the outlines of lesions."""
 
 import math
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from scipy import ndimage
 
 
 class LesionScores(NamedTuple):
-    """What `lesion_scores` gives.
+    """Scores and counts from `lesion_scores`.
 
     Attributes:
-        f1: of the detection of lesions.
+        f1: F1 score of the detection of lesions.
         dice: mean Dice over the lesions and the false alarms.
         labelled: number of lesions in the label.
-        found: how many of them the prediction touches.
-        false_alarms: number of predicted lesions that touch no labelled one.
+        found: number of labelled lesions that the prediction overlaps.
+        false_alarms: number of predicted lesions that overlap no labelled lesion.
     """
 
     f1: float
@@ -33,22 +33,22 @@ def lesion_scores(
 ) -> LesionScores:
     """Detection F1 and lesion-wise Dice of two masks.
 
-    A lesion is a connected component; pixels are connected through corners too (8
-    neighbours in 2-D, 26 in 3-D). The matching rule: a labelled lesion is found if it
-    shares at least one pixel with the prediction, and it is matched with *all* the
-    predicted lesions that it shares a pixel with; a predicted lesion that shares none
-    with any is a false alarm. With F found of N labelled lesions, and A false alarms:
+    A lesion is a connected component; pixels that touch at a corner are connected (8
+    neighbours in 2-D, 26 in 3-D). A labelled lesion is found if at least one of its
+    pixels is predicted; it is matched with *all* predicted lesions that overlap it. A
+    predicted lesion that overlaps no labelled lesion is a false alarm. With F found of
+    N labelled lesions, and A false alarms:
 
     ``F1 = 2 F / (2 F + (N - F) + A) = 2 F / (F + N + A)``
 
     ``lesion Dice = (sum over labelled lesions of Dice(lesion, its matches)) / (N + A)``
 
-    so a missed lesion and a false alarm count as Dice 0 each, whatever their size.
-    Lesions that lie close are not merged first (the BraTS challenge dilates them).
+    A missed lesion and a false alarm have Dice 0 each, whatever their size. Nearby
+    lesions are not merged first (the BraTS challenge dilates them).
 
     Args:
-        prediction: the predicted mask.
-        label: the true mask.
+        prediction: predicted mask.
+        label: true mask.
 
     Returns:
         Scores in [0, 1] and counts; 0 where one mask is empty, NaN where both are.
@@ -70,7 +70,7 @@ def lesion_scores(
     if labelled + predicted == 0:
         return LesionScores(math.nan, math.nan, 0, 0, 0)
     shared = label & prediction
-    # A row a pair of lesions that meet, and how many pixels they share.
+    # Pairs of overlapping lesions, and the number of common pixels of each.
     pairs = of_label[shared].astype(np.int64) * (predicted + 1) + of_prediction[shared]
     keys, pixels = np.unique(pairs, return_counts=True)
     lesion, match = keys // (predicted + 1), keys % (predicted + 1)

@@ -1,4 +1,4 @@
-"""Overlap scores: one count function, and what divides its counts."""
+"""Counts true and false positives and negatives; computes Dice and IoU from them."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from unet_jax.labels import IGNORE
 class ConfusionCounts(NamedTuple):
     """Pixels of each sample and class, ``(batch, classes)`` integers.
 
-    A pytree, so that counts of replicas or cases are added before they are divided:
-    the mean of per-replica Dice is not Dice.
+    Counts of replicas or cases are added before they are divided, because the mean of
+    the Dice of each replica is not the Dice of all.
 
     Attributes:
         tp: predicted as the class and labelled so.
@@ -46,8 +46,8 @@ def confusion_counts(
 
     Args:
         predictions: class index of every pixel.
-        labels: class index of every pixel; IGNORE pixels count for nothing.
-        num_classes: the number of classes, background included.
+        labels: class index of every pixel; IGNORE pixels are left out.
+        num_classes: number of classes, background included.
 
     Returns:
         Exact int32 counts, each ``(batch, classes)``.
@@ -68,10 +68,10 @@ def confusion_counts(
     pixels = int(np.prod(labels.shape[1:], dtype=np.int64))
     if pixels > np.iinfo(np.int32).max:
         raise ValueError(
-            f"A sample of {pixels} pixels overflows int32 counts; "
-            "split it and add the counts."
+            f"found a sample of {pixels} pixels, more than int32 can count; split it "
+            "and add the counts"
         )
-    # int32 first: uint8 has no -1.
+    # Convert to int32 first: uint8 has no -1.
     labels = labels.astype(jnp.int32).reshape(batch, pixels)
     predictions = predictions.astype(jnp.int32).reshape(batch, pixels)
     valid = labels != IGNORE
@@ -80,7 +80,7 @@ def confusion_counts(
         predicted, labelled = (predictions == index) & valid, labels == index
         return _count(predicted & labelled), _count(predicted), _count(labelled)
 
-    # One class after the other: a one-hot array of a volume may not fit in memory.
+    # Classes one by one: a one-hot array of a volume may not fit in memory.
     each = jax.lax.map(count_class, jnp.arange(num_classes, dtype=jnp.int32))
     tp, predicted, labelled = (jnp.swapaxes(counts, 0, 1) for counts in each)
     tn = _count(valid)[:, None] - predicted - labelled + tp
@@ -93,7 +93,7 @@ def dice_from_counts(
     """Dice coefficient (F1) of each sample and class: ``2*tp / (2*tp + fp + fn)``.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
@@ -107,9 +107,9 @@ def dice_from_counts(
         >>> dice_from_counts(ConfusionCounts(tp=one, fp=one, fn=0 * one, tn=one)).item()
         0.6666666666666666
     """
-    # Floats first: twice an int32 count may not fit an int32.
+    # Convert to float first: twice an int32 count may overflow.
     intersection = 2.0 * counts.tp
-    return _ratio(intersection, intersection + counts.fp + counts.fn)
+    return ratio(intersection, intersection + counts.fp + counts.fn)
 
 
 def iou_from_counts(
@@ -118,7 +118,7 @@ def iou_from_counts(
     """Intersection over union of each sample and class: ``tp / (tp + fp + fn)``.
 
     Args:
-        counts: from `confusion_counts`, or NumPy sums of them.
+        counts: counts from `confusion_counts`, or NumPy sums of them.
 
     Returns:
         Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
@@ -132,7 +132,7 @@ def iou_from_counts(
         0.5
     """
     intersection = 1.0 * counts.tp
-    return _ratio(intersection, intersection + counts.fp + counts.fn)
+    return ratio(intersection, intersection + counts.fp + counts.fn)
 
 
 @functools.partial(jax.jit, static_argnames="squared")
@@ -145,17 +145,17 @@ def dice_score(
     """Soft Dice coefficient of each sample and class.
 
     ``2*sum(p*y) / (sum(p^2) + sum(y^2))`` with p the probability and y the 0/1 label
-    of a class, summed over the pixels of a sample whose label is not IGNORE; without
-    ``squared`` the denominator is ``sum(p) + sum(y)``. On one-hot probabilities both
-    equal `dice_from_counts`.
+    of a class, summed over the pixels of a sample whose label is not IGNORE. With
+    ``squared=False`` the denominator is ``sum(p) + sum(y)``. For one-hot probabilities
+    both equal `dice_from_counts`.
 
     Args:
         probabilities: class probabilities in [0, 1].
-        labels: class index of every pixel; IGNORE pixels count for nothing.
+        labels: class index of every pixel; IGNORE pixels are left out.
         squared: square the terms of the denominator (Milletari et al. 2016, eq. 2).
 
     Returns:
-        Values in [0, 1]; NaN where a class is absent from both.
+        Values in [0, 1]; NaN where a class is absent from prediction and label.
 
     Source: Milletari et al. 2016, "V-Net", section 3.
 
@@ -170,7 +170,7 @@ def dice_score(
         denominator = _pixel_sum(p**2) + _pixel_sum(y**2)
     else:
         denominator = _pixel_sum(p) + _pixel_sum(y)
-    return _ratio(2.0 * _pixel_sum(p * y), denominator)
+    return ratio(2.0 * _pixel_sum(p * y), denominator)
 
 
 @jax.jit
@@ -182,15 +182,15 @@ def iou_score(
     """Soft intersection over union of each sample and class.
 
     ``sum(p*y) / (sum(p) + sum(y) - sum(p*y))`` with p the probability and y the 0/1
-    label of a class, summed over the pixels of a sample whose label is not IGNORE. On
+    label of a class, summed over the pixels of a sample whose label is not IGNORE. For
     one-hot probabilities it equals `iou_from_counts`.
 
     Args:
         probabilities: class probabilities in [0, 1].
-        labels: class index of every pixel; IGNORE pixels count for nothing.
+        labels: class index of every pixel; IGNORE pixels are left out.
 
     Returns:
-        Values in [0, 1]; NaN where a class is absent from both.
+        Values in [0, 1]; NaN where a class is absent from prediction and label.
 
     Source: Rahman and Wang 2016, "Optimizing intersection-over-union in deep neural
     networks for image segmentation", eq. 3.
@@ -202,11 +202,11 @@ def iou_score(
     """
     p, y = _masked(probabilities, labels)
     intersection = _pixel_sum(p * y)
-    return _ratio(intersection, _pixel_sum(p) + _pixel_sum(y) - intersection)
+    return ratio(intersection, _pixel_sum(p) + _pixel_sum(y) - intersection)
 
 
 def _count(mask: Bool[Array, "batch pixels"]) -> Integer[Array, " batch"]:
-    """Sum in int32: a float32 sum stops being exact at 2^24 pixels."""
+    """Sum in int32: float32 sums are not exact above 2^24 pixels."""
     return jnp.sum(mask, axis=-1, dtype=jnp.int32)
 
 
@@ -218,10 +218,10 @@ def _masked(
     batch, num_classes = labels.shape[0], probabilities.shape[-1]
     dtype = jnp.promote_types(probabilities.dtype, jnp.float32)
     labels = labels.astype(jnp.int32).reshape(batch, -1)
-    # one_hot gives zeros for an index outside the classes, IGNORE among them.
+    # one_hot gives zeros for an index outside the classes, such as IGNORE.
     y = jax.nn.one_hot(labels, num_classes, dtype=dtype)
     p = probabilities.astype(dtype).reshape(batch, -1, num_classes)
-    # where, not a product: a NaN probability under an ignored pixel stays out.
+    # where, not a product: it also removes a NaN at an ignored pixel.
     return jnp.where((labels != IGNORE)[..., None], p, 0), y
 
 
@@ -232,7 +232,7 @@ def _pixel_sum(
     return jnp.sum(values, axis=1)
 
 
-def _ratio(numerator: Any, denominator: Any) -> Any:
-    """Divide arrays of jax or NumPy; 0/0 is NaN by intent, NumPy need not warn."""
-    with np.errstate(invalid="ignore"):
+def ratio(numerator: Any, denominator: Any) -> Any:
+    """Divide arrays of jax or NumPy without warnings; 0/0 is NaN on purpose."""
+    with np.errstate(invalid="ignore", divide="ignore"):
         return numerator / denominator

@@ -1,4 +1,4 @@
-"""Scores of the distance between two surfaces, on the host in float64."""
+"""Scores the distance between two surfaces, on the host in float64."""
 
 import math
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from unet_jax.metrics.surface_elements import (
 )
 
 _SLACK = 1e-6
-"""Relative slack of a tolerance: 3 * 0.1 mm is within 0.3 mm, 1.2 of a header too."""
+"""Relative slack of a tolerance for rounding: 3 * 0.1 mm is within 0.3 mm."""
 
 
 class SurfaceScores(NamedTuple):
-    """What `surface_scores` gives.
+    """Scores from `surface_scores`.
 
     Attributes:
-        hausdorff: the largest distance.
-        hd95: the distance within which 95 % of each surface lie.
-        assd: the mean distance of both surfaces.
-        nsd: the share of both surfaces within the tolerance.
+        hausdorff: largest distance.
+        hd95: distance within which 95 % of each surface lie.
+        assd: mean distance of both surfaces.
+        nsd: fraction of both surfaces within the tolerance.
     """
 
     hausdorff: float
@@ -41,15 +41,15 @@ def hausdorff(
     spacing: Sequence[SupportsFloat],
     surface: Surface = "area",
 ) -> float:
-    """Hausdorff distance.
+    """Hausdorff distance: the largest distance between two surfaces.
 
-    ``max(max d(L, P), max d(P, L))``: d(L, P) are the distances of the label's surface
-    elements to the prediction's surface, d(P, L) those the other way.
+    ``max(max d(L, P), max d(P, L))``: d(L, P) are the distances of the surface elements
+    of the label to the surface of the prediction, d(P, L) those in the other direction.
 
     Args:
-        prediction: the predicted mask, 2-D or 3-D.
-        label: the true mask.
-        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
+        prediction: predicted mask, 2-D or 3-D.
+        label: true mask.
+        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
         surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
@@ -87,17 +87,17 @@ def hausdorff_95(
 ) -> float:
     """95th percentile Hausdorff distance, weighted by surface area.
 
-    ``max(q(d(L, P)), q(d(P, L)))``: d(L, P) are the distances of the label's surface
-    elements to the prediction's surface, and q the least distance within which 95 %
-    of the surface area lies. Of border pixels q is the percentile that interpolates
-    between two of them.
+    ``max(q(d(L, P)), q(d(P, L)))``: d(L, P) are the distances of the surface elements
+    of the label to the surface of the prediction, and q the smallest distance within
+    which 95 % of the surface area lies. For border pixels q is the percentile that
+    interpolates between two of them.
 
     Args:
-        prediction: the predicted mask, 2-D or 3-D.
-        label: the true mask.
-        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
-        surface: "area" for surface elements between pixels (as DeepMind's
-            surface-distance), "voxel" for border pixels (as MONAI).
+        prediction: predicted mask, 2-D or 3-D.
+        label: true mask.
+        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
+        surface: "area" for surface elements between pixels (as surface-distance of
+            DeepMind), "voxel" for border pixels (as MONAI).
 
     Returns:
         The distance in the unit of the spacing; the image diagonal where one mask is
@@ -115,7 +115,6 @@ def hausdorff_95(
         >>> hausdorff_95(prediction=moved, label=label, spacing=(0.5, 1.0))
         1.0
     """
-    # The tolerance has no part in the distance.
     return surface_scores(
         prediction=prediction,
         label=label,
@@ -138,9 +137,9 @@ def average_symmetric_surface_distance(
     (1 for border pixels), A their sum, and d its distance to the other surface.
 
     Args:
-        prediction: the predicted mask, 2-D or 3-D.
-        label: the true mask.
-        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
+        prediction: predicted mask, 2-D or 3-D.
+        label: true mask.
+        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
         surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
@@ -178,17 +177,18 @@ def normalized_surface_dice(
     tolerance: SupportsFloat,
     surface: Surface = "area",
 ) -> float:
-    """Share of both surfaces that lies within a tolerance of the other.
+    """Fraction of both surfaces that lies within a tolerance of the other.
 
-    ``(A_L(d <= t) + A_P(d <= t)) / (A_L + A_P)`` with A the area of the label's and
-    the prediction's surface, d the distance to the other surface, and t the tolerance.
-    A distance that exceeds t by rounding alone (one part in a million) is within it.
+    ``(A_L(d <= t) + A_P(d <= t)) / (A_L + A_P)`` with A the area of the surface of the
+    label and of the prediction, d the distance to the other surface, and t the
+    tolerance. A distance may exceed t by one part in a million, for rounding.
 
     Args:
-        prediction: the predicted mask, 2-D or 3-D.
-        label: the true mask.
-        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
-        tolerance: distance that counts as agreement, in the unit of the spacing.
+        prediction: predicted mask, 2-D or 3-D.
+        label: true mask.
+        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
+        tolerance: largest distance that counts as agreement, in the unit of the
+            spacing.
         surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
@@ -226,18 +226,19 @@ def surface_scores(
     tolerance: SupportsFloat,
     surface: Surface = "area",
 ) -> SurfaceScores:
-    """Compute every score of two surfaces from one pass over the masks.
+    """Compute all scores of two surfaces in one pass over the masks.
 
     Args:
-        prediction: the predicted mask, 2-D or 3-D.
-        label: the true mask.
-        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
-        tolerance: distance that counts as agreement, in the unit of the spacing.
+        prediction: predicted mask, 2-D or 3-D.
+        label: true mask.
+        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
+        tolerance: largest distance that counts as agreement, in the unit of the
+            spacing.
         surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
-        What `hausdorff`, `hausdorff_95`, `average_symmetric_surface_distance` and
-        `normalized_surface_dice` define.
+        The values of `hausdorff`, `hausdorff_95`, `average_symmetric_surface_distance`
+        and `normalized_surface_dice`.
 
     Raises:
         ValueError: a mask is not 2-D or 3-D, the spacing does not fit, the surface is
@@ -246,7 +247,7 @@ def surface_scores(
     sizes = checked_spacing(label.ndim, spacing)
     reach = float(tolerance) * (1 + _SLACK)
     if reach < 0:
-        raise ValueError(f"Negative tolerance {tolerance}; expected 0 or more.")
+        raise ValueError(f"found tolerance={tolerance}, expected 0 or more")
     present = int(prediction.any()) + int(label.any())
     if present == 0:
         return SurfaceScores(math.nan, math.nan, math.nan, math.nan)
@@ -268,13 +269,13 @@ def surface_scores(
         hausdorff=float(max(found.from_label.max(), found.from_prediction.max())),
         hd95=_hd95(found, surface),
         assd=float(total / area),
-        # The two sums add in different orders and may differ in the last bit.
+        # Rounding: the two sums add in different orders.
         nsd=min(float(within / area), 1.0),
     )
 
 
 def _hd95(found: SurfaceDistances, surface: Surface) -> float:
-    """The larger of the two directions' percentiles."""
+    """Larger percentile of the two directions."""
     if surface == "voxel":
         return float(
             max(
@@ -291,10 +292,10 @@ def _hd95(found: SurfaceDistances, surface: Surface) -> float:
 def _percentile(
     distances: Float[np.ndarray, " elements"],
     areas: Float[np.ndarray, " elements"],
-    share: float,
+    fraction: float,
 ) -> float:
-    """The least distance within which a share of the area lies."""
+    """Smallest distance within which a fraction of the area lies."""
     order = np.argsort(distances, kind="stable")
     cumulative = np.cumsum(areas[order])
-    index = int(np.searchsorted(cumulative / cumulative[-1], share))
+    index = int(np.searchsorted(cumulative / cumulative[-1], fraction))
     return float(distances[order][index])

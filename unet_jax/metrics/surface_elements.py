@@ -1,4 +1,4 @@
-"""The elements of two surfaces, and how far each lies from the other surface."""
+"""Finds the elements of two surfaces and their distances to the other surface."""
 
 import dataclasses
 import functools
@@ -12,26 +12,26 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-# The package's tables, not its functions: those call names that SciPy deprecates and
-# NumPy 2 no longer has.
+# Only the tables of this package are used: its functions need names that NumPy 2 has
+# removed and SciPy deprecates.
 from surface_distance import lookup_tables
 
 Surface = Literal["area", "voxel"]
-"""What a surface is made of: elements with an area at the corners between pixels, or
-the pixels of the mask that have a neighbour outside of it."""
+"""Elements of a surface: "area" for pieces with an area at the corners between pixels,
+"voxel" for the pixels of the mask that have a neighbour outside of it."""
 
 _NEAR = 3
-"""Pixels an axis within which the other surface is looked for place by place."""
+"""Pixels along each axis within which the other surface is searched step by step."""
 
 _NEAR_PLACES = 64
-"""Places looked at before the rest is left to a tree: more cost more than they find."""
+"""Number of near places to search; more of them would be slower than the tree."""
 
 _DENSE = 1 / 64
-"""Share of the places of a box above which one transform of it all is quicker than a
-tree, which a place that is as far from everything, such as a centre, keeps busy."""
+"""Fraction of the places of a box above which one distance transform of the box is
+faster than a tree, which is slow for places with many equally distant neighbours."""
 
 _TRANSFORMED = 2**26
-"""Places of the largest box that is transformed: it takes 12 bytes each."""
+"""Places of the largest box that is transformed; each takes 12 bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,12 @@ class SurfaceDistances:
     """Surface elements of two masks, each with its distance to the other surface.
 
     Attributes:
-        from_label: distances of the label's elements to the prediction's surface.
-        from_prediction: distances of the prediction's elements to the label's surface.
-        label_areas: areas of the label's elements (lengths in 2-D; 1 for voxels).
-        prediction_areas: areas of the prediction's elements, likewise.
+        from_label: distances of the elements of the label to the other surface.
+        from_prediction: distances of the elements of the prediction to the other
+            surface.
+        label_areas: areas of the elements of the label (lengths in 2-D; 1 for voxels).
+        prediction_areas: areas of the elements of the prediction (lengths in 2-D; 1 for
+            voxels).
     """
 
     from_label: Float[np.ndarray, " label_elements"]
@@ -58,22 +60,22 @@ def surface_distances(
     spacing: Sequence[SupportsFloat],
     surface: Surface = "area",
 ) -> SurfaceDistances:
-    """Distances between the surfaces of two masks that are both not empty.
+    """Compute the distances between the surfaces of two masks, neither of them empty.
 
     "area": an element lies at each corner of the pixel grid whose 2x2 (2x2x2)
     neighbourhood is mixed; its length (area) is that of the marching-squares (-cubes)
-    piece there, scaled by the spacing. "voxel": an element is a pixel of the mask that
-    shares an edge (a face) with one outside of it; each weighs 1. Outside the image is
-    background.
+    piece at the corner, scaled by the spacing. "voxel": an element is a pixel of the
+    mask that has an edge (a face) in common with a pixel outside of it; its area is 1.
+    Everything outside the image is background.
 
     Args:
-        prediction: the predicted mask, 2-D or 3-D.
-        label: the true mask.
-        spacing: size of a pixel on each axis, in mm (1 each for distances in pixels).
-        surface: what the surfaces are made of.
+        prediction: predicted mask, 2-D or 3-D.
+        label: true mask.
+        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
+        surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
     Returns:
-        Distances in the unit of the spacing, areas in its power.
+        Distances in the unit of the spacing, areas in its square (lengths in 2-D).
 
     Raises:
         ValueError: a mask is empty or not 2-D or 3-D, the spacing does not fit, or
@@ -85,7 +87,7 @@ def surface_distances(
     """
     sizes = checked_spacing(label.ndim, spacing)
     if not (prediction.any() and label.any()):
-        raise ValueError("Surface distances need two masks that are not empty.")
+        raise ValueError("found an empty mask, expected two masks with a surface")
     crop = _bounding_box(prediction, label)
     masks = [_padded(mask[crop]) for mask in (label, prediction)]
     match surface:
@@ -95,7 +97,7 @@ def surface_distances(
             found = [_border_pixels(mask) for mask in masks]
         case _:
             raise ValueError(
-                f"Unknown surface {surface!r}; expected one of 'area', 'voxel'."
+                f"unknown surface {surface!r}; expected one of 'area', 'voxel'"
             )
     (on_label, label_areas), (on_prediction, prediction_areas) = found
     label_places = np.flatnonzero(on_label)
@@ -109,25 +111,25 @@ def surface_distances(
 
 
 def checked_spacing(ndim: int, spacing: Sequence[SupportsFloat]) -> tuple[float, ...]:
-    """Take a spacing as floats.
+    """Convert a spacing to floats and check it.
 
     Args:
-        ndim: axes of the mask.
+        ndim: number of axes of the mask.
         spacing: size of a pixel on each axis.
 
     Returns:
-        The sizes.
+        The size of a pixel on each axis.
 
     Raises:
-        ValueError: the mask has not 2 or 3 axes, or the spacing does not fit it.
+        ValueError: the mask does not have 2 or 3 axes, or the spacing does not fit it.
     """
     if ndim not in (2, 3):
-        raise ValueError(f"Surfaces need 2-D or 3-D masks; found {ndim} axes.")
+        raise ValueError(f"found a mask with {ndim} axes, expected 2 or 3")
     values = tuple(float(value) for value in spacing)
     if len(values) != ndim or not all(0 < v < math.inf for v in values):
         raise ValueError(
-            f"Spacing {values} does not fit a {ndim}-D mask; "
-            f"expected {ndim} positive numbers."
+            f"found spacing {values} for a {ndim}-D mask, expected {ndim} positive "
+            "numbers"
         )
     return values
 
@@ -136,11 +138,11 @@ def checked_spacing(ndim: int, spacing: Sequence[SupportsFloat]) -> tuple[float,
 
 
 def _bounding_box(*masks: Bool[np.ndarray, "*spatial"]) -> tuple[slice, ...]:
-    """The smallest box around all masks: the rest has no surface and costs time."""
+    """Smallest box around all masks; the rest has no surface and takes time."""
     box: list[slice] = []
     for axis in range(masks[0].ndim):
         others = tuple(a for a in range(masks[0].ndim) if a != axis)
-        # What earlier axes cut off need not be read again.
+        # Read only what the cuts along earlier axes left.
         cut = tuple(box)
         found = np.flatnonzero(
             np.logical_or.reduce([mask[cut].any(axis=others) for mask in masks])
@@ -150,17 +152,17 @@ def _bounding_box(*masks: Bool[np.ndarray, "*spatial"]) -> tuple[slice, ...]:
 
 
 def _padded(mask: Bool[np.ndarray, "*spatial"]) -> np.ndarray:
-    """The mask as uint8 with a margin for its surface and for the nearest places."""
+    """Convert a mask to uint8, with a margin for its surface and the near places."""
     return np.pad(mask, _NEAR + 1).view(np.uint8)
 
 
 def _corner_elements(
     mask: np.ndarray, sizes: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the grid that a surface goes through, and its area at each of them.
+    """Find the corners of the grid on a surface, and the area at each of them.
 
-    The code of a corner has a bit for each pixel around it, of which the last pixel's
-    is the lowest. It is put together axis by axis.
+    The code of a corner has a bit for each pixel around it; the lowest bit belongs to
+    the last pixel. The code is built axis by axis.
     """
     codes = mask
     for place, axis in enumerate(reversed(range(mask.ndim))):
@@ -169,13 +171,13 @@ def _corner_elements(
         higher |= codes[(*before, slice(1, None))]
         codes = higher
     table = _element_areas(sizes)
-    # Code 0 wraps around to 255: one comparison finds what is neither 0 nor all ones.
+    # Code 0 wraps around to 255: one comparison excludes both 0 and all ones.
     mixed = (codes - np.uint8(1)) < np.uint8(len(table) - 2)
     return mixed, table[codes[mixed]]
 
 
 def _border_pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of a mask with a neighbour outside of it; each weighs 1."""
+    """Find the pixels of a mask with a neighbour outside of it; their areas are 1."""
     inside = mask.view(bool).copy()
     for axis in range(mask.ndim):
         before = (slice(None),) * axis
@@ -205,16 +207,16 @@ def _distances(
 ) -> Float[np.ndarray, " places"]:
     """Distance of each place to the nearest of the others.
 
-    Most elements of a good prediction are a few pixels from the label's: those places
-    are looked at in the order of their distance. What remains goes to a tree of the
-    others, or, where much remains, to a transform of the box. Their answer is a place,
-    so that all parts compute a distance in the same way from whole numbers.
+    Most elements of a good prediction are a few pixels from an element of the label:
+    near places are searched first, in the order of their distance. A tree of the others
+    answers for the rest, or, where the rest is large, a distance transform of the box.
+    Both return a place, so that every distance is computed from whole numbers.
 
     Args:
         places: flat indices into ``is_other``.
-        others: flat indices where it is True.
-        is_other: the surface, with a margin of ``_NEAR`` in which it is False.
-        sizes: of a pixel.
+        others: flat indices where ``is_other`` is True.
+        is_other: mask of the other surface, with a margin of ``_NEAR`` pixels.
+        sizes: size of a pixel on each axis.
     """
     offsets, lengths = _near_offsets(sizes)
     strides = np.array(is_other.strides) // is_other.itemsize
@@ -242,9 +244,9 @@ def _distances(
 def _nearest_by_tree(
     points: np.ndarray, targets: np.ndarray, sizes: tuple[float, ...]
 ) -> np.ndarray:
-    """The target nearest to each point, ``(points, axes)``."""
+    """Find the nearest target of each point with a tree, ``(points, axes)``."""
     scale = np.array(sizes)
-    # Points of a surface are many and spread evenly: a balanced tree only costs time.
+    # Points of a surface are many and evenly spread: balancing only takes time.
     tree = cKDTree(
         targets * scale, leafsize=16, balanced_tree=False, compact_nodes=False
     )
@@ -254,7 +256,7 @@ def _nearest_by_tree(
 def _nearest_by_transform(
     points: np.ndarray, is_target: np.ndarray, sizes: tuple[float, ...]
 ) -> np.ndarray:
-    """The same from the nearest target of every place of the box."""
+    """Find the nearest target of each point with a distance transform of the box."""
     nearest = ndimage.distance_transform_edt(
         ~is_target, sampling=sizes, return_distances=False, return_indices=True
     )
@@ -263,10 +265,10 @@ def _nearest_by_transform(
 
 @functools.lru_cache(maxsize=32)
 def _near_offsets(sizes: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps to the nearest places and their lengths, nearest first.
+    """Offsets of the near places and their lengths, nearest first.
 
-    None is left out that is nearer than the last: a step of more than ``_NEAR`` pixels
-    along any axis is longer than all of these.
+    The list has every place up to the largest of its lengths: an offset of more than
+    ``_NEAR`` pixels along any axis is longer than all of them.
     """
     reach = range(-_NEAR, _NEAR + 1)
     offsets = np.array(list(itertools.product(reach, repeat=len(sizes))))

@@ -1,4 +1,4 @@
-"""Confusion counts of images of any size, through one compiled call of fixed shape."""
+"""Counts an image of any size in chunks of one shape, which compiles once."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from unet_jax.labels import IGNORE
 from unet_jax.metrics.overlap import ConfusionCounts, confusion_counts
 
 _ROWS, _PIXELS = 16, 2**14
-"""Shape of one call of the counter: any image is cut and padded to it, so that it is
-compiled once and its memory is bounded."""
+"""Shape of one chunk: an image is cut and padded to it, so that the counter compiles
+once and needs little memory."""
 
 
 def slice_counts(
@@ -19,13 +19,13 @@ def slice_counts(
     axis: int | None,
     num_classes: int,
 ) -> ConfusionCounts:
-    """Count along an axis of an image.
+    """Count true and false positives and negatives of each slice of an image.
 
     Args:
         prediction: class index of every pixel.
         label: class index of every pixel, or IGNORE.
-        axis: of the slices; None for the whole as one slice.
-        num_classes: the number of classes, background included.
+        axis: axis of the slices; None to count the image as one slice.
+        num_classes: number of classes, background included.
 
     Returns:
         int64 counts ``(slices, classes)``.
@@ -46,7 +46,7 @@ def slice_counts(
         ).astype(np.int64)
         for p, y in zip(predicted, labelled, strict=True)
     ]
-    # (4, calls * rows, classes), of which the last rows are padding.
+    # (4, calls * rows, classes); the last rows are padding.
     rows = np.concatenate(calls, axis=1)
     per_slice = -(-label[0].size // _PIXELS)
     rows = rows[:, : slices * per_slice].reshape(4, slices, per_slice, num_classes)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from unet_jax.errors import InputError
-from unet_jax.losses.terms import WITHOUT_LABELS, LossTerm, reads_labels
+from unet_jax.losses.terms import LossTerm, find_loss, reads_labels
 from unet_jax.models.network import Outputs, outputs_of
 from unet_jax.runtime.compilation import jit_network
 from unet_jax.training.objective import objective
@@ -51,15 +51,16 @@ def check_losses_of_network(
         InputError: two of them do not go together.
     """
     names = tuple(name for name, _, _ in spec)
+    reads = {name: find_loss(name).reads for name in names}
     made = outputs.reconstruction is not None
-    if made != ("reconstruction" in names):
+    if made != any("reconstruction" in inputs for inputs in reads.values()):
         raise InputError(
             f"loss: found {names} with a network that "
             f"{'makes' if made else 'makes no'} reconstructions; the loss "
             "'reconstruction' and such a network, as model.name='wnet', go together: "
             "give both or neither"
         )
-    of_images = [name for name in names if name in WITHOUT_LABELS]
+    of_images = [name for name, inputs in reads.items() if "images" in inputs]
     if of_images and (outputs.logits.shape[1:-1] != size or outputs.deep):
         raise InputError(
             f"loss: {of_images[0]!r} compares pixels with the whole image, expected a "

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
+from unet_jax.losses.reduction import Kind, kind_of, mean_over_classes
 from unet_jax.losses.terms import LossTerm
 from unet_jax.training.nonfinite import finite_rows
 
@@ -17,12 +18,13 @@ from unet_jax.training.nonfinite import finite_rows
 def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
     """Count what the losses are divided by, over the whole global batch.
 
-    They are counted once for the batch, before it is cut into the parts of gradient
-    accumulation: a mean of means would weigh pixels by how their part was filled.
+    The counts are made once, before the batch is cut into the parts of gradient
+    accumulation: a mean of the means of parts would give the pixels of a part with many
+    ignored ones too much weight.
 
     Args:
-        labels: ``(batch, *spatial)``, the part of this device.
-        axis_name: the mapped axis; None for one device.
+        labels: ``(batch, *spatial)``, the labels on this device.
+        axis_name: name of the mapped axis; None for one device.
 
     Returns:
         ``pixels`` (not ignored, at least 1) and ``samples``, float32 scalars.
@@ -41,11 +43,11 @@ def targets_of(labels: Array, sizes: Sequence[Sequence[int]]) -> tuple[Array, ..
 
     Args:
         labels: ``(batch, *spatial)``.
-        sizes: spatial size of each output, finest first. The first is the labels' own,
-            or smaller for a network without padding: then their centre is taken.
+        sizes: spatial size of each output, finest first. The first is the size of the
+            labels, or smaller for a network without padding, which sees their centre.
 
     Returns:
-        Labels of each size; a coarser one has the finer label nearest to its centre.
+        Labels of each size; a coarser pixel has the finer label nearest to its centre.
     """
     finest = sizes[0]
     for axis, size in enumerate(finest, start=1):
@@ -75,23 +77,23 @@ def supervised_objective(
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
     Args:
-        terms: from ``create_loss_terms``.
-        logits: of each output, finest first.
-        targets: the label of each, from `targets_of`.
-        totals: of each target, from `global_totals`.
-        include_background: whether overlap losses count class 0.
-        axis_name: the mapped axis; None for one device.
-        images: of the size of the one output, for terms that read them.
-        reconstruction: of the images, for a term that reads it.
+        terms: terms from ``create_loss_terms``.
+        logits: scores of each output, finest first.
+        targets: labels for each output, from `targets_of`.
+        totals: counts for each target, from `global_totals`.
+        include_background: count class 0 in losses with a value for each class.
+        axis_name: name of the mapped axis; None for one device.
+        images: input of the network, for terms that read it; only with one output.
+        reconstruction: the images as a W-Net reconstructs them, for terms that read it.
 
     Returns:
-        As `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are divided by
-        their sum. Beside them ``(batch,)`` bool, False for a sample of which a loss has
-        a value of its own that is not finite.
+        The results of `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are
+        divided by their sum. And ``(batch,)`` bool: False for a sample for which the
+        value of a loss is not finite.
     """
     weights = [0.5**index for index in range(len(logits))]
     total: Array = jnp.float32(0)
-    shares = {term.name: jnp.float32(0) for term in terms}
+    sums = {term.name: jnp.float32(0) for term in terms}
     finite = jnp.ones(logits[0].shape[0], bool)
     for weight, output, target, counts in zip(
         weights, logits, targets, totals, strict=True
@@ -106,13 +108,13 @@ def supervised_objective(
             reconstruction=reconstruction,
         )
         loss, parts = _reduced(terms, values, totals=counts)
-        for term, value in zip(terms, values, strict=True):
-            # What is pooled over the batch has no value of one sample.
+        for term, (_, value) in zip(terms, values, strict=True):
+            # A value pooled over the batch does not belong to one sample.
             finite &= True if term.pooled else finite_rows(value)
-        share = weight / sum(weights)
-        total = total + share * loss
-        shares = {name: shares[name] + share * parts[name] for name in shares}
-    return total, shares, finite
+        fraction = weight / sum(weights)
+        total = total + fraction * loss
+        sums = {name: sums[name] + fraction * parts[name] for name in sums}
+    return total, sums, finite
 
 
 def objective(
@@ -126,23 +128,24 @@ def objective(
     images: Array | None = None,
     reconstruction: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """Compute this device's share of the loss of the global batch.
+    """Compute what this device adds to the loss of the global batch.
 
-    The shares of all devices and accumulation parts *add up* to the loss, and so do
-    their gradients.
+    The results of all devices and accumulation parts *add up* to the loss, and their
+    gradients to its gradient. On one device the result equals
+    ``unet_jax.losses.reduce``.
 
     Args:
-        terms: from ``create_loss_terms``.
+        terms: terms from ``create_loss_terms``.
         logits: ``(batch, *spatial, classes)``.
         labels: ``(batch, *spatial)``; None where no term reads them.
-        totals: from `global_totals`.
-        include_background: whether overlap losses count class 0.
-        axis_name: the mapped axis; None for one device.
-        images: what the network saw, for terms that read them.
-        reconstruction: what a W-Net made of them, likewise.
+        totals: counts from `global_totals`.
+        include_background: count class 0 in losses with a value for each class.
+        axis_name: name of the mapped axis; None for one device.
+        images: input of the network, for terms that read it.
+        reconstruction: the images as a W-Net reconstructs them, for terms that read it.
 
     Returns:
-        The share of the weighted sum, and of each term by name (unweighted).
+        The weighted sum of the terms, and each term by name without its weight.
     """
     values = _values(
         terms,
@@ -157,39 +160,34 @@ def objective(
 
 
 def _values(
-    terms: Sequence[LossTerm],
-    *,
-    include_background: bool,
-    axis_name: str | None,
-    **arguments: Array | None,
-) -> list[Array]:
-    """Call the losses: for each term ``(batch, ...)`` with no axis of classes."""
+    terms: Sequence[LossTerm], *, axis_name: str | None, **inputs: Any
+) -> list[tuple[Kind, Array]]:
+    """Call the losses: the kind of each and its values without an axis of classes."""
     results = []
     for term in terms:
-        options: dict[str, Any] = {"axis_name": axis_name} if term.pooled else {}
-        if term.name == "generalized_dice":
-            options["include_background"] = include_background
-        options |= {name: arguments[name] for name in term.reads}
-        values = term.function(**options)
-        if term.kind in ("class", "pixel_class"):
-            counted = values if include_background else values[..., 1:]
-            values = jnp.mean(counted, axis=-1)
-        results.append(values)
+        options = {"axis_name": axis_name} if term.pooled else {}
+        values = term.function(**options, **{name: inputs[name] for name in term.reads})
+        kind = term.kind or kind_of(values.shape, inputs["logits"].shape[:-1])
+        if kind in ("class", "pixel_class"):
+            values = mean_over_classes(
+                values, include_background=inputs["include_background"]
+            )
+        results.append((kind, values))
     return results
 
 
 def _reduced(
     terms: Sequence[LossTerm],
-    values: Sequence[Array],
+    values: Sequence[tuple[Kind, Array]],
     *,
     totals: Mapping[str, ArrayLike],
 ) -> tuple[Array, dict[str, Array]]:
-    """Add up this device's shares of the means, of each term and of their sum."""
-    shares: dict[str, Array] = {}
+    """Add up what this device adds to the mean of each term, and to their sum."""
+    means: dict[str, Array] = {}
     total = jnp.float32(0)
-    for term, value in zip(terms, values, strict=True):
-        per_pixel = term.kind in ("pixel", "pixel_class")
-        share = jnp.sum(value) / totals["pixels" if per_pixel else "samples"]
-        shares[term.name] = shares.get(term.name, jnp.float32(0)) + share
-        total = total + term.weight * share
-    return total, shares
+    for term, (kind, value) in zip(terms, values, strict=True):
+        per_pixel = kind in ("pixel", "pixel_class")
+        mean = jnp.sum(value) / totals["pixels" if per_pixel else "samples"]
+        means[term.name] = means.get(term.name, jnp.float32(0)) + mean
+        total = total + term.weight * mean
+    return total, means

@@ -25,18 +25,18 @@ def cross_entropy(
 
     with :math:`z` the logits, :math:`p` their softmax, :math:`y_i` the class of
     pixel :math:`i` and :math:`w` the class weights. With label smoothing
-    :math:`\epsilon` the target is :math:`(1-\epsilon) y + \epsilon / C`, and each class
-    of it has its own weight.
+    :math:`\epsilon` the target is :math:`(1-\epsilon) y + \epsilon / C`, whose entries
+    are weighted class by class.
 
     Args:
         logits: unnormalised class scores.
         labels: class index of every pixel; IGNORE (-1) pixels have the loss 0.
-        label_smoothing: share of the target that is spread over all C classes.
-        class_weights: one a class; None for ones.
+        label_smoothing: fraction of the target that is spread over all C classes.
+        class_weights: weight of each class; None for ones.
 
     Returns:
-        One value a pixel, at least 0, float32. The caller divides the sum by the
-        number of pixels that are not ignored.
+        One value for each pixel, at least 0, float32. `reduce` gives the mean over the
+        pixels that are not ignored.
 
     Source:
         Bishop: Pattern Recognition and Machine Learning (2006), eq. 4.108; smoothing:
@@ -51,8 +51,8 @@ def cross_entropy(
     logits, labels = at_least_float32(logits), jnp.asarray(labels)
     classes = logits.shape[-1]
     log_probabilities = jax.nn.log_softmax(logits, axis=-1)
-    # A one-hot product, not a gather: its gradient is dense and fast everywhere, and
-    # an ignored pixel (-1) is a row of zeros.
+    # A one-hot product, not a gather: its gradient is dense and fast on every
+    # platform, and the target of an ignored pixel (-1) is a row of zeros.
     target = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
     if label_smoothing:
         spread = label_smoothing / classes * (labels != IGNORE)[..., None]
@@ -70,25 +70,26 @@ def top_k_cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
 ) -> Float[Array, " batch"]:
-    """Mean cross-entropy of the worst share of each sample's pixels.
+    """Mean cross-entropy of the worst pixels of each sample.
 
     Args:
         logits: unnormalised class scores.
-        labels: class index of every pixel; IGNORE pixels count for nothing.
-        k: that share of the pixels that are not ignored, in (0, 1], rounded up.
-        label_smoothing: as for `cross_entropy`.
-        class_weights: as for `cross_entropy`.
+        labels: class index of every pixel; IGNORE pixels are left out.
+        k: fraction in (0, 1] of the pixels that are not ignored; their number is
+            rounded up.
+        label_smoothing: fraction of the target that is spread over all classes.
+        class_weights: weight of each class; None for ones.
 
     Returns:
-        A value a sample, float32; 0 where all pixels are ignored.
+        A value for each sample, float32; 0 where all pixels are ignored.
 
     Raises:
-        ValueError: the share is out of range.
+        ValueError: k is out of range.
 
     Source:
         Wu, Shen, van den Hengel: Bridging category-level and instance-level semantic
-        image segmentation (arXiv:1605.06885), eq. 2, with a share for a threshold as in
-        nnU-Net.
+        image segmentation (arXiv:1605.06885), eq. 2, with a fraction instead of a
+        threshold, as in nnU-Net.
 
     Example:
         >>> import jax.numpy as jnp
@@ -98,7 +99,7 @@ def top_k_cross_entropy(
         Array([0.6931], dtype=float32)
     """
     if not 0 < k <= 1:
-        raise ValueError(f"k: found {k}, expected a share in (0, 1]")
+        raise ValueError(f"k: found {k}, expected a fraction in (0, 1]")
     values = cross_entropy(
         logits=logits,
         labels=labels,
@@ -108,7 +109,7 @@ def top_k_cross_entropy(
     batch = values.shape[0]
     values = values.reshape(batch, -1)
     valid = (jnp.asarray(labels) != IGNORE).reshape(batch, -1)
-    # Ignored pixels go to the end of the order, whatever the others are.
+    # Ignored pixels go to the end of the order.
     ordered = -jnp.sort(jnp.where(valid, -values, jnp.inf), axis=-1)
     count = jnp.ceil(k * jnp.sum(valid, axis=-1, keepdims=True))
     chosen = jnp.arange(values.shape[-1]) < count

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from unet_jax.labels import IGNORE
-from unet_jax.losses.cross_entropy import cross_entropy
+from unet_jax.losses.categorical import cross_entropy
 
 
 @pytest.mark.parametrize("classes", [2, 5])

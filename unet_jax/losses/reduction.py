@@ -1,0 +1,136 @@
+"""Reduces the values of a loss to their mean over the pixels that count."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Integer
+
+from unet_jax.labels import IGNORE
+from unet_jax.losses.targets import at_least_float32
+
+Kind = Literal["pixel", "pixel_class", "class", "sample"]
+"""What a loss has one value for: each pixel, each pixel and class, each sample and
+class, or each sample."""
+
+
+def reduce(
+    loss: Float[ArrayLike, "batch ..."],
+    labels: Integer[ArrayLike, "batch *spatial"],
+    *,
+    include_background: bool = True,
+) -> Float[Array, ""]:
+    """Mean of a loss over the pixels that are not ignored, the samples and the classes.
+
+    Works for every loss of this package. ``loss.mean()`` is wrong for a loss that has a
+    value for each pixel: it counts ignored pixels as perfect. On one device the result
+    equals the loss of the training loop.
+
+    Args:
+        loss: values ``(batch, *spatial)``, ``(batch, *spatial, classes)``, ``(batch,
+            classes)`` or ``(batch,)``.
+        labels: class index of every pixel; IGNORE (-1) pixels are left out. Labels of
+            regions, ``(batch, *spatial, classes)``, are accepted too; each pixel and
+            class then counts once.
+        include_background: count class 0 of a loss that has an axis of classes beside
+            the axes of ``labels``.
+
+    Returns:
+        A float32 scalar; 0 where every pixel is ignored and the loss has a value for
+        each pixel.
+
+    Raises:
+        ValueError: the shape of the loss does not fit the labels, or no class is left.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from unet_jax.losses import cross_entropy, reduce
+        >>> logits, labels = jnp.zeros((1, 3, 2)), jnp.array([[0, 1, -1]])
+        >>> loss = cross_entropy(logits=logits, labels=labels)
+        >>> [round(float(mean), 4) for mean in (reduce(loss, labels), loss.mean())]
+        [0.6931, 0.4621]
+    """
+    values, labels = at_least_float32(loss), jnp.asarray(labels)
+    kind = kind_of(values.shape, labels.shape)
+    values = without_ignored(values, labels)
+    if kind in ("class", "pixel_class"):
+        values = mean_over_classes(values, include_background=include_background)
+    if kind in ("class", "sample"):
+        return jnp.mean(values)
+    count = jnp.sum(labels != IGNORE, dtype=values.dtype)
+    return jnp.sum(values) / jnp.maximum(count, 1)
+
+
+def kind_of(shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> Kind:
+    """Find what a loss has one value for.
+
+    Args:
+        shape: shape of the loss.
+        labels_shape: shape of the labels, ``(batch, *spatial)``.
+
+    Returns:
+        The kind. For images of one axis ``(batch, pixels)`` wins over ``(batch,
+        classes)`` where both fit.
+
+    Raises:
+        ValueError: the loss has another shape.
+
+    Example:
+        >>> kind_of((2, 8, 8), (2, 8, 8)), kind_of((2, 3), (2, 8, 8))
+        ('pixel', 'class')
+    """
+    if shape == labels_shape:
+        return "pixel"
+    if len(shape) > 1 and shape[:-1] == labels_shape:
+        return "pixel_class"
+    if len(shape) == 2 and shape[:1] == labels_shape[:1]:
+        return "class"
+    if shape == labels_shape[:1]:
+        return "sample"
+    batch = labels_shape[0] if labels_shape else "batch"
+    raise ValueError(
+        f"found a loss of shape {shape} for labels {labels_shape}; expected "
+        f"{labels_shape} (a value for each pixel), the same with an axis of classes, "
+        f"({batch}, classes) or ({batch},)"
+    )
+
+
+def without_ignored(values: Array, labels: ArrayLike) -> Array:
+    """Set the values of ignored pixels to 0.
+
+    Args:
+        values: a loss of any kind.
+        labels: ``(batch, *spatial)``.
+
+    Returns:
+        The loss; a loss without an axis of pixels is unchanged.
+    """
+    valid = jnp.asarray(labels) != IGNORE
+    match kind_of(values.shape, valid.shape):
+        case "pixel":
+            return jnp.where(valid, values, 0)
+        case "pixel_class":
+            return jnp.where(valid[..., None], values, 0)
+    return values
+
+
+def mean_over_classes(values: Array, *, include_background: bool) -> Array:
+    """Mean over the last axis.
+
+    Args:
+        values: a loss ``(..., classes)``.
+        include_background: count class 0.
+
+    Returns:
+        The means ``(...)``.
+
+    Raises:
+        ValueError: no class is left.
+    """
+    counted = values if include_background else values[..., 1:]
+    if not counted.shape[-1]:
+        raise ValueError(
+            "the loss has one class and include_background=False leaves none; set "
+            "include_background=True"
+        )
+    return jnp.mean(counted, axis=-1)
