@@ -15,7 +15,7 @@ class, or each sample."""
 
 
 def reduce(
-    loss: Float[ArrayLike, "batch ..."],
+    loss: Float[ArrayLike, "..."],
     labels: Integer[ArrayLike, "batch *spatial"],
     *,
     include_background: bool = True,
