@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from unet_jax.losses import binary, overlap
+from unet_jax.losses import binary, confusion, overlap
 from unet_jax.losses.categorical import cross_entropy, top_k_cross_entropy
 from unet_jax.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 
@@ -181,11 +181,11 @@ def test_beta_trades_false_negatives_for_false_positives():
         (lambda z, y: top_k_cross_entropy(logits=z, labels=y, k=0.0), "k: found 0.0"),
         (
             lambda z, y: binary.focal_loss(logits=z, labels=y, alpha=0.3),
-            "expected one value a class",
+            "expected one value for each class",
         ),
         (
             lambda z, y: cross_entropy(logits=z, labels=y, class_weights=(1.0,)),
-            "1 values, expected 2",
+            "1 values; expected 2",
         ),
         (
             lambda z, y: overlap.dice_loss(logits=z, labels=y[:, :1]),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.losses import binary, boundary, cl_dice, overlap
+from unet_jax.losses import binary, boundary, cl_dice, confusion, overlap
 from unet_jax.losses.categorical import cross_entropy
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden.json").read_text())
