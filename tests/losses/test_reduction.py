@@ -6,7 +6,7 @@ import pytest
 
 from unet_jax import losses
 from unet_jax.labels import IGNORE
-from unet_jax.losses.reduction import kind_of, without_ignored
+from unet_jax.losses.reduction import loss_kind, without_ignored
 from unet_jax.losses.table import LOSSES
 from unet_jax.losses.terms import create_loss_terms
 from unet_jax.training.objective import global_totals, objective
@@ -74,7 +74,7 @@ def test_no_class_left_is_refused():
     ],
 )
 def test_kinds_and_what_is_set_to_0(shape, kind):
-    assert kind_of(shape, LABELS.shape) == kind
+    assert loss_kind(shape, LABELS.shape) == kind
     values = np.asarray(without_ignored(jnp.ones(shape), LABELS))
     assert values.sum() == values.size * (0.5 if kind.startswith("pixel") else 1)
 

@@ -12,7 +12,7 @@ from absl.testing import parameterized
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 from unet_jax.losses.parameters import Number, PerClass, Switch, WholeNumber
-from unet_jax.losses.reduction import kind_of
+from unet_jax.losses.reduction import loss_kind
 from unet_jax.losses.table import LOSSES, NAMES
 from unet_jax.losses.terms import create_loss_terms, find_loss
 
@@ -130,7 +130,7 @@ def test_the_background_is_left_out_where_it_is_asked_for():
 def test_the_kind_of_a_row_is_the_shape_of_its_values(name, head):
     logits, labels = _example()
     values, _ = _value_and_gradient(name, head)(logits, labels)
-    assert kind_of(values.shape, labels.shape) == _term(name, head).kind
+    assert loss_kind(values.shape, labels.shape) == _term(name, head).kind
 
 
 @pytest.mark.parametrize(("name", "head"), PAIRS)

@@ -51,7 +51,7 @@ def reduce(
         [0.6931, 0.4621]
     """
     values, labels = at_least_float32(loss), jnp.asarray(labels)
-    kind = kind_of(values.shape, labels.shape)
+    kind = loss_kind(values.shape, labels.shape)
     values = without_ignored(values, labels)
     if kind in ("class", "pixel_class"):
         values = mean_over_classes(values, include_background=include_background)
@@ -61,7 +61,7 @@ def reduce(
     return jnp.sum(values) / jnp.maximum(count, 1)
 
 
-def kind_of(shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> Kind:
+def loss_kind(shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> Kind:
     """Find what a loss has one value for.
 
     Args:
@@ -76,7 +76,7 @@ def kind_of(shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> Kind:
         ValueError: the loss has another shape.
 
     Example:
-        >>> kind_of((2, 8, 8), (2, 8, 8)), kind_of((2, 3), (2, 8, 8))
+        >>> loss_kind((2, 8, 8), (2, 8, 8)), loss_kind((2, 3), (2, 8, 8))
         ('pixel', 'class')
     """
     if shape == labels_shape:
@@ -106,7 +106,7 @@ def without_ignored(values: Array, labels: ArrayLike) -> Array:
         The loss; a loss without an axis of pixels is unchanged.
     """
     valid = jnp.asarray(labels) != IGNORE
-    match kind_of(values.shape, valid.shape):
+    match loss_kind(values.shape, valid.shape):
         case "pixel":
             return jnp.where(valid, values, 0)
         case "pixel_class":

@@ -19,7 +19,7 @@ from unet_jax.losses.reduction import Kind
 from unet_jax.losses.table import LOSSES, Loss
 from unet_jax.losses.targets import Head
 from unet_jax.losses.user_loss import found_kind, user_loss
-from unet_jax.runtime.user_code import is_user_code
+from unet_jax.runtime.user_code import is_user_code, load_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,11 @@ def find_loss(name: str) -> Loss:
         'class'
     """
     if isinstance(name, str) and is_user_code(name):
-        return user_loss(name)
+        try:
+            function = load_function(name)
+        except InputError as error:
+            raise InputError(f"loss: {error}") from error
+        return user_loss(name, function)
     known = {loss.name: loss for loss in LOSSES}
     for loss in LOSSES:
         if loss.name == name:

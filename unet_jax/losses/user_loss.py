@@ -11,32 +11,27 @@ from jaxtyping import Array
 
 from unet_jax.errors import InputError
 from unet_jax.losses.parameters import Anything
-from unet_jax.losses.reduction import Kind, kind_of, without_ignored
+from unet_jax.losses.reduction import Kind, loss_kind, without_ignored
 from unet_jax.losses.table import Loss
 from unet_jax.losses.targets import at_least_float32
-from unet_jax.runtime.user_code import load_function
 
 
-def user_loss(name: str) -> Loss:
-    """Load a loss that a config names by its module.
+def user_loss(name: str, function: Callable[..., typing.Any]) -> Loss:
+    """Make the row of a loss that a config names by its module.
 
     Args:
-        name: ``"package.module:function"``. The function takes ``logits`` and
-            ``labels`` by keyword, and returns a value for each pixel, each pixel and
-            class, each sample and class, or each sample. Other arguments are its
-            parameters. An attribute ``kind`` of the function says which of the four it
-            returns; without it the shape tells.
+        name: ``"package.module:function"``.
+        function: the loss. It takes ``logits`` and ``labels`` by keyword, and returns a
+            value for each pixel, each pixel and class, each sample and class, or each
+            sample. Other arguments are its parameters. An attribute ``kind`` says
+            which of the four it returns; without it the shape tells.
 
     Returns:
         The row. Its function gives float32 and 0 at ignored pixels.
 
     Raises:
-        InputError: the function cannot be loaded, or is no loss.
+        InputError: the function is no loss.
     """
-    try:
-        function = load_function(name)
-    except InputError as error:
-        raise InputError(f"loss: {error}") from error
     kind = getattr(function, "kind", None)
     if kind not in (None, *typing.get_args(Kind)):
         raise InputError(
@@ -86,7 +81,7 @@ def found_kind(
         values = jax.eval_shape(
             function, **{key: given[key] for key in loss.reads if key in given}
         )
-        return kind_of(values.shape, labels.shape)
+        return loss_kind(values.shape, labels.shape)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
-from unet_jax.losses.reduction import Kind, kind_of, mean_over_classes
+from unet_jax.losses.reduction import Kind, loss_kind, mean_over_classes
 from unet_jax.losses.terms import LossTerm
 from unet_jax.training.nonfinite import finite_rows
 
@@ -167,7 +167,7 @@ def _values(
     for term in terms:
         options = {"axis_name": axis_name} if term.pooled else {}
         values = term.function(**options, **{name: inputs[name] for name in term.reads})
-        kind = term.kind or kind_of(values.shape, inputs["logits"].shape[:-1])
+        kind = term.kind or loss_kind(values.shape, inputs["logits"].shape[:-1])
         if kind in ("class", "pixel_class"):
             values = mean_over_classes(
                 values, include_background=inputs["include_background"]
