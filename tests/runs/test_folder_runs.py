@@ -348,7 +348,7 @@ def test_all_problems_are_printed_before_anything_is_trained(tmp_path):
         Image.fromarray(label).save(tmp_path / f"masks/{seed}.png")
     (tmp_path / "masks/1.png").unlink()
     (tmp_path / "images/2.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    with pytest.raises(InputError, match="2 problems; fix them all") as info:
+    with pytest.raises(InputError, match="found 2 problems; please fix all") as info:
         train_and_evaluate(_config(tmp_path), tmp_path / "run")
     assert len(info.value.details) == 2
     assert not (tmp_path / "run/checkpoints").exists()
