@@ -6,6 +6,7 @@ the keys marked ``may_change``; any other difference is refused with both values
 
 from ml_collections import ConfigDict
 
+from unet_jax.augment.policy import augmentation_keys
 from unet_jax.config_key import Key, create_config
 
 KEYS = {
@@ -128,44 +129,13 @@ KEYS = {
         "(name, weight, parameters) of each summand, see docs/losses.md",
     ),
     "augment.enabled": Key(True, "off: the crops as they are"),
-    "augment.flip_probability": Key(0.5, "of each axis by itself"),
-    "augment.spatial_axes_flip": Key(
-        (0, 1, 2), "axes that may be mirrored; () for none", from_data=True
+    # AUGMENTATIONS in unet_jax/augment/policy.py lists the augmentations. The class of
+    # each has default, meaning and limits of its keys: ``probability`` of ``Rotation``
+    # is augment.rotation_probability, ``axes`` of ``Flip`` is augment.flip_axes.
+    **augmentation_keys(from_data=("flip_axes", "rotation_degrees_2d")),
+    "augment.extra": Key(
+        (), "your own, applied last: (('package.module:function', {options}), ...)"
     ),
-    "augment.rotation_probability": Key(0.2, "about the centre"),
-    "augment.rotation_degrees_2d": Key(
-        (-180.0, 180.0), "angle in pictures", from_data=True
-    ),
-    "augment.rotation_degrees_3d": Key(
-        (-30.0, 30.0), "angle about each axis of volumes"
-    ),
-    "augment.scaling_probability": Key(0.2, "about the centre"),
-    "augment.scaling_factor": Key((0.7, 1.4), "above 1 things get smaller"),
-    "augment.elastic_probability": Key(0.2, "smooth random deformation"),
-    "augment.elastic_spacing": Key(24.0, "pixels between its control points"),
-    "augment.elastic_magnitude": Key(
-        (0.0, 0.25), "largest shift as a share of the spacing"
-    ),
-    "augment.noise_probability": Key(0.1, "added normal noise"),
-    "augment.noise_std": Key((0.0, 0.1), "in units of the normalised image"),
-    "augment.blur_probability": Key(0.2, "Gaussian"),
-    "augment.blur_channel_probability": Key(0.5, "of each channel of a blurred image"),
-    "augment.blur_sigma": Key((0.5, 1.0), "pixels"),
-    "augment.brightness_probability": Key(0.15, "a factor on the values"),
-    "augment.brightness_factor": Key((0.75, 1.25), "that factor"),
-    "augment.contrast_probability": Key(0.15, "a factor on the distance from the mean"),
-    "augment.contrast_factor": Key((0.75, 1.25), "that factor"),
-    "augment.low_resolution_probability": Key(0.25, "a coarser sampling"),
-    "augment.low_resolution_channel_probability": Key(
-        0.5, "of each channel of such an image"
-    ),
-    "augment.low_resolution_scale": Key(
-        (0.5, 1.0), "coarse size as a share of the size"
-    ),
-    "augment.gamma_inverted_probability": Key(0.1, "a power on the negative image"),
-    "augment.gamma_inverted_exponent": Key((0.7, 1.5), "that power"),
-    "augment.gamma_probability": Key(0.3, "a power on the image"),
-    "augment.gamma_exponent": Key((0.7, 1.5), "that power"),
     # ---- training --------------------------------------------------------------------
     "train.steps": Key(1000, "updates of the parameters", low=1, may_change=True),
     "train.max_minutes": Key(

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.model.name = "unet_tiny"
     config.model.options.norm = "batch"
     # Up is not down, front is not back: only left and right are alike.
-    config.augment.spatial_axes_flip = (0,)
+    config.augment.flip_axes = (0,)
     config.train.steps = 600
     config.optimizer.warmup_steps = 30
     config.eval.every_steps = 100

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.model.name = "unet_small"
     config.model.options.norm = "batch"
     # The left eye is another class than the right one.
-    config.augment.spatial_axes_flip = ()
+    config.augment.flip_axes = ()
     config.augment.rotation_degrees_2d = (-30.0, 30.0)
     config.eval.mirror = False
     config.eval.train_images = 8

@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.data.foreground_oversampling = 0.5
     config.model.options.norm = "batch"
     config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))
-    config.augment.spatial_axes_flip = (0, 1)
+    config.augment.flip_axes = (0, 1)
     config.augment.elastic_probability = 0.0
     config.augment.low_resolution_probability = 0.0
     config.augment.blur_probability = 0.0

@@ -11,8 +11,11 @@ from benchmarks.changes import describe
 from benchmarks.ours import nets
 from benchmarks.worker import Task
 from unet_jax.augment.draws import example_keys
-from unet_jax.augment.options import resolve_options
-from unet_jax.augment.policy import augment_batch
+from unet_jax.augment.policy import (
+    augment_batch,
+    default_options,
+    resolve_options,
+)
 from unet_jax.configs import base
 from unet_jax.experiment.network import create_augmentation
 
@@ -77,27 +80,24 @@ def phantom(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 def _facts(options: dict[str, Any], dims: int) -> dict[str, Any]:
     """Probability for an image of one channel, and limits, of each transform."""
-    known = resolve_options(options)
+    known = resolve_options({key: options[key] for key in default_options()})
 
-    def named(name: str, limits: str, factor: float = 1.0) -> list[Any]:
-        probability = getattr(known, f"{name}_probability") * factor
-        return [round(probability, 6), *getattr(known, limits)]
+    def fact(name: str, limits: str) -> list[Any]:
+        one = known[name]
+        probability = one.probability * getattr(one, "channel_probability", 1.0)
+        return [round(probability, 6), *getattr(one, limits)]
 
     return {
-        "flip": [known.flip_probability, list(range(dims))],
-        "rotation": named("rotation", f"rotation_degrees_{dims}d"),
-        "scaling": named("scaling", "scaling_factor"),
-        "elastic": known.elastic_probability,
-        "noise": named("noise", "noise_std"),
-        "blur": named("blur", "blur_sigma", known.blur_channel_probability),
-        "brightness": named("brightness", "brightness_factor"),
-        "contrast": named("contrast", "contrast_factor"),
-        "low_resolution": named(
-            "low_resolution",
-            "low_resolution_scale",
-            known.low_resolution_channel_probability,
-        ),
-        "gamma_inverted": named("gamma_inverted", "gamma_inverted_exponent"),
-        "gamma": named("gamma", "gamma_exponent"),
+        "flip": [known["flip"].probability, list(range(dims))],
+        "rotation": fact("rotation", f"degrees_{dims}d"),
+        "scaling": fact("scaling", "factor"),
+        "elastic": known["elastic"].probability,
+        "noise": fact("noise", "std"),
+        "blur": fact("blur", "sigma"),
+        "brightness": fact("brightness", "factor"),
+        "contrast": fact("contrast", "factor"),
+        "low_resolution": fact("low_resolution", "scale"),
+        "gamma_inverted": fact("gamma_inverted", "exponent"),
+        "gamma": fact("gamma", "exponent"),
         "interpolation": ["linear", "nearest"],
     }

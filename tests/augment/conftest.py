@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unet_jax.augment.draws import Draw, draw_all
+from unet_jax.augment.kinds import Augmentation, Value
+
 IGNORE = -1
 
 
@@ -21,6 +24,19 @@ def example(shape: tuple[int, ...], *, channels: int = 2) -> tuple[Any, Any]:
     label[(0,) * len(shape)] = IGNORE
     label[tuple(size // 2 for size in shape)] = IGNORE
     return jnp.asarray(image, jnp.float32), jnp.asarray(label)
+
+
+def draw(key: jax.Array, augmentation: Augmentation, shape: tuple[int, ...]) -> Draw:
+    """Draw the numbers of one augmentation for an image of a shape."""
+    counts = {"it": augmentation.count(shape)}
+    return draw_all(key, counts, dtype=jnp.float32)["it"]
+
+
+def alone(augmentation: Value) -> Callable[..., jax.Array]:
+    """Return a function (key, image) -> image that does nothing else."""
+    return lambda key, image: augmentation.change(
+        draw(key, augmentation, image.shape), image
+    )
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,26 +6,32 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from tests.augment.conftest import IGNORE, WAYS_AND_SHAPES, example
+from tests.augment.conftest import IGNORE, WAYS_AND_SHAPES, draw, example
 from unet_jax.augment import coordinates
 from unet_jax.augment.sampling import sample
+from unet_jax.augment.spatial import Elastic, Flip, Rotation, Scaling
 
 KEY = jax.random.key(7)
-ALWAYS = {"probability": 1.0, "dtype": jnp.float32}
+ALWAYS = {
+    "mirroring": Flip(probability=1.0),
+    "rotation": Rotation(
+        probability=1.0, degrees_2d=(25.0, 25.0), degrees_3d=(25.0, 25.0)
+    ),
+    "scaling": Scaling(probability=1.0, factor=(1.3, 1.3)),
+}
+
+
+def _matrix(augmentation, ndim, key=KEY):
+    return augmentation.matrix(draw(key, augmentation, (2,) * ndim + (1,)), ndim)
 
 
 def _affine(name, ndim, key=KEY):
-    if name == "mirroring":
-        return coordinates.mirroring(key, ndim=ndim, axes=(0, 1, 2), **ALWAYS)
-    if name == "rotation":
-        return coordinates.rotation(key, ndim=ndim, degrees=(25.0, 25.0), **ALWAYS)
-    return coordinates.scaling(key, ndim=ndim, factor=(1.3, 1.3), **ALWAYS)
+    return _matrix(ALWAYS[name], ndim, key)
 
 
 def _elastic(shape, *, spacing=4.0, magnitude=(0.3, 0.3), key=KEY):
-    points = coordinates.control_points(
-        key, shape=shape, spacing=spacing, magnitude=magnitude, **ALWAYS
-    )
+    elastic = Elastic(probability=1.0, spacing=spacing, magnitude=magnitude)
+    points = elastic.points(draw(key, elastic, (*shape, 1)), shape)
     return coordinates.displacement(points, shape=shape, spacing=spacing)
 
 
@@ -42,7 +48,7 @@ def test_matrices_are_what_they_say():
     np.testing.assert_allclose(_affine("rotation", 2), turn, atol=1e-6)
     np.testing.assert_allclose(_affine("scaling", 3), 1.3 * np.eye(3), rtol=1e-6)
     np.testing.assert_array_equal(_affine("mirroring", 2), -np.eye(2))
-    only_second = coordinates.mirroring(KEY, ndim=3, axes=(1,), **ALWAYS)
+    only_second = _matrix(Flip(probability=1.0, axes=(1,)), 3)
     np.testing.assert_array_equal(only_second, np.diag([1.0, -1.0, 1.0]))
 
 
@@ -127,7 +133,7 @@ def test_the_default_strength_never_folds():
 @pytest.mark.parametrize("shape", [(8, 9), (5, 6, 7)])
 def test_mirroring_is_exact(shape):
     image, label = example(shape)
-    matrix = coordinates.mirroring(KEY, ndim=len(shape), axes=(1,), **ALWAYS)
+    matrix = _matrix(Flip(probability=1.0, axes=(1,)), len(shape))
     moved, moved_label = _moved(image, label, matrix, None)
     np.testing.assert_array_equal(moved, jnp.flip(image, 1))
     np.testing.assert_array_equal(moved_label, jnp.flip(label, 1))
@@ -135,7 +141,7 @@ def test_mirroring_is_exact(shape):
 
 def test_quarter_turn_is_exact_for_image_and_label():
     image, label = example((9, 9))
-    matrix = coordinates.rotation(KEY, ndim=2, degrees=(90.0, 90.0), **ALWAYS)
+    matrix = _matrix(Rotation(probability=1.0, degrees_2d=(90.0, 90.0)), 2)
     moved, moved_label = _moved(image, label, matrix, None)
     np.testing.assert_allclose(moved, np.rot90(image, -1), atol=1e-5)
     np.testing.assert_array_equal(moved_label, np.rot90(label, -1))

@@ -50,10 +50,16 @@ CONFIGS = {
     "--config.data.known_spacing=(1.0,)": "{here}/data/images/0.png, "
     "{here}/data/images/1.png, {here}/data/images/2.png and 3 more: data.known_spacing "
     "is (1.0,); expected 2 sizes above 0 in mm, one per axis",
-    "--config.augment.spatial_axes_flip=(7,)": "augment: Option spatial_axes_flip is "
+    "--config.augment.flip_axes=(7,)": "augment: Option flip_axes is "
     "(7,); expected axes out of 0, 1, 2",
     "--config.augment.scaling_factor=(0.5,)": "augment: Option scaling_factor is "
     "<any>; expected a lower and an upper limit between <any>",
+    "--config.augment.extra=('a:b',)": "augment.extra: found 'a:b', expected "
+    "('package.module:function', {options}), each function once",
+    "--config.augment.extra=(('nowhere:shift',{}),)": "augment.extra: nowhere:shift: "
+    "'nowhere:shift': no module 'nowhere'; <any>",
+    "--config.augment.extra=(('math:hypot',{'most':1}),)": "augment.extra: math:hypot: "
+    "<any>",
     "--config.loss=()": "loss: <any>",
     "--config.loss=('dice',)": "loss<any>",
     "--config.loss=(('dice',1.0,3),)": "loss<any>",

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from unet_jax.classical.given import plan_search
 from unet_jax.classical.methods import METHODS, fit_method
 from unet_jax.classical.samples import Sample
 from unet_jax.errors import InputError
@@ -18,8 +19,8 @@ def _drawing(seed, shape, num_classes, channels, dtype):
     label = np.zeros(shape, np.int64)
     grid = np.indices(shape)
     for index in range(1, num_classes):
-        share = (index - 0.5) / (num_classes - 1)
-        center = [share * shape[0], *(n / 2 + rng.integers(-2, 3) for n in shape[1:])]
+        place = (index - 0.5) / (num_classes - 1)
+        center = [place * shape[0], *(n / 2 + rng.integers(-2, 3) for n in shape[1:])]
         radius = 0.36 * min(shape[0] / (num_classes - 1), *shape[1:])
         far = sum((g - c) ** 2 for g, c in zip(grid, center, strict=True))
         label[far <= radius**2] = index
@@ -181,6 +182,23 @@ def test_given_parameters_are_not_fitted():
     )
     assert grown.chosen["seeds"] == [[0, [0, 0]], [1, [24, 20]]]
     assert _dice(grown.predict_fn(sample.image, None), sample.label, 1) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("region_growing", {"share": 0.5}, {"fraction": 0.5}),
+        ("discontinuity", {"feature": "deviation"}, {"feature": "std"}),
+    ],
+)
+def test_former_names_are_read_with_one_line_of_advice(name, old, new, capsys):
+    sample = Sample(np.zeros((4, 4, 1)), np.zeros((4, 4), int))
+    grid, *_ = plan_search(name, [sample], num_classes=2, parameters=old)
+    expected, *_ = plan_search(name, [sample], num_classes=2, parameters=new)
+    assert grid == expected
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"compare.parameters: {name}: ")
+    assert line.endswith("; the old name works until version 0.3")
 
 
 def test_no_training_case_is_said_to_be_missing():

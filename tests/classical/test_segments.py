@@ -20,7 +20,7 @@ from unet_jax.classical.edges import (
     strong_edges,
 )
 from unet_jax.classical.methods import fit_method
-from unet_jax.classical.prototypes import Features, fit_prototypes, local_deviation
+from unet_jax.classical.prototypes import Features, fit_prototypes, local_std
 from unet_jax.classical.quadtree import split_and_merge
 from unet_jax.classical.regions import NONE, grow_regions
 from unet_jax.classical.samples import Sample
@@ -158,7 +158,7 @@ def test_a_change_of_texture_alone_is_found_by_texture_alone():
     checks = 60 * ((np.indices((40, 40)) // 2).sum(axis=0) % 2) - 30
     image = (100 + checks * label)[..., None].astype(np.float32)
     sample = Sample(image, label)
-    for name in ("deviation", "structure"):
+    for name in ("std", "structure"):
         given = {"feature": name}
         fitted = fit_method("discontinuity", [sample], num_classes=2, parameters=given)
         assert fitted.chosen["texture"]
@@ -176,16 +176,16 @@ def test_the_structure_tensor_is_scikit_images(shape):
             tensor[..., i, j] = tensor[..., j, i] = next(elements)
     trace = np.trace(tensor, axis1=-2, axis2=-1)
     even = trace[..., None, None] / axes * np.eye(axes)
-    share = np.linalg.norm(tensor - even, axis=(-2, -1))
-    share *= np.sqrt(axes / (axes - 1)) / np.linalg.norm(tensor, axis=(-2, -1))
+    anisotropy = np.linalg.norm(tensor - even, axis=(-2, -1))
+    anisotropy *= np.sqrt(axes / (axes - 1)) / np.linalg.norm(tensor, axis=(-2, -1))
     energy, directed = np.moveaxis(structure_texture(image, sigma=1.5), -1, 0)
     np.testing.assert_allclose(energy, np.sqrt(trace), rtol=1e-5)
-    np.testing.assert_allclose(directed, energy * share, rtol=1e-4)
+    np.testing.assert_allclose(directed, energy * anisotropy, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(9, 7, 1), (9, 1), (1, 9), (1, 7, 1)])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("name", ["intensity", "color", "deviation", "structure"])
+@pytest.mark.parametrize("name", ["intensity", "color", "std", "structure"])
 def test_an_axis_may_have_one_pixel(name, channels, shape):
     image = np.random.default_rng(0).random((*shape, channels)).astype(np.float32)
     change = discontinuity(image, feature_name=name, sigma=0.3)
@@ -217,9 +217,9 @@ def test_the_largest_change_is_the_largest_singular_value_of_the_jacobian(axes, 
     np.testing.assert_allclose(found[(4,) * axes], expected, rtol=1e-3)
 
 
-def test_local_deviation_of_large_values_keeps_its_digits():
+def test_local_std_of_large_values_keeps_its_digits():
     values = 1e6 + np.tile([0.0, 2.0], (8, 4))
-    middle = local_deviation(values[..., None].astype(np.float32), 4)[4, 4, 0]
+    middle = local_std(values[..., None].astype(np.float32), 4)[4, 4, 0]
     assert middle == pytest.approx(1.0, abs=1e-3)
 
 

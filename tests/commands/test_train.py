@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,33 @@ def test_pictures_are_predicted_and_the_bad_ones_named(finished, tmp_path):
     assert label_map.getpalette()[:12] == [part for color in colors for part in color]
 
 
+def _as_of_version_0_1(workdir):
+    """Rewrite the record of a run as version 0.1 wrote it."""
+    path = workdir / "config.json"
+    record = json.loads(path.read_text())
+    del record["draws_version"]
+    augment = record["config"]["augment"]
+    del augment["extra"]
+    augment["spatial_axes_flip"] = augment.pop("flip_axes")
+    path.write_text(json.dumps(record))
+
+
+def test_augmented_training_of_version_0_1_is_not_resumed(shared, finished, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    _as_of_version_0_1(old)
+    scores = (old / "test_metrics.json").read_bytes()
+    train_and_evaluate(_config(shared, **{"augment.enabled": True}), old)
+    evaluate_run(old)
+    assert (old / "test_metrics.json").read_bytes() == scores
+    longer = _config(shared, **{"augment.enabled": True, "train.steps": 8})
+    for _ in range(2):  # the first refusal leaves the record as it was
+        with pytest.raises(
+            InputError, match=r"finish it with unet_jax 0\.1\.0, or nam"
+        ):
+            train_and_evaluate(longer, old)
+
+
 def test_another_config_is_refused_with_both_values(shared, finished):
     answer = _run(shared, finished, "--config.train.batch_size=8")
     assert answer.returncode == 2
@@ -287,6 +315,7 @@ def test_more_steps_go_on_from_the_last_checkpoint(shared, tmp_path):
     train_and_evaluate(config, tmp_path)
     first = json.loads((tmp_path / "test_metrics.json").read_text())
     longer = _config(shared, **{"train.steps": 4, "log.every_steps": 1})
+    _as_of_version_0_1(tmp_path)  # which has no draws that differ, without augmentation
     results = train_and_evaluate(longer, tmp_path)
     assert first["checkpoint_step"] == 2
     assert results["checkpoint_step"] in (2, 4)

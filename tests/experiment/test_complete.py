@@ -54,7 +54,7 @@ def test_all_that_is_left_is_filled_in_and_said(capsys):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("augment.spatial_axes_flip", ()),
+        ("augment.flip_axes", ()),
         ("data.label_map", ((0, 0), (7, 1))),
         ("data.class_names", ("back", "front")),
         ("data.intensity", "full_range"),

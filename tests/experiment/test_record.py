@@ -1,7 +1,11 @@
+import json
+
 import pytest
 
+from unet_jax.augment import draws
 from unet_jax.errors import InputError
 from unet_jax.experiment.record import (
+    check_same_draws,
     check_same_run,
     make_record,
     read_finished_record,
@@ -29,6 +33,25 @@ def test_the_record_names_versions_and_revision():
     record = _record()
     assert record["versions"]["jax"].count(".") >= 2
     assert record["git_revision"] is None or len(record["git_revision"]) >= 40
+
+
+def test_the_version_of_the_draws_is_recorded_and_was_1_before(tmp_path):
+    write_record(tmp_path, _record())
+    assert read_record(tmp_path)["draws_version"] == draws.VERSION
+    old = _record()
+    del old["draws_version"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert read_record(tmp_path)["draws_version"] == 1
+
+
+def test_other_draws_are_refused_with_the_version_to_use(tmp_path):
+    on, off = ({"augment": {"enabled": enabled}} for enabled in (True, False))
+    check_same_draws(tmp_path, on, draws.VERSION)
+    check_same_draws(tmp_path, off, 1)
+    for version, program in ((1, r"unet_jax 0\.1\.0"), (99, "a newer unet_jax")):
+        message = f"begun by {program}, .* differ; finish it with {program}, or name an"
+        with pytest.raises(InputError, match=message):
+            check_same_draws(tmp_path, on, version)
 
 
 def test_no_run_is_none_or_an_error(tmp_path):

@@ -99,7 +99,7 @@ def test_an_rgb_set_with_colour_masks_runs_end_to_end(rgb_run):
     config = json.loads((rgb_run / "config.json").read_text())["config"]
     assert config["data"]["intensity"] == "full_range"
     assert config["data"]["label_map"] == [[0, 0], [1, 1], [2, 2]]
-    assert config["augment"]["spatial_axes_flip"] == [1]
+    assert config["augment"]["flip_axes"] == [1]
     assert len(list((rgb_run / "predictions").glob("*.png"))) == results["n_cases"]
 
 

@@ -1,6 +1,5 @@
 """One step is the same function on one device and on four."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from unet_jax.augment.options import AugmentationOptions
+from unet_jax.augment.policy import AUGMENTATIONS
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 from unet_jax.losses.terms import create_loss_terms
@@ -27,9 +26,8 @@ BATCH, SIZE, CLASSES = 8, 16, 3
 LOSS = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 0.5, {}))
 # Few, so that the step compiles quickly; tests/augment has all of them.
 AUGMENTATION = {
-    name: 1.0 if name in ("rotation_probability", "noise_probability") else 0.0
-    for name in (field.name for field in dataclasses.fields(AugmentationOptions))
-    if name.endswith("_probability")
+    f"{name}_probability": 1.0 if name in ("rotation", "noise") else 0.0
+    for name, _ in AUGMENTATIONS
 }
 SAMPLE_LOSS = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))
 

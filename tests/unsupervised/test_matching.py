@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from unet_jax.classical.search import confusion
 from unet_jax.labels import IGNORE
 from unet_jax.unsupervised.matching import (
     iou_of_pairs,
     match_clusters,
     match_over,
     named_by_label,
-    overlap_counts,
     renamed,
 )
 
@@ -30,7 +30,7 @@ def test_the_match_is_the_best_of_all_assignments(seed):
 def test_counts_are_of_pixels_that_are_not_ignored():
     clusters = np.array([[0, 1, 2], [2, 2, 1]])
     label = np.array([[1, 1, 0], [0, IGNORE, IGNORE]])
-    counts = overlap_counts(clusters, label, num_clusters=3, num_classes=2)
+    counts = confusion(clusters, label, (3, 2))
     assert counts.tolist() == [[0, 1], [0, 1], [2, 0]]
     union = [[3, 2], [3, 2], [2, 4]]
     np.testing.assert_allclose(iou_of_pairs(counts), counts / np.array(union))

@@ -1,8 +1,8 @@
-"""Doing only what was drawn, where a processor gains by it.
+"""Skips the work that was not drawn, on platforms where that saves time.
 
 A TPU or GPU works on all examples of a batch at once and selects afterwards. A CPU
-works on them one after the other: there it is a gain to leave alone what was not drawn.
-The two agree up to rounding, and what was not drawn is the same to the bit in both.
+works on one example after the other, and saves the work that was not drawn. The two
+agree up to rounding; what was not drawn is the same to the bit in both.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ def where_drawn(
 ) -> Arrays:
     """Change arrays, or leave them as they are.
 
-    Under ``vmap`` a CPU walks over the examples and changes those that are drawn; other
-    platforms change all and select. Which it is is settled when the program is lowered.
+    Under ``vmap`` a CPU loops over the examples and changes those that are drawn; other
+    platforms change all and select. The choice is made when the program is lowered.
 
     Args:
-        applied: whether they are changed.
-        change: function of ``arrays`` and the numbers, which returns arrays of the same
+        applied: whether the arrays are changed.
+        change: function of ``arrays`` and the numbers that returns arrays of the same
             shapes and dtypes. It must not close over traced values.
         arrays: one array, or a tuple.
-        *numbers: what else ``change`` takes: arrays, tuples of them, keys, None.
+        *numbers: further arguments of ``change``: arrays, tuples of them, keys, None.
 
     Returns:
         The arrays, changed or not.
@@ -49,8 +49,8 @@ def where_drawn(
 
     def selected(applied: Array, arrays: Arrays, numbers: Any) -> Arrays:
         changed = change(arrays, *numbers)
-        # Without a barrier one step is fused into the next, which works it out again
-        # for each of its reductions.
+        # Without a barrier one step is fused into the next, which computes it again for
+        # each of its reductions.
         return lax.optimization_barrier(
             jax.tree.map(lambda new, old: jnp.where(applied, new, old), changed, arrays)
         )
@@ -78,13 +78,13 @@ def where_drawn(
 
 
 def kept(arrays: Arrays) -> Arrays:
-    """Have a CPU work something out once and keep it, not once for each of its readers.
+    """Make a CPU compute arrays once, and not once for each of their readers.
 
     Args:
-        arrays: what is read several times.
+        arrays: arrays that are read several times.
 
     Returns:
-        The same.
+        The same arrays.
     """
     return lax.platform_dependent(
         arrays, cpu=lax.optimization_barrier, default=lambda same: same
@@ -97,12 +97,12 @@ def _in_turn(
     arrays: Arrays,
     numbers: Any,
 ) -> Arrays:
-    """Change one example after the other, in place; the others are not touched."""
+    """Change the drawn examples one after the other, in place."""
 
     def visit(index: Array, arrays: Arrays) -> Arrays:
         def changed(turn: Array, arrays: Arrays) -> Arrays:
-            # What depends on the index alone would be worked out before the loop, and
-            # so for every example.
+            # What depends on the index alone would be computed before the loop, for
+            # every example.
             here, _ = lax.optimization_barrier((index, turn))
             one, its_numbers = jax.tree.map(lambda all_: all_[here], (arrays, numbers))
             # Without a barrier XLA writes into the batch from within the last fusion,

@@ -1,11 +1,53 @@
-"""Random draws that the augmentations share: whether one happens, and how much."""
+"""Random numbers of the augmentations: all of an example in one call.
 
-import math
+Every augmentation has keys of its own, folded from a fixed integer of its name. So a
+new augmentation, or one that is left out, does not change the draws of the others.
+"""
+
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
+
+VERSION = 2
+"""Version of the draws; to be raised when a seed gives other augmented images.
+
+A run that is half trained is not resumed with other draws: nothing could repeat it.
+"""
+
+RELEASES = {1: "0.1.0"}
+"""The last release of unet_jax that has the draws of each earlier version."""
+
+
+class Draw(NamedTuple):
+    """Random numbers of one augmentation for one example.
+
+    Attributes:
+        numbers: uniform draws from [0, 1).
+        key: for what is as large as the image, independent of ``numbers``.
+    """
+
+    numbers: Float[Array, " count"]
+    key: PRNGKeyArray
+
+    def decide(
+        self, probability: float, shape: tuple[int, ...] = ()
+    ) -> tuple[Bool[Array, ""], Float[Array, "..."]]:
+        """Decide whether the augmentation happens, and shape the other numbers.
+
+        Args:
+            probability: fraction of examples in which it happens.
+            shape: shape of the other numbers.
+
+        Returns:
+            Whether it happens, and all numbers but the first.
+        """
+        return self.numbers[0] < probability, self.numbers[1:].reshape(shape)
 
 
 def example_keys(
@@ -13,8 +55,8 @@ def example_keys(
 ) -> Shaped[Array, "batch ..."]:
     """Give every example of a batch its own key.
 
-    A key depends on the seed and on the example's global index only, so an example is
-    augmented alike on whatever device and in whatever batch it stands.
+    A key depends on the seed and on the example's global index only, so the same
+    example gets the same augmentation on any device and in any batch.
 
     Args:
         seed_key: one key, of either jax key style.
@@ -22,64 +64,84 @@ def example_keys(
             example that returns in a later epoch has another number.
 
     Returns:
-        One key an example, in the style of ``seed_key``.
+        One key for each example, in the style of ``seed_key``.
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(seed_key, example_index)
 
 
-def decide(
-    key: PRNGKeyArray, *, probability: float, shape: tuple[int, ...], dtype: DTypeLike
-) -> tuple[Bool[Array, ""], Float[Array, "..."]]:
-    """Draw whether an augmentation happens, and the numbers that it needs.
+def draw_all(
+    key: PRNGKeyArray, counts: Mapping[str, int], *, dtype: DTypeLike
+) -> dict[str, Draw]:
+    """Draw the numbers of all augmentations of one example.
 
-    All numbers come from one call of the generator: each call costs a CPU a quarter of
-    a second of compilation, whatever its size.
+    Keys and numbers come from one vmapped call each: every further call costs a CPU a
+    quarter of a second of compilation, whatever its size. The numbers that are drawn
+    too many are few beside the pixels. An augmentation's numbers do not depend on what
+    else is drawn, since jax gives number i of a key the same value in every length
+    (``jax_threefry_partitionable``, jax's default).
 
     Args:
-        key: random key.
-        probability: share of draws in which it happens; 1 is always, 0 never.
-        shape: shape of the numbers.
+        key: random key of the example.
+        counts: numbers that each augmentation needs, by its name.
         dtype: floating dtype of the numbers.
 
     Returns:
-        Whether it happens, and independent even draws from [0, 1).
+        The draws of each augmentation, by its name.
     """
-    numbers = jax.random.uniform(key, (1 + math.prod(shape),), dtype)
-    return numbers[0] < probability, numbers[1:].reshape(shape)
+    if not counts:
+        return {}
+    integers = np.array([_integers(name) for name in counts], np.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, integers.reshape(-1))
+    keys = keys.reshape(len(counts), 2, *keys.shape[1:])
+    shape = (max(counts.values()),)
+    numbers = jax.vmap(lambda one: jax.random.uniform(one, shape, dtype))(keys[:, 0])
+    return {
+        name: Draw(numbers[row, :count], keys[row, 1])
+        for row, (name, count) in enumerate(counts.items())
+    }
+
+
+def _integers(name: str) -> tuple[int, int]:
+    """Return what the two keys of an augmentation are folded with.
+
+    Not ``hash()``: that of a string differs from process to process.
+    """
+    return zlib.crc32(name.encode()), zlib.crc32(f"{name} key".encode())
 
 
 def between(
-    shares: Float[Array, "*shape"], limits: tuple[float, float]
+    uniform: Float[Array, "*shape"], limits: tuple[float, float]
 ) -> Float[Array, "*shape"]:
-    """Spread even draws from [0, 1) over the values between two limits.
+    """Spread uniform draws from [0, 1) over the values between two limits.
 
     Args:
-        shares: the draws.
+        uniform: the draws.
         limits: lower and upper limit; equal ones give exactly that value.
 
     Returns:
-        One value a draw.
+        One value for each draw.
     """
     low, high = limits
-    return low + shares * (high - low)
+    return low + uniform * (high - low)
 
 
 def around_one(
-    shares: Float[Array, "*shape"], limits: tuple[float, float]
+    uniform: Float[Array, "*shape"], limits: tuple[float, float]
 ) -> Float[Array, "*shape"]:
-    """Spread even draws from [0, 1) so that half fall below 1, evenly on either side.
+    """Spread uniform draws from [0, 1) so that half fall below 1, half above.
 
     Args:
-        shares: the draws.
-        limits: lower and upper limit; where 1 is not between them the spread is even.
+        uniform: the draws.
+        limits: lower and upper limit; where 1 is not between them, the spread is that
+            of `between`.
 
     Returns:
-        One factor a draw.
+        One factor for each draw.
 
     Source: ``BGContrast`` of nnU-Net v2's batchgeneratorsv2.
     """
     low, high = limits
     if not low < 1.0 < high:
-        return between(shares, limits)
-    side = 2.0 * shares - 1.0
+        return between(uniform, limits)
+    side = 2.0 * uniform - 1.0
     return 1.0 + side * jnp.where(side < 0.0, 1.0 - low, high - 1.0)

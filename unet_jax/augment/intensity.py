@@ -1,11 +1,9 @@
-"""Augmentations that change the values of an image and leave every pixel in place.
+"""Augmentations that change the intensities of an image."""
 
-What changes an image is folded into a few numbers a channel first, neutral ones where
-the augmentation does not happen; then the pixels are passed over once.
-"""
-
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,135 +11,132 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from unet_jax.augment import draws
 from unet_jax.augment.branches import kept, where_drawn
+from unet_jax.augment.draws import Draw
+from unet_jax.augment.kinds import Value
+from unet_jax.augment.option import Limits, Probability, Within
 
-_SMALLEST = 1e-7  # A range or deviation below this is that of a constant image.
+_SMALLEST = 1e-7  # A range or std below this is that of a constant image.
 
 
-def gaussian_noise(
-    key: PRNGKeyArray,
-    image: Float[Array, "*spatial channels"],
-    *,
-    probability: float,
-    deviation: tuple[float, float],
-) -> Float[Array, "*spatial channels"]:
-    """Add normal noise, of one strength a channel.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _PerChannel(Value):
+    """A change with one drawn number for each channel."""
 
-    Args:
-        key: random key.
-        image: float32 or wider.
-        probability: share of images that are changed.
-        deviation: limits of the noise's standard deviation, in units of the image.
+    def count(self, image_shape: tuple[int, ...]) -> int:
+        """One number for the decision, and one for each channel."""
+        return 1 + image_shape[-1]
 
-    Returns:
-        The image, in its dtype.
+    def decide(
+        self, draw: Draw, image: Array
+    ) -> tuple[Bool[Array, ""], Float[Array, " channels"]]:
+        """Return whether an image is changed, and a draw for each channel."""
+        return draw.decide(self.probability, image.shape[-1:])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GaussianNoise(_PerChannel):
+    """Adds normal noise, of one strength for each channel.
+
+    Attributes:
+        probability: fraction of examples.
+        std: limits of the noise's standard deviation, in units of the normalised image.
 
     Source: ``GaussianNoiseTransform`` of nnU-Net v2, which draws what it calls the
     variance and uses it as the standard deviation; here it has its true name.
     """
-    if probability == 0:
-        return image
-    decision_key, noise_key = jax.random.split(key)
-    applied, shares = _decide_per_channel(decision_key, image, probability)
-    strength = draws.between(shares, deviation)
-    return where_drawn(applied, _with_noise, image, strength, noise_key)
+
+    probability: Probability = 0.1
+    std: Annotated[Limits, Within(0.0, 1e6)] = (0.0, 0.1)
+
+    def change(self, draw: Draw, image: Array) -> Array:
+        """Add the noise."""
+        applied, uniform = self.decide(draw, image)
+        strength = draws.between(uniform, self.std)
+        return where_drawn(applied, _with_noise, image, strength, draw.key)
 
 
-def brightness(
-    key: PRNGKeyArray,
-    image: Float[Array, "*spatial channels"],
-    *,
-    probability: float,
-    factor: tuple[float, float],
-) -> Float[Array, "*spatial channels"]:
-    """Multiply each channel by a factor around 1.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Brightness(_PerChannel):
+    """Multiplies each channel by a factor.
 
-    Args:
-        key: random key.
-        image: float32 or wider.
-        probability: share of images that are changed.
+    Attributes:
+        probability: fraction of examples.
         factor: limits of the factor, which is as often below 1 as above.
-
-    Returns:
-        The image, in its dtype.
 
     Source: ``MultiplicativeBrightnessTransform`` of nnU-Net v2.
     """
-    if probability == 0:
-        return image
-    applied, shares = _decide_per_channel(key, image, probability)
-    factors = draws.around_one(shares, factor)
-    return where_drawn(applied, jnp.multiply, image, factors)
+
+    probability: Probability = 0.15
+    factor: Annotated[Limits, Within(0.0, 1e6)] = (0.75, 1.25)
+
+    def change(self, draw: Draw, image: Array) -> Array:
+        """Multiply each channel."""
+        applied, uniform = self.decide(draw, image)
+        factors = draws.around_one(uniform, self.factor)
+        return where_drawn(applied, jnp.multiply, image, factors)
 
 
-def contrast(
-    key: PRNGKeyArray,
-    image: Float[Array, "*spatial channels"],
-    *,
-    probability: float,
-    factor: tuple[float, float],
-) -> Float[Array, "*spatial channels"]:
-    """Stretch each channel about its mean, clipped to the range that it had.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contrast(_PerChannel):
+    """Stretches each channel about its mean, clipped to the range that it had.
 
-    Args:
-        key: random key.
-        image: float32 or wider.
-        probability: share of images that are changed.
-        factor: limits of the factor, which is as often below 1 as above.
-
-    Returns:
-        The image, in its dtype.
+    Attributes:
+        probability: fraction of examples.
+        factor: limits of the factor on the distance from the mean, which is as often
+            below 1 as above.
 
     Source: ``ContrastTransform`` of nnU-Net v2 with its range preserved.
     """
-    if probability == 0:
-        return image
-    applied, shares = _decide_per_channel(key, image, probability)
-    factors = draws.around_one(shares, factor)
-    return where_drawn(applied, _stretched, image, factors)
+
+    probability: Probability = 0.15
+    factor: Annotated[Limits, Within(0.0, 1e6)] = (0.75, 1.25)
+
+    def change(self, draw: Draw, image: Array) -> Array:
+        """Stretch each channel."""
+        applied, uniform = self.decide(draw, image)
+        factors = draws.around_one(uniform, self.factor)
+        return where_drawn(applied, _stretched, image, factors)
 
 
-def gamma(
-    key: PRNGKeyArray,
-    image: Float[Array, "*spatial channels"],
-    *,
-    probability: float,
-    exponent: tuple[float, float],
-    invert: bool,
-) -> Float[Array, "*spatial channels"]:
-    """Raise each channel, within its own range, to a power; mean and deviation stay.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gamma(_PerChannel):
+    """Raises each channel, within its range, to a power; mean and std are kept.
 
-    Args:
-        key: random key.
-        image: float32 or wider.
-        probability: share of images that are changed.
+    Attributes:
+        probability: fraction of examples.
         exponent: limits of the exponent, which is as often below 1 as above.
-        invert: work on the negative image, so that the bright end is bent instead of
-            the dark one.
-
-    Returns:
-        The image, in its dtype.
 
     Source: ``GammaTransform`` of nnU-Net v2 with its statistics retained.
     """
-    if probability == 0:
-        return image
-    applied, shares = _decide_per_channel(key, image, probability)
-    power = draws.around_one(shares, exponent)
-    bend = functools.partial(_bent, invert=invert)
-    return where_drawn(applied, bend, image, power)
+
+    probability: Probability = 0.3
+    exponent: Annotated[Limits, Within(0.01, 100.0)] = (0.7, 1.5)
+
+    inverted: ClassVar[bool] = False
+
+    def change(self, draw: Draw, image: Array) -> Array:
+        """Raise each channel to its power."""
+        applied, uniform = self.decide(draw, image)
+        power = draws.around_one(uniform, self.exponent)
+        bend = functools.partial(_bent, invert=self.inverted)
+        return where_drawn(applied, bend, image, power)
 
 
-def _decide_per_channel(
-    key: PRNGKeyArray, image: Array, probability: float
-) -> tuple[Bool[Array, ""], Float[Array, " channels"]]:
-    """Draw whether an image is changed, and a number in [0, 1) for each channel."""
-    return draws.decide(
-        key, probability=probability, shape=image.shape[-1:], dtype=image.dtype
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GammaInverted(Gamma):
+    """Gamma of the negative image: it bends the bright end instead of the dark one.
+
+    Attributes:
+        probability: fraction of examples.
+    """
+
+    probability: Probability = 0.1
+
+    inverted: ClassVar[bool] = True
 
 
 def _with_noise(image: Array, strength: Array, key: PRNGKeyArray) -> Array:
-    """Add noise of one strength a channel."""
+    """Add noise of one strength for each channel."""
     return image + strength * jax.random.normal(key, image.shape, image.dtype)
 
 
@@ -153,7 +148,7 @@ def _stretched(image: Array, slope: Array) -> Array:
 
 
 def _bent(image: Array, power: Array, *, invert: bool) -> Array:
-    """Raise to a power within the range; mean and deviation stay."""
+    """Raise to a power within the range; mean and std stay."""
     low, high = _over_pixels(jnp.min, image), _over_pixels(jnp.max, image)
     start, direction = (high, -1.0) if invert else (low, 1.0)
     slope = direction / jnp.maximum(high - low, _SMALLEST)

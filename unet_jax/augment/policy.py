@@ -1,49 +1,176 @@
 """The augmentations of a training run, in order."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, PRNGKeyArray, Shaped
 
-from unet_jax.augment import coordinates, intensity, resolution
+from unet_jax.augment import coordinates
 from unet_jax.augment.branches import where_drawn
-from unet_jax.augment.options import AugmentationOptions, resolve_options
+from unet_jax.augment.draws import Draw, draw_all
+from unet_jax.augment.intensity import (
+    Brightness,
+    Contrast,
+    Gamma,
+    GammaInverted,
+    GaussianNoise,
+)
+from unet_jax.augment.kinds import Augmentation, Linear, Value
+from unet_jax.augment.resolution import GaussianBlur, LowResolution
 from unet_jax.augment.sampling import sample
+from unet_jax.augment.spatial import Elastic, Flip, Rotation, Scaling
+from unet_jax.config_key import Key
+from unet_jax.errors import InputError
+
+AUGMENTATIONS: tuple[tuple[str, type[Augmentation]], ...] = (
+    # Those that move pixels make one map, and the image is interpolated once.
+    ("flip", Flip),
+    ("rotation", Rotation),
+    ("scaling", Scaling),
+    ("elastic", Elastic),
+    # Those that change values follow one after the other, in nnU-Net's order.
+    ("noise", GaussianNoise),
+    ("blur", GaussianBlur),
+    ("brightness", Brightness),
+    ("contrast", Contrast),
+    ("low_resolution", LowResolution),
+    ("gamma_inverted", GammaInverted),
+    ("gamma", Gamma),
+)
+"""Name and class of each augmentation.
+
+Field ``field`` of the class is option ``name_field`` of `augment` and key
+``augment.name_field`` of a config: ``augment.rotation_degrees_2d``.
+"""
+
+
+class Extra(NamedTuple):
+    """An augmentation of the user's own, applied after the others.
+
+    Attributes:
+        name: its name; the random key is folded from it.
+        function: ``(key, image, label, **options) -> (image, label)`` for one example,
+            in jax, which keeps shapes and dtypes.
+        options: keyword arguments of the function.
+    """
+
+    name: str
+    function: Callable[..., tuple[Array, Array]]
+    options: Mapping[str, Any]
+
+
+def augmentation_keys(*, from_data: Collection[str] = ()) -> dict[str, Key]:
+    """Return the keys of a config for the options of all augmentations.
+
+    Args:
+        from_data: options that the data of a folder may give.
+
+    Returns:
+        Default and meaning by dotted name; `resolve_options` checks the limits.
+    """
+    return {
+        f"augment.{name}_{field}": Key(
+            default,
+            augmentation.meanings().get(field, ""),
+            from_data=f"{name}_{field}" in from_data,
+        )
+        for name, augmentation in AUGMENTATIONS
+        for field, default in dataclasses.asdict(augmentation()).items()
+    }
+
+
+def default_options() -> dict[str, Any]:
+    """Return every option of `augment` but ``extra``, with its default.
+
+    >>> default_options()["noise_std"]
+    (0.0, 0.1)
+    """
+    keys = augmentation_keys().items()
+    return {name.removeprefix("augment."): key.default for name, key in keys}
+
+
+def resolve_options(options: Mapping[str, Any]) -> dict[str, Augmentation]:
+    """Check options, and fill in the defaults.
+
+    Args:
+        options: names and values as in `default_options`; lists count as tuples and
+            integers as floats.
+
+    Returns:
+        Every augmentation by its name, in order.
+
+    Raises:
+        ValueError: an unknown name, or a value out of bounds.
+    """
+    valid = list(default_options())
+    for option in options:
+        if option not in valid:
+            raise ValueError(
+                f"Unknown augmentation option {option!r}; expected one of {valid}"
+            )
+    augmentations = {}
+    for name, augmentation in AUGMENTATIONS:
+        given = {
+            field.name: options[option]
+            for field in dataclasses.fields(augmentation)
+            if (option := f"{name}_{field.name}") in options
+        }
+        try:
+            augmentations[name] = augmentation.checked(given)
+        except ValueError as error:
+            raise ValueError(f"Option {name}_{error}") from None
+    return augmentations
 
 
 def augment(
     key: PRNGKeyArray,
     image: Float[Array, "*spatial channels"],
     label: Integer[Array, "*spatial"],
+    *,
+    extra: Sequence[Extra] = (),
     **options: Any,
 ) -> tuple[Float[Array, "*spatial channels"], Integer[Array, "*spatial"]]:
-    """Augment one example: first its place, then its values, in nnU-Net's order.
+    """Augment one example: move its pixels, change its values, apply what is extra.
 
     Args:
-        key: random key of this example; each augmentation has its own part of it, so
-            that one left out does not change the draws of the others.
+        key: random key of this example; each augmentation folds its own from it, so
+            that one more or less does not change the draws of the others.
         image: picture or volume, in any floating dtype; half precision is widened
             while it is worked on.
         label: class index of every pixel, or IGNORE, in any integer dtype.
-        **options: see ``AugmentationOptions``; plain Python values.
+        extra: augmentations of the user's own, under different names.
+        **options: see `default_options`; plain Python values.
 
     Returns:
         Image and label in their shapes and dtypes.
 
     Raises:
         ValueError: an unknown option, or a value out of bounds.
+        InputError: an augmentation of the user's own changes a shape or a dtype.
 
     Source: the default training transforms of nnU-Net v2 (Isensee et al. 2021).
     """
-    chosen = resolve_options(options)
-    place_key, value_key = jax.random.split(key)
+    used = {
+        name: augmentation
+        for name, augmentation in resolve_options(options).items()
+        if not augmentation.is_off
+    }
     dtype = image.dtype
     image = image.astype(jnp.promote_types(dtype, jnp.float32))
-    image, label = _moved(place_key, image, label, chosen)
-    return _revalued(value_key, image, chosen).astype(dtype), label
+    counts = {name: used[name].count(image.shape) for name in used}
+    counts |= {own.name: 0 for own in extra}
+    draws = draw_all(key, counts, dtype=image.dtype)
+    image, label = _moved(image, label, used, draws)
+    for name, augmentation in used.items():
+        if isinstance(augmentation, Value):
+            image = augmentation.change(draws[name], image)
+    for own in extra:
+        image, label = _extended(own, draws[own.name].key, image, label)
+    return image.astype(dtype), label
 
 
 def augment_batch(
@@ -55,39 +182,39 @@ def augment_batch(
     """Augment every example of a batch with its own key.
 
     Args:
-        keys: one key an example, as ``draws.example_keys`` gives them.
+        keys: one key for each example, as ``draws.example_keys`` gives them.
         images: pictures or volumes.
         labels: class index of every pixel, or IGNORE.
-        **options: see ``AugmentationOptions``.
+        **options: options of `augment`.
 
     Returns:
         Images and labels in their shapes and dtypes.
 
     Raises:
-        ValueError: an unknown option, or a value out of bounds.
+        ValueError: as `augment`.
+        InputError: as `augment`.
     """
     return jax.vmap(lambda *example: augment(*example, **options))(keys, images, labels)
 
 
 def _moved(
-    key: PRNGKeyArray, image: Array, label: Array, options: AugmentationOptions
+    image: Array,
+    label: Array,
+    used: Mapping[str, Augmentation],
+    draws: Mapping[str, Draw],
 ) -> tuple[Array, Array]:
     """Compose the coordinate map and read image and label at it."""
-    matrix_key, points_key = jax.random.split(key)
-    matrix = _drawn_matrix(matrix_key, label.ndim, image.dtype, options)
-    points = None
-    if options.elastic_probability:
-        points = coordinates.control_points(
-            points_key,
-            shape=label.shape,
-            probability=options.elastic_probability,
-            spacing=options.elastic_spacing,
-            magnitude=options.elastic_magnitude,
-            dtype=image.dtype,
-        )
+    matrix, points, spacing = None, None, 1.0
+    for name, augmentation in used.items():
+        if isinstance(augmentation, Linear):
+            one = augmentation.matrix(draws[name], label.ndim)
+            matrix = coordinates.then(matrix, one)
+        elif isinstance(augmentation, Elastic):
+            points = augmentation.points(draws[name], label.shape)
+            spacing = augmentation.spacing
     if matrix is None and points is None:
         return image, label  # No interpolation in the program.
-    read = functools.partial(_read, spacing=options.elastic_spacing)
+    read = functools.partial(_read, spacing=spacing)
     return jax.lax.platform_dependent(
         (image, label),
         matrix,
@@ -104,7 +231,7 @@ def _read(
     *,
     spacing: float,
 ) -> tuple[Array, Array]:
-    """Read image and label where each pixel's place is taken to."""
+    """Read image and label at the place that the map gives for each pixel."""
     image, label = both
     shape, moved = label.shape, None
     if points is not None:
@@ -119,7 +246,7 @@ def _mirrored_or_read(
     matrix: Array | None,
     points: Array | None,
 ) -> tuple[Array, Array]:
-    """Read only what is not just mirrored: those places are pixels, to be swapped."""
+    """Mirror where the map does no more than that, which needs no interpolation."""
     between_pixels = jnp.array(False)
     if points is not None:
         between_pixels |= jnp.any(points != 0)
@@ -135,90 +262,17 @@ def _mirrored_or_read(
     return where_drawn(between_pixels, read, both, matrix, points)
 
 
-def _drawn_matrix(
-    key: PRNGKeyArray, ndim: int, dtype: jnp.dtype, options: AugmentationOptions
-) -> Array | None:
-    """Multiply what mirrors, rotates and scales; None where nothing can."""
-    flip_key, rotation_key, scaling_key = jax.random.split(key, 3)
-    degrees = options.rotation_degrees_2d if ndim == 2 else options.rotation_degrees_3d
-    matrix = None
-    if options.flip_probability and options.spatial_axes_flip:
-        matrix = coordinates.mirroring(
-            flip_key,
-            ndim=ndim,
-            probability=options.flip_probability,
-            axes=options.spatial_axes_flip,
-            dtype=dtype,
+def _extended(
+    own: Extra, key: PRNGKeyArray, image: Array, label: Array
+) -> tuple[Array, Array]:
+    """Apply an augmentation of the user's own, and check what it returns."""
+    returned = own.function(key, image, label, **own.options)
+    found = jax.tree.map(lambda array: f"{array.dtype}{list(array.shape)}", returned)
+    expected = tuple(f"{array.dtype}{list(array.shape)}" for array in (image, label))
+    if found != expected:
+        raise InputError(
+            f"augment.extra: {own.name!r} returned {found}; expected an image and a "
+            f"label of the dtypes and shapes it was given, {expected}"
         )
-    if options.rotation_probability:
-        turn = coordinates.rotation(
-            rotation_key,
-            ndim=ndim,
-            probability=options.rotation_probability,
-            degrees=degrees,
-            dtype=dtype,
-        )
-        matrix = coordinates.then(matrix, turn)
-    if options.scaling_probability:
-        stretch = coordinates.scaling(
-            scaling_key,
-            ndim=ndim,
-            probability=options.scaling_probability,
-            factor=options.scaling_factor,
-            dtype=dtype,
-        )
-        matrix = coordinates.then(matrix, stretch)
-    return matrix
-
-
-def _revalued(key: PRNGKeyArray, image: Array, options: AugmentationOptions) -> Array:
-    """Change the values, one step after the other."""
-    steps = _value_steps(options)
-    for step_key, step in zip(jax.random.split(key, len(steps)), steps, strict=True):
-        image = step(step_key, image)
-    return image
-
-
-def _value_steps(options: AugmentationOptions) -> list[Callable[..., Array]]:
-    """List what changes values, in nnU-Net's order."""
-    return [
-        functools.partial(
-            intensity.gaussian_noise,
-            probability=options.noise_probability,
-            deviation=options.noise_std,
-        ),
-        functools.partial(
-            resolution.gaussian_blur,
-            probability=options.blur_probability,
-            channel_probability=options.blur_channel_probability,
-            sigma=options.blur_sigma,
-        ),
-        functools.partial(
-            intensity.brightness,
-            probability=options.brightness_probability,
-            factor=options.brightness_factor,
-        ),
-        functools.partial(
-            intensity.contrast,
-            probability=options.contrast_probability,
-            factor=options.contrast_factor,
-        ),
-        functools.partial(
-            resolution.low_resolution,
-            probability=options.low_resolution_probability,
-            channel_probability=options.low_resolution_channel_probability,
-            scale=options.low_resolution_scale,
-        ),
-        functools.partial(
-            intensity.gamma,
-            probability=options.gamma_inverted_probability,
-            exponent=options.gamma_inverted_exponent,
-            invert=True,
-        ),
-        functools.partial(
-            intensity.gamma,
-            probability=options.gamma_probability,
-            exponent=options.gamma_exponent,
-            invert=False,
-        ),
-    ]
+    new_image, new_label = returned
+    return new_image, new_label

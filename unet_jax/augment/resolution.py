@@ -1,104 +1,87 @@
 """Augmentations that make an image less sharp: blur and coarser sampling."""
 
+import dataclasses
 import functools
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array
 
 from unet_jax.augment import draws
 from unet_jax.augment.branches import kept, where_drawn
+from unet_jax.augment.draws import Draw
+from unet_jax.augment.kinds import Value
+from unet_jax.augment.option import Limits, Probability, Within
 
-_TRUNCATE = 4.0  # The kernel ends at so many deviations, as scipy's does.
+_TRUNCATE = 4.0  # The kernel ends at this many standard deviations, as scipy's does.
 
 
-def gaussian_blur(
-    key: PRNGKeyArray,
-    image: Float[Array, "*spatial channels"],
-    *,
-    probability: float,
-    channel_probability: float,
-    sigma: tuple[float, float],
-) -> Float[Array, "*spatial channels"]:
-    """Blur with a Gaussian of its own width on every axis and channel.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GaussianBlur(Value):
+    """Blurs with a Gaussian of its own width on every axis and channel.
 
     Beyond its border the image is mirrored about the outermost pixel.
 
-    Args:
-        key: random key.
-        image: float32 or wider.
-        probability: share of images that are changed.
-        channel_probability: share of the channels of such an image that are changed.
-        sigma: limits of the Gaussian's deviation, in pixels; the upper one sets the
-            size of the kernel.
-
-    Returns:
-        The image, in its dtype.
+    Attributes:
+        probability: fraction of examples.
+        channel_probability: fraction of the channels of a blurred example.
+        sigma: limits of the Gaussian's standard deviation, in pixels; the upper one
+            sets the kernel size.
 
     Source: ``GaussianBlurTransform`` of nnU-Net v2.
     """
-    if probability == 0:
-        return image
-    applied, shares = _decide_per_channel(
-        key, image, probability, channel_probability, image.ndim - 1
-    )
-    sigmas = draws.between(shares, sigma)
-    offset = jnp.arange(math.floor(_TRUNCATE * sigma[1] + 0.5) + 1, dtype=image.dtype)
-    # The smallest positive width keeps a sigma of 0 at the identity, not at 0 / 0.
-    sigmas = jnp.maximum(sigmas, 1e-3)[:, None]
-    weights = jnp.exp(-0.5 * (offset[:, None] / sigmas) ** 2)
-    weights /= 2.0 * weights.sum(1, keepdims=True) - weights[:, :1]
-    return where_drawn(applied.any(), _blurred, image, weights, applied)
+
+    probability: Probability = 0.2
+    channel_probability: Probability = 0.5
+    sigma: Annotated[Limits, Within(0.0, 100.0)] = (0.5, 1.0)
+
+    def count(self, image_shape: tuple[int, ...]) -> int:
+        """One number, and for each channel one and another for each axis."""
+        return 1 + len(image_shape) * image_shape[-1]
+
+    def change(self, draw: Draw, image: Array) -> Array:
+        """Blur the channels that are drawn."""
+        applied, uniform = draw.decide(self.probability, (image.ndim, image.shape[-1]))
+        applied &= uniform[0] < self.channel_probability
+        sigmas = draws.between(uniform[1:], self.sigma)
+        radius = math.floor(_TRUNCATE * self.sigma[1] + 0.5)
+        offset = jnp.arange(radius + 1, dtype=image.dtype)
+        # The smallest positive width keeps a sigma of 0 at the identity, not at 0 / 0.
+        sigmas = jnp.maximum(sigmas, 1e-3)[:, None]
+        weights = jnp.exp(-0.5 * (offset[:, None] / sigmas) ** 2)
+        weights /= 2.0 * weights.sum(1, keepdims=True) - weights[:, :1]
+        return where_drawn(applied.any(), _blurred, image, weights, applied)
 
 
-def low_resolution(
-    key: PRNGKeyArray,
-    image: Float[Array, "*spatial channels"],
-    *,
-    probability: float,
-    channel_probability: float,
-    scale: tuple[float, float],
-) -> Float[Array, "*spatial channels"]:
-    """Sample the image on a coarser grid (nearest) and bring it back (linear).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowResolution(Value):
+    """Samples the image on a coarser grid (nearest) and brings it back (linear).
 
-    Args:
-        key: random key.
-        image: float32 or wider.
-        probability: share of images that are changed.
-        channel_probability: share of the channels of such an image that are changed.
-        scale: limits of the coarse grid's size as a share of the image's, in (0, 1];
-            one value a channel, the same for all axes.
-
-    Returns:
-        The image, in its dtype.
+    Attributes:
+        probability: fraction of examples.
+        channel_probability: fraction of the channels of such an example.
+        scale: limits of the coarse grid's size as a fraction of the image's, in (0, 1];
+            one value for each channel, the same for all axes.
 
     Source: ``SimulateLowResolutionTransform`` of nnU-Net v2.
     """
-    if probability == 0:
-        return image
-    applied, shares = _decide_per_channel(
-        key, image, probability, channel_probability, 1
-    )
-    scales = draws.between(shares[0], scale)
-    return where_drawn(applied.any(), _coarsened, image, scales, applied)
 
+    probability: Probability = 0.25
+    channel_probability: Probability = 0.5
+    scale: Annotated[Limits, Within(0.01, 1.0)] = (0.5, 1.0)
 
-def _decide_per_channel(
-    key: PRNGKeyArray,
-    image: Array,
-    probability: float,
-    channel_probability: float,
-    count: int,
-) -> tuple[Bool[Array, " channels"], Float[Array, "count channels"]]:
-    """Draw whether each channel is changed, and ``count`` numbers for each."""
-    applied, shares = draws.decide(
-        key,
-        probability=probability,
-        shape=(1 + count, image.shape[-1]),
-        dtype=image.dtype,
-    )
-    return applied & (shares[0] < channel_probability), shares[1:]
+    def count(self, image_shape: tuple[int, ...]) -> int:
+        """One number, and two for each channel."""
+        return 1 + 2 * image_shape[-1]
+
+    def change(self, draw: Draw, image: Array) -> Array:
+        """Coarsen the channels that are drawn."""
+        applied, uniform = draw.decide(self.probability, (2, image.shape[-1]))
+        applied &= uniform[0] < self.channel_probability
+        scales = draws.between(uniform[1], self.scale)
+        return where_drawn(applied.any(), _coarsened, image, scales, applied)
 
 
 def _blurred(image: Array, weights: Array, applied: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Read an image and its label at the places of one coordinate map."""
+"""Reads an image and its label at the places of one coordinate map."""
 
 import itertools
 
@@ -15,13 +15,13 @@ def sample(
 ) -> tuple[Float[Array, "*spatial channels"], Integer[Array, "*spatial"]]:
     """Read the image linearly and the label at the nearest pixel, at the same places.
 
-    Beyond the border both are mirrored about the outermost pixel, as scipy's "mirror".
+    Beyond the border both are mirrored about the outermost pixel (scipy's "mirror").
 
     Args:
-        image: any floating dtype.
-        label: any integer dtype; only values that occur in it can come out.
-        places: one array an axis, of a shape that broadcasts to the image's, in pixels,
-            0 at the centre of the first pixel.
+        image: picture or volume of any floating dtype.
+        label: class index of every pixel, of any integer dtype.
+        places: one array for each axis, of a shape that broadcasts to the image's, in
+            pixels from the centre of the first pixel.
 
     Returns:
         Image and label in their shapes and dtypes.
@@ -41,7 +41,7 @@ def _mirrored(position: Array, size: int) -> Array:
     if size == 1:
         return jnp.zeros_like(position)
     period = 2.0 * (size - 1)
-    # floor, not mod: on a CPU mod is slow. What lies inside is not touched by a bit.
+    # floor, since mod is slow on a CPU. What lies inside stays the same to the bit.
     position = position - period * jnp.floor(position / period)
     return jnp.clip(jnp.minimum(position, period - position), 0.0, size - 1.0)
 
@@ -61,8 +61,8 @@ def _linear(image: Array, positions: list[Array]) -> Array:
     result = jnp.zeros((), positions[0].dtype)
     for corner in itertools.product(*neighbours):
         weight = jnp.ones((), positions[0].dtype)
-        for _, share in corner:
-            weight = weight * share
+        for _, part in corner:
+            weight = weight * part
         values = _at(pixels, [index for index, _ in corner], shape)
         result = result + weight[..., None] * values
     return result.astype(image.dtype)

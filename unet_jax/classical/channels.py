@@ -1,4 +1,4 @@
-"""What a method sees of an image: one channel, all of them, or a colour space."""
+"""Turns an image into what a method sees: one channel, all, or a colour space."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from unet_jax.classical.samples import Reference
 
 
 def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
-    """Reduce an image to one value a pixel.
+    """Reduce an image to one value for each pixel.
 
     Args:
         image: ``(*spatial, channels)``.
@@ -24,7 +24,7 @@ def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
 
 
 def stored_channel(image: np.ndarray, channel: int | str) -> np.ndarray:
-    """Reduce an image to one value a pixel in its own dtype, where there is one.
+    """Reduce an image to one value for each pixel, in its stored dtype if it can be.
 
     Args:
         image: ``(*spatial, channels)``.
@@ -43,10 +43,10 @@ def scaled(image: np.ndarray, reference: Reference, scale: str) -> np.ndarray:
 
     Args:
         image: ``(*spatial, channels)``.
-        reference: mean and deviation of each channel over the whole scan, if the image
-            is a part of one; None to take them of its own non-zero pixels.
+        reference: mean and standard deviation of each channel over the whole scan, if
+            the image is a part of one; None to take those of its own non-zero pixels.
         scale: "stored" leaves the values, "image" subtracts the mean and divides by the
-            deviation, as images of unlike scanners need it.
+            standard deviation, which images of different scanners need.
 
     Returns:
         ``(*spatial, channels)`` float32.
@@ -55,12 +55,12 @@ def scaled(image: np.ndarray, reference: Reference, scale: str) -> np.ndarray:
     if scale == "stored":
         return values
     moments = _moments(values) if reference is None else np.asarray(reference)
-    mean, deviation = np.asarray(moments, np.float32).T
-    return (values - mean) / np.where(deviation > 0, deviation, 1)
+    mean, std = np.asarray(moments, np.float32).T
+    return (values - mean) / np.where(std > 0, std, 1)
 
 
 def _moments(values: np.ndarray) -> np.ndarray:
-    """Mean and deviation ``(channels, 2)`` over the pixels that are not zero."""
+    """Return mean and std ``(channels, 2)`` over the pixels that are not zero."""
     inside = values[(values != 0).any(axis=-1)].astype(np.float64)
     if not len(inside):
         return np.tile((0.0, 1.0), (values.shape[-1], 1))
@@ -74,9 +74,9 @@ def to_color_space(image: np.ndarray, space: str) -> np.ndarray:
     zero are neighbours.
 
     Args:
-        image: ``(*spatial, channels)``; of any number of channels but three, and for
-            "rgb", the values stay.
-        space: "rgb", "lab" (CIELAB, where distances are those that people see) or
+        image: ``(*spatial, channels)``; values stay unless there are three channels
+            and another space than "rgb".
+        space: "rgb", "lab" (CIELAB, where equal distances look equal to people) or
             "hsv" (saturation times cosine and sine of the hue, and value).
 
     Returns:
@@ -96,7 +96,7 @@ def to_color_space(image: np.ndarray, space: str) -> np.ndarray:
 
 
 def _white(image: np.ndarray) -> float:
-    """The value of full light: of the type, or for other numbers of the image."""
+    """The value of full light: that of the integer type, else of the image."""
     if image.dtype in (np.uint8, np.uint16):
         return float(np.iinfo(image.dtype).max)
     return max(1.0, float(image.max()))
@@ -105,11 +105,11 @@ def _white(image: np.ndarray) -> float:
 def sigmas(
     sigma: float, spacing: Sequence[float] | None, axes: int
 ) -> tuple[float, ...]:
-    """Spread a width over the axes so that it is the same length along each.
+    """Convert a width to pixels of each axis, the same length along all of them.
 
     Args:
         sigma: pixels along the axis with the finest spacing.
-        spacing: millimetres a pixel on each axis; None for equal ones.
+        spacing: pixel size in mm on each axis; None where all are equal.
         axes: number of spatial axes.
 
     Returns:

@@ -11,25 +11,25 @@ from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model, confusion, name_clusters
 
 _ROWS = 2**14
-"""Pixels that centres are found on, drawn by the seed; all pixels are then assigned."""
+"""Number of pixels, drawn by the seed, that centres are found on."""
 
 _STARTS = 4
-"""Starts of k-means, of which the best is kept."""
+"""Number of starts of k-means; the best one is kept."""
 
 _BLOCK = 2**18
-"""Pixels that are assigned at once, which bounds the memory."""
+"""Number of pixels that are assigned at once, which bounds the memory."""
 
 
 def find_centers(
     rows: np.ndarray, *, k: int, seed: int, starts: int = _STARTS
 ) -> np.ndarray:
-    """Centres of k clusters, ordered by their first coordinate.
+    """Find the centres of k clusters, ordered by their first coordinate.
 
     Args:
         rows: ``(pixels, features)``.
         k: number of clusters.
-        seed: of the sub-sample and of the starts.
-        starts: of which the best is kept.
+        seed: seed of the sub-sample and of the starts.
+        starts: number of starts; the best one is kept.
 
     Returns:
         ``(k, features)`` float64; fewer centres where fewer rows differ.
@@ -57,7 +57,7 @@ def find_centers(
 
 
 def nearest_center(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Index of the centre that each row is nearest to.
+    """Find the nearest centre of each row.
 
     Args:
         rows: ``(pixels, features)``.
@@ -79,7 +79,7 @@ def with_position(values: np.ndarray, weight: float) -> np.ndarray:
 
     Args:
         values: ``(*spatial, features)``.
-        weight: of the position: the longest axis runs from 0 to it.
+        weight: largest coordinate: the longest axis runs from 0 to it.
 
     Returns:
         ``(*spatial, features + axes)`` float32.
@@ -109,17 +109,17 @@ def make_kmeans(
     space: str,
     scale: str,
 ) -> Model:
-    """k-means on the values of the channels.
+    """Make k-means on the values of the channels.
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
-        seed: of k-means.
+        seed: seed of k-means.
         k: number of clusters.
         scope: "training" finds centres once, on all training cases, and names each
-            after the class it overlaps most there; "image" finds them in each image
-            anew and names them by the nearest class prototype.
-        space: colour space of three channels.
+            after the class that it overlaps most there; "image" finds new centres in
+            each image and names them by the nearest class prototype.
+        space: colour space of images with three channels.
         scale: see `scaled`.
 
     Returns:
@@ -176,17 +176,17 @@ def make_kmeans_position(
     scale: str,
     texture: bool,
 ) -> Model:
-    """k-means on values and position; clusters are named by the nearest prototype.
+    """Make k-means on values and position, with clusters named by prototypes.
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
-        seed: of k-means.
+        seed: seed of k-means.
         k: number of clusters in an image.
-        weight: of the longest axis, in deviations within the classes.
-        space: colour space of three channels.
+        weight: length of the longest axis, in standard deviations within the classes.
+        space: colour space of images with three channels.
         scale: see `scaled`.
-        texture: clusters are named by their local deviation, too.
+        texture: whether clusters are also named by their local std.
 
     Returns:
         The model.
@@ -213,19 +213,19 @@ def make_kmeans_position(
 
 
 def _rows(values: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Pixels as rows, and the shape to give them back."""
+    """Return pixels as rows, and the shape of the image."""
     return values.reshape(-1, values.shape[-1]), values.shape[:-1]
 
 
 def _drawn(pooled: Sequence[np.ndarray], seed: int) -> np.ndarray:
-    """As many rows of each case as suffice; of one channel all."""
+    """Draw as many rows of each case as suffice; of one channel take all."""
     if pooled[0].shape[1] == 1:
         return np.concatenate(pooled)
     rng = np.random.default_rng(seed)
-    share = max(1, _ROWS // len(pooled))
+    count = max(1, _ROWS // len(pooled))
     return np.concatenate(
         [
-            rows if len(rows) <= share else rows[rng.choice(len(rows), share, False)]
+            rows if len(rows) <= count else rows[rng.choice(len(rows), count, False)]
             for rows in pooled
         ]
     )

@@ -1,4 +1,4 @@
-"""Where intensity, colour or texture changes, there is a border."""
+"""Finds borders where intensity, colour or texture changes."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 from unet_jax.classical.channels import sigmas, to_color_space
-from unet_jax.classical.edges import fill_enclosed, gradient_basins
-from unet_jax.classical.prototypes import Features, fit_prototypes, local_deviation
-from unet_jax.classical.samples import Reference, Sample
+from unet_jax.classical.edges import gradient_basins, named_segments
+from unet_jax.classical.prototypes import Features, fit_prototypes, local_std
+from unet_jax.classical.samples import Sample
 from unet_jax.classical.search import Model
 
 Spacing = Sequence[float] | None
@@ -17,18 +17,18 @@ Spacing = Sequence[float] | None
 def structure_texture(
     image: np.ndarray, *, sigma: float, spacing: Spacing = None
 ) -> np.ndarray:
-    """Energy and anisotropy of the structure tensor: how much changes, and one way?
+    """Measure energy and anisotropy of the structure tensor.
 
     With S the structure tensor, smoothed over the neighbourhood, the energy is the
     square root of its trace and the anisotropy
     ``sqrt(d / (d - 1)) * |S - trace(S) / d * I| / |S|`` (Frobenius norms, d axes): 0
-    where all directions are alike, 1 where the image changes along one alone. It is
-    given as a share of the energy, so that noise of no energy has none.
+    where all directions are equal, 1 where the image changes along one alone. It is
+    multiplied by the energy, so that noise of no energy has none.
 
     Args:
         image: ``(*spatial, channels)``; the tensors of the channels are added.
-        sigma: pixels of the neighbourhood, along the finest axis.
-        spacing: millimetres a pixel on each axis.
+        sigma: width of the neighbourhood in pixels of the finest axis.
+        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial, 2)`` float32.
@@ -56,27 +56,27 @@ def structure_texture(
     deviatoric = np.maximum(square - np.square(trace) / axes, 0)
     energy = np.sqrt(np.maximum(trace, 0))
     flat = square <= 0
-    share = np.sqrt(axes / (axes - 1) * deviatoric / np.where(flat, 1, square))
-    return np.stack([energy, energy * np.where(flat, 0, share)], axis=-1)
+    anisotropy = np.sqrt(axes / (axes - 1) * deviatoric / np.where(flat, 1, square))
+    return np.stack([energy, energy * np.where(flat, 0, anisotropy)], axis=-1)
 
 
 def discontinuity(
     image: np.ndarray, *, feature_name: str, sigma: float, spacing: Spacing = None
 ) -> np.ndarray:
-    """How strongly a feature of the image changes at each pixel.
+    """Measure how strongly a feature of the image changes at each pixel.
 
-    The square root of the largest eigenvalue of the sum of the features' gradient
-    tensors, which for one feature is the magnitude of its gradient: changes of several
-    channels add up where they run the same way.
+    The result is the square root of the largest eigenvalue of the sum of the features'
+    gradient tensors. For one feature it is the magnitude of its gradient; changes of
+    several channels add up where they have the same direction.
 
     Args:
         image: ``(*spatial, channels)``.
         feature_name: "intensity" (the mean channel), "color" (all channels, three of
-            them in CIELAB), "deviation" (the local deviation of each channel) or
+            them in CIELAB), "std" (the local standard deviation of each channel) or
             "structure" (see `structure_texture`).
-        sigma: pixels of the Gaussian whose derivatives are taken, along the finest
-            axis; above 0.
-        spacing: millimetres a pixel on each axis.
+        sigma: width, in pixels of the finest axis, of the Gaussian whose derivatives
+            are taken; above 0.
+        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` float32.
@@ -89,14 +89,14 @@ def discontinuity(
             values = image.mean(axis=-1, keepdims=True, dtype=np.float64)
         case "color":
             values = to_color_space(image, "lab")
-        case "deviation":
-            values = local_deviation(image)
+        case "std":
+            values = local_std(image)
         case "structure":
             values = structure_texture(image, sigma=sigma + 0.5, spacing=spacing)
         case _:
             raise ValueError(
                 f"Unknown feature {feature_name!r}; expected one of 'intensity', "
-                "'color', 'deviation', 'structure'."
+                "'color', 'std', 'structure'."
             )
     return _largest_change(values.astype(np.float32), sigma, spacing)
 
@@ -113,7 +113,7 @@ def _largest_change(values: np.ndarray, sigma: float, spacing: Spacing) -> np.nd
             slopes[..., index, axis] = ndimage.gaussian_filter(channel, widths, order)
     if count == 1:
         return np.sqrt(np.square(slopes[..., 0, :]).sum(axis=-1))
-    # The same eigenvalues but for zeros; of two features it has a closed form.
+    # The same eigenvalues except for zeros; for two features there is a closed form.
     gram = np.einsum("...ka,...la->...kl", slopes, slopes)
     if count == 2:
         half = (gram[..., 0, 0] + gram[..., 1, 1]) / 2
@@ -138,38 +138,31 @@ def make_discontinuity(
     scale: str,
     texture: bool,
 ) -> Model:
-    """Segments between the discontinuities of a feature, named by prototypes.
+    """Make segments between the discontinuities of a feature, named by prototypes.
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
         feature_name: see `discontinuity`.
         sigma: see `discontinuity`.
-        threshold: share of a full change below which pixels are inside a segment.
+        threshold: fraction of a full change below which pixels are inside a segment.
         fill: see `fill_enclosed`.
         scale: see `scaled`.
-        texture: segments are named by their local deviation, too.
+        texture: whether segments are also named by their local std.
 
     Returns:
         The model.
     """
-    prototypes = fit_prototypes(
-        pieces, Features(scale, texture, "lab" if feature_name == "color" else "rgb"),
-        num_classes,
-    )  # fmt: skip
 
-    def predict(
-        image: np.ndarray, spacing: Spacing, reference: Reference
-    ) -> np.ndarray:
+    def segments(image: np.ndarray, spacing: Spacing) -> np.ndarray:
         change = discontinuity(
             image, feature_name=feature_name, sigma=sigma, spacing=spacing
         )
-        segments = gradient_basins(change, threshold=threshold)
-        labels = prototypes.name(segments, image, reference)
-        return fill_enclosed(labels) if fill else labels
+        return gradient_basins(change, threshold=threshold)
 
-    chosen = {
-        "feature": feature_name, "sigma": sigma, "threshold": threshold, "fill": fill,
-        "scale": scale, "texture": texture,
-    }  # fmt: skip
-    return Model(predict, chosen)
+    space = "lab" if feature_name == "color" else "rgb"
+    prototypes = fit_prototypes(pieces, Features(scale, texture, space), num_classes)
+    return named_segments(
+        segments, prototypes, fill=fill,
+        chosen={"feature": feature_name, "sigma": sigma, "threshold": threshold},
+    )  # fmt: skip

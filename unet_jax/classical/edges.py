@@ -1,6 +1,6 @@
-"""Edges, and the closed contours that they make: what lies inside becomes a segment."""
+"""Finds edges and closes them to contours, whose insides become segments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from skimage import feature, filters, morphology
 from skimage.segmentation import watershed
 
 from unet_jax.classical.channels import sigmas
-from unet_jax.classical.prototypes import Features, fit_prototypes
+from unet_jax.classical.prototypes import Features, Prototypes, fit_prototypes
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
 
@@ -23,15 +23,15 @@ pixel alone would let one speck set the threshold of an image."""
 def edge_strength(
     image: np.ndarray, *, operator: str, sigma: float, spacing: Spacing = None
 ) -> np.ndarray:
-    """How strongly the intensity changes at each pixel.
+    """Measure how strongly the intensity changes at each pixel.
 
     Args:
         image: ``(*spatial, channels)``; the strongest channel counts.
         operator: "sobel" or "prewitt": magnitude of the gradient by that kernel;
             "log": contrast across the zero crossings of the Laplacian of Gaussian, and
             0 elsewhere.
-        sigma: pixels of the Gaussian that comes first, along the finest axis.
-        spacing: millimetres a pixel on each axis.
+        sigma: width of the Gaussian that comes first, in pixels of the finest axis.
+        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` float32, at least 0.
@@ -66,7 +66,7 @@ def _smoothed(channel: np.ndarray, widths: Sequence[float]) -> np.ndarray:
 
 
 def _zero_crossings(laplacian: np.ndarray) -> np.ndarray:
-    """Contrast between neighbours of unlike sign, at the pixel nearer to zero."""
+    """Contrast between neighbours of opposite sign, at the pixel nearer to zero."""
     # What differs from zero by rounding alone would be a crossing everywhere.
     noise = 1e-5 * float(np.abs(laplacian).max())
     laplacian = np.where(np.abs(laplacian) <= noise, 0, laplacian)
@@ -85,11 +85,11 @@ def _zero_crossings(laplacian: np.ndarray) -> np.ndarray:
 
 
 def strong_edges(strength: np.ndarray, threshold: float) -> np.ndarray:
-    """Mark pixels above a share of a full edge's strength.
+    """Mark pixels above a fraction of a full edge's strength.
 
     Args:
         strength: ``(*spatial)``, at least 0.
-        threshold: that share; the 99th percentile of what is above 0 is 1.
+        threshold: that fraction; a full edge is the 99th percentile of what is above 0.
 
     Returns:
         ``(*spatial)`` bool; nothing in a constant image.
@@ -112,17 +112,17 @@ def canny_edges(
     high: float,
     spacing: Spacing = None,
 ) -> np.ndarray:
-    """Canny's edges: thin ridges of the gradient, followed from strong to weak ones.
+    """Find Canny's edges: thin ridges of the gradient, followed from strong to weak.
 
-    Pictures are left to scikit-image; in volumes the same three steps are taken in 3-D:
+    Pictures are left to scikit-image; volumes go through the same three steps in 3-D:
     a voxel stays if no interpolated neighbour along its gradient is stronger.
 
     Args:
         image: ``(*spatial, channels)``; an edge of any channel counts.
-        sigma: pixels of the Gaussian, along the finest axis.
-        low: share of a full edge at which a followed edge ends.
-        high: share of a full edge that an edge begins with.
-        spacing: millimetres a pixel on each axis.
+        sigma: width of the Gaussian in pixels of the finest axis.
+        low: fraction of a full edge at which a followed edge ends.
+        high: fraction of a full edge that an edge begins with.
+        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` bool.
@@ -156,7 +156,7 @@ def canny_edges(
 def _is_ridge(
     slopes: Sequence[np.ndarray], magnitude: np.ndarray, low: float
 ) -> np.ndarray:
-    """Where the gradient is at least as strong as one step up and down its slope."""
+    """Tell where the gradient is at least as strong as one step along its slope."""
     places = np.argwhere(magnitude > low)
     values = magnitude[tuple(places.T)]
     direction = np.stack([slope[tuple(places.T)] for slope in slopes])
@@ -178,13 +178,13 @@ def contour_segments(
 ) -> np.ndarray:
     """Cut an image along closed contours.
 
-    Gaps are closed; what edges then enclose, or shut out, is a segment of its own; the
-    edges themselves are shared out between the segments, along the strongest line.
+    Gaps are closed; each part that the edges then separate is a segment. The pixels of
+    the edges are divided between the segments, along the strongest line.
 
     Args:
         edges: ``(*spatial)`` bool.
-        strength: ``(*spatial)``, where the segments meet.
-        closing: radius in pixels of the gaps that are closed.
+        strength: ``(*spatial)``; segments meet where it is largest.
+        closing: radius of the gaps that are closed, in pixels.
 
     Returns:
         ``(*spatial)`` index of a segment, from 0.
@@ -243,27 +243,24 @@ def make_contours(
     scale: str,
     texture: bool,
 ) -> Model:
-    """Closed contours of one edge operator, filled and named.
+    """Make closed contours of one edge operator, filled and named.
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
         operator: "sobel", "prewitt", "log" or "canny".
         sigma: see `edge_strength`.
-        threshold: share of a full edge; Canny follows edges down to half of it.
+        threshold: fraction of a full edge; Canny follows edges down to half of it.
         closing: see `contour_segments`.
         fill: see `fill_enclosed`.
         scale: see `scaled`.
-        texture: segments are named by their local deviation, too.
+        texture: whether segments are also named by their local std.
 
     Returns:
         The model.
     """
-    prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
 
-    def predict(
-        image: np.ndarray, spacing: Spacing, reference: Reference
-    ) -> np.ndarray:
+    def segments(image: np.ndarray, spacing: Spacing) -> np.ndarray:
         kernel = "sobel" if operator == "canny" else operator
         strength = edge_strength(image, operator=kernel, sigma=sigma, spacing=spacing)
         if operator == "canny":
@@ -272,26 +269,53 @@ def make_contours(
             )
         else:
             edges = strong_edges(strength, threshold)
-        segments = contour_segments(edges, strength, closing=closing)
-        labels = prototypes.name(segments, image, reference)
+        return contour_segments(edges, strength, closing=closing)
+
+    prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
+    return named_segments(
+        segments, prototypes, fill=fill,
+        chosen={"sigma": sigma, "threshold": threshold, "closing": closing},
+    )  # fmt: skip
+
+
+def named_segments(
+    segments: Callable[[np.ndarray, Spacing], np.ndarray],
+    prototypes: Prototypes,
+    *,
+    fill: bool,
+    chosen: dict[str, Any],
+) -> Model:
+    """Make a model that finds segments and names them by prototypes.
+
+    Args:
+        segments: function ``(image, spacing) -> (*spatial)`` index of a segment.
+        prototypes: prototypes of the classes.
+        fill: whether to apply `fill_enclosed`.
+        chosen: parameters of ``segments``, for the report.
+    """
+
+    def predict(
+        image: np.ndarray, spacing: Spacing, reference: Reference
+    ) -> np.ndarray:
+        labels = prototypes.name(segments(image, spacing), image, reference)
         return fill_enclosed(labels) if fill else labels
 
-    chosen: dict[str, Any] = {
-        "sigma": sigma, "threshold": threshold, "closing": closing, "fill": fill,
-        "scale": scale, "texture": texture,
-    }  # fmt: skip
-    return Model(predict, chosen)
+    features = prototypes.features
+    shown = {"fill": fill, "scale": features.scale, "texture": features.texture}
+    return Model(predict, {**chosen, **shown})
 
 
 def morphological_gradient(
     image: np.ndarray, *, sigma: float, spacing: Spacing = None
 ) -> np.ndarray:
-    """Largest less smallest value around each pixel, of the strongest channel.
+    """Subtract the smallest from the largest value around each pixel.
+
+    The channel with the largest difference counts.
 
     Args:
         image: ``(*spatial, channels)``.
-        sigma: pixels of the Gaussian that comes first, along the finest axis.
-        spacing: millimetres a pixel on each axis.
+        sigma: width of the Gaussian that comes first, in pixels of the finest axis.
+        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` float32.
@@ -312,11 +336,11 @@ def morphological_gradient(
 
 
 def gradient_basins(strength: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Marker watershed: basins that are flooded from where little changes.
+    """Flood basins from where little changes (marker watershed).
 
     Args:
         strength: ``(*spatial)``, at least 0.
-        threshold: share of a full edge below which pixels are markers.
+        threshold: fraction of a full edge below which pixels are markers.
 
     Returns:
         ``(*spatial)`` index of a basin, from 0.
@@ -342,7 +366,7 @@ def make_watershed(
     scale: str,
     texture: bool,
 ) -> Model:
-    """Watershed of the gradient from automatic markers; basins are named.
+    """Make the watershed of the gradient from automatic markers, with named basins.
 
     Args:
         pieces: training cases.
@@ -351,23 +375,17 @@ def make_watershed(
         threshold: see `gradient_basins`.
         fill: see `fill_enclosed`.
         scale: see `scaled`.
-        texture: basins are named by their local deviation, too.
+        texture: whether basins are also named by their local std.
 
     Returns:
         The model.
     """
-    prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
 
-    def predict(
-        image: np.ndarray, spacing: Spacing, reference: Reference
-    ) -> np.ndarray:
+    def basins(image: np.ndarray, spacing: Spacing) -> np.ndarray:
         strength = morphological_gradient(image, sigma=sigma, spacing=spacing)
-        basins = gradient_basins(strength, threshold=threshold)
-        labels = prototypes.name(basins, image, reference)
-        return fill_enclosed(labels) if fill else labels
+        return gradient_basins(strength, threshold=threshold)
 
-    chosen = {
-        "sigma": sigma, "threshold": threshold, "fill": fill, "scale": scale,
-        "texture": texture,
-    }  # fmt: skip
-    return Model(predict, chosen)
+    prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
+    return named_segments(
+        basins, prototypes, fill=fill, chosen={"sigma": sigma, "threshold": threshold}
+    )

@@ -1,11 +1,11 @@
-"""Parameters that a config gives: they are checked, and taken out of the search."""
+"""Checks the parameters that a config gives, and takes them out of the search."""
 
 import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unet_jax.classical.grids import BOUNDS, CUTS, GRIDS, grid_of
+from unet_jax.classical.grids import BOUNDS, CUTS, GRIDS, RENAMED, grid_of
 from unet_jax.classical.samples import Sample
 from unet_jax.errors import InputError
 
@@ -20,16 +20,17 @@ def plan_search(
     num_classes: int,
     parameters: Mapping[str, Any] | None,
 ) -> tuple[dict[str, tuple[Any, ...]], tuple[float, ...] | None, Seeds]:
-    """Say what is searched, and what is given.
+    """Separate what is searched from what is given.
 
     Args:
-        name: of the method.
+        name: name of the method.
         samples: labelled training cases, at least one.
         num_classes: number of classes.
-        parameters: values that are given, and so not fitted.
+        parameters: values that are given and not fitted.
 
     Returns:
-        The grid, in which given parameters have one value; given cuts; given seeds.
+        The grid, in which given parameters have one value, the given cuts and the given
+        seeds.
 
     Raises:
         InputError: an unknown method or parameter, or a value out of bounds.
@@ -47,7 +48,7 @@ def plan_search(
         channels=channels,
         one_scale=len(references) == 1 and None not in references,
     )
-    given = dict(parameters or {})
+    given = _current(name, parameters or {})
     cuts = _given_cuts(name, given)
     seeds = _given_seeds(name, given, samples[0].label.ndim, num_classes)
     for key, value in given.items():
@@ -61,6 +62,21 @@ def plan_search(
         _check(name, key, value, grid[key])
         grid[key] = (value,)
     return grid, cuts, seeds
+
+
+def _current(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace former names of parameters and values, with a line of advice for each."""
+    renamed, current = RENAMED.get(name, {}), dict[str, Any]()
+    for key, value in parameters.items():
+        words = [word for word in (key, value) if isinstance(word, str)]
+        for old in renamed.keys() & words:
+            print(
+                f"compare.parameters: {name}: {old!r} is now {renamed[old]!r}; the old "
+                "name works until version 0.3"
+            )
+        is_word = isinstance(value, str)
+        current[renamed.get(key, key)] = renamed.get(value, value) if is_word else value
+    return current
 
 
 def _given_cuts(name: str, given: dict[str, Any]) -> tuple[float, ...] | None:
@@ -128,7 +144,7 @@ def _check(name: str, key: str, value: Any, tried: Sequence[Any]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """A finite number that is no truth value."""
+    """Tell whether a value is a finite number and no bool."""
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)

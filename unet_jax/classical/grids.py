@@ -1,9 +1,9 @@
-"""The values that are tried of each free parameter of each method, and their bounds."""
+"""Holds the values that are tried of each parameter of each method, and the bounds."""
 
 from typing import Any
 
 _CHANNELS = 4
-"""Channels of an image that are tried one by one, beside their mean."""
+"""Number of channels that are tried one by one, beside their mean."""
 
 _NAMING: dict[str, tuple[Any, ...]] = {
     "texture": (False, True),
@@ -39,13 +39,13 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "canny": _CONTOURS,
     "watershed": _BASINS,
     "discontinuity": {
-        "feature": ("intensity", "color", "deviation", "structure"),
+        "feature": ("intensity", "color", "std", "structure"),
         **_BASINS,
         "sigma": (0.3, 0.6, 1.0, 2.0),
     },
     "region_growing": {
         "tolerance": (2.0, 0.5, 1.0, 3.0, 5.0),
-        "share": (0.2, 0.05, 0.5, 0.8),
+        "fraction": (0.2, 0.05, 0.5, 0.8),
         "rest": ("nearest", "background"),
         "scale": ("stored", "image"),
     },
@@ -65,8 +65,8 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         **_NAMING,
     },
 }
-"""Values by method and parameter; the search begins with the first of each. What
-depends on the data is added by `grid_of`."""
+"""Values by method and parameter; the search begins with the first of each. `grid_of`
+adds what depends on the data."""
 
 
 def grid_of(
@@ -75,16 +75,16 @@ def grid_of(
     """Return the values to try of each parameter of a method.
 
     Args:
-        name: of the method, a key of ``GRIDS``.
-        num_classes: of the data.
-        channels: of its images.
-        one_scale: all images are parts of one scan, so that "stored" and "image" say
-            the same.
+        name: name of the method, a key of ``GRIDS``.
+        num_classes: number of classes of the data.
+        channels: number of channels of the images.
+        one_scale: whether all images are parts of one scan, where "stored" and "image"
+            mean the same.
 
     Returns:
-        The committed grid, with what the data decide: numbers of levels and clusters
-        around that of the classes; each channel and their mean where there are several;
-        colour spaces where there are three channels.
+        The committed grid, and what depends on the data: numbers of levels and
+        clusters near the number of classes; each channel and their mean where there are
+        several; colour spaces where there are three channels.
     """
     grid = dict(GRIDS[name])
     if name == "otsu":
@@ -116,8 +116,14 @@ CUTS = {
     "niblack": "k",
     "sauvola": "k",
 }
-"""What the cuts of a method are called: they are fitted by themselves, see
-`fit_levels`, or given as a tuple of numbers."""
+"""Name of the cuts of a method. They are fitted by `fit_levels`, or given as a tuple of
+numbers."""
+
+RENAMED = {
+    "region_growing": {"share": "fraction"},
+    "discontinuity": {"deviation": "std"},
+}
+"""Former name of a parameter or value -> its name; read until version 0.3."""
 
 BOUNDS: dict[str, tuple[float, float, type]] = {
     "threshold": (0.0, 1.0, float),
@@ -128,9 +134,9 @@ BOUNDS: dict[str, tuple[float, float, type]] = {
     "k": (1, 10_000, int),
     "weight": (0.0, 1e6, float),
     "tolerance": (0.0, 1e9, float),
-    "share": (0.0, 1.0, float),
+    "fraction": (0.0, 1.0, float),
     "split": (0.0, 1e9, float),
     "merge": (0.0, 1e9, float),
     "min_size": (1, 1024, int),
 }
-"""Least and largest value that a config may give, and its type."""
+"""Smallest and largest value that a config may give, and its type."""

@@ -1,4 +1,4 @@
-"""One value a pixel, cut into levels: the cuts and what each level is called."""
+"""Cuts the values of pixels into levels, and gives each level a class."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ import numpy as np
 from unet_jax.classical.search import mean_dice
 
 _CANDIDATES = 256
-"""Places where a cut may lie."""
+"""Number of places where a cut may lie."""
 
 _SWEEPS, _EXTRA, _GAIN = 20, 2, 0.002
-"""Rounds over the cuts; cuts beyond one between two classes; what such a one must add
-to the mean Dice."""
+"""Rounds over the cuts; number of cuts beyond one between two classes; increase of the
+mean Dice that a further cut must bring."""
 
 
 def levels_of(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
-    """Say how many cuts each value exceeds.
+    """Count the cuts that each value exceeds.
 
     A value that equals a cut falls below it, as in OpenCV's ``THRESH_BINARY``.
 
     Args:
-        values: of any shape and dtype.
-        cuts: ascending.
+        values: array of any shape and dtype.
+        cuts: ascending numbers.
 
     Returns:
-        Indices from 0 to ``len(cuts)``, shaped as the values.
+        Indices from 0 to ``len(cuts)``, in the shape of the values.
 
     Source:
         Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3, multiple
@@ -49,12 +49,12 @@ def fit_levels(
     two further cuts are added where they help, since a class may lie in several levels.
 
     Args:
-        values: one value a pixel, an array a training case.
-        labels: class of each pixel, likewise; negative is ignored.
+        values: one array for each training case, with one value for each pixel.
+        labels: class of each pixel, one array for each case; negative is ignored.
         num_classes: number of classes.
 
     Returns:
-        Ascending cuts, and one class index more than there are cuts.
+        Ascending cuts, and the class indices of the levels, one more than cuts.
 
     Source:
         Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3, for the
@@ -72,7 +72,7 @@ def fit_levels(
     bins = np.arange(len(mass))
     mean = {index: bins @ mass[:, index] / total[index] for index in present}
     order = sorted(present, key=lambda index: mean[index])
-    starts = (_between_means(order, mean), _by_shares(order, total, mass))
+    starts = (_between_means(order, mean), _by_size(order, total, mass))
     fitted = [_climb(below, start, order) for start in starts]
     score, cuts, names = max(fitted, key=lambda one: one[0])
     for _ in range(_EXTRA):
@@ -87,7 +87,7 @@ def fit_levels(
 
 
 def _candidates(values: np.ndarray) -> np.ndarray:
-    """Ascending places for cuts: of few values each but the last, else quantiles."""
+    """Return ascending places for cuts: all values but the last, or quantiles."""
     values = values[np.isfinite(values)]
     if len(values) > 2**20:
         values = np.concatenate(
@@ -96,9 +96,9 @@ def _candidates(values: np.ndarray) -> np.ndarray:
     different = np.unique(values)
     if len(different) > _CANDIDATES:
         # Half by rank, half by value: a rare bright class has its own places.
-        shares = np.linspace(0, 1, _CANDIDATES // 2)
-        ranks = np.quantile(values, shares)
-        range_ = different[0] + shares * (different[-1] - different[0])
+        fractions = np.linspace(0, 1, _CANDIDATES // 2)
+        ranks = np.quantile(values, fractions)
+        range_ = different[0] + fractions * (different[-1] - different[0])
         different = np.unique(np.concatenate([ranks, range_]))
     return different[:-1].astype(np.float64)
 
@@ -120,7 +120,7 @@ def _between_means(order: Sequence[int], mean: dict[int, float]) -> list[int]:
     return [round((mean[a] + mean[b]) / 2) + 1 for a, b in itertools.pairwise(order)]
 
 
-def _by_shares(order: Sequence[int], total: np.ndarray, mass: np.ndarray) -> list[int]:
+def _by_size(order: Sequence[int], total: np.ndarray, mass: np.ndarray) -> list[int]:
     """Cuts that give each level as many pixels as its class has."""
     wanted = np.cumsum([total[index] for index in order])[:-1]
     reached = np.cumsum(mass.sum(axis=1))
@@ -172,7 +172,7 @@ def _split(
     names: Sequence[int],
     classes: Sequence[int],
 ) -> tuple[list[int], list[int]] | None:
-    """Find the one more cut that adds most: a part of a level gets another class."""
+    """Find the further cut that adds most: a part of a level gets another class."""
     best: tuple[float, list[int], list[int]] | None = None
     ends = [0, *cuts, below.shape[1] - 1]
     for level, old in enumerate(names):

@@ -1,4 +1,4 @@
-"""Every classical method by its name, fitted on training cases."""
+"""Fits a classical method, by its name, on training cases."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ METHODS = tuple(GRIDS)
 """Names of the methods, in the order of the table."""
 
 _BY_PIXEL = ("manual_threshold", "otsu", "kmeans")
-"""Methods that see each pixel by itself: they need no connected pieces."""
+"""Methods that look at single pixels and need no connected pieces."""
 
 _PIXELS = {
     "manual_threshold": 8 * SPATIAL_PIXELS,
@@ -71,16 +71,15 @@ def fit_method(
 ) -> Fitted:
     """Fit a classical method on training cases.
 
-    The parameters that are free are chosen from committed grids (`grids`), by mean
-    foreground Dice on a bounded part of the training cases (`samples`), the same on
-    every call.
+    The free parameters are chosen from committed grids (`grids`), by mean foreground
+    Dice on a bounded part of the training cases (`samples`), the same on every call.
 
     Args:
         name: one of ``METHODS``.
         samples: labelled training cases, at least one.
         num_classes: number of classes, at least 2.
-        seed: of k-means.
-        parameters: values that are given, and so not fitted.
+        seed: seed of k-means.
+        parameters: values that are given and not fitted.
 
     Returns:
         The method as a ``predict_fn``, and what was chosen.
@@ -134,7 +133,7 @@ def _maker(
     cuts: tuple[float, ...] | None,
     seeds: Any,
 ) -> Callable[..., Model]:
-    """Return what makes a model of one method from its parameters."""
+    """Return the function that makes a model of one method from its parameters."""
     base: dict[str, Any] = {"num_classes": num_classes}
     match name:
         case "manual_threshold":
@@ -175,7 +174,7 @@ def _maker(
 
 
 def _itself(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The field of fixed thresholds."""
+    """Return the field of fixed thresholds."""
     del inside
     return values
 
@@ -190,7 +189,7 @@ def _local(
     mask: str,
     channel: int | str,
 ) -> Model:
-    """Thresholds that follow the neighbourhood, at one window."""
+    """Make thresholds that follow the neighbourhood, for one window."""
     chosen: dict[str, Any] = {"window": window, "mask": mask, "channel": channel}
     low, high = _value_range(pieces)
     field: Field
@@ -215,12 +214,12 @@ def _local(
 def _sauvola(
     values: np.ndarray, inside: np.ndarray, *, lowest: float, window: int, r: float
 ) -> np.ndarray:
-    """Sauvola's field of values from zero up: its rule is for those of a page."""
+    """Return Sauvola's field of values that are shifted to start at zero."""
     return sauvola_field(np.maximum(values - lowest, 0), inside, window=window, r=r)
 
 
 def _value_range(pieces: Sequence[Sample]) -> tuple[float, float]:
-    """Smallest and largest value of training."""
+    """Return the smallest and largest value of the training cases."""
     return (
         min(float(piece.image.min()) for piece in pieces),
         max(float(piece.image.max()) for piece in pieces),

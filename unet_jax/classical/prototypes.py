@@ -1,4 +1,4 @@
-"""Segments that differ from image to image are named by the nearest class prototype."""
+"""Names the segments of an image by the nearest class prototype."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from unet_jax.classical.channels import scaled, to_color_space
 from unet_jax.classical.samples import Reference, Sample
 
 TEXTURE_WINDOW = 5
-"""Pixels an axis in which a local deviation is taken."""
+"""Window of a local standard deviation, in pixels of each axis."""
 
 
-def local_deviation(image: np.ndarray, window: int = TEXTURE_WINDOW) -> np.ndarray:
-    """Standard deviation around each pixel: the simplest measure of texture.
+def local_std(image: np.ndarray, window: int = TEXTURE_WINDOW) -> np.ndarray:
+    """Measure the standard deviation around each pixel, the simplest texture.
 
     Args:
         image: ``(*spatial, channels)``.
-        window: pixels an axis.
+        window: pixels of each axis.
 
     Returns:
         ``(*spatial, channels)`` float32.
@@ -38,12 +38,12 @@ def local_deviation(image: np.ndarray, window: int = TEXTURE_WINDOW) -> np.ndarr
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What segments are told apart by.
+    """Features by which segments are distinguished.
 
     Attributes:
         scale: "stored" or "image", see `scaled`.
-        texture: the local deviation of each channel stands beside its value.
-        space: colour space of three channels.
+        texture: whether the local std of each channel is a feature, too.
+        space: colour space of images with three channels.
     """
 
     scale: str = "stored"
@@ -58,7 +58,7 @@ class Features:
         values = scaled(colored, moments, self.scale)
         if not self.texture:
             return values
-        return np.concatenate([values, local_deviation(values)], axis=-1)
+        return np.concatenate([values, local_std(values)], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ class Prototypes:
 
     Attributes:
         means: ``(classes, features)``; infinite for a class that training lacks.
-        spread: ``(features)`` deviation within the classes, the unit of distance.
-        features: what the means are of.
+        spread: ``(features)`` std within the classes, the unit of distance.
+        features: the features that the means are of.
     """
 
     means: np.ndarray
@@ -98,7 +98,7 @@ class Prototypes:
         Args:
             segments: ``(*spatial)`` index of a segment, from 0.
             image: ``(*spatial, channels)``.
-            reference: of the case.
+            reference: reference of the case, see ``Case``.
 
         Returns:
             ``(*spatial)`` uint8 class indices.
@@ -108,7 +108,7 @@ class Prototypes:
 
 
 def segment_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of each segment.
+    """Average values over each segment.
 
     Args:
         segments: ``(*spatial)`` index of a segment, from 0.
@@ -116,6 +116,10 @@ def segment_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
 
     Returns:
         ``(segments, features)`` float64; 0 for an index that does not occur.
+
+    Example:
+        >>> segment_means(np.array([0, 0, 1]), np.array([[1], [3], [9]])).tolist()
+        [[2.0], [9.0]]
     """
     flat = segments.ravel()
     sizes = np.maximum(np.bincount(flat), 1)
@@ -130,7 +134,7 @@ def fit_prototypes(
 
     Args:
         pieces: training cases, or parts of them.
-        features: what a pixel is described by.
+        features: features of a pixel.
         num_classes: number of classes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Split and merge: a quadtree in 2-D, an octree in 3-D, then neighbours join."""
+"""Splits an image into a quadtree (3-D: an octree) and merges its neighbours."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
 
 _MAX_ROUNDS = 24
-"""Rounds of merging: what joins later are single pixels of large regions."""
+"""Rounds of merging; later ones would only join single pixels to large regions."""
 
 
 def split_and_merge(
@@ -20,12 +20,12 @@ def split_and_merge(
 ) -> np.ndarray:
     """Split an image into homogeneous blocks, then join neighbours that fit.
 
-    A block is homogeneous if no channel deviates more than ``split`` in it; another is
-    cut in half along each axis, down to blocks of ``min_size``. Then every region joins
-    the neighbour with the nearest mean, if no channel's means differ by more than
-    ``merge``; with the new means again, until none joins (24 times at most). Chains of
-    neighbours join at once if all of them lie within ``merge`` of their common mean,
-    else only those of them that are each other's nearest.
+    A block is homogeneous if the standard deviation of no channel exceeds ``split``;
+    other blocks are cut in half along each axis, down to a side of ``min_size``. Then
+    every region joins the neighbour with the nearest mean, if the means of no channel
+    differ by more than ``merge``. This is repeated with the new means until no region
+    joins (24 times at most). Chains of neighbours join at once if all of them lie
+    within ``merge`` of their common mean; else only mutual nearest neighbours join.
 
     Args:
         image: ``(*spatial, channels)``.
@@ -48,7 +48,7 @@ def split_and_merge(
                [0, 0, 1]])
     """
     values = image.astype(np.float64)
-    # Squares of differences from the mean keep the digits that a deviation needs.
+    # Squares of differences from the mean keep the digits that a std needs.
     values -= values.mean(axis=tuple(range(values.ndim - 1)))
     blocks = _split(values, split, min_size)
     return _merge(blocks, values, merge)
@@ -78,7 +78,7 @@ def _split(values: np.ndarray, split: float, min_size: int) -> np.ndarray:
 
 
 def _homogeneous(values: np.ndarray, side: int, split: float) -> np.ndarray:
-    """Which blocks of a side deviate by no more than is allowed."""
+    """Tell which blocks of a side have a small enough standard deviation."""
     size = _block_sums(np.ones((*values.shape[:-1], 1)), side)
     mean = _block_sums(values, side) / size
     variance = _block_sums(values**2, side) / size - mean**2
@@ -86,7 +86,7 @@ def _homogeneous(values: np.ndarray, side: int, split: float) -> np.ndarray:
 
 
 def _block_sums(values: np.ndarray, side: int) -> np.ndarray:
-    """Sum over blocks; those at the far border are smaller."""
+    """Sum over blocks, which are smaller at the far border."""
     for axis in range(values.ndim - 1):
         values = np.add.reduceat(
             values, np.arange(0, values.shape[axis], side), axis=axis
@@ -130,7 +130,7 @@ def _sums(target: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _partners(
     pairs: np.ndarray, mean: np.ndarray, size: np.ndarray, merge: float
 ) -> np.ndarray:
-    """Say into which new region each region goes in this round."""
+    """Return the new region that each region joins in this round."""
     rank = np.empty(len(pairs), np.int64)
     distance = np.square(mean[pairs[:, 0]] - mean[pairs[:, 1]]).sum(axis=-1)
     # Ties go to the earlier pair on both sides: the nearest pair of all is mutual.
@@ -158,7 +158,7 @@ def _components(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _neighbours(blocks: np.ndarray) -> np.ndarray:
-    """Pairs ``(pairs, 2)`` of blocks that share a face."""
+    """Return pairs ``(pairs, 2)`` of blocks with a common face."""
     found = []
     for axis in range(blocks.ndim):
         along = np.moveaxis(blocks, axis, 0)
@@ -169,7 +169,7 @@ def _neighbours(blocks: np.ndarray) -> np.ndarray:
 
 
 def _unique_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Each pair once, the smaller index first, none with itself."""
+    """Return each pair once, the smaller index first, without pairs of one block."""
     # Indices are 32 bits wide after the first round: their products are not.
     pairs = pairs.astype(np.int64)
     low, high = pairs.min(axis=-1), pairs.max(axis=-1)
@@ -188,16 +188,16 @@ def make_split_and_merge(
     scale: str,
     texture: bool,
 ) -> Model:
-    """Split and merge; regions are named by prototypes.
+    """Make split and merge, with regions named by prototypes.
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
-        split: see `split_and_merge`, in units of the deviation within the classes.
-        merge: likewise.
+        split: see `split_and_merge`, in units of the std within the classes.
+        merge: see `split_and_merge`, in the same units.
         min_size: see `split_and_merge`.
         scale: see `scaled`.
-        texture: regions are named by their local deviation, too.
+        texture: whether regions are also named by their local std.
 
     Returns:
         The model.

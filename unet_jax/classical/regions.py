@@ -1,4 +1,4 @@
-"""Regions that grow from seeds."""
+"""Grows regions from seeds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from unet_jax.classical.prototypes import (
     Features,
     Prototypes,
     fit_prototypes,
-    local_deviation,
+    local_std,
 )
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
 
 NONE = -1
-"""Of a pixel that is no seed, or that no region has reached."""
+"""Index of a pixel that is no seed, or that no region has reached."""
 
 
 def grow_regions(
     image: np.ndarray, seeds: np.ndarray, *, tolerance: float
 ) -> np.ndarray:
-    """Grow regions from seeds to all connected pixels that are like them.
+    """Grow regions from seeds to all connected pixels of similar values.
 
-    A pixel belongs to the region whose seeds' mean it is nearest to, if it is within
-    the tolerance of it and connected with one of its seeds (also diagonally) through
-    such pixels. One seed gives what scikit-image's ``flood`` does.
+    A pixel belongs to the region with the nearest mean of seeds, if it is within the
+    tolerance of that mean and connected with one of the seeds (also diagonally) through
+    such pixels. One seed gives the result of scikit-image's ``flood``.
 
     Args:
         image: ``(*spatial, channels)``; distances are Euclidean over the channels.
@@ -34,11 +34,11 @@ def grow_regions(
         tolerance: largest distance from the mean of the region's seeds.
 
     Returns:
-        ``(*spatial)`` index of a region, or NONE where none has come.
+        ``(*spatial)`` index of a region, or NONE where no region grew.
 
     Source:
-        Adams and Bischof: Seeded Region Growing (1994), with the mean of the seeds for
-        that of the growing region, so that no order of growing matters.
+        Adams and Bischof: Seeded Region Growing (1994), with the mean of the seeds
+        instead of that of the growing region: the order of growing does not matter.
 
     Example:
         >>> import numpy as np
@@ -63,20 +63,20 @@ def grow_regions(
         reached[parts[seeds == index]] = True
         reached[0] = False
         regions[reached[parts]] = index
-    # A seed is of its region, also where it differs from the mean of the others.
+    # A seed belongs to its region, also where it differs from the mean of the others.
     return np.where(seeds != NONE, seeds, regions)
 
 
 def automatic_seeds(
-    values: np.ndarray, prototypes: Prototypes, *, share: float
+    values: np.ndarray, prototypes: Prototypes, *, fraction: float
 ) -> np.ndarray:
-    """Find seeds: of what looks like each class the calmest part.
+    """Find seeds: the most uniform part of the pixels that look like each class.
 
     Args:
-        values: ``(*spatial, features)`` of the prototypes.
-        prototypes: of the classes.
-        share: of the pixels nearest to a prototype that become its seeds; those where
-            the least changes around are taken.
+        values: ``(*spatial, features)``, the features of the prototypes.
+        prototypes: prototypes of the classes.
+        fraction: fraction of the pixels nearest to a prototype that become its seeds:
+            those with the smallest changes around them.
 
     Returns:
         ``(*spatial)`` class index, or NONE.
@@ -86,12 +86,12 @@ def automatic_seeds(
         (2005), where seeds are alike to their neighbours.
     """
     classes = prototypes.distances(values).argmin(axis=-1)
-    change = (local_deviation(values, 3) / prototypes.spread).max(axis=-1)
+    change = (local_std(values, 3) / prototypes.spread).max(axis=-1)
     seeds = np.full(classes.shape, NONE)
     for index in range(len(prototypes.means)):
         own = classes == index
         if own.any():
-            calm = change <= np.quantile(change[own], share)
+            calm = change <= np.quantile(change[own], fraction)
             seeds[own & calm] = index
     return seeds
 
@@ -100,20 +100,21 @@ def make_growing(
     pieces: Sequence[Sample],
     *,
     num_classes: int,
-    share: float,
+    fraction: float,
     tolerance: float,
     rest: str,
     scale: str,
     seeds: Sequence[tuple[int, Sequence[int]]] | None = None,
 ) -> Model:
-    """Region growing from seeds, given or found in each image.
+    """Make region growing from seeds that are given, or found in each image.
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
-        share: see `automatic_seeds`.
-        tolerance: in units of the deviation within the classes of training.
-        rest: what no region reaches is "background", or of the "nearest" region.
+        fraction: see `automatic_seeds`.
+        tolerance: see `grow_regions`, in units of the std within the classes.
+        rest: class of the pixels that no region reaches: "background" (0), or that of
+            the "nearest" region.
         scale: see `scaled`.
         seeds: ``((class, position), ...)`` for every image; None to find them.
 
@@ -126,7 +127,7 @@ def make_growing(
         del spacing
         values = prototypes.features(image, reference)
         if seeds is None:
-            found = automatic_seeds(values, prototypes, share=share)
+            found = automatic_seeds(values, prototypes, fraction=fraction)
         else:
             found = _given_seeds(seeds, image.shape[:-1])
         grown = grow_regions(values / prototypes.spread, found, tolerance=tolerance)
@@ -134,7 +135,7 @@ def make_growing(
 
     chosen: dict[str, Any] = {"tolerance": tolerance, "rest": rest, "scale": scale}
     if seeds is None:
-        chosen["share"] = share
+        chosen["fraction"] = fraction
     else:
         chosen["seeds"] = [[index, list(position)] for index, position in seeds]
     return Model(predict, chosen)
@@ -143,7 +144,7 @@ def make_growing(
 def _given_seeds(
     seeds: Sequence[tuple[int, Sequence[int]]], shape: Sequence[int]
 ) -> np.ndarray:
-    """Put seeds on an image; those beyond a smaller one are left out."""
+    """Put seeds on an image; those outside of a small image are left out."""
     found = np.full(shape, NONE)
     for index, position in seeds:
         if all(0 <= p < size for p, size in zip(position, shape, strict=True)):
@@ -152,7 +153,7 @@ def _given_seeds(
 
 
 def _complete(grown: np.ndarray, rest: str) -> np.ndarray:
-    """Name what no region has reached."""
+    """Give a class to what no region has reached."""
     bare = grown == NONE
     if rest == "nearest" and bare.any() and not bare.all():
         nearest = ndimage.distance_transform_edt(

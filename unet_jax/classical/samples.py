@@ -1,4 +1,4 @@
-"""Training cases, and the bounded parts of them that methods are fitted on."""
+"""Chooses the bounded parts of training cases that methods are fitted on."""
 
 import dataclasses
 import math
@@ -9,16 +9,16 @@ import numpy as np
 from unet_jax.method import Reference
 
 SPATIAL_PIXELS = 2**20
-"""Pixels that a method which looks at neighbours is fitted on, over all cases."""
+"""Number of pixels, over all cases, to fit a method that looks at neighbours."""
 
 POINT_PIXELS = 2**22
-"""The same for a method that looks at each pixel by itself."""
+"""Number of pixels, over all cases, to fit a method that looks at single pixels."""
 
 _MIN_PLANES = 5
-"""Planes that a piece of a volume keeps: fewer would be no volume."""
+"""Smallest number of planes of a piece of a volume."""
 
 _PIECES = 4
-"""Pieces in all, where there are fewer volumes than this."""
+"""Number of pieces, where there are fewer volumes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Sample:
     Attributes:
         image: ``(*spatial, channels)`` as stored.
         label: ``(*spatial)`` class index, or IGNORE.
-        spacing: millimetres a pixel on each axis; None for pictures.
-        reference: mean and deviation of each channel over the whole scan, where the
-            image is only a slab of one.
+        spacing: pixel size in mm on each axis; None for pictures.
+        reference: mean and standard deviation of each channel over the whole scan,
+            where the image is only a slab of one.
     """
 
     image: np.ndarray
@@ -44,13 +44,13 @@ def fitting_pieces(
 ) -> list[Sample]:
     """Cut connected pieces out of the training cases, the same on every call.
 
-    Cases are spread over the split. Of a volume runs of whole planes are kept, around
-    places that are spread over its foreground; of a large picture the part around the
+    Cases are spread over the split. A volume keeps runs of whole planes, around places
+    that are spread over its foreground; a large picture keeps the part around the
     middle of its foreground.
 
     Args:
         samples: training cases.
-        pixels: at most about as many in all.
+        pixels: largest number of pixels in all, approximately.
 
     Returns:
         Smaller cases; those that fit stay whole.
@@ -68,16 +68,16 @@ def thinned(samples: Sequence[Sample], *, pixels: int = POINT_PIXELS) -> list[Sa
 
     Args:
         samples: training cases; at most 64 of them, spread over the split, are kept.
-        pixels: at most about as many in all.
+        pixels: largest number of pixels in all, approximately.
 
     Returns:
-        Smaller cases; all of every case where they fit.
+        Smaller cases, or all of every case if they fit.
     """
     chosen = _spread(samples, 64)
     per_case = max(1, pixels // len(chosen))
     kept = []
     for sample in chosen:
-        # A tenth more than wanted is no reason to drop half of the pixels.
+        # A tenth more than the limit is accepted: a step of 2 would drop half of them.
         step = max(1, math.ceil(sample.label.size / (1.1 * per_case)))
         axis = int(np.argmax(sample.label.shape))
         every = (slice(None),) * axis + (slice(None, None, step),)
@@ -99,15 +99,15 @@ def _pieces(
     sample: Sample, pixels: int, chosen: Sequence[Sample], parts: int
 ) -> list[Sample]:
     """Cut one case; a small one stays whole."""
-    share = pixels // len(chosen)
-    if sample.label.size <= share:
+    limit = pixels // len(chosen)
+    if sample.label.size <= limit:
         return [sample]
     if sample.label.ndim == 3:  # few whole planes rather than parts of many
         plane = sample.label.size // min(sample.label.shape)
-        parts = int(np.clip(share // (_MIN_PLANES * plane), 1, parts))
+        parts = int(np.clip(limit // (_MIN_PLANES * plane), 1, parts))
     else:
         parts = 1
-    shape = _piece_shape(sample.label.shape, max(1, share // parts))
+    shape = _piece_shape(sample.label.shape, max(1, limit // parts))
     marked = np.nonzero(sample.label > 0)
     pieces = []
     for part in range(parts):
@@ -142,10 +142,10 @@ def _piece_shape(shape: Sequence[int], pixels: int) -> list[int]:
     return sizes
 
 
-def _stretch(places: np.ndarray, size: int, full: int, share: float) -> slice:
-    """A run of ``size`` around the place that this share of the foreground precedes."""
+def _stretch(places: np.ndarray, size: int, full: int, fraction: float) -> slice:
+    """Return a run of ``size`` around the place after a fraction of the foreground."""
     if size == full:
         return slice(0, full)
-    middle = int(np.quantile(places, share)) if len(places) else full // 2
+    middle = int(np.quantile(places, fraction)) if len(places) else full // 2
     first = min(max(0, middle - size // 2), full - size)
     return slice(first, first + size)

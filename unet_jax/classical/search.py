@@ -1,4 +1,4 @@
-"""Free parameters are chosen by mean Dice on the training cases, over a given grid."""
+"""Chooses free parameters from a grid by the mean Dice on the training cases."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from unet_jax.classical.samples import Sample
 
 ROUNDS = 2
-"""How often each parameter is tried, the others being held."""
+"""Number of times that each parameter is tried while the others are held."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Model:
 
     Attributes:
         predict: ``(image, spacing, reference) -> labels (*spatial)``.
-        chosen: the parameters, and what was learnt beside them.
+        chosen: the parameters, and what else was learnt.
     """
 
     predict: Callable[..., np.ndarray]
@@ -31,12 +31,16 @@ def confusion(
     """Count the pixels of each cluster and class; ignored ones are left out.
 
     Args:
-        classes: index of a cluster, or of a predicted class, of each pixel.
+        classes: index of the cluster or predicted class of each pixel.
         label: class index of each pixel; negative is ignored.
         shape: number of clusters and of classes.
 
     Returns:
-        Counts of that shape.
+        Counts of that shape, int64.
+
+    Example:
+        >>> confusion(np.array([1, 1, 0]), np.array([0, 0, 1]), (2, 2)).tolist()
+        [[0, 1], [2, 0]]
     """
     valid = label >= 0
     pairs = classes[valid].astype(np.int64) * shape[1] + label[valid]
@@ -44,7 +48,7 @@ def confusion(
 
 
 def mean_foreground_dice(counts: np.ndarray) -> float | np.ndarray:
-    """Dice by case and class, averaged over cases, then over the classes above 0.
+    """Compute Dice by case and class, averaged over cases, then classes above 0.
 
     A class that is in neither label nor prediction of a case is left out of its mean.
 
@@ -64,8 +68,8 @@ def mean_dice(hits: np.ndarray, sizes: np.ndarray) -> float | np.ndarray:
     """Average Dice over cases, then classes.
 
     Args:
-        hits: ``(..., cases, classes)`` pixels that are right.
-        sizes: predicted and true pixels of each class, added.
+        hits: ``(..., cases, classes)`` number of correct pixels.
+        sizes: sum of predicted and true pixels of each class.
 
     Returns:
         The mean ``(...)`` over what is present.
@@ -80,7 +84,7 @@ def mean_dice(hits: np.ndarray, sizes: np.ndarray) -> float | np.ndarray:
 def name_clusters(counts: np.ndarray) -> np.ndarray:
     """Name each cluster after the class it overlaps most in training.
 
-    The overlap is the number of shared pixels, or the Dice score with the class, which
+    The overlap is the number of common pixels, or the Dice score with the class, which
     does not drown a small class in a large one; the better naming is taken.
 
     Args:
@@ -106,7 +110,7 @@ def training_dice(model: Model, pieces: Sequence[Sample], num_classes: int) -> f
     """Score a model on training cases.
 
     Args:
-        model: to be scored.
+        model: the model.
         pieces: training cases, or parts of them.
         num_classes: number of classes.
 

@@ -1,4 +1,4 @@
-"""Thresholds: fixed ones, Otsu's, and those that follow the neighbourhood."""
+"""Applies thresholds: fixed ones, Otsu's, and those of the neighbourhood."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model, confusion, name_clusters
 
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""``(image (*spatial), inside (*spatial) bool) -> (*spatial)``: what the thresholds are
-laid on."""
+"""``(image (*spatial), inside (*spatial) bool) -> (*spatial)``: the values that are
+compared with thresholds."""
 
 
 def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndarray:
-    """Thresholds between which the values differ least (Otsu; multi-Otsu).
+    """Find the thresholds between which the values differ least (Otsu; multi-Otsu).
 
     They maximise the variance between the levels' means. Two and three levels are found
     by scikit-image; more by dynamic programming over the same histogram, which gives
     the same optimum in a time that does not grow with a power of the bins.
 
     Args:
-        values: of any shape.
-        levels: at least 2; there is one threshold less.
-        bins: of the histogram of values that are no integers.
+        values: array of any shape.
+        levels: number of levels, at least 2 and one more than thresholds.
+        bins: number of bins of the histogram of values that are not integers.
 
     Returns:
         ``(levels - 1)`` ascending thresholds, fewer where there are fewer values; a
@@ -63,7 +63,7 @@ def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndar
 
 
 def _histogram(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and centres: a bin a value for integers."""
+    """Return counts and centres of bins; integers have a bin for each value."""
     if np.issubdtype(values.dtype, np.integer):
         low = int(values.min())
         counts = np.bincount(values.astype(np.int64) - low)
@@ -97,7 +97,7 @@ def _optimal_cuts(counts: np.ndarray, centers: np.ndarray, levels: int) -> np.nd
 def adaptive_field(
     image: np.ndarray, inside: np.ndarray | None = None, *, window: int, method: str
 ) -> np.ndarray:
-    """Difference from the weighted mean of the neighbourhood.
+    """Subtract the weighted mean of the neighbourhood.
 
     ``field > -offset`` is ``image > threshold_local(image, window, offset=offset)`` of
     scikit-image, and OpenCV's ``adaptiveThreshold`` with ``C = offset``.
@@ -105,7 +105,7 @@ def adaptive_field(
     Args:
         image: ``(*spatial)``.
         inside: pixels that count as neighbours; None for all.
-        window: odd number of pixels an axis.
+        window: odd number of pixels of each axis.
         method: "gaussian" or "mean".
 
     Returns:
@@ -130,14 +130,14 @@ def adaptive_field(
 def niblack_field(
     image: np.ndarray, inside: np.ndarray | None = None, *, window: int
 ) -> np.ndarray:
-    """Distance from the local mean in local deviations.
+    """Measure the distance from the local mean in local standard deviations.
 
-    ``field > -k`` is ``image > mean - k * deviation``, Niblack's threshold.
+    ``field > -k`` is ``image > mean - k * std``, Niblack's threshold.
 
     Args:
         image: ``(*spatial)``.
         inside: pixels that count as neighbours; None for all.
-        window: odd number of pixels an axis.
+        window: odd number of pixels of each axis.
 
     Returns:
         ``(*spatial)`` float32; 0 where the neighbourhood is constant.
@@ -146,25 +146,25 @@ def niblack_field(
         Niblack: An Introduction to Digital Image Processing (1986), 115-116.
     """
     image = image.astype(np.float64)
-    mean, deviation = _local_moments(image, inside, window)
-    flat = deviation <= 1e-6 * max(1.0, float(np.abs(image).max()))
-    field = (image - mean) / np.where(flat, 1, deviation)
+    mean, std = _local_moments(image, inside, window)
+    flat = std <= 1e-6 * max(1.0, float(np.abs(image).max()))
+    field = (image - mean) / np.where(flat, 1, std)
     return np.where(flat, 0, field).astype(np.float32)
 
 
 def sauvola_field(
     image: np.ndarray, inside: np.ndarray | None = None, *, window: int, r: float
 ) -> np.ndarray:
-    """The k, negated, at which Sauvola's threshold passes through each pixel.
+    """Return -k for the k at which Sauvola's threshold equals each pixel.
 
-    ``field > -k`` is ``image > mean * (1 + k * (deviation / r - 1))`` while the
-    deviation stays below ``r``.
+    ``field > -k`` is ``image > mean * (1 + k * (std / r - 1))`` while the std stays
+    below ``r``.
 
     Args:
         image: ``(*spatial)``, not negative.
         inside: pixels that count as neighbours; None for all.
-        window: odd number of pixels an axis.
-        r: largest deviation to be expected: half of the range of values.
+        window: odd number of pixels of each axis.
+        r: largest std to be expected: half of the range of values.
 
     Returns:
         ``(*spatial)`` float32; 0 where the local mean is zero.
@@ -173,9 +173,9 @@ def sauvola_field(
         Sauvola and Pietikainen: Adaptive document image binarization (2000), eq. 5.
     """
     image = image.astype(np.float64)
-    mean, deviation = _local_moments(image, inside, window)
-    # The slope of the threshold against k; it turns its sign where deviation passes r.
-    slope = mean * np.maximum(1 - deviation / r, 1e-3)
+    mean, std = _local_moments(image, inside, window)
+    # The slope of the threshold against k; its sign changes where the std exceeds r.
+    slope = mean * np.maximum(1 - std / r, 1e-3)
     flat = slope <= 1e-9 * max(1.0, float(np.abs(image).max()))
     return np.where(flat, 0, (image - mean) / np.where(flat, 1, slope)).astype(
         np.float32
@@ -185,11 +185,11 @@ def sauvola_field(
 def _local_moments(
     image: np.ndarray, inside: np.ndarray | None, window: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation in a window, mirrored at the border as scikit-image does.
+    """Return mean and std in a window, mirrored at the border as in scikit-image.
 
-    Its own integral images give the same, twenty times as slowly in 3-D.
+    scikit-image's integral images give the same twenty times as slowly in 3-D.
     """
-    # Squares of differences from the mean keep the digits that a deviation needs.
+    # Squares of differences from the mean keep the digits that a std needs.
     middle = float(image.mean())
     centred = image - middle
 
@@ -225,22 +225,22 @@ def make_leveled(
     Args:
         pieces: training cases.
         num_classes: number of classes.
-        field: of one channel.
-        channel: that channel, or "mean".
+        field: field of one channel.
+        channel: index of that channel, or "mean".
         mask: "nonzero" makes the pixels that are zero in all channels a level of their
-            own and no neighbours of others, as the surroundings of a skull-stripped
-            brain; "all" does not.
-        name: of the cuts among the chosen parameters.
-        cuts: given cuts, as they are called; None to fit them.
-        sign: of a cut as it is called against the field: -1 for offsets and k.
-        chosen: the other parameters, to be shown.
+            own, and no neighbours of others (for skull-stripped brains); "all" does
+            not.
+        name: name of the cuts among the chosen parameters.
+        cuts: given cuts, in the sign of their name; None to fit them.
+        sign: sign of named cuts relative to the field: -1 for offsets and k.
+        chosen: the other parameters, for the report.
 
     Returns:
         The model.
 
     Source:
-        Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3; that of each
-        field stands there.
+        Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3; each field
+        names its own.
     """
 
     def see(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,16 +279,16 @@ def make_otsu(
     scope: str,
     channel: int | str,
 ) -> Model:
-    """Global thresholds from the histogram: Otsu's, or multi-Otsu's.
+    """Make global thresholds from the histogram (Otsu, multi-Otsu).
 
     Args:
         pieces: training cases.
         num_classes: number of classes.
-        levels: into which the histogram is cut, zero not counted with "nonzero".
-        mask: see `make_leveled`; zeros are then no part of the histogram.
+        levels: number of levels of the histogram, without zero for "nonzero".
+        mask: see `make_leveled`; "nonzero" leaves zeros out of the histogram.
         scope: "image" thresholds each image by its own histogram, "training" by that
             of all training images.
-        channel: that is looked at, or "mean".
+        channel: index of the channel that is used, or "mean".
 
     Returns:
         The model; its levels are named after the class they overlap most in training.
@@ -329,7 +329,7 @@ def make_otsu(
     }  # fmt: skip
     if mask == "nonzero":
         shown["class_of_zero"] = int(table[levels])
-    # Of single images their mean is shown: each has its own.
+    # Each image has its own thresholds: their mean is shown.
     of_images = [own(piece.image) for piece in pieces] if pooled is None else [pooled]
     full = [cuts for cuts in of_images if len(cuts) == levels - 1]
     shown["thresholds"] = np.mean(full, axis=0).round(3).tolist() if full else []
@@ -337,7 +337,7 @@ def make_otsu(
 
 
 def _outside(image: np.ndarray, mask: str) -> np.ndarray:
-    """Where an image is zero in all channels, if that is to matter."""
+    """Tell where an image is zero in all channels, for "nonzero"."""
     if mask == "nonzero":
         return (image == 0).all(axis=-1)
     return np.zeros(image.shape[:-1], bool)
@@ -346,7 +346,7 @@ def _outside(image: np.ndarray, mask: str) -> np.ndarray:
 def _name_outside(
     outside: Sequence[np.ndarray], labels: Sequence[np.ndarray], num_classes: int
 ) -> int:
-    """The class that most of the outer pixels have."""
+    """Return the class that most of the outer pixels have."""
     counts = sum(
         np.bincount(y[out & (y >= 0)], minlength=num_classes)
         for out, y in zip(outside, labels, strict=True)

@@ -112,7 +112,7 @@ def _chosen(
         "data.intensity": chosen.intensity,
         "train.patch_size": chosen.patch_size,
         "train.batch_size": chosen.batch_size,
-        "augment.spatial_axes_flip": chosen.flip_axes,
+        "augment.flip_axes": chosen.flip_axes,
         "augment.rotation_degrees_2d": chosen.rotation_degrees,
     }
     patch, options = _network_for_data(config, chosen)

@@ -108,4 +108,4 @@ def _mirror_axes(config: ConfigDict) -> tuple[int, ...]:
     if not (augment.enabled and augment.flip_probability > 0):
         return ()
     axes = len(config.train.patch_size)
-    return tuple(axis for axis in augment.spatial_axes_flip if axis < axes)
+    return tuple(axis for axis in augment.flip_axes if axis < axes)

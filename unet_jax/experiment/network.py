@@ -1,17 +1,21 @@
 """Builds the network, the augmentation and the optimizer of a config."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import optax
 from ml_collections import ConfigDict
 
-from unet_jax.augment.options import resolve_options
+from unet_jax.augment.policy import Extra, resolve_options
 from unet_jax.errors import InputError
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.renamed import RENAMED
 from unet_jax.losses.terms import reads_labels
 from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import onednn_options
+from unet_jax.runtime.user_code import load_function
 from unet_jax.training.images_alone import check_losses_of_network
 from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
 
@@ -74,7 +78,7 @@ def _implementation(config: ConfigDict) -> str | None:
 
 
 def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
-    """Check the augmentation's options.
+    """Check the options of augmentation, and load augmentations of the user's own.
 
     Args:
         config: the resolved config.
@@ -83,16 +87,42 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
         Options of ``augment_batch``; None where augmentation is off.
 
     Raises:
-        InputError: a value is out of bounds.
+        InputError: an option is unknown or out of bounds, or a function of the user
+            cannot be loaded.
     """
     options = {k: v for k, v in config.augment.to_dict().items() if v is not None}
     if not options.pop("enabled"):
         return None
+    extra = _extra_augmentations(options.pop("extra", ()))
+    for key in options:
+        if new := RENAMED.get(f"augment.{key}"):
+            raise InputError(f"augment.{key}: is now {new}; rename it in your config")
     try:
         resolve_options(options)
     except ValueError as error:
         raise InputError(f"augment: {error}") from None
-    return options
+    return options | {"extra": extra}
+
+
+def _extra_augmentations(given: Any) -> tuple[Extra, ...]:
+    """Load the functions that ``augment.extra`` names."""
+    extra: dict[str, Extra] = {}
+    for entry in given:
+        match entry:
+            case [str() as name, Mapping() as options] if name not in extra:
+                pass
+            case _:
+                raise InputError(
+                    f"augment.extra: found {entry!r}, expected ('package.module:"
+                    "function', {options}), each function once"
+                )
+        try:
+            function = load_function(name)
+            inspect.signature(function).bind("key", "image", "label", **options)
+        except (InputError, TypeError) as error:
+            raise InputError(f"augment.extra: {name}: {error}") from None
+        extra[name] = Extra(name, function, dict(options))
+    return tuple(extra.values())
 
 
 def create_optimizer_and_schedule(

@@ -5,8 +5,10 @@ import json
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
+from unet_jax.augment import draws
 from unet_jax.errors import InputError
 from unet_jax.experiment.renamed import current_config
 from unet_jax.runtime.atomic import atomic_path
@@ -28,14 +30,18 @@ FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
 
 _PARTS = ("config", "preprocessing", "dataset")
-_ADDED_LATER = frozenset({"deterministic", "data.split_seed"})
+_ADDED_LATER = frozenset({"deterministic", "data.split_seed", "augment.extra"})
 """Keys that runs of an earlier version did not have, and behaved as by default."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def make_record(
-    config: dict[str, Any], *, preprocessing: dict[str, Any], dataset: dict[str, Any]
+    config: dict[str, Any],
+    *,
+    preprocessing: dict[str, Any],
+    dataset: dict[str, Any],
+    draws_version: int = draws.VERSION,
 ) -> dict[str, Any]:
     """Collect what is needed to repeat the run or to use its network.
 
@@ -43,6 +49,7 @@ def make_record(
         config: the resolved config.
         preprocessing: what was learnt from the training split.
         dataset: fingerprint of the data.
+        draws_version: version of the random draws that the run is augmented with.
 
     Returns:
         A dict that JSON can hold.
@@ -52,6 +59,7 @@ def make_record(
         "config": config,
         "preprocessing": preprocessing,
         "dataset": dataset,
+        "draws_version": draws_version,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -116,6 +124,7 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         parts = {key: dict(record[key]) for key in _PARTS}
         written = int(record.get("format", FORMAT))
+        draws_version = int(record.get("draws_version", 1))
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -132,7 +141,11 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
             f"{path}: is of format {written}, expected at most {FORMAT}: a newer "
             "unet_jax wrote it; update this one, or name another --workdir"
         )
-    return {**parts, "config": current_config(parts["config"])}
+    return {
+        **parts,
+        "config": current_config(parts["config"]),
+        "draws_version": draws_version,
+    }
 
 
 def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
@@ -203,6 +216,29 @@ def check_same_run(
             f"{after.get(key)!r}; set it back or name another --workdir"
         )
     check_same_data(workdir, record, dataset)
+
+
+def check_same_draws(
+    workdir: pathlib.Path, config: Mapping[str, Any], draws_version: int
+) -> None:
+    """Refuse to train on with other random draws than the run began with.
+
+    Args:
+        workdir: folder of the run, for the message.
+        config: of the run.
+        draws_version: of its record.
+
+    Raises:
+        InputError: the run is augmented, and the draws of this version differ.
+    """
+    if config["augment"]["enabled"] and draws_version != draws.VERSION:
+        release = draws.RELEASES.get(draws_version)
+        program = f"unet_jax {release}" if release else "a newer unet_jax"
+        raise InputError(
+            f"--workdir {workdir}: its training was begun by {program}, whose "
+            f"augmentation draws differ; finish it with {program}, or name another "
+            "--workdir"
+        )
 
 
 def check_same_data(

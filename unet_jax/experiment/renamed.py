@@ -14,6 +14,7 @@ RENAMED = {
     "data.test_share": "data.test_fraction",
     "data.validation_share": "data.validation_fraction",
     "augment.noise_deviation": "augment.noise_std",
+    "augment.spatial_axes_flip": "augment.flip_axes",
     **{
         f"model.{name}": f"model.options.{name}"
         for name in (

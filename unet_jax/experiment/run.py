@@ -10,6 +10,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from unet_jax.augment import draws
 from unet_jax.data.case import Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.images_alone import ImagesAlone
@@ -107,6 +108,7 @@ class Run:
         schedule: learning rate of each step.
         loss_terms: summands of the loss.
         step: training step mapped over all devices, not compiled yet.
+        draws_version: version of the random draws that training began with.
     """
 
     config: ConfigDict
@@ -119,6 +121,7 @@ class Run:
     schedule: Schedule
     loss_terms: tuple[LossTerm, ...]
     step: Any
+    draws_version: int = draws.VERSION
 
     def create_state(self) -> TrainState:
         """Initialise the state of step 0 on all devices."""
@@ -215,10 +218,13 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     else:
         preprocessing = fit_preprocessing(config, seen["train"])
     run = assemble_run(config, workdir, sources, seen, preprocessing)
+    if record is not None:
+        run = dataclasses.replace(run, draws_version=record["draws_version"])
     new_record = make_record(
         config.to_dict(),
         preprocessing=preprocessing.to_dict(),
         dataset=dataset.fingerprint,
+        draws_version=run.draws_version,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
     return run

@@ -1,1 +1,1 @@
-"""Segments found without labels, and what names them afterwards."""
+"""Segmentation without labels: clusters of an image, and names for them."""

@@ -1,4 +1,4 @@
-"""Clusters merged by the normalised cut that they were learnt with."""
+"""Merges clusters by the normalised cut that they were learnt with."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ Groups = list[tuple[int, ...]]
 
 
 def normalised_cut(affinities: np.ndarray, groups: Sequence[Sequence[int]]) -> float:
-    """Cut groups of clusters from each other.
+    """Compute the normalised cut between groups of clusters.
 
-    The sum over the groups of 1 minus the affinity inside, divided by that to all.
+    It is the sum over the groups of 1 minus the fraction of a group's affinity to all
+    clusters that lies inside the group.
 
     Args:
         affinities: ``(clusters, clusters)``, symmetric, from `cluster_affinities`.
-        groups: clusters of each; a group without any affinity costs 1.
+        groups: clusters of each group; a group without any affinity costs 1.
 
     Returns:
         A value from 0 to the number of groups.
@@ -40,18 +41,18 @@ def normalised_cut(affinities: np.ndarray, groups: Sequence[Sequence[int]]) -> f
 
 
 def merged_by_cut(affinities: np.ndarray, *, count: int) -> Groups:
-    """Merge clusters until so many groups are left, so that little is cut.
+    """Merge clusters into a number of groups with a small normalised cut.
 
-    The pair whose merging leaves the least cut goes first. Then single clusters change
-    their group as long as the cut falls.
+    The pair whose merging leaves the smallest cut is merged first. Then single clusters
+    change their group as long as the cut falls.
 
     Args:
         affinities: ``(clusters, clusters)``, symmetric, from `cluster_affinities`.
-        count: groups to keep.
+        count: number of groups.
 
     Returns:
-        The clusters of each group, that of the smallest index first; none of those
-        without affinity, which have no pixels. Fewer groups if there are fewer.
+        The clusters of each group, sorted. Clusters without affinity, which have no
+        pixels, are in no group. There are fewer groups if there are fewer clusters.
 
     Example:
         >>> affinities = np.array([[6.0, 0.0, 2.0], [0.0, 9.0, 0.0], [2.0, 0.0, 6.0]])
@@ -72,7 +73,7 @@ def merged_by_cut(affinities: np.ndarray, *, count: int) -> Groups:
 
 
 def _growth(affinities: np.ndarray, pair: tuple[tuple[int, ...], ...]) -> float:
-    """What the cut grows by when two groups are merged; nothing else changes."""
+    """Return by how much the cut grows when two groups are merged."""
     one, other = pair
     apart = normalised_cut(affinities, pair)
     return normalised_cut(affinities, [one + other]) - apart
@@ -82,7 +83,7 @@ def _exchanged(affinities: np.ndarray, groups: Groups) -> Groups:
     """Move single clusters to other groups as long as the cut falls."""
     while True:
         cut = normalised_cut(affinities, groups)
-        best, best_cut = None, cut - 1e-9  # less than rounding is no progress
+        best, best_cut = None, cut - 1e-9  # a smaller change is rounding
         for old, group in enumerate(groups):
             for one, new in itertools.product(group, range(len(groups))):
                 if new == old or len(group) == 1:

@@ -1,7 +1,7 @@
-"""Segments of one image by differentiable feature clustering (Kim et al. 2020).
+"""Segments one image by differentiable feature clustering (Kim et al. 2020).
 
-A small network is trained on the very image and forgotten afterwards: its own likeliest
-channels are its labels, so that alike pixels gather in fewer and fewer of them.
+A small network is trained on the image itself and then discarded. Its own likeliest
+channels are its labels, so that similar pixels gather in fewer and fewer channels.
 """
 
 import dataclasses
@@ -23,36 +23,35 @@ from unet_jax.models.blocks import he_normal
 from unet_jax.models.ops import convolve
 
 Params = tuple[dict[str, Array], ...]
-"""Kernel, and scale and bias after the norm, of each layer."""
+"""Kernel, and scale and bias of the norm, of each layer."""
 
 TILE, TILES, HALO = 64, 8, 4
-"""Pixels of a side of a tile, tiles in one pass, and the pixels at the rim of a tile
-whose features its surroundings would change. One shape for images of all sizes, so that
-both programs are compiled once."""
+"""Side of a tile in pixels, tiles in one pass, and width of the border of a tile whose
+features depend on pixels outside. Images of all sizes use one shape, so that both
+programs are compiled once."""
 
 _EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureClustering:
-    """All that decides the segments of an image.
+    """Settings of feature clustering, which determine the segments of an image.
 
-    The paper's network has 100 channels and sees the whole image in 1000 updates. To be
-    done in seconds on a CPU, this one has fewer channels and sees eight tiles that are
-    drawn once from the image, or from the slices of a volume; then it is applied to all
-    of it. An image whose longer side exceeds ``longest`` is worked on at that size.
+    The paper's network has 100 channels and sees the whole image in 1000 updates. This
+    one takes seconds on a CPU: it has fewer channels and sees eight tiles, drawn once
+    from the image, or from the slices of a volume; then it is applied to all of it.
+    An image whose longer side exceeds ``longest`` is resized to that length.
 
     Attributes:
-        min_labels: the loop ends when no more channels than these are the likeliest
-            anywhere.
+        min_labels: number of channels that win somewhere at which training ends.
         continuity: mu, the weight of the loss between neighbours.
-        iterations: updates at most.
-        features: channels of each layer, and of the response: labels to begin with.
-        layers: 3x3 convolutions; the last one is followed by one of 1x1.
-        learning_rate: of gradient descent with momentum 0.9.
-        slice_axis: of volumes, whose slices are worked on.
-        longest: pixels of the longer side of a plane.
-        seed: of the first weights and of the tiles.
+        iterations: largest number of updates.
+        features: channels of each layer and of the response: the labels at the start.
+        layers: number of 3x3 convolutions; a 1x1 convolution follows the last one.
+        learning_rate: learning rate of gradient descent with momentum 0.9.
+        slice_axis: axis of volumes along which their slices lie.
+        longest: largest side of a plane, in pixels.
+        seed: seed of the first weights and of the tiles.
     """
 
     min_labels: int
@@ -70,10 +69,10 @@ class FeatureClustering:
 
         Args:
             image: ``(*spatial, channels)``, a picture or a volume.
-            reference: see ``Case``; for the image's own mean and deviation.
+            reference: see ``Case``; replaces the image's own mean and std.
 
         Returns:
-            ``(*spatial)`` int32: segments from 0 on, the largest first.
+            ``(*spatial)`` int32: index of a segment from 0, the largest first.
         """
         scaled = scaled_image(image, reference)
         axis = self.slice_axis
@@ -101,19 +100,19 @@ class FeatureClustering:
 
 
 def scaled_image(image: np.ndarray, reference: Reference) -> np.ndarray:
-    """Bring each channel to mean 0 and deviation 1 over its non-zero pixels.
+    """Bring each channel to mean 0 and std 1 over its non-zero pixels.
 
     Args:
         image: ``(*spatial, channels)`` in its stored dtype.
-        reference: mean and deviation of each channel to take instead; or None.
+        reference: mean and std of each channel to use instead; or None.
 
     Returns:
-        float32 of the same shape.
+        float32 array of the same shape.
     """
     channels = range(image.shape[-1])
     pairs = reference or [nonzero_statistics(image[..., index]) for index in channels]
-    means, deviations = np.asarray(pairs, np.float64).T
-    return ((image - means) / deviations).astype(np.float32)
+    means, stds = np.asarray(pairs, np.float64).T
+    return ((image - means) / stds).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("features", "layers"))
@@ -128,20 +127,20 @@ def train_on_tiles(
     iterations: int | Integer[Array, ""],
     min_labels: int | Integer[Array, ""],
 ) -> tuple[Params, tuple[tuple[Array, Array], ...]]:
-    """Train a network on an image until few enough of its channels win anywhere.
+    """Train a network on an image until few enough channels win anywhere.
 
     Args:
-        key: of the first weights.
+        key: random key of the first weights.
         tiles: parts of one image.
         continuity: weight of the loss between neighbours.
-        learning_rate: of gradient descent with momentum 0.9.
+        learning_rate: learning rate of gradient descent with momentum 0.9.
         features: channels of each layer and of the response.
-        layers: 3x3 convolutions.
-        iterations: updates at most.
-        min_labels: labels at which the loop ends.
+        layers: number of 3x3 convolutions.
+        iterations: largest number of updates.
+        min_labels: number of labels at which training ends.
 
     Returns:
-        The parameters, and mean and variance that the norm of each layer has with them.
+        The parameters, and the mean and variance in the norm of each layer.
 
     Source:
         Kim, Kanezaki and Tanaka: Unsupervised Learning of Image Segmentation Based on
@@ -175,18 +174,18 @@ def train_on_tiles(
 def clustering_loss(
     response: Float[Array, "batch height width features"], *, continuity: float
 ) -> Float[Array, ""]:
-    r"""Similarity of features and continuity in space, of a response to an image.
+    r"""Add the losses of feature similarity and of continuity in space.
 
     .. math::
         L = \frac1N \sum_u -\log \mathrm{softmax}(r_u)_{c_u}
             + \mu \, (\overline{|r_{y+1} - r_y|} + \overline{|r_{x+1} - r_x|})
 
-    with :math:`c_u = \arg\max_i r_{ui}` the label that a pixel has by itself, and means
+    with :math:`c_u = \arg\max_i r_{ui}` the label that a pixel gives itself, and means
     over pixels and channels.
 
     Args:
         response: normalised scores r of each pixel.
-        continuity: mu.
+        continuity: weight mu.
 
     Returns:
         A scalar; both parts are at least 0.
@@ -207,11 +206,11 @@ def clustering_loss(
 
 
 def _first_params(key, channels, features, layers) -> Params:
-    """Random kernels, and norms that change nothing."""
+    """Return random kernels, and norms that change nothing."""
     params = []
     for index, layer_key in enumerate(jax.random.split(key, layers + 1)):
-        window = (3, 3) if index < layers else (1, 1)
-        shape = (*window, channels if index == 0 else features, features)
+        size = (3, 3) if index < layers else (1, 1)
+        shape = (*size, channels if index == 0 else features, features)
         norm = {"scale": jnp.ones(features), "bias": jnp.zeros(features)}
         kernel = he_normal(layer_key, shape, math.prod(shape[:-1]))
         params.append({"kernel": kernel, **norm})
@@ -219,10 +218,10 @@ def _first_params(key, channels, features, layers) -> Params:
 
 
 def _response(params: Params, x: Any, statistics: Any = None) -> Any:
-    """The normalised response, and the moments that were found, or given."""
+    """Return the normalised response, and the measured or given moments."""
     found = []
     for index, layer in enumerate(params):
-        # Training is a loop, where XLA's own convolution is slow.
+        # Training is a loop, in which XLA's own convolution is slow.
         convolution = _convolve if statistics is None else convolve
         x = convolution(x, layer["kernel"])
         if index < len(params) - 1:
@@ -239,9 +238,9 @@ def _response(params: Params, x: Any, statistics: Any = None) -> Any:
 
 
 def _convolve(x: Array, kernel: Array) -> Array:
-    """Convolve as one product with the neighbourhoods of the pixels.
+    """Convolve as one matrix product with the neighbourhoods of the pixels.
 
-    Inside a loop XLA's own convolution takes seven times as long on a CPU.
+    Inside of a loop, XLA's own convolution takes seven times as long on a CPU.
     """
     side = kernel.shape[0]
     height, width = x.shape[1:3]
@@ -255,7 +254,7 @@ def _convolve(x: Array, kernel: Array) -> Array:
 
 @jax.jit
 def _tile_labels(params, statistics, tiles):
-    """The likeliest channel of each pixel."""
+    """Return the likeliest channel of each pixel."""
     return jnp.argmax(_response(params, tiles, statistics)[0], axis=-1)
 
 
@@ -273,7 +272,7 @@ def _drawn_tiles(planes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _labels(params: Params, statistics: Any, plane: np.ndarray) -> np.ndarray:
-    """Label one plane, tile by tile; what lies at the rim of a tile is left out."""
+    """Label one plane, tile by tile, without the border of each tile."""
     size = plane.shape[:2]
     plane = _padded(plane[None])[0]
     labels = np.empty(plane.shape[:2], np.int32)
@@ -285,7 +284,7 @@ def _labels(params: Params, statistics: Any, plane: np.ndarray) -> np.ndarray:
             tile[...] = plane[row : row + TILE, column : column + TILE]
         found = np.asarray(_tile_labels(params, statistics, tiles))
         for tile, place in zip(found, part, strict=False):
-            # The image's own border is as it was in training.
+            # Nothing is cut at the border of the image: training saw it like this.
             cuts = [HALO if start else 0 for start in place]
             target = tuple(
                 slice(start + cut, start + TILE)
@@ -296,7 +295,7 @@ def _labels(params: Params, statistics: Any, plane: np.ndarray) -> np.ndarray:
 
 
 def _starts(length: int) -> list[int]:
-    """First pixels of tiles that cover a side; each goes over the rim of the last."""
+    """Return the first pixels of tiles that cover a side and overlap at the border."""
     step = TILE - 2 * HALO
     return [*range(0, length - TILE, step), length - TILE]
 
@@ -310,16 +309,16 @@ def _padded(planes: np.ndarray) -> np.ndarray:
 def _at_most(plane: np.ndarray, longest: int) -> np.ndarray:
     """Shrink a plane whose longer side exceeds a length."""
     size = plane.shape[:2]
-    share = longest / max(size)
-    if share >= 1:
+    factor = longest / max(size)
+    if factor >= 1:
         return plane
-    shape = tuple(max(1, round(length * share)) for length in size)
+    shape = tuple(max(1, round(length * factor)) for length in size)
     channels = range(plane.shape[-1])
     return np.stack([shrunk_or_grown(plane[..., i], shape) for i in channels], axis=-1)
 
 
 def _by_size(labels: np.ndarray) -> np.ndarray:
-    """Number the labels that there are from 0 on, the largest first."""
+    """Number the labels that occur from 0 on, the largest first."""
     present, inverse, counts = np.unique(
         labels, return_inverse=True, return_counts=True
     )

@@ -1,43 +1,18 @@
-"""Names for clusters: one class each, by how their pixels overlap."""
+"""Matches clusters with classes one to one, by how their pixels overlap."""
 
 from collections.abc import Iterable
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from unet_jax.labels import IGNORE
-
-
-def overlap_counts(
-    clusters: np.ndarray, label: np.ndarray, *, num_clusters: int, num_classes: int
-) -> np.ndarray:
-    """Count the pixels of each cluster in each class.
-
-    Args:
-        clusters: ``(*spatial)`` cluster index of every pixel.
-        label: ``(*spatial)`` class index of every pixel; IGNORE counts for nothing.
-        num_clusters: clusters that there may be.
-        num_classes: classes that there may be.
-
-    Returns:
-        ``(num_clusters, num_classes)`` int64.
-
-    Example:
-        >>> overlap_counts(np.array([1, 1, 0]), np.array([0, 0, 1]),
-        ...                num_clusters=2, num_classes=2).tolist()
-        [[0, 1], [2, 0]]
-    """
-    labelled = label != IGNORE
-    pairs = clusters[labelled].astype(np.int64) * num_classes + label[labelled]
-    counts = np.bincount(pairs, minlength=num_clusters * num_classes)
-    return counts.reshape(num_clusters, num_classes)
+from unet_jax.classical.search import confusion
 
 
 def iou_of_pairs(counts: np.ndarray) -> np.ndarray:
-    """Divide the common pixels of each cluster and class by those of either.
+    """Compute the IoU of each cluster with each class.
 
     Args:
-        counts: ``(clusters, classes)`` from `overlap_counts`.
+        counts: ``(clusters, classes)`` from `confusion`.
 
     Returns:
         ``(clusters, classes)`` in [0, 1]; 0 where both are empty.
@@ -52,17 +27,17 @@ def iou_of_pairs(counts: np.ndarray) -> np.ndarray:
 
 
 def match_clusters(counts: np.ndarray) -> tuple[int, ...]:
-    """Give each class a cluster of its own, so that their IoU adds up to the most.
+    """Give each class a cluster of its own, so that the sum of their IoU is largest.
 
-    IoU and not the number of common pixels: with a background of nine tenths the
-    latter would give a small class away for a few pixels of a large one.
+    The number of common pixels would not do: with a background of nine tenths it gives
+    up a small class for a few pixels of a large one.
 
     Args:
-        counts: ``(clusters, classes)`` from `overlap_counts`, added over images; at
+        counts: ``(clusters, classes)`` from `confusion`, added over images; at
             least as many clusters as classes.
 
     Returns:
-        For each class its cluster.
+        The cluster of each class.
 
     Raises:
         ValueError: fewer clusters than classes.
@@ -86,34 +61,31 @@ def match_clusters(counts: np.ndarray) -> tuple[int, ...]:
 def match_over(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, num_classes: int
 ) -> tuple[int, ...]:
-    """Match as many clusters as classes over several images, those of training.
+    """Match as many clusters as classes over several training images.
 
     Args:
         pairs: clusters and label of each image.
-        num_classes: of either.
+        num_classes: number of classes, and of clusters.
 
     Returns:
-        For each class its cluster.
+        The cluster of each class.
     """
-    total = np.zeros((num_classes, num_classes), np.int64)
-    for clusters, label in pairs:
-        total += overlap_counts(
-            clusters, label, num_clusters=num_classes, num_classes=num_classes
-        )
-    return match_clusters(total)
+    shape = (num_classes, num_classes)
+    counts = [confusion(clusters, label, shape) for clusters, label in pairs]
+    return match_clusters(np.sum(counts, axis=0))
 
 
 def named_by_label(
     clusters: np.ndarray, label: np.ndarray, *, num_classes: int
 ) -> np.ndarray:
-    """Name the clusters of an image with its own label: what an oracle would do.
+    """Name the clusters of an image with its own label, as an oracle would.
 
-    Scores of such names stand apart: no method could have known them.
+    Scores with such names are reported apart, since no method could know them.
 
     Args:
         clusters: ``(*spatial)`` cluster index of every pixel, below ``num_classes``.
         label: ``(*spatial)`` class index or IGNORE of every pixel of that image.
-        num_classes: of either.
+        num_classes: number of classes, and of clusters.
 
     Returns:
         Class index of every pixel, ``(*spatial)`` uint8 or uint16.
@@ -131,7 +103,7 @@ def renamed(clusters: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
 
     Args:
         clusters: ``(*spatial)`` cluster index of every pixel.
-        order: for each class its cluster, from `match_clusters`.
+        order: the cluster of each class, from `match_clusters`.
 
     Returns:
         Class index of every pixel, ``(*spatial)`` uint8 or uint16.

@@ -1,19 +1,21 @@
-"""Feature clustering as a method that the scorer takes: fitted, or image by image."""
+"""Makes methods for the scorer of feature clustering, fitted or without fitting."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from unet_jax.classical.search import confusion
 from unet_jax.data.case import Case
 from unet_jax.method import Method, Reference
 from unet_jax.unsupervised.feature_clustering import (
     FeatureClustering,
     scaled_image,
 )
-from unet_jax.unsupervised.matching import iou_of_pairs, overlap_counts
+from unet_jax.unsupervised.matching import iou_of_pairs
 from unet_jax.unsupervised.prototypes import (
     class_prototypes,
     merged,
@@ -24,14 +26,14 @@ CONTINUITY = (1.0, 5.0)
 """Values of mu that are tried on the training split."""
 
 LABELS_A_CLASS = (1, 3)
-"""Segments that the method may stop at, a class, likewise."""
+"""Numbers of segments for each class at which training may stop; these are tried."""
 
 FITTED_ON = 2
-"""Training images that they are tried on: pictures, or slices of one volume each."""
+"""Number of training images that they are tried on: pictures, or slices of volumes."""
 
 
 class LabelledImage(Protocol):
-    """What is read of a training case."""
+    """The parts of a training case that are read."""
 
     @property
     def image(self) -> np.ndarray:
@@ -56,17 +58,17 @@ def fit_feature_clustering(
     seed: int,
     slice_axis: int = 2,
 ) -> tuple[Method, dict[str, Any]]:
-    """Fit what feature clustering leaves open, on the training split alone.
+    """Fit the free settings of feature clustering on the training split alone.
 
-    Each segment of a new image is named after the class whose mean intensity (or
-    colour) in training its own is nearest to. mu and the number of segments at which
-    the loop ends are those with the highest mean IoU on a few training cases.
+    Each segment of a new image is named after the class with the nearest mean intensity
+    (or colour) in training. The weight mu and the number of segments at which training
+    ends are those with the highest mean IoU on a few training cases.
 
     Args:
         samples: training cases.
-        num_classes: classes, background included.
-        seed: of every image's network.
-        slice_axis: of volumes, whose slices are worked on.
+        num_classes: number of classes with the background.
+        seed: seed of the network of every image.
+        slice_axis: axis of volumes along which their slices lie.
 
     Returns:
         The method, which gives labels, and the settings that were chosen.
@@ -78,20 +80,23 @@ def fit_feature_clustering(
     tried = _few(samples, slice_axis)
     best, best_score = None, -1.0
     for continuity, labels in itertools.product(CONTINUITY, LABELS_A_CLASS):
-        method = FeatureClustering(
+        clustering = FeatureClustering(
             min_labels=labels * num_classes,
             continuity=continuity,
             slice_axis=slice_axis,
             seed=seed,
         )
-        predict_fn = _Named(method, prototypes)
-        score = float(np.mean([_mean_iou(predict_fn, one) for one in tried]))
+        predict_fn = _Segmenter(
+            clustering, functools.partial(named_by_prototype, prototypes=prototypes)
+        )
+        scores = [_mean_iou(predict_fn, one, num_classes) for one in tried]
+        score = float(np.mean(scores))
         if best is None or score > best_score:
             best, best_score = predict_fn, score
     assert best is not None
     return Method(best, wants_reference=True), {
-        "continuity": best.method.continuity,
-        "min_labels": best.method.min_labels,
+        "continuity": best.clustering.continuity,
+        "min_labels": best.clustering.min_labels,
         "training_iou": round(best_score, 4),
     }
 
@@ -99,53 +104,34 @@ def fit_feature_clustering(
 def feature_clusters(
     *, num_classes: int, seed: int, slice_axis: int = 2
 ) -> tuple[Method, dict[str, Any]]:
-    """Feature clustering of each image by itself, with nothing fitted.
+    """Make feature clustering of each image by itself, with nothing fitted.
 
-    The loop ends at as many segments as classes; where there are more after the last
-    update, they are merged by their means. The
-    clusters of an image have no names: whoever scores them matches them with the
-    image's own label, and says so.
+    Training ends at as many segments as classes; where there are more after the last
+    update, they are merged by their means. The clusters of an image have no names: the
+    scorer matches them with the image's own label, and says so.
 
     Args:
-        num_classes: clusters of an image at most.
-        seed: of every image's network.
-        slice_axis: of volumes, whose slices are worked on.
+        num_classes: largest number of clusters of an image.
+        seed: seed of the network of every image.
+        slice_axis: axis of volumes along which their slices lie.
 
     Returns:
         The method, which gives clusters, and its settings.
     """
-    method = FeatureClustering(min_labels=num_classes, slice_axis=slice_axis, seed=seed)
-    chosen = {"continuity": method.continuity, "min_labels": num_classes}
-    return Method(_Merged(method, num_classes), wants_reference=True), chosen
+    clustering = FeatureClustering(
+        min_labels=num_classes, slice_axis=slice_axis, seed=seed
+    )
+    chosen = {"continuity": clustering.continuity, "min_labels": num_classes}
+    segmenter = _Segmenter(clustering, functools.partial(merged, count=num_classes))
+    return Method(segmenter, wants_reference=True), chosen
 
 
 @dataclasses.dataclass(frozen=True)
-class _Named:
-    """Segments with the names of the nearest prototypes."""
+class _Segmenter:
+    """Segments an image, and lets a function name or merge the segments."""
 
-    method: FeatureClustering
-    prototypes: np.ndarray
-
-    def __call__(
-        self,
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        reference: Reference = None,
-    ) -> np.ndarray:
-        """Segment and name one image."""
-        del spacing
-        segments = self.method.segments(image, reference=reference)
-        scaled = scaled_image(image, reference)
-        return named_by_prototype(segments, scaled, self.prototypes)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Merged:
-    """As many clusters as classes, without names."""
-
-    method: FeatureClustering
-    count: int
+    clustering: FeatureClustering
+    finish: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
     def __call__(
         self,
@@ -156,13 +142,12 @@ class _Merged:
     ) -> np.ndarray:
         """Segment one image."""
         del spacing
-        segments = self.method.segments(image, reference=reference)
-        scaled = scaled_image(image, reference)
-        return merged(segments, scaled, count=self.count)
+        segments = self.clustering.segments(image, reference=reference)
+        return self.finish(segments, scaled_image(image, reference))
 
 
 def _few(samples: Sequence[LabelledImage], slice_axis: int) -> list[Case]:
-    """Spread a few pictures, or a few slices of a few volumes, over the samples."""
+    """Choose a few pictures, or a few slices of a few volumes, spread over all."""
     chosen = np.unique(np.linspace(0, len(samples) - 1, FITTED_ON).astype(int))
     few = []
     for number in chosen:
@@ -177,13 +162,10 @@ def _few(samples: Sequence[LabelledImage], slice_axis: int) -> list[Case]:
     return few
 
 
-def _mean_iou(predict_fn: _Named, sample: Case) -> float:
-    """Mean IoU of the classes above background that a training case has."""
+def _mean_iou(predict_fn: _Segmenter, sample: Case, num_classes: int) -> float:
+    """Average the IoU over the foreground classes that a training case has."""
     assert sample.label is not None, "samples have labels"
     labels = predict_fn(sample.image, None, reference=sample.reference)
-    classes = len(predict_fn.prototypes)
-    counts = overlap_counts(
-        labels, sample.label, num_clusters=classes, num_classes=classes
-    )
+    counts = confusion(labels, sample.label, (num_classes, num_classes))
     present = counts.sum(0)[1:] > 0
     return float(iou_of_pairs(counts).diagonal()[1:][present].mean())

@@ -1,4 +1,4 @@
-"""Names for the clusters of a network that learnt from images alone."""
+"""Names the clusters of a network that was trained on images alone."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.classical.search import confusion
 from unet_jax.losses.unsupervised import cluster_affinities
 from unet_jax.unsupervised.cuts import merged_by_cut
-from unet_jax.unsupervised.matching import match_clusters, overlap_counts
+from unet_jax.unsupervised.matching import match_clusters
 
 _MULTIPLE = 64
-"""Planes are padded to multiples of it, so that few sizes are compiled."""
+"""Planes are padded to multiples of this, so that few sizes are compiled."""
 
 _PLANES = 24
-"""Planes of an image that its affinities are measured on, spread over its slices."""
+"""Number of planes of an image, spread over it, on which affinities are measured."""
 
 
 class Segmented(NamedTuple):
@@ -33,13 +34,13 @@ class Segmented(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """How clusters become classes.
+    """Settings that decide how clusters become classes.
 
     Attributes:
-        num_clusters: that there may be.
-        num_classes: classes, background included.
-        slice_axis: of volumes, whose slices are looked at.
-        weights: of `cluster_affinities`: those of the loss.
+        num_clusters: number of clusters.
+        num_classes: number of classes with the background.
+        slice_axis: axis of volumes along which their slices lie.
+        weights: weights of `cluster_affinities`, those of the loss.
     """
 
     num_clusters: int
@@ -50,14 +51,14 @@ class Naming:
     def groups(self, segmented: Iterable[Segmented]) -> tuple[tuple[int, ...], ...]:
         """Match clusters with classes, one to one, on the training split.
 
-        Where there are more clusters than classes, they are first merged without a look
-        at labels, by the normalised cut between them, until there are as many.
+        Where there are more clusters than classes, they are first merged by the
+        normalised cut between them, without labels, until there are as many.
 
         Args:
             segmented: the training images, each used once.
 
         Returns:
-            For each class its clusters; every cluster is of one class.
+            The clusters of each class; every cluster belongs to one class.
         """
         clusters, classes = self.num_clusters, self.num_classes
         counts = np.zeros((clusters, classes), np.int64)
@@ -65,13 +66,11 @@ class Naming:
         if clusters > classes:
             affinities = np.zeros((clusters, clusters))
         for one in segmented:
-            counts += overlap_counts(
-                one.clusters, one.label, num_clusters=clusters, num_classes=classes
-            )
+            counts += confusion(one.clusters, one.label, (clusters, classes))
             if clusters > classes:
                 affinities += self._affinities(one.clusters, one.image)
         groups = merged_by_cut(affinities, count=classes)
-        # A cluster that no training pixel is in fills a gap, or goes with the first.
+        # A cluster without training pixels fills a gap, or joins the first group.
         empty = [(int(one),) for one in np.flatnonzero(affinities.diagonal() <= 0)]
         room = classes - len(groups)
         groups += empty[:room]
@@ -80,7 +79,7 @@ class Naming:
         return tuple(groups[index] for index in match_clusters(grouped))
 
     def _affinities(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """Affinities of the clusters of one image, plane by plane."""
+        """Measure the affinities of the clusters of one image, plane by plane."""
         if clusters.ndim == 2:
             clusters, image = clusters[None], image[None]
         else:
@@ -92,7 +91,7 @@ class Naming:
         total = np.zeros((self.num_clusters, self.num_clusters))
         pads = [(0, -size % _MULTIPLE) for size in clusters.shape[1:]]
         for index in chosen:
-            # Padding has no cluster, and so no affinity with anything.
+            # Padding has no cluster, and no affinity with anything.
             labels = np.pad(clusters[index].astype(np.int64) + 1, pads)
             one_hot = np.eye(self.num_clusters + 1, dtype=np.float32)[labels][..., 1:]
             plane = np.pad(image[index], (*pads, (0, 0)))

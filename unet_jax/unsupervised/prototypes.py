@@ -1,4 +1,4 @@
-"""Segments of an image by their mean colour: named like a class, or merged."""
+"""Names or merges the segments of an image by their mean colour."""
 
 from collections.abc import Iterable
 
@@ -11,15 +11,15 @@ from unet_jax.labels import IGNORE
 def class_prototypes(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, num_classes: int
 ) -> np.ndarray:
-    """Average each class over labelled images, those of training.
+    """Average each class over labelled training images.
 
     Args:
         pairs: image ``(*spatial, channels)`` and label ``(*spatial)`` of each.
-        num_classes: classes, background included.
+        num_classes: number of classes with the background.
 
     Returns:
-        ``(classes, channels)``; infinity for a class that no image has, so that
-        nothing is near to it.
+        ``(classes, channels)``; infinity for a class that no image has, which then is
+        never the nearest.
 
     Example:
         >>> image, label = np.array([[1.0], [3.0], [9.0]]), np.array([0, 0, 1])
@@ -30,10 +30,10 @@ def class_prototypes(
     counts: np.ndarray | float = 0.0
     for image, label in pairs:
         labelled = label != IGNORE
-        # One pixel more of each class, so that every image has them all.
+        # One more pixel of each class, so that every image has all classes.
         classes = np.concatenate([label[labelled], np.arange(num_classes)])
-        extra = np.zeros((num_classes, image.shape[-1]))
-        means = segment_means(classes, np.concatenate([image[labelled], extra]))
+        zeros = np.zeros((num_classes, image.shape[-1]))
+        means = segment_means(classes, np.concatenate([image[labelled], zeros]))
         sizes = np.bincount(classes)
         sums = sums + means * sizes[:, None]
         counts = counts + sizes - 1
@@ -44,7 +44,7 @@ def class_prototypes(
 def named_by_prototype(
     segments: np.ndarray, image: np.ndarray, prototypes: np.ndarray
 ) -> np.ndarray:
-    """Give each segment the class whose prototype its own mean is nearest to.
+    """Give each segment the class with the prototype nearest to its mean.
 
     Args:
         segments: ``(*spatial)`` segment index of every pixel, from 0 on.
@@ -60,12 +60,12 @@ def named_by_prototype(
 
 
 def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray:
-    """Merge segments until so many are left, see `merged_groups`.
+    """Merge segments until a number of them is left, see `merged_groups`.
 
     Args:
         segments: ``(*spatial)`` segment index of every pixel, from 0 on.
         image: ``(*spatial, channels)``.
-        count: segments to keep; fewer stay as they are.
+        count: number of segments to keep; fewer stay as they are.
 
     Returns:
         ``(*spatial)`` int32 with values below ``count``.
@@ -85,19 +85,18 @@ def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray
 def merged_groups(
     means: np.ndarray, sizes: np.ndarray, *, count: int
 ) -> list[tuple[int, ...]]:
-    """Merge segments by their means until so many are left, the cheapest pair first.
+    """Merge segments by their means until a number is left, the cheapest pair first.
 
-    The cost of a pair is what the squared error of the image by its segments' means
-    grows by: n m / (n + m) times the squared distance of the means.
+    The cost of a pair is the increase of the squared error of the image, described by
+    the means of its segments: n m / (n + m) times the squared distance of the means.
 
     Args:
         means: ``(segments, channels)`` from `segment_means`.
-        sizes: pixels of each.
-        count: groups to keep.
+        sizes: number of pixels of each segment.
+        count: number of groups to keep.
 
     Returns:
-        The segments of each group, that of the smallest index first; none of those
-        without pixels.
+        The segments of each group, sorted; segments without pixels are in no group.
 
     Source:
         Ward: Hierarchical grouping to optimize an objective function (1963).
@@ -115,8 +114,8 @@ def merged_groups(
         np.fill_diagonal(costs, np.inf)
         kept, gone = sorted(np.unravel_index(int(costs.argmin()), costs.shape))
         total = weights[kept] + weights[gone]
-        shares = weights[[kept, gone]] / total
-        means[kept] = shares @ means[[kept, gone]]
+        fractions = weights[[kept, gone]] / total
+        means[kept] = fractions @ means[[kept, gone]]
         weights[kept] = total
         means, weights = np.delete(means, gone, 0), np.delete(weights, gone)
         groups[kept] += groups.pop(gone)
