@@ -188,7 +188,7 @@ def _train_steps(
                 _save_and_stop(session, state, step - 1, best, rows=rows)
             trace(profile, step, run.workdir)
 
-            # ---- One step. The device works on it when it is read: see TrainingLog.
+            # ---- One step: handed to the device; the log waits for its metrics.
             with guard.watching(f"step {step}"):
                 with reading_data(step):
                     rows_here = shard_batch(
