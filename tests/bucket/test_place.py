@@ -11,6 +11,7 @@ from unet_jax.bucket import place
 from unet_jax.bucket.lease import NAME
 from unet_jax.bucket.place import Place, copy_of, opened
 from unet_jax.errors import InputError, RunError, Stopped
+from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop
 
 URL = "gs://bucket/run"
@@ -86,7 +87,7 @@ def _work(change: Callable[[Place], None], *, trains: bool = False) -> None:
 
 def test_what_is_printed_and_refused_names_the_bucket(storage, capsys):
     def refuse(place: Place) -> None:
-        print(f"scores: {place.path / 'test_metrics.json'}")
+        print(f"scores: {shown(place.path / 'test_metrics.json')}")
         raise InputError(f"{place.path}/config.json: no", [f"{place.path}/a", "b"])
 
     with pytest.raises(InputError) as refused:

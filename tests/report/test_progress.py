@@ -1,4 +1,5 @@
 import io
+import os
 
 from unet_jax.report.progress import Progress
 
@@ -30,8 +31,8 @@ def _run(steps, *, seconds, total=None, **options):
 def test_plain_lines_come_at_every_tenth():
     lines = _run(range(1, 201), seconds=0.1, interval=1e9)
     assert len(lines) == 10
-    assert lines[0] == "step 20/200 (10 %), loss 0.05, 80.0 images/s, ETA 0:18"
-    assert lines[-1] == "step 200/200 (100 %), loss 0.005, 80.0 images/s, ETA 0:00"
+    assert lines[0] == "step 20/200 (10 %), loss 0.05, 80.0 images/s, ETA 00:18"
+    assert lines[-1] == "step 200/200 (100 %), loss 0.005, 80.0 images/s, ETA 00:00"
 
 
 def test_plain_lines_come_after_every_interval():
@@ -49,13 +50,13 @@ def test_the_first_step_which_compiles_does_not_spoil_the_rate():
     progress.update(2)
     first, second = stream.getvalue().splitlines()
     assert first == "step 1/10 (10 %), first step done"
-    assert second == "step 2/10 (20 %), 2.0 images/s, ETA 0:16"
+    assert second == "step 2/10 (20 %), 2.0 images/s, ETA 00:16"
 
 
 def test_a_resumed_run_counts_its_own_steps_alone():
     lines = _run(range(151, 201), seconds=0.5, initial=150, interval=1e9)
     assert [line.split()[1] for line in lines] == ["160/200", "180/200", "200/200"]
-    assert "16.0 images/s, ETA 0:20" in lines[0]
+    assert "16.0 images/s, ETA 00:20" in lines[0]
 
 
 def test_the_last_score_and_loss_stay():
@@ -78,7 +79,7 @@ def test_a_terminal_gets_a_bar_with_the_same():
         progress.write("a message")
     text = stream.getvalue()
     assert "4/4" in text
-    assert "loss 0.25, val Dice 0.7500, 4.0 images/s, ETA 0:00" in text
+    assert "loss 0.25, val Dice 0.7500, 4.0 images/s, ETA 00:00" in text
     assert "a message\n" in text
     assert text.endswith("\n")
 
@@ -87,3 +88,13 @@ def test_messages_go_between_plain_lines():
     stream = io.StringIO()
     Progress(4, images_per_step=2, stream=stream).write("a message")
     assert stream.getvalue() == "a message\n"
+
+
+def test_a_terminal_without_a_width_gets_plain_lines():
+    leader, follower = os.openpty()  # its size is 0 x 0
+    with open(follower, "w") as stream:
+        with Progress(1, images_per_step=2, stream=stream) as progress:
+            progress.update(1, loss=0.5)
+        shown = os.read(leader, 1000)
+    os.close(leader)
+    assert shown == b"step 1/1 (100 %), loss 0.5\r\n"

@@ -5,11 +5,10 @@ import fcntl
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unet_jax.bucket.lease import NAME as LEASE
 from unet_jax.bucket.lease import BucketLease
@@ -17,6 +16,7 @@ from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.store import SCHEME, BucketError, Store
 from unet_jax.errors import InputError, RunError
 from unet_jax.hosts import agree
+from unet_jax.runtime.shown_path import shown, shown_as
 from unet_jax.runtime.stop import Stop
 
 PREFIX = "unet_jax_bucket_copy-"
@@ -175,29 +175,11 @@ def _sending(mirror: Mirror) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named(path: pathlib.Path, name: str) -> Iterator[None]:
-    """Let what is printed, and what is refused, name the bucket and not the copy."""
-    with contextlib.redirect_stdout(_Renaming(sys.stdout, str(path), name)):
+    """Let messages and errors name the bucket and not the copy."""
+    with shown_as(path, name):
         try:
             yield
         except InputError as error:
-            error.args = (str(error).replace(str(path), name),)
-            error.details = tuple(
-                detail.replace(str(path), name) for detail in error.details
-            )
+            error.args = (shown(error),)
+            error.details = tuple(map(shown, error.details))
             raise
-
-
-class _Renaming:
-    """A stream in which one text stands for another."""
-
-    def __init__(self, stream: Any, old: str, new: str) -> None:
-        """Write to a stream."""
-        self._stream, self._old, self._new = stream, old, new
-
-    def write(self, text: str) -> int:
-        """Write, with the other text."""
-        return int(self._stream.write(text.replace(self._old, self._new)))
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the stream in all else."""
-        return getattr(self._stream, name)

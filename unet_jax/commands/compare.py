@@ -26,6 +26,7 @@ from unet_jax.report.comparison import comparison_figure, comparison_markdown
 from unet_jax.report.histogram import histogram_figure
 from unet_jax.report.overlay import write_figure
 from unet_jax.runtime.atomic import atomic_path
+from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop
 from unet_jax.unsupervised.matching import named_by_label
 from unet_jax.unsupervised.methods import feature_clusters, fit_feature_clustering
@@ -106,7 +107,8 @@ def compare_methods(
     _write(workdir, results, sources["test"][0], pictures, run.config)
     figure = _histogram(results, samples, run.config)
     write_figure(workdir / "figures" / "histogram.png", figure)
-    print(f"table: {workdir / 'comparison.md'}, figures: {workdir / 'figures'}")
+    made = shown(workdir)
+    print(f"table: {made}/comparison.md, figures: {made}/figures")
     return results
 
 

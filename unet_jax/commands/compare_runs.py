@@ -17,6 +17,7 @@ from unet_jax.experiment.record import (
     read_finished_record,
 )
 from unet_jax.runtime.atomic import atomic_path
+from unet_jax.runtime.shown_path import shown
 
 _DRAWS = 2000
 _METRICS = ("dice", "iou")
@@ -87,7 +88,7 @@ def compare_runs(
         with atomic_path(output / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
     print(text)
-    print(f"table: {output / 'comparison.md'}")
+    print(f"table: {shown(output / 'comparison.md')}")
     return results
 
 

@@ -30,6 +30,7 @@ from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.overlay import overlay, write_figure
 from unet_jax.report.reliability import reliability_figure
+from unet_jax.runtime.shown_path import shown
 
 
 def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
@@ -226,7 +227,8 @@ def _score(
             results["reliability"], title=f"{config.name}: test split"
         )
         write_figure(folder / "figures" / "reliability.png", figure)
-    print(f"scores: {folder / 'test_metrics.json'}, pictures: {folder / 'figures'}")
+    made = shown(folder)
+    print(f"scores: {made}/test_metrics.json, pictures: {made}/figures")
     return results
 
 

@@ -36,6 +36,7 @@ from unet_jax.experiment.validation import (
 )
 from unet_jax.hosts import agree
 from unet_jax.runtime.profiler import check_profile, trace
+from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop
 from unet_jax.training.devices import distribute, local_copy, shard_batch
 from unet_jax.training.guard import Guard, guarding
@@ -306,7 +307,10 @@ def _finish(
     try:
         results = json.loads(path.read_text())
         if results["checkpoint_step"] == checkpoint_step:
-            print(f"{workdir} is complete: nothing to do; its scores are in {path}")
+            print(
+                f"{shown(workdir)} is complete: nothing to do; its scores are in "
+                f"{shown(path)}"
+            )
             return results
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # missing or damaged: they are made anew

@@ -21,6 +21,7 @@ from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.network import adapted_params
 from unet_jax.runtime.compilation import use_compilation_cache
+from unet_jax.runtime.shown_path import shown
 from unet_jax.training.checkpoint import Checkpoints, check_fit, transfer
 from unet_jax.training.step import TrainState
 
@@ -134,7 +135,9 @@ def init_from(
     params, skipped = transfer(state.params, source)
     batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
     skipped += [f"batch_stats/{line}" for line in unmatched]
-    print(f"init_from {workdir} (step {step or 'latest'}): {len(skipped)} skipped")
+    print(
+        f"init_from {shown(workdir)} (step {step or 'latest'}): {len(skipped)} skipped"
+    )
     for line in skipped:
         print(f"  skipped {line}")
     ema_params = state.ema_params

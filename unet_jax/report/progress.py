@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""Shows how far a run is: a tqdm bar on a terminal, plain lines elsewhere."""
 
 import os
 import sys
@@ -11,8 +11,9 @@ from typing import Any, Self, TextIO
 class Progress:
     """Shows steps, ETA, loss, images a second and the last validation score.
 
-    A terminal gets a bar. Anything else, such as a log file, gets a plain line every
-    ``interval`` seconds and at each tenth of the way.
+    On a terminal tqdm draws a bar. Other streams, such as a log file, get a plain line
+    every ``interval`` seconds and at each tenth of the way, which tqdm has not. The
+    speed is ours too: it leaves out the compilation and the validation.
     """
 
     def __init__(
@@ -26,40 +27,38 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin to count.
+        """Start to count.
 
         Args:
-            total: steps of the whole run.
-            images_per_step: images that one step consumes.
-            initial: steps done before, when a run is resumed.
-            score_name: what the validation score is.
+            total: number of steps of the whole run.
+            images_per_step: number of images that one step takes.
+            initial: number of steps done before, where a run is resumed.
+            score_name: name of the validation score.
             interval: longest time between plain lines, in seconds.
-            stream: where to write; standard error by default.
-            clock: gives seconds.
+            stream: stream to write to; standard error by default.
+            clock: function that returns the time in seconds.
         """
+        from tqdm import tqdm
+
         self._score_name = score_name
         self._total, self._images, self._interval = total, images_per_step, interval
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._step = initial
         self._shown: dict[str, str] = {}
-        # The first step compiles: rates count from its end, if it was reported.
+        # The first step compiles: the speed is measured from its end.
         self._origin: tuple[int, float] | None = None
         self._paused = 0.0
         self._last_line = clock()
         self._tenth = 10 * initial // max(total, 1)
-        self._bar: Any = None
-        # A terminal that does not tell its width would show nothing of a bar.
-        if self._stream.isatty() and _columns(self._stream) > 0:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total,
-                initial=initial,
-                file=self._stream,
-                dynamic_ncols=True,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
-            )
+        self._bar: Any = tqdm(
+            total=total,
+            initial=initial,
+            file=self._stream,
+            disable=not self._stream.isatty() or _has_no_width(self._stream),
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+        )
 
     def update(
         self,
@@ -69,13 +68,13 @@ class Progress:
         score: float | None = None,
         total: int | None = None,
     ) -> None:
-        """Say that a step is done.
+        """Show that a step is done.
 
         Args:
             step: number of steps done in the whole run.
-            loss: the training loss, where it is known; else the last one stays.
-            score: the validation score, likewise.
-            total: steps of the whole run, where another number is known by now.
+            loss: training loss; None keeps the last one.
+            score: validation score; None keeps the last one.
+            total: number of steps of the whole run; None keeps the last one.
         """
         if total is not None:
             self._total = total
@@ -87,18 +86,22 @@ class Progress:
             self._shown["loss"] = f"{loss:.4g}"
         if score is not None:
             self._shown[self._score_name] = f"{score:.4f}"
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.total = self._total
             self._bar.set_postfix_str(self._state(now), refresh=False)
             self._bar.update(step - self._bar.n)
-        elif self._line_is_due(now):
-            self._print_line(now)
+            return
+        tenth = 10 * step // max(self._total, 1)
+        if tenth > self._tenth or now - self._last_line >= self._interval:
+            self._last_line, self._tenth = now, tenth
+            percent = 100 * step // max(self._total, 1)
+            self.write(f"step {step}/{self._total} ({percent} %), {self._state(now)}")
 
     def paused(self, seconds: float) -> None:
-        """Leave time out of the speed: validation is not training.
+        """Leave a pause out of the speed: validation is not training.
 
         Args:
-            seconds: how long the pause was.
+            seconds: length of the pause.
         """
         self._paused += seconds
 
@@ -108,15 +111,12 @@ class Progress:
         Args:
             text: one or more lines.
         """
-        if self._bar is None:
-            print(text, file=self._stream, flush=True)
-        else:
-            self._bar.write(text, file=self._stream)
+        self._bar.write(text, file=self._stream)
+        self._stream.flush()
 
     def close(self) -> None:
         """Leave the bar as it stands and free the terminal."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -131,41 +131,22 @@ class Progress:
         """Close, also after an error, so that its message starts on a new line."""
         self.close()
 
-    def _line_is_due(self, now: float) -> bool:
-        """Whether a plain line is due: another tenth done, or the interval over."""
-        tenth = 10 * self._step // max(self._total, 1)
-        return tenth > self._tenth or now - self._last_line >= self._interval
-
-    def _print_line(self, now: float) -> None:
-        """One plain line."""
-        self._last_line = now
-        self._tenth = 10 * self._step // max(self._total, 1)
-        share = 100 * self._step // max(self._total, 1)
-        head = f"step {self._step}/{self._total} ({share} %)"
-        print(f"{head}, {self._state(now)}", file=self._stream, flush=True)
-
     def _state(self, now: float) -> str:
-        """Loss, score, speed and remaining time, as far as they are known."""
+        """Return loss, score, speed and remaining time, as far as they are known."""
         parts = [f"{name} {value}" for name, value in self._shown.items()]
         step, began = self._origin or (self._step, now)
         trained = now - began - self._paused
         if self._step > step and trained > 0:
             seconds = trained / (self._step - step)
+            left = round(seconds * (self._total - self._step))
             parts.append(f"{self._images / seconds:.1f} images/s")
-            parts.append(f"ETA {_clock_time(seconds * (self._total - self._step))}")
+            parts.append(f"ETA {self._bar.format_interval(left)}")
         return ", ".join(parts) if parts else "first step done"
 
 
-def _columns(stream: TextIO) -> int:
-    """Width of a terminal; 80 where nobody can say."""
+def _has_no_width(stream: TextIO) -> bool:
+    """Return whether a terminal states no width: tqdm would draw nothing there."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns == 0
     except (OSError, ValueError):
-        return 80
-
-
-def _clock_time(seconds: float) -> str:
-    """Hours, minutes and seconds, as on a clock."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        return False

@@ -5,6 +5,7 @@ import pathlib
 import jax
 
 from unet_jax.errors import InputError
+from unet_jax.runtime.shown_path import shown
 
 Steps = tuple[int, int] | None
 """First and last step of the trace; None for no trace."""
@@ -39,4 +40,5 @@ def trace(profile: Steps, step: int, workdir: pathlib.Path) -> None:
         jax.profiler.start_trace(str(workdir / "profile"))
     if profile is not None and step == profile[1]:
         jax.profiler.stop_trace()
-        print(f"profile of steps {profile[0]} to {profile[1]}: {workdir / 'profile'}")
+        made = shown(workdir / "profile")
+        print(f"profile of steps {profile[0]} to {profile[1]}: {made}")
