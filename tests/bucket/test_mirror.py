@@ -214,7 +214,7 @@ def test_a_list_that_is_refused_is_not_taken_for_an_empty_bucket(
     status, mirror, lease, storage, tmp_path
 ):
     storage.refuse = lambda method, name: status if not name else None
-    with pytest.raises(InputError, match=r"~lease\.json is there and not listed"):
+    with pytest.raises(InputError, match=r"~lease\.json exists and is not listed"):
         _fetched(tmp_path / "again", lease)
 
 

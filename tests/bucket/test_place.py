@@ -39,7 +39,7 @@ def test_a_path_is_the_workdir_itself(tmp_path):
         (URL, 401, "PERMISSION_DENIED: Unauthorized; log in (gcloud auth"),
         (URL, 403, "PERMISSION_DENIED: Forbidden; log in (gcloud auth"),
         ("gs://nowhere/run", None, "NOT_FOUND: Not Found; make the bucket, or fix"),
-        (URL, 503, "ABORTED: All 1 retry attempts failed: Service Unavailable; see to"),
+        (URL, 503, "ABORTED: All 1 retry attempts failed: Service Unavailable; check "),
     ],
 )
 def test_a_bucket_that_cannot_be_used_is_one_line_and_exit_code_2(
@@ -60,7 +60,7 @@ def test_no_network_is_one_line_and_exit_code_2(storage, command_line, monkeypat
     answer = command_line("--mode=evaluate", f"--workdir={URL}")
     assert answer.code == 2
     assert "Could not connect to server" in answer.stderr
-    assert "; see to the network" in answer.stderr
+    assert "; check the network" in answer.stderr
     assert answer.stderr.count("\n") == 1
 
 

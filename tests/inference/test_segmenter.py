@@ -13,12 +13,8 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment.inference import create_predict_fn_maker
 from unet_jax.experiment.network import create_network
-from unet_jax.inference.segmenter import (
-    Segmenter,
-    make_forward,
-    make_predict_fn,
-    stack_axis,
-)
+from unet_jax.inference.forward import make_forward
+from unet_jax.inference.segmenter import Segmenter, make_predict_fn, stack_axis
 from unet_jax.models import presets
 from unet_jax.models.unet import UNet
 

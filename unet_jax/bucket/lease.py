@@ -1,4 +1,4 @@
-"""One run a folder of a bucket: the lease of `unet_jax.runtime.lease`, as an object."""
+"""Lets one run at a time write into a folder of a bucket: a lease as an object."""
 
 import contextlib
 import json
@@ -18,23 +18,23 @@ from unet_jax.runtime.lease import (
 )
 
 NAME = "~lease.json"
-"""The last name of a listing: where it is there, the listing is whole."""
+"""Name of the object; it sorts last, so a listing that has it is complete."""
 
 
 class BucketLease(Held):
     """The right to write into a folder of a bucket.
 
-    It is an object that is written again every ten seconds, each time on the condition
-    that nobody else did. A bucket has no clock to read: a lease that another host left
-    is watched for a minute, and taken over if it was not written again.
+    The lease is an object that its owner rewrites every ten seconds, on the condition
+    that nobody else wrote it. A bucket has no clock to compare with: the lease of a run
+    on another host is watched for a minute, and taken over if nobody rewrote it.
 
     Args:
-        store: the folder.
-        beat_seconds: between two signs of life.
-        stale_seconds: see `STALE_SECONDS`.
+        store: folder of the bucket.
+        beat_seconds: time between two signs of life.
+        stale_seconds: time without a sign of life after which a lease is taken over.
 
     Raises:
-        InputError: another run is at work there.
+        InputError: another run works in the folder.
         BucketError: the bucket cannot be used.
     """
 
@@ -54,17 +54,17 @@ class BucketLease(Held):
         self._start(beat_seconds)
 
     def _acquire(self) -> bytes:
-        """Write the object, in the place of one that counts no longer."""
+        """Write the object, in place of a lease that is no longer valid."""
         seen: bytes | None = None
         end = 0.0
         while True:
             found = self._store.read(NAME)
             other = read_lease(found.content or b"")
-            if found.content is None or self._counts_no_longer(other, seen, end):
+            if found.content is None or self._is_invalid(other, seen, end):
                 mine = self._write(found.generation)
                 if mine is not None:
                     return mine
-                continue  # another run was quicker
+                continue  # another run was faster
             if seen is None:
                 seen, end = found.generation, time.monotonic() + self._stale
                 print(
@@ -76,26 +76,26 @@ class BucketLease(Held):
                 raise InputError(refusal(self._store.url, other, "a moment"))
             time.sleep(min(1.0, self._stale / 10))
 
-    def _counts_no_longer(
+    def _is_invalid(
         self, other: dict[str, Any], seen: bytes | None, end: float
     ) -> bool:
-        """Whether the process of a lease is dead, or was silent for long enough."""
+        """Return whether the process of a lease is dead, or was silent too long."""
         lives = lives_here(other, self._me)
         if lives:
             raise InputError(refusal(self._store.url, other, "a moment"))
         return lives is False or (seen is not None and time.monotonic() >= end)
 
     def _write(self, generation: bytes) -> bytes | None:
-        """Write it in the place of one generation; None where that is gone."""
+        """Write the object in place of a generation; None if that is gone."""
         mine = self._store.write(NAME, self._content, if_generation=generation)
         if mine is None:
-            # A write whose answer was lost is made again, and then finds itself.
+            # A write whose answer was lost is repeated, and then finds its own object.
             found = self._store.read(NAME)
             mine = found.generation if found.content == self._content else None
         return mine
 
     def _renew(self) -> None:
-        """Give a sign of life, if the lease is still ours."""
+        """Rewrite the object, if the lease is still ours."""
         try:
             mine = self._write(self._generation)
             if mine is not None:
@@ -108,9 +108,9 @@ class BucketLease(Held):
                     else "another run has taken it over"
                 )
         except BucketError:
-            pass  # one that answers again is as good as before
+            pass  # the next sign of life may succeed
 
     def _give_back(self) -> None:
-        """Remove the object, if it is still ours."""
+        """Delete the object, if it is still ours."""
         with self._renewing, contextlib.suppress(BucketError):
             self._store.write(NAME, None, if_generation=self._generation)

@@ -1,4 +1,4 @@
-"""The copy of a run that a process works on: what is fetched, and what is sent when."""
+"""Keeps a local folder and a folder of a bucket equal: fetches first, then sends."""
 
 import hashlib
 import pathlib
@@ -17,28 +17,28 @@ from unet_jax.training.resume import last_good_of
 
 _CHECKPOINT = re.compile(r"((?:.*/)?(?:checkpoints|interrupted)/\d+)/")
 _ONLY_SENT = frozenset({"predictions", "figures", "profile"})
-"""Folders that nothing reads; every process writes a share of the first two."""
+"""Folders that nothing reads; every process writes a part of the first two."""
 
 _ONLY_HERE = frozenset({"prepared", "lease.json"})
 _UNFINISHED = re.compile(r"/\.|\.orbax-checkpoint-tmp")
 
 State: TypeAlias = tuple[int, int]
-"""Size and time of the last change of a file."""
+"""Size and modification time of a file."""
 
 
 class Mirror:
-    """A folder of this machine that begins as one of a bucket, which then follows it.
+    """A local copy of a folder of a bucket, whose changes are sent back.
 
-    Logs are sent first, then the files of a new checkpoint, its sums last; only then
-    what is gone here is removed there, sums first. So the bucket holds whole
-    checkpoints, and beside them at most one without sums, which is not fetched.
+    Logs are sent first, then the files of a new checkpoint, and its checksums last.
+    Only then are deleted files deleted in the bucket, checksums first. So the bucket
+    holds complete checkpoints, and at most one without checksums, which is not fetched.
 
     Args:
-        store: the folder of the bucket.
-        path: the folder of this machine. As long as it holds a checkpoint, what it
-            does not hold is gone.
-        lease: of the run; None for a process that writes no checkpoints there.
-        known: an object that is there if there is a run.
+        store: folder of the bucket.
+        path: local folder. While it holds a checkpoint, checkpoints that it lacks are
+            deleted in the bucket.
+        lease: lease of the run; None for a process that writes no checkpoints there.
+        known: name of an object that exists if there is a run.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Mirror:
         lease: BucketLease | None = None,
         known: str = "config.json",
     ) -> None:
-        """Know nothing yet."""
+        """Fetch nothing yet."""
         self.path = path
         self.is_cut_off = False
         self._store, self._lease, self._known = store, lease, known
@@ -58,13 +58,13 @@ class Mirror:
         self._last_good = last_good_of([])
 
     def fetch(self) -> str:
-        """Make the folder what the bucket is, but for what nothing reads.
+        """Fetch the objects of the bucket, except those that nothing reads.
 
         Returns:
-            A sum over names and generations: equal in all that fetched the same.
+            Checksum of names and generations: equal where the same was fetched.
 
         Raises:
-            InputError: the bucket cannot be read, or the folder not be written.
+            InputError: the bucket cannot be read, or the folder cannot be written.
         """
         try:
             return self._fetch()
@@ -73,28 +73,28 @@ class Mirror:
         except OSError as error:
             raise InputError(
                 f"{self.path}: the copy of {self._store.url} cannot be written "
-                f"({error.strerror}); let TMPDIR name a folder with room"
+                f"({error.strerror}); set TMPDIR to a folder with free space"
             ) from None
 
     def saved(self) -> None:
-        """Send a checkpoint that is on the disk; the other processes wait.
+        """Send a checkpoint that is on disk; the other processes wait.
 
         Raises:
-            RunError: it cannot be sent, or the bucket is another run's now.
+            RunError: it cannot be sent, or another run took the bucket over.
         """
         self.send()
         self._last_good = agree.gather(self._last_good.encode())[0].decode()
 
     def share(self) -> None:
-        """Give every process what the first one has."""
+        """Copy the files of the first process to every process."""
         self.saved()
         agree.on_all(lambda: agree.is_first() or self.fetch())
 
     def send(self) -> None:
-        """Send what is new here; of a process other than the first, only its share.
+        """Send new files; a process other than the first sends predictions and figures.
 
         Raises:
-            RunError: it cannot be sent, or the bucket is another run's now.
+            RunError: they cannot be sent, or another run took the bucket over.
         """
         if self._lease is not None:
             self._lease.check()
@@ -113,11 +113,11 @@ class Mirror:
             ) from None
 
     def last_good(self) -> str:
-        """Say in words which checkpoint in the bucket a restart would go on from."""
+        """Return a phrase that names the checkpoint which a restart resumes from."""
         return self._last_good
 
     def _to_send(self) -> dict[str, State]:
-        """What of the folder belongs into the bucket, and is this process's to send."""
+        """Return the files that this process has to keep in the bucket."""
         files = _files(self.path)
         whole = _whole(files)
         mine = frozenset() if agree.is_first() else _ONLY_SENT
@@ -130,14 +130,14 @@ class Mirror:
         }
 
     def _fetch(self) -> str:
-        """See what is there, and read it."""
+        """List the objects, and read them."""
         self._there = set(self._store.names(known=self._known))
         whole = _whole(self._there)
         wanted = [name for name in sorted(self._there) if self._is_wanted(name, whole)]
         digest = hashlib.sha256()
         for name, found in self._store.read_all(wanted):
             digest.update(name.encode() + found.generation)
-            if found.content is None:  # another run removes it just now
+            if found.content is None:  # another run has just deleted it
                 whole.discard(_checkpoint_of(name) or "")
                 continue
             path = self.path / name
@@ -149,7 +149,7 @@ class Mirror:
         return digest.hexdigest()
 
     def _is_wanted(self, name: str, whole: set[str]) -> bool:
-        """Whether an object is fetched."""
+        """Return whether an object is fetched."""
         parts = name.split("/")
         if name == LEASE or not all(parts) or ".." in parts:
             return False
@@ -161,13 +161,13 @@ class Mirror:
         return checkpoint in whole and not (self.path / name).exists()
 
     def _drop_all_checkpoints_but(self, whole: set[str]) -> None:
-        """Remove the checkpoints here that are not there, or not any more."""
+        """Delete local checkpoints that the bucket does not hold."""
         here = {_checkpoint_of(name) for name in _files(self.path)}
         for checkpoint in here - whole - {None}:
             shutil.rmtree(self.path / str(checkpoint))
 
     def _send(self, files: Mapping[str, State]) -> None:
-        """Send what changed and remove what is gone, in the order of the class."""
+        """Send changed files and delete missing ones, in the order of the class."""
         changed = [name for name in files if files[name] != self._sent.get(name)]
         self._write([name for name in changed if not _checkpoint_of(name)], files)
         new = {_checkpoint_of(name) for name in changed} - {None}
@@ -183,7 +183,7 @@ class Mirror:
     def _send_checkpoint(
         self, checkpoint: str, changed: Sequence[str], files: Mapping[str, State]
     ) -> None:
-        """Send the files of a checkpoint, in the place of one that is not whole."""
+        """Send the files of a checkpoint, in place of an incomplete one."""
         sums = f"{checkpoint}/{SUMS_FILE}"
         self._remove(checkpoint, self._there - files.keys() | {sums})
         mine = [name for name in changed if _checkpoint_of(name) == checkpoint]
@@ -197,7 +197,7 @@ class Mirror:
         self._sent |= {name: files[name] for name in names}
 
     def _remove(self, checkpoint: str, names: Collection[str]) -> None:
-        """Remove those of the names that are of a checkpoint, its sums first."""
+        """Delete the objects of a checkpoint among some names, checksums first."""
         sums = f"{checkpoint}/{SUMS_FILE}"
         gone = [
             name
@@ -209,7 +209,7 @@ class Mirror:
             self._there -= set(some)
 
     def _note_last_good(self) -> None:
-        """Look which checkpoint is the newest whole one of the bucket."""
+        """Note the newest complete checkpoint of the bucket."""
         steps = [
             int(checkpoint.partition("/")[2])
             for checkpoint in _whole(self._there)
@@ -219,13 +219,13 @@ class Mirror:
 
 
 def _checkpoint_of(name: str) -> str | None:
-    """The folder of the checkpoint that a file is of."""
+    """Return the folder of the checkpoint that a file belongs to, or None."""
     match = _CHECKPOINT.match(name)
     return match[1] if match else None
 
 
 def _whole(names: Iterable[str]) -> set[str]:
-    """The checkpoints whose sums are there."""
+    """Return the checkpoints whose checksums exist."""
     return {
         checkpoint
         for name in names
@@ -234,13 +234,13 @@ def _whole(names: Iterable[str]) -> set[str]:
 
 
 def _state(path: pathlib.Path) -> State:
-    """What tells whether a file has changed."""
+    """Return what changes when a file changes."""
     about = path.stat()
     return about.st_size, about.st_mtime_ns
 
 
 def _files(root: pathlib.Path) -> dict[str, State]:
-    """What lies in a folder, but for what a writer has not finished."""
+    """Return the files of a folder, except those that are still being written."""
     return {
         path.relative_to(root).as_posix(): _state(path)
         for path in sorted(root.rglob("*"))

@@ -1,4 +1,4 @@
-"""A workdir by its name: a folder as it is, or the copy of one in a bucket."""
+"""Opens a workdir by its name: a folder itself, or a local copy of one in a bucket."""
 
 import contextlib
 import fcntl
@@ -20,22 +20,22 @@ from unet_jax.runtime.shown_path import shown, shown_as
 from unet_jax.runtime.stop import Stop
 
 PREFIX = "unet_jax_bucket_copy-"
-"""Of names that nobody else gives: what a kill left under them is removed."""
+"""Prefix of our temporary folders; leftovers of killed runs are deleted."""
 
 _YOUNG_SECONDS = 60.0
-"""Age of a temporary folder whose process may not have locked it yet."""
+"""Age up to which a temporary folder may belong to a process that has not locked it."""
 
 _QUICK_RETRIES = 3
-"""At the start, about ten seconds: what is wrong then is mostly a name. So has the
-lease, which is renewed again soon."""
+"""Retries at the start, about ten seconds: an error there is mostly a wrong name. The
+lease has them too, since it is renewed again soon."""
 
 
 class Place(NamedTuple):
-    """Where a command works.
+    """The folder that a command works in.
 
     Attributes:
-        path: a folder of this machine.
-        bucket: what it is a copy of; None for a folder that is itself the workdir.
+        path: folder of this machine.
+        bucket: bucket that the folder is a copy of; None where it is the workdir.
     """
 
     path: pathlib.Path
@@ -44,16 +44,19 @@ class Place(NamedTuple):
 
 @contextlib.contextmanager
 def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
-    """Give a workdir as a folder, and bring what is written there where it belongs.
+    """Open a workdir as a folder, and send what is written there to its bucket.
 
     Args:
-        name: a path, or ``gs://bucket/folder``.
-        stop: ends the process at once, where it has to.
-        trains: whether checkpoints are written: then no other run may be at work.
+        name: path, or ``gs://bucket/folder``.
+        stop: stop of the run; it deletes the copy if it ends the process at once.
+        trains: take the lease of the bucket, since checkpoints are written.
+
+    Yields:
+        The folder.
 
     Raises:
-        InputError: the bucket cannot be used, or another run is at work there.
-        RunError: it cannot be written at the end.
+        InputError: the bucket cannot be used, or another run works there.
+        RunError: the bucket cannot be written at the end.
     """
     is_bucket = name.startswith(SCHEME)
     agree.check_equal("--workdir", name if is_bucket else "a path")
@@ -76,10 +79,13 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def copy_of(name: str) -> Iterator[pathlib.Path]:
-    """Give a folder to read: itself, or a copy of one in a bucket.
+    """Open a folder to read: itself, or a copy of a folder in a bucket.
 
     Args:
-        name: a path, or ``gs://bucket/folder``.
+        name: path, or ``gs://bucket/folder``.
+
+    Yields:
+        The folder.
 
     Raises:
         InputError: the bucket cannot be read.
@@ -93,7 +99,7 @@ def copy_of(name: str) -> Iterator[pathlib.Path]:
 
 
 def _store(name: str) -> Store:
-    """Name a folder of a bucket, and see that it answers."""
+    """Open a folder of a bucket, and check that it answers."""
     with _refused(name):
         if "/" not in name.removeprefix(SCHEME).strip("/"):
             raise BucketError(f"expected {SCHEME}BUCKET/FOLDER")
@@ -103,7 +109,7 @@ def _store(name: str) -> Store:
 
 @contextlib.contextmanager
 def _refused(name: str) -> Iterator[None]:
-    """Say of a bucket that cannot be used which flag named it."""
+    """Name the flag in the error of a bucket that cannot be used."""
     try:
         yield
     except BucketError as error:
@@ -129,10 +135,10 @@ def _lease(name: str, stop: Stop) -> Iterator[BucketLease | None]:
 
 @contextlib.contextmanager
 def _temporary_folder(stop: Stop) -> Iterator[pathlib.Path]:
-    """Make a folder that is gone at the end.
+    """Make a folder that is deleted at the end.
 
-    It is locked: what cleans up temporary folders by their age leaves it alone, and so
-    does the next start here, which removes those that a kill left.
+    It is locked, so that a cleaner of old temporary folders leaves it alone, and the
+    next start here too, which deletes the leftovers of killed runs.
     """
     for other in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(other):
@@ -149,7 +155,7 @@ def _temporary_folder(stop: Stop) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Lock a folder; OSError where another process has it."""
+    """Lock a folder; OSError where another process holds the lock."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,11 +166,11 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sending(mirror: Mirror) -> Iterator[None]:
-    """Send what a command wrote, also where it stops or fails."""
+    """Send what a command wrote, also if it stops or fails."""
     try:
         yield
     except InputError:
-        raise  # nothing was begun
+        raise  # nothing was started
     except Exception:
         with contextlib.suppress(RunError):
             if not mirror.is_cut_off:

@@ -1,4 +1,4 @@
-"""Objects of one folder of a bucket, and what goes wrong with them in one line."""
+"""Reads and writes the objects of a folder of a bucket; errors are one line."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,16 +11,16 @@ SCHEME = "gs://"
 _T = TypeVar("_T")
 
 _AT_ONCE = 4
-"""Objects that are under way together; their contents are in memory."""
+"""Number of objects in transfer at once; their contents are in memory."""
 
 _ANSWER_SECONDS = 600.0
-"""For one object: a server may take a connection and say nothing."""
+"""Longest wait for one object: a server may accept a connection and never answer."""
 
 _LOG_IN = (
     "log in (gcloud auth application-default login), or let this account read, list, "
     "write and delete there"
 )
-_MENDS = {
+_FIXES = {
     "NOT_FOUND": "make the bucket, or fix its name",
     "PERMISSION_DENIED": _LOG_IN,
     "UNAUTHENTICATED": _LOG_IN,
@@ -28,15 +28,15 @@ _MENDS = {
 
 
 class BucketError(Exception):
-    """A bucket does not do what it is asked: what was found, and how to fix it."""
+    """A request to a bucket failed: what was found, and how to fix it."""
 
 
 class Found(NamedTuple):
     """An object.
 
     Attributes:
-        content: its bytes; None where there is none.
-        generation: of this content; each time it is written it is another one.
+        content: bytes of the object; None where there is no object.
+        generation: version of the content; every write makes a new one.
     """
 
     content: bytes | None
@@ -44,19 +44,18 @@ class Found(NamedTuple):
 
 
 class Store:
-    """The objects whose names begin with a URL.
+    """The objects of a folder of a bucket.
 
     Args:
-        url: such as ``gs://bucket/folder``.
-        retries: of a request that the network or the server fails; six take about a
-            minute.
+        url: folder, such as ``gs://bucket/folder``.
+        retries: number of retries of a failed request; six take about a minute.
 
     Raises:
-        BucketError: it is no such URL.
+        BucketError: the URL has another form.
     """
 
     def __init__(self, url: str, *, retries: int = 6) -> None:
-        """Name them; nothing is asked yet."""
+        """Open the folder; no request is made yet."""
         self.url = url.rstrip("/")
         context = ts.Context({"gcs_request_retries": {"max_retries": retries}})
         try:
@@ -70,7 +69,7 @@ class Store:
         """Read one object.
 
         Args:
-            name: below the URL.
+            name: name of the object below the URL.
         """
         return _found(self._store.read(name))
 
@@ -78,7 +77,10 @@ class Store:
         """Read objects in their order, a few at a time.
 
         Args:
-            names: below the URL.
+            names: names of the objects below the URL.
+
+        Yields:
+            Name and content of each object.
         """
         for some in _batches(names):
             futures = [(name, self._store.read(name)) for name in some]
@@ -88,15 +90,16 @@ class Store:
     def write(
         self, name: str, content: bytes | None, *, if_generation: bytes | None = None
     ) -> bytes | None:
-        """Write one object, or remove it.
+        """Write one object, or delete it.
 
         Args:
-            name: below the URL.
-            content: None to remove it.
-            if_generation: that it has to have, as `read` gave it; None for any.
+            name: name of the object below the URL.
+            content: bytes to write; None to delete the object.
+            if_generation: generation that the object must have, from `read`; None for
+                any.
 
         Returns:
-            Its generation now; None where it had another one than expected.
+            New generation; None where the object had another one than expected.
         """
         future = self._store.write(name, content, if_equal=if_generation)
         return _answer(future).generation or None
@@ -104,11 +107,11 @@ class Store:
     def write_all(
         self, names: Sequence[str], content: Callable[[str], bytes | None]
     ) -> None:
-        """Write objects, or remove them, a few at a time.
+        """Write objects, or delete them, a few at a time.
 
         Args:
-            names: below the URL.
-            content: of each; None to remove it.
+            names: names of the objects below the URL.
+            content: function that returns the bytes for a name; None deletes it.
         """
         for some in _batches(names):
             for future in [self._store.write(name, content(name)) for name in some]:
@@ -118,45 +121,45 @@ class Store:
         """List all objects.
 
         Args:
-            known: one that is there, if any is. TensorStore takes a list that was
-                refused for an empty one, and cut off for a whole one; it is whole if
-                the last name is there.
+            known: name of an object that exists if any does. TensorStore returns an
+                empty list for a refused request, and a part of a list that was cut off;
+                the list is complete if it has the name that sorts last.
         """
         names = sorted(key.decode() for key in _answer(self._store.list()))
         if known not in names and self.read(known).content is not None:
-            raise BucketError(f"{known} is there and not listed; {_LOG_IN}")
+            raise BucketError(f"{known} exists and is not listed; {_LOG_IN}")
         return names
 
 
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:
-    """Put a few together."""
+    """Split names into small groups."""
     names = list(names)
     for start in range(0, len(names), _AT_ONCE):
         yield names[start : start + _AT_ONCE]
 
 
 def _found(future: Any) -> Found:
-    """Wait for what was read."""
+    """Wait for the result of a read."""
     result = _answer(future)
     content = result.value if result.state == "value" else None
     return Found(content, result.stamp.generation)
 
 
 def _answer(future: Any) -> Any:
-    """Wait for an answer, and give what went wrong a name."""
+    """Wait for an answer, and turn errors into BucketError."""
     try:
         return future.result(timeout=_ANSWER_SECONDS)
     except TimeoutError:
         raise BucketError(
-            f"no answer within {_ANSWER_SECONDS:g} s; see to the network"
+            f"no answer within {_ANSWER_SECONDS:g} s; check the network"
         ) from None
-    except Exception as error:  # of many kinds, told apart by their texts
+    except Exception as error:  # the kinds differ in their texts alone
         status = str(error).partition(":")[0]
-        fix = _MENDS.get(status, "see to the network")
+        fix = _FIXES.get(status, "check the network")
         raise BucketError(f"{_reason(error)}; {fix}") from None
 
 
 def _reason(error: Exception) -> str:
-    """Shorten what TensorStore says to what a user can use."""
+    """Shorten an error of TensorStore to what a user can use."""
     text = re.sub(r"\s*\[\w+='.*", "", " ".join(str(error).split()))
     return text[:200]

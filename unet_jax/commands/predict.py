@@ -1,4 +1,4 @@
-"""Files in, label maps out, with the network of a finished run."""
+"""Segments image files with the network of a finished run."""
 
 import os
 import pathlib
@@ -33,20 +33,20 @@ def predict_files(
 
     Args:
         workdir: folder of the run; nothing else is needed.
-        input_path: an image file, or a folder of them; where the network has several
-            channels, also one file a channel (``scan_0000.nii.gz``, ...).
-        output_folder: for the label maps, ``overlays/`` and ``classes.csv``.
+        input_path: path of an image file or of a folder of them. For a network of
+            several channels also one file for each (``scan_0000.nii.gz``, ...).
+        output_folder: folder for the label maps, ``overlays/`` and ``classes.csv``.
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
-            the grid of the file, as ``<name>.probabilities.npy``.
-        contours: write the outlines too, as ``<name>.geojson``.
-        overwrite: replace what an earlier prediction left in the folder.
+            the grid of the file, to ``<name>.probabilities.npy``.
+        contours: write the outlines too, to ``<name>.geojson``.
+        overwrite: replace the files of an earlier prediction.
 
     Returns:
-        The label maps.
+        Paths of the label maps.
 
     Raises:
-        InputError: there is no run, a file would be replaced that must not be, or some
-            files cannot be segmented; the others are done nevertheless.
+        InputError: there is no run, a file must not be replaced, or some files cannot
+            be segmented; all others are segmented first.
     """
     run, folder = load_run(workdir), pathlib.Path(output_folder)
     images = find_new_images(
@@ -99,13 +99,13 @@ def predict_files(
 
 
 def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
-    """Refuse a folder that cannot be written, or that holds the images."""
+    """Refuse an output folder that cannot be written, or that holds the images."""
     if folder.resolve() == images[0].path.parent.resolve():
         raise InputError(
             f"--output {folder}: is the folder of the images, whose files could be "
-            "overwritten; name another"
+            "overwritten; name another folder"
         )
-    # It is made when the first label map is there, so that a refusal leaves nothing.
+    # The folder is made with the first label map, so that a refusal leaves nothing.
     made = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not made.is_dir():
         raise InputError(
@@ -124,7 +124,7 @@ def _targets(
     probabilities: bool,
     contours: bool,
 ) -> Iterator[pathlib.Path]:
-    """Name everything that will be written."""
+    """Yield the paths of all files that will be written."""
     for file in (image.path for image in images):
         yield folder / output_name(file)
         yield _overlay_path(folder, file)
@@ -136,22 +136,22 @@ def _targets(
 
 
 def _overlay_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
-    """Name the picture of one image."""
+    """Return the path of the overlay of an image."""
     return folder / "overlays" / f"{output_name(file)}.png"
 
 
 def _probabilities_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
-    """Name the probabilities of one image."""
+    """Return the path of the probabilities of an image."""
     return folder / f"{_stem(file)}.probabilities.npy"
 
 
 def _contours_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
-    """Name the outlines of one image."""
+    """Return the path of the outlines of an image."""
     return folder / f"{_stem(file)}.geojson"
 
 
 def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
-    """Return the axis of the label map that slices stand on."""
+    """Return the axis of the slices in the label map."""
     if stored.kind == "tiff" or stored.affine is None:
         return 0
     _, _, orientation = to_canonical(stored.image, stored.affine)
@@ -161,7 +161,7 @@ def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
 def _without_single_axis(
     labels: np.ndarray, spacing: tuple[float, ...] | None
 ) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """Count a volume of one slice as the picture that it is."""
+    """Treat a volume of one slice as a picture."""
     single = [axis for axis, size in enumerate(labels.shape) if size == 1]
     if labels.ndim != 3 or len(single) != 1:
         return labels, spacing
@@ -172,16 +172,16 @@ def _without_single_axis(
 
 
 def _stem(file: pathlib.Path) -> str:
-    """Return a file's name without its suffix."""
+    """Return the name of a file without its suffix."""
     return file.name[: -len(file_suffix(file))]
 
 
 def _segment(
     run: TrainedRun, stored: StoredImage, folder: pathlib.Path | None
 ) -> np.ndarray:
-    """Segment one image on its own grid, whatever its storage order.
+    """Segment one image on the grid of its file.
 
-    With a folder the probabilities are written into it, a plane at a time.
+    With a folder, the probabilities are written into it, a plane at a time.
     """
     if folder is None:
         return run.segment(stored)
@@ -199,7 +199,7 @@ def _segment(
 def _draw(
     run: TrainedRun, stored: StoredImage, labels: np.ndarray, folder: pathlib.Path
 ) -> None:
-    """Write the overlay of one image; volumes are shown in RAS order."""
+    """Write the overlay of an image; volumes are shown in RAS order."""
     image, spacing = stored.image, stored.spacing
     if stored.affine is not None:
         image, spacing, _ = to_canonical(image, stored.affine)

@@ -27,14 +27,14 @@ from unet_jax.training.step import TrainState
 
 
 def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
-    """Read the record of a run as config and preprocessing, if it makes sense."""
+    """Read config and preprocessing from the record of a run."""
     record, path = read_finished_record(workdir), workdir / "config.json"
     try:
         config = ConfigDict(as_tuples(record["config"]))
         check_config(config, complete=True)
         return config, Preprocessing.from_dict(record["preprocessing"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Keys that are missing or of another type: somebody's edit, another version.
+        # A key is missing or has another type: an edit, or another version.
         found = " ".join(str(error).split())
         raise InputError(
             f"{path}: does not describe a run ({found}); restore the file, or use the "
@@ -43,16 +43,16 @@ def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
 
 
 def open_run_data(workdir: pathlib.Path) -> Dataset:
-    """Open the data of a run, if they are still those that it was trained on.
+    """Open the data of a run, and refuse data that changed since its training.
 
     Args:
         workdir: folder of the run.
 
     Returns:
-        The data set; no checkpoint is read for it.
+        The data set. No checkpoint is read.
 
     Raises:
-        InputError: there is no run, or its data are gone or changed.
+        InputError: there is no run, or its data are missing or changed.
     """
     config, _ = _read_run(workdir)
     dataset = open_dataset(config, workdir)
@@ -66,21 +66,21 @@ def _check_weights(
     size: tuple[int, ...],
     variables: dict[str, Any],
 ) -> None:
-    """Refuse the weights of another network, before they are used."""
+    """Refuse weights that do not fit the network."""
     patch = jax.ShapeDtypeStruct((1, *size), np.float32)
     expected = dict(jax.eval_shape(network.init, jax.random.key(0), patch))
     check_fit(path, saved=variables, template={"batch_stats": {}, **expected})
 
 
 def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> TrainedRun:
-    """Load the best checkpoint of a run; nothing but its workdir is needed.
+    """Load the best checkpoint of a run; only its workdir is needed.
 
     Args:
         workdir: folder of the run.
-        network: the network of the run's config; None to build it.
+        network: network of the run's config; None to build it.
 
     Returns:
-        The run's network with its preprocessing.
+        The run, ready to segment images.
 
     Raises:
         InputError: there is no run, or no checkpoint that can be read.
@@ -151,14 +151,14 @@ def init_from(
 def read_clusters_of_classes(
     workdir: pathlib.Path,
 ) -> tuple[tuple[int, ...], ...] | None:
-    """Return which clusters are which class, for a run that learnt from images alone.
+    """Read the clusters of each class, for a run that learnt from images alone.
 
     Args:
         workdir: folder of the run.
 
     Returns:
-        For each class its clusters, as matched on the training split; None where
-        nothing was matched: a run with labels, or one that is not finished.
+        Clusters of each class, as matched on the training split; None where nothing was
+        matched: the run has labels, or is not finished.
     """
     path = workdir / "clusters.json"
     if not path.exists():
@@ -171,25 +171,25 @@ def read_clusters_of_classes(
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> InputError:
-    """Say in one line that what a run chose at its end cannot be read."""
+    """Return the error for a damaged file that the end of a run wrote."""
     return InputError(
         f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
-        "remove it and start the training command again, which makes it"
+        "delete it and run the training command again, which writes it"
     )
 
 
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
-    """Return what is done to the labels of a run: as configured, or as it was chosen.
+    """Return the postprocessing of a run, from its config or from postprocess.json.
 
     Args:
         workdir: folder of the run.
-        wanted: ``eval.postprocess`` of its config.
+        wanted: value of ``eval.postprocess``: steps, or "auto" for the chosen ones.
 
     Returns:
-        The steps; () for "auto" before they are chosen.
+        The steps; () for "auto" before steps are chosen.
 
     Raises:
-        InputError: the steps are of another form.
+        InputError: the steps have another form.
     """
     path = workdir / "postprocess.json"
     if wanted == "auto":

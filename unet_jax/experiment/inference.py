@@ -11,12 +11,8 @@ from ml_collections import ConfigDict
 
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.experiment.network import score_channels
-from unet_jax.inference.segmenter import (
-    Segmenter,
-    WindowForward,
-    make_forward,
-    make_predict_fn,
-)
+from unet_jax.inference.forward import WindowForward, make_forward
+from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.models.network import sizes_of
 
 
@@ -26,9 +22,12 @@ def create_forward(
     """Compile the network for windows.
 
     Args:
-        config: the resolved config.
-        network: from `create_network`.
-        mirrored: give the mean over the mirror images that training saw.
+        config: resolved config.
+        network: network, from `create_network`.
+        mirrored: average over the mirror images that training saw.
+
+    Returns:
+        The compiled network.
     """
     return make_forward(
         network,
@@ -39,10 +38,10 @@ def create_forward(
 
 
 def _in_turn(config: ConfigDict) -> bool:
-    """Whether the windows of a call go through the network one after the other.
+    """Return whether windows go through the network one after the other in a call.
 
-    On a CPU several windows of a volume at once are no faster, and take the memory of
-    several; several calls have the system clear that memory for each of them.
+    On a CPU several windows of a volume at once are no faster and take more memory. In
+    a call for each window the system would clear that memory each time.
     """
     return len(config.train.patch_size) == 3 and jax.default_backend() == "cpu"
 
@@ -54,17 +53,17 @@ def create_predict_fn_maker(
     *,
     validation: bool,
 ) -> Callable[[dict[str, Any]], Segmenter]:
-    """Build ``variables -> predict_fn``; all of them share one compiled network.
+    """Build a function ``variables -> predict_fn`` that compiles the network once.
 
     Args:
-        config: the resolved config.
-        network: from `create_network`.
-        preprocessing: learnt from the training split.
-        validation: for validation between the steps: with its own overlap, and never
-            over mirrored images, which takes several times as long.
+        config: resolved config.
+        network: network, from `create_network`.
+        preprocessing: preprocessing that was fitted to the training split.
+        validation: build it for validation during training, which has its own overlap
+            and no mirrored images: these take several times as long.
 
     Returns:
-        A function of the network's variables.
+        Function of the network's variables.
     """
     mirrored = config.eval.mirror and not validation
     forward = create_forward(config, network, mirrored=mirrored)
@@ -91,11 +90,11 @@ def create_predict_fn_maker(
 
 
 _BATCH_BYTES, _BATCH_BYTES_IN_TURN = 2**25, 2**24
-"""Scores of a batch of windows; a large volume needs the memory for itself."""
+"""Most bytes of the scores of a batch; a large volume needs the memory itself."""
 
 
 def _window_batch(config: ConfigDict) -> int:
-    """Windows in one call of the network: those of the config, or fewer if large."""
+    """Return the number of windows in a call: that of the config, or less if large."""
     patch = tuple(config.train.patch_size)
     most = _BATCH_BYTES_IN_TURN if _in_turn(config) else _BATCH_BYTES
     fitting = most // (4 * math.prod(patch) * score_channels(config))
@@ -103,7 +102,7 @@ def _window_batch(config: ConfigDict) -> int:
 
 
 def _mirror_axes(config: ConfigDict) -> tuple[int, ...]:
-    """Axes that training mirrored."""
+    """Return the spatial axes that training mirrored."""
     augment = config.augment
     if not (augment.enabled and augment.flip_probability > 0):
         return ()

@@ -1,4 +1,4 @@
-"""What is fixed in a label map afterwards, and how to find out whether it helps."""
+"""Postprocesses label maps, and chooses the steps that help on validation cases."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from scipy import ndimage
 from unet_jax.labels import IGNORE
 
 Step = tuple[str, int, int | None]
-"""Name, class index, and the number of pixels where the step needs one."""
+"""Name of a step, class index, and a number of pixels where the step takes one."""
 
 STEPS = ("largest_component", "min_size", "fill_holes")
 
@@ -21,11 +21,11 @@ def keep_largest(
     """Keep the largest connected component of a class; the others become background.
 
     Args:
-        labels: class indices.
-        index: the class.
+        labels: class index of every pixel.
+        index: index of the class.
 
     Returns:
-        New labels. Neighbours share a side (in pictures) or a face (in volumes).
+        New labels. Neighbours touch at a side (pictures) or a face (volumes).
     """
     components, count = ndimage.label(labels == index)
     if count < 2:
@@ -38,12 +38,12 @@ def keep_largest(
 def remove_small(
     labels: Integer[np.ndarray, "*spatial"], *, index: int, min_size: int
 ) -> Integer[np.ndarray, "*spatial"]:
-    """Turn components of a class that are smaller than a size into background.
+    """Turn the components of a class that are smaller than a size into background.
 
     Args:
-        labels: class indices.
-        index: the class.
-        min_size: pixels that a component must have to stay.
+        labels: class index of every pixel.
+        index: index of the class.
+        min_size: smallest number of pixels of a component that stays.
 
     Returns:
         New labels.
@@ -57,28 +57,28 @@ def remove_small(
 def fill_holes(
     labels: Integer[np.ndarray, "*spatial"], *, index: int
 ) -> Integer[np.ndarray, "*spatial"]:
-    """Give background that a class encloses to that class.
+    """Turn background that a class encloses into that class.
 
     Args:
-        labels: class indices.
-        index: the class.
+        labels: class index of every pixel.
+        index: index of the class.
 
     Returns:
-        New labels; other classes inside stay.
+        New labels; other classes inside the hole stay.
     """
     filled = ndimage.binary_fill_holes(labels == index)
     return np.where(filled & (labels == 0), index, labels)
 
 
 def apply_steps(labels: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
-    """Take steps one after the other.
+    """Apply steps one after the other.
 
     Args:
-        labels: ``(*spatial)`` class indices.
-        steps: name, class and number of each.
+        labels: class index of every pixel ``(*spatial)``.
+        steps: steps to apply, in order.
 
     Returns:
-        ``(*spatial)`` in the same dtype.
+        New labels ``(*spatial)`` in the same dtype.
 
     Raises:
         ValueError: a step is unknown.
@@ -104,17 +104,17 @@ Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 def choose_steps(
     pairs: Pairs, *, num_classes: int, min_sizes: Sequence[int] = (8, 32, 128)
 ) -> tuple[Step, ...]:
-    """Keep the steps that raise Dice on validation cases, and no other.
+    """Choose the steps that raise the Dice of validation cases.
 
-    Each step is tried on top of those kept before, class by class.
+    Each step is tried on top of the steps chosen before, class by class.
 
     Args:
-        pairs: predictions and labels.
-        num_classes: background included.
-        min_sizes: sizes that are tried.
+        pairs: predictions and labels of the validation cases.
+        num_classes: number of classes, background included.
+        min_sizes: minimum component sizes to try, in pixels.
 
     Returns:
-        The steps; () where none helps.
+        The chosen steps; () where none helps.
     """
     kept: tuple[Step, ...] = ()
     best = _dice(pairs, kept, num_classes)
@@ -126,14 +126,14 @@ def choose_steps(
         ]
         for step in candidates:
             found = _dice(pairs, (*kept, step), num_classes)
-            # NaN, a class that is nowhere, is never more.
+            # A class without pixels has NaN, which is never greater.
             if found[index] > best[index] and np.nanmean(found) > np.nanmean(best):
                 kept, best = (*kept, step), found
     return kept
 
 
 def _dice(pairs: Pairs, steps: Sequence[Step], num_classes: int) -> Any:
-    """Dice of each class, the mean over cases that have it; background is NaN."""
+    """Return the Dice of each class, averaged over cases; background is NaN."""
     rows = []
     for prediction, label in pairs:
         fixed = apply_steps(prediction, steps)

@@ -1,43 +1,34 @@
-"""From an image to its labels: preprocess, windows, network, and back.
+"""Segments an image: preprocessing, windows, network, and back to the image's grid.
 
-This is the chain that validation, the test split and prediction on new files share.
+Validation, the test split and the prediction of new files use the same chain.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
+from unet_jax.inference.forward import WindowForward
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.sliding_window import stream_bands
-from unet_jax.losses.targets import Head, head_probabilities
 from unet_jax.method import Method, Reference
-from unet_jax.models.network import outputs_of
-from unet_jax.runtime.compilation import jit_network
 
 
 def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
-    """Say along which axis an image is a stack of what the network takes.
+    """Return the axis along which a 2-D network takes the slices of a volume.
 
     Args:
-        preprocessing: of the network.
-        image_dims: spatial axes of the image.
+        preprocessing: preprocessing of the network.
+        image_dims: number of spatial axes of the image.
 
     Returns:
-        The axis of a volume's slices for a 2-D network; None where the network takes
-        the image as it is.
+        Axis of the slices; None where the network takes the image as it is.
 
     Raises:
-        InputError: the network cannot take such an image.
+        InputError: the network cannot take an image with so many axes.
     """
     if image_dims == preprocessing.network_dims:
         return None
@@ -45,113 +36,27 @@ def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
         return preprocessing.slice_axis
     raise InputError(
         f"found an image with {image_dims} spatial axes, expected "
-        f"{preprocessing.network_dims} as the network's; give it volumes, or train one "
-        f"with a train.patch_size of {image_dims} numbers"
+        f"{preprocessing.network_dims} as the network's; give it volumes, or train a "
+        f"network with a train.patch_size of {image_dims} numbers"
     )
-
-
-class WindowForward(Protocol):
-    """A network as windows need it."""
-
-    def __call__(
-        self, variables: dict[str, Any], windows: np.ndarray, wanted: int | None = None
-    ) -> jax.Array:
-        """Give probabilities of ``(windows, *window, channels)``.
-
-        Those behind the first ``wanted`` windows may be zeros.
-        """
-        ...
-
-
-def make_forward(
-    model: nn.Module,
-    *,
-    head: Head = "softmax",
-    mirror_axes: Sequence[int] = (),
-    in_turn: bool = False,
-) -> WindowForward:
-    """Build ``forward(variables, windows, wanted) -> probabilities``, compiled once.
-
-    The windows are shared among the local devices where their number allows it.
-
-    Args:
-        model: the network.
-        head: how its scores become probabilities: the softmax of all classes, or the
-            sigmoid of each class above 0, of which the background is 1 minus the
-            largest, so that a pixel is background where no class reaches 1/2.
-        mirror_axes: spatial axes; the result is the mean over all ways to mirror them.
-        in_turn: let one window after the other go through the network, in one call that
-            takes the memory of one and uses it again. They are not shared then.
-
-    Returns:
-        A function of variables and ``(windows, *window, channels)`` float32.
-    """
-    devices = np.asarray(jax.local_devices())
-    mesh = Mesh(devices, ("d",))
-    flips = [
-        tuple(1 + axis for axis in chosen)
-        for count in range(len(mirror_axes) + 1)
-        for chosen in itertools.combinations(mirror_axes, count)
-    ]
-
-    def probabilities(variables, windows):
-        total = 0.0
-        for flip in flips:
-            made = model.apply(variables, jnp.flip(windows, flip), train=False)
-            logits = outputs_of(made).logits
-            total += jnp.flip(_class_probabilities(logits, head), flip)
-        return total / len(flips)
-
-    def one_by_one(variables, windows, wanted):
-        one = jax.eval_shape(probabilities, variables, windows[:1])
-
-        def add(index, done):
-            window = lax.dynamic_slice_in_dim(windows, index, 1)
-            found = probabilities(variables, window)
-            return lax.dynamic_update_slice_in_dim(done, found, index, 0)
-
-        done = jnp.zeros((len(windows), *one.shape[1:]), one.dtype)
-        return lax.fori_loop(0, wanted, add, done)
-
-    compiled = jit_network(one_by_one if in_turn else probabilities)
-
-    def placed(variables, windows, wanted=None):
-        split = len(windows) % len(devices) == 0 and not in_turn
-        spec = PartitionSpec("d") if split else PartitionSpec()
-        windows = jax.device_put(windows, NamedSharding(mesh, spec))
-        if not in_turn:
-            return compiled(variables, windows)
-        return compiled(variables, windows, len(windows) if wanted is None else wanted)
-
-    return placed
-
-
-def _class_probabilities(logits: jax.Array, head: Head) -> jax.Array:
-    """Probabilities of all classes, of which the largest is the label."""
-    probabilities = head_probabilities(logits, head)
-    if head == "softmax":
-        return probabilities
-    others = probabilities[..., 1:]
-    background = 1 - jnp.max(others, axis=-1, keepdims=True)
-    return jnp.concatenate([background, others], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Member:
-    """A trained network bound to the preprocessing that it was trained with.
+    """A trained network with the preprocessing that it was trained with.
 
     Attributes:
-        forward: from `make_forward`.
+        forward: compiled network, from `make_forward`.
         variables: parameters and statistics of the network.
-        preprocessing: learnt from the training split.
-        num_classes: of the network.
-        window: pixels of the network's output for a window.
-        margin: pixels that its input has more, on each side.
-        multiple: number that windows start at multiples of, an axis.
-        overlap: share of a window that its neighbour covers too.
-        window_batch: windows in one call of the network.
-        groups: the channels of each class, where these are clusters that were named;
-            None where channel i is class i.
+        preprocessing: preprocessing that was fitted to the training split.
+        num_classes: number of channels of the network's scores.
+        window: pixels along each axis that the network gives scores for.
+        margin: pixels along each axis that its input has more, on each side.
+        multiple: number along each axis that divides the start of every window.
+        overlap: fraction of a window that its neighbour covers too.
+        window_batch: number of windows in one call of the network.
+        groups: channels of each class, for a network whose channels are clusters; None
+            where channel i is class i.
     """
 
     forward: WindowForward
@@ -167,7 +72,7 @@ class Member:
 
     @property
     def classes(self) -> int:
-        """Number of classes of the probabilities."""
+        """Number of classes that the probabilities have."""
         return self.num_classes if self.groups is None else len(self.groups)
 
     def band_axis(self, shape: Sequence[int]) -> int:
@@ -177,7 +82,7 @@ class Member:
             shape: spatial shape of an image.
 
         Returns:
-            The axis: the longest but for the window's own size along it.
+            Axis along which the image is longest, measured in windows.
         """
         window = self._windows(len(shape))[0]
         return min(
@@ -193,17 +98,18 @@ class Member:
         name: str = "image",
         reference: Reference = None,
     ) -> Iterator[np.ndarray]:
-        """Give the probabilities of each plane of an image, in order.
+        """Yield the probabilities of each plane of an image, in order.
 
         Args:
-            image: ``(*spatial, channels)``.
-            spacing: millimetres a pixel and axis, or None.
-            axis: that planes are taken along.
-            name: what messages call the image.
+            image: image ``(*spatial, channels)``.
+            spacing: millimetres of a pixel along each axis, or None.
+            axis: axis that planes are taken along.
+            name: name of the image in messages.
             reference: see `Case`.
 
         Yields:
-            ``(*rest, classes)`` float32 on the image's own grid; valid until the next.
+            Probabilities ``(*rest, classes)``, float32, on the image's own grid. A
+            plane is overwritten when the next is asked for.
         """
         prepared, inverse = self.preprocessing.view(
             image, spacing, name=name, reference=reference
@@ -214,7 +120,7 @@ class Member:
             return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
 
         def forward(windows: np.ndarray, wanted: int) -> np.ndarray:
-            # The network knows the axes in their own order, and no single slices.
+            # The network takes the axes in the image's order, and no axis of one slice.
             windows = np.moveaxis(windows, 1, 1 + axis)
             if squeezed is not None:
                 windows = windows.squeeze(1 + squeezed)
@@ -241,7 +147,7 @@ class Member:
     def _windows(
         self, axes: int
     ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int | None]:
-        """Window, margin and multiple for an image, and the axis of single slices."""
+        """Return window, margin and multiple for an image, and the axis of slices."""
         stack = stack_axis(self.preprocessing, axes)
         if stack is None:
             return self.window, self.margin, self.multiple, None
@@ -259,13 +165,13 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segmenter:
-    """What segments images: a network, or the mean of the probabilities of several.
+    """Segments images with a network, or with the mean probabilities of several.
 
     The mean is taken on the image's own grid, so that preprocessings may differ.
 
     Attributes:
-        members: at least one; of the same classes.
-        steps: what is done to the labels afterwards.
+        members: networks with the same classes, at least one.
+        steps: postprocessing of the labels.
         strict: refuse probabilities that are NaN. Validation does not: the loss of the
             next step ends a run that diverged, and names the last good checkpoint.
     """
@@ -285,14 +191,15 @@ class Segmenter:
         return Method(self, gives_probabilities=True, wants_reference=True)
 
     def named(self, groups: tuple[tuple[int, ...], ...] | None) -> "Segmenter":
-        """Return one whose classes are these groups of channels; None for channels."""
+        """Return a segmenter with groups of channels as classes; None for channels."""
         members = (dataclasses.replace(one, groups=groups) for one in self.members)
         return dataclasses.replace(self, members=tuple(members))
 
     def of_clusters(self) -> "Segmenter":
-        """Return one that gives the channels themselves, of every pixel.
+        """Return a segmenter whose labels are channels, for every pixel.
 
-        Else what a crop leaves out would be channel 0, whatever that has learnt.
+        It does not crop: the pixels that a crop leaves out would be channel 0, whatever
+        that channel has learnt.
         """
         members = (
             dataclasses.replace(
@@ -318,7 +225,7 @@ class Segmenter:
         """Segment an image.
 
         Args:
-            image: ``(*spatial, channels)``.
+            image: image ``(*spatial, channels)``.
             spacing: millimetres of a pixel along each axis, or None.
             name: name of the image in messages.
             reference: see `Method`.
@@ -351,7 +258,7 @@ class Segmenter:
 
 
 def _finite(planes: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
-    """Refuse probabilities that are none: the likeliest class would be the first."""
+    """Refuse NaN and infinity: the likeliest class would be the first."""
     for plane in planes:
         if not np.isfinite(plane.sum()):
             raise RunError(
@@ -369,7 +276,7 @@ def _best_classes(
     num_classes: int,
     probabilities: np.ndarray | None,
 ) -> np.ndarray:
-    """Keep the likeliest class of each pixel, and the probabilities where asked to."""
+    """Return the likeliest class of each pixel, and fill the probabilities if given."""
     labels = np.zeros(shape, np.uint8 if num_classes <= 256 else np.uint16)
     rows = np.moveaxis(labels, axis, 0)
     kept = None if probabilities is None else np.moveaxis(probabilities, axis, 0)
@@ -396,19 +303,21 @@ def make_predict_fn(
     """Bind a trained network to the preprocessing that it was trained with.
 
     Args:
-        forward: from `make_forward`.
+        forward: compiled network, from `make_forward`.
         variables: parameters and statistics of the network.
-        preprocessing: learnt from the training split.
-        num_classes: of the network.
-        patch_size: pixels of a window, those of training.
-        overlap: share of a window that its neighbour covers too.
-        window_batch: windows in one call of the network.
-        margin: pixels on each side that a network without padding gives no scores for.
-        multiple: its total stride.
-        steps: what is done to the labels afterwards.
+        preprocessing: preprocessing that was fitted to the training split.
+        num_classes: number of channels of the network's scores.
+        patch_size: size of a training patch, pixels along each axis.
+        overlap: fraction of a window that its neighbour covers too.
+        window_batch: number of windows in one call of the network.
+        margin: pixels along each axis that a network without padding gives no scores
+            for, on each side; None for none.
+        multiple: number along each axis that divides the start of every window: the
+            total stride of a network without padding; None for 1.
+        steps: postprocessing of the labels.
 
     Returns:
-        A ``predict_fn(image, spacing) -> labels`` on the image's own grid.
+        The segmenter: ``predict_fn(image, spacing) -> labels`` on the image's own grid.
     """
     margin = margin or (0,) * len(patch_size)
     window = tuple(n - 2 * lost for n, lost in zip(patch_size, margin, strict=True))

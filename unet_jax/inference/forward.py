@@ -1,0 +1,109 @@
+"""Compiles a network for windows: windows in, probabilities out."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unet_jax.losses.targets import Head, head_probabilities
+from unet_jax.models.network import outputs_of
+from unet_jax.runtime.compilation import jit_network
+
+
+class WindowForward(Protocol):
+    """A compiled network for windows of one size."""
+
+    def __call__(
+        self, variables: dict[str, Any], windows: np.ndarray, wanted: int | None = None
+    ) -> jax.Array:
+        """Return the probabilities of windows.
+
+        Args:
+            variables: parameters and statistics of the network.
+            windows: ``(windows, *window, channels)`` float32.
+            wanted: number of windows whose probabilities are read; those of the others
+                may be zeros. None for all.
+
+        Returns:
+            Probabilities ``(windows, *window, classes)``.
+        """
+        ...
+
+
+def make_forward(
+    model: nn.Module,
+    *,
+    head: Head = "softmax",
+    mirror_axes: Sequence[int] = (),
+    in_turn: bool = False,
+) -> WindowForward:
+    """Build ``forward(variables, windows, wanted) -> probabilities``, compiled once.
+
+    The windows are divided among the local devices where their number allows it.
+
+    Args:
+        model: network, see `unet_jax.models.network.Network`.
+        head: function that turns logits into probabilities. "softmax": over all
+            classes. "sigmoid": each class above 0 by itself; the background is 1 minus
+            the largest, so that a pixel is background where no class reaches 1/2.
+        mirror_axes: spatial axes; the result is the mean over all mirror images.
+        in_turn: send the windows through the network one after the other, in one call
+            that takes the memory of one window. They are not divided then.
+
+    Returns:
+        The compiled network.
+    """
+    devices = np.asarray(jax.local_devices())
+    mesh = Mesh(devices, ("d",))
+    flips = [
+        tuple(1 + axis for axis in chosen)
+        for count in range(len(mirror_axes) + 1)
+        for chosen in itertools.combinations(mirror_axes, count)
+    ]
+
+    def probabilities(variables, windows):
+        total = 0.0
+        for flip in flips:
+            made = model.apply(variables, jnp.flip(windows, flip), train=False)
+            logits = outputs_of(made).logits
+            total += jnp.flip(_class_probabilities(logits, head), flip)
+        return total / len(flips)
+
+    def one_by_one(variables, windows, wanted):
+        one = jax.eval_shape(probabilities, variables, windows[:1])
+
+        def add(index, done):
+            window = lax.dynamic_slice_in_dim(windows, index, 1)
+            found = probabilities(variables, window)
+            return lax.dynamic_update_slice_in_dim(done, found, index, 0)
+
+        done = jnp.zeros((len(windows), *one.shape[1:]), one.dtype)
+        return lax.fori_loop(0, wanted, add, done)
+
+    compiled = jit_network(one_by_one if in_turn else probabilities)
+
+    def placed(variables, windows, wanted=None):
+        split = len(windows) % len(devices) == 0 and not in_turn
+        spec = PartitionSpec("d") if split else PartitionSpec()
+        windows = jax.device_put(windows, NamedSharding(mesh, spec))
+        if not in_turn:
+            return compiled(variables, windows)
+        return compiled(variables, windows, len(windows) if wanted is None else wanted)
+
+    return placed
+
+
+def _class_probabilities(logits: jax.Array, head: Head) -> jax.Array:
+    """Return the probabilities of all classes; the largest is the label."""
+    probabilities = head_probabilities(logits, head)
+    if head == "softmax":
+        return probabilities
+    others = probabilities[..., 1:]
+    background = 1 - jnp.max(others, axis=-1, keepdims=True)
+    return jnp.concatenate([background, others], axis=-1)
