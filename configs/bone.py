@@ -1,12 +1,12 @@
-"""Parts of a vertebra in CT, in 3-D. It stands in for a femur.
+"""Segments parts of a vertebra in CT, in 3-D; the vertebra stands in for a femur.
 
     pip install --no-deps tptbox  # 9 MB; or the extra: pip install -e '.[bone]'
     python -m unet_jax.main --config=configs/bone.py
 
 2 minutes on two CPU cores. Dice on the test slab, seed 0: 0.88 (posterior parts 0.91,
 body shell 0.81, body core 0.93); the best of sixteen classical methods reaches 0.67.
-One scan of one person, cut into slabs along its array's axis 1: no claim about new
-people.
+The data is one scan of one person, cut into slabs along axis 1 of its array, so the
+scores say nothing about new people.
 """
 
 from ml_collections import ConfigDict
@@ -29,12 +29,12 @@ def get_config() -> ConfigDict:
     config.data.intensity = "percentile"
     config.data.crop_nonzero = False
     config.data.foreground_oversampling = 0.5
-    # Slabs are thin: few slices a crop, and no coarsening that would use them up.
+    # Slabs are thin: a crop has few slices, and the network few stages.
     config.train.patch_size = (48, 48, 8)
     config.train.batch_size = 4
     config.model.name = "unet_tiny"
     config.model.options.norm = "batch"
-    # Up is not down, front is not back: only left and right are alike.
+    # Only left and right look alike; up and down, front and back do not.
     config.augment.flip_axes = (0,)
     config.train.steps = 600
     config.optimizer.warmup_steps = 30

@@ -1,4 +1,4 @@
-"""Tissue of the embedded brain MRI: the main job, and the default.
+"""Segments the tissue of the embedded brain MRI: the main job.
 
     python -m unet_jax.main --config=configs/brain.py
 
@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
         (255, 179, 64),
         (80, 220, 120),
     )
-    # Tissue is told by its absolute intensity, which instance norm takes away. Little
-    # is augmented: new slices of this scan gained nothing from more in short trials,
-    # other people's scans did (see the README).
+    # Absolute intensity tells tissues apart; instance norm would remove it. There is
+    # little augmentation: in short trials more of it did not help on new slices of this
+    # scan, but did on scans of other people (see the README).
     config.model.options.norm = "batch"
     config.augment.rotation_probability = 0.1
     config.augment.scaling_probability = 0.1

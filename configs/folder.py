@@ -1,9 +1,9 @@
-"""Your own images and masks: name the folder.
+"""Segments your own images, from a folder of images and masks.
 
     python -m unet_jax.main --config=configs/folder.py --config.data.path=FOLDER
 
 Classes, channels, sizes, spacings, 2-D or 3-D and the normalisation are found from the
-data and printed. Useful with it: --config.data.class_names="('background','cell')",
+data and printed. Useful flags: --config.data.class_names="('background','cell')",
 --config.train.max_minutes=10, --config.data.splits=FILE, --config.data.fold=0.
 """
 
@@ -28,13 +28,13 @@ def get_config() -> ConfigDict:
         config.train.patch_size = config_dict.placeholder(tuple)
         config.train.batch_size = config_dict.placeholder(int)
     config.model.name = "unet"
-    # A few minutes see each image a few times: little augmentation suffices.
+    # In a few minutes each image is seen a few times: little augmentation suffices.
     config.augment.elastic_probability = 0.0
     config.augment.low_resolution_probability = 0.0
     config.augment.blur_probability = 0.0
     config.augment.gamma_inverted_probability = 0.0
     config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))
-    # Validation must not eat the minutes.
+    # Validation must not take much of the time.
     config.eval.train_images = 2
     config.eval.mirror = True
     config.train.steps = 2000

@@ -1,16 +1,17 @@
-"""A lesion in brain MRI, drawn red: SYNTHETIC ones by default, your own by one flag.
+"""Segments lesions in brain MRI: SYNTHETIC ones, or your own data by one flag.
 
     python -m unet_jax.main --config=configs/lesion.py
     python -m unet_jax.main --config=configs/lesion.py --config.data.path=kaggle_3m
 
 5.5 minutes on two CPU cores. On eight synthetic heads that training has not seen, seed
 0: Dice 0.76 (95 % interval 0.61 to 0.87), lesion F1 0.80, lesion Dice 0.57. All heads
-are one template, and nothing here is a disease: no claim about patients.
+are one template and no lesion is a disease, so the scores say nothing about patients.
 
-With a path: a folder a patient, as in the LGG set on Kaggle (``*_mask.tif`` beside the
-image). Splits are by patient; the slices of a patient are stacked and scored as one
-volume. Those files have no spacing: --config.data.known_spacing="(1.0,1.0,5.0)", in mm,
-gives distances in mm and volumes in mL.
+The path is a folder with one folder for each patient, as in the LGG set on Kaggle
+(``*_mask.tif`` beside the image). Splits are by patient; the slices of a patient are
+stacked and scored as one volume. Those files have no spacing:
+--config.data.known_spacing="(1.0,1.0,5.0)", in mm, gives distances in mm and volumes in
+mL.
 """
 
 from ml_collections import ConfigDict
@@ -37,8 +38,8 @@ def get_config() -> ConfigDict:
     config.augment.gamma_inverted_probability = 0.0
     config.train.steps = 800
     config.eval.every_steps = 200
-    # Specks that the network adds cost lesion-wise scores most: validation Dice chooses
-    # the size below which they go.
+    # Small false lesions lower the lesion-wise scores most: validation Dice chooses the
+    # size below which they are removed.
     config.eval.postprocess = "auto"
     config.eval.metrics = (
         "dice",

@@ -1,4 +1,4 @@
-"""Cats and dogs in photographs: any TFDS segmentation set by its name.
+"""Segments cats and dogs in photographs: any TFDS segmentation set by its name.
 
     tfds build oxford_iiit_pet --file_format=array_record  # once: network, TensorFlow
     python -m unet_jax.main --config=configs/pets.py

@@ -1,4 +1,4 @@
-"""The whole chain on the embedded brain MRI in under a minute, to see that it runs.
+"""Runs the whole chain on the embedded brain MRI in under a minute, as a test.
 
 python -m unet_jax.main --config=configs/smoke.py
 """

@@ -1,14 +1,14 @@
-"""Large volumes in 3-D with a residual encoder of six stages, for TPU and GPU.
+"""Segments large volumes in 3-D with a residual encoder, for TPU and GPU.
 
     python -m unet_jax.main --config=configs/volume_3d.py --config.data.path=FOLDER
 
-FOLDER is as for configs/folder.py. Patch, network and optimiser are those of nnU-Net's
-residual encoder (arXiv:2404.09556); a run of them takes days on one device. It has not
-been trained here. What a step costs on TPU stands in docs/scaling.md, made with
+FOLDER is described in configs/folder.py. Patch, network and optimiser are those of
+nnU-Net's residual encoder (arXiv:2404.09556), which trains for days on one device. This
+config has not been trained here. docs/scaling.md has the cost of a step on TPU, from
 
     python -m unet_jax.main --mode=plan --config=configs/volume_3d.py --topology=v5e:4x4
 
-and, since no data say it, --config.data.class_names="('background','organ','lesion')".
+with --config.data.class_names="('background','organ','lesion')", as there is no data.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A run on this machine, from the project's folder.
+# Starts a run on this machine, from the project's folder.
 #
 #     launch/local.sh --config=configs/brain.py
 #     PROCESSES=4 launch/local.sh --config=configs/brain.py
 #
-# One process drives all devices. With PROCESSES=N there are N that talk over loopback,
-# process I with GPU I: what a cluster does, on one machine. See docs/cluster.md.
+# One process drives all devices. PROCESSES=N starts N processes that communicate over
+# loopback, process I with GPU I: a cluster on one machine. See docs/cluster.md.
 
 set -u
 python="${PYTHON:-.venv/bin/python}"
@@ -14,8 +14,8 @@ if [[ $processes -eq 1 ]]; then
   exec "$python" -m unet_jax.main "$@"
 fi
 
-# Each process has its own group: Ctrl-C reaches this shell alone, which passes it on,
-# and a process in the background does not ignore it from birth.
+# Each process has its own group: Ctrl-C reaches this shell alone, which forwards it, and
+# a process in the background does not ignore it from its start.
 set -m
 pids=()
 signals=0

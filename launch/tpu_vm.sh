@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU VM or on a pod slice of them, from the project's folder.
+# Starts a run on a Cloud TPU VM or a pod slice, from the project's folder.
 #
 #     export TPU_NAME=unet ZONE=us-west4-a ACCELERATOR=v5litepod-16
 #     launch/tpu_vm.sh create --spot            # more flags go to gcloud
-#     launch/tpu_vm.sh copy                     # the code, and what it needs
+#     launch/tpu_vm.sh copy                     # the code and its dependencies
 #     launch/tpu_vm.sh run --config=configs/brain.py --workdir=/mnt/runs/brain
 #     launch/tpu_vm.sh watch                    # the log of worker 0; Ctrl-C leaves it
-#     launch/tpu_vm.sh stop                     # saves; the same `run` goes on
+#     launch/tpu_vm.sh stop                     # saves; the same `run` resumes
 #     launch/tpu_vm.sh ssh 'df -h /mnt/runs'    # any command, on all workers
 #     launch/tpu_vm.sh fetch /mnt/runs/brain runs/
 #     launch/tpu_vm.sh delete
@@ -42,8 +42,8 @@ copy)
   ;;
 run)
   flags=$(printf ' %q' "${2:?flags of unet_jax.main}" "${@:3}") # quoted for over there
-  # As a service: it outlives this connection, hears of a shutdown, and is started
-  # again on 42 (saved, "requeue me") and on an abort (another process had died).
+  # As a service it outlives this connection, gets SIGTERM at a shutdown, and is restarted
+  # after 42 (saved, "requeue me") and after an abort (another process had died).
   on all "cd unet_jax && sudo systemd-run --unit=unet_jax --collect --uid=\"\$USER\" \
     --working-directory=\"\$PWD\" --setenv=PYTHONUNBUFFERED=1 \
     -p KillMode=mixed -p TimeoutStopSec=120 -p RestartSec=10 \
