@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -48,8 +49,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error():
         unet_jax.UNett  # noqa: B018
 
 
-def test_a_loss_or_metric_is_an_attribute_of_its_room():
-    for room in (unet_jax.losses, unet_jax.metrics):
+    for room in (unet_jax.augment, unet_jax.losses, unet_jax.metrics):
         for name in room.__all__:
             assert getattr(room, name).__module__.startswith(room.__name__)
 
@@ -96,3 +96,9 @@ print(jax._src.xla_bridge._backends)
     )
     # Not even a network starts a backend: a notebook can still choose its devices.
     assert answer.stdout.splitlines() == ["[]", "-1 False", "True True", "{}"]
+
+
+def test_the_page_explains_every_name():
+    page = (pathlib.Path(unet_jax.__file__).parents[1] / "docs/api.md").read_text()
+    table = page[page.index("## Names of") :]
+    assert set(NAMES) <= set(re.findall(r"`(\w+)`", table))
