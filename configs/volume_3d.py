@@ -8,7 +8,7 @@ config has not been trained here. docs/scaling.md has the cost of a step on TPU,
 
     python -m unet_jax.main --mode=plan --config=configs/volume_3d.py --topology=v5e:4x4
 
-with --config.data.class_names="('background','organ','lesion')", as there is no data.
+with --config.data.class_names="('background','organ','lesion')", as no data is read.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -85,7 +85,7 @@ class Mirror:
         self.send()
         self._last_good = agree.gather(self._last_good.encode())[0].decode()
 
-    def share(self) -> None:
+    def distribute(self) -> None:
         """Copy the files of the first process to every process."""
         self.saved()
         agree.on_all(lambda: agree.is_first() or self.fetch())

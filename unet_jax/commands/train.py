@@ -317,5 +317,5 @@ def _finish(
     if agree.is_first():
         draw_curves(run)
     if bucket is not None:
-        bucket.share()  # the checkpoints, which the first process alone has
+        bucket.distribute()  # the checkpoints, which the first process alone has
     return score_run(workdir, run.sources, network=run.network)
