@@ -49,6 +49,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error():
         unet_jax.UNett  # noqa: B018
 
 
+def test_a_function_is_an_attribute_of_its_room():
     for room in (unet_jax.augment, unet_jax.losses, unet_jax.metrics):
         for name in room.__all__:
             assert getattr(room, name).__module__.startswith(room.__name__)
