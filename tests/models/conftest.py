@@ -28,10 +28,10 @@ def formula_params():
 def apply():
     """Return what applies a network as one program, not an operation at a time."""
 
-    def run(network, params, x, **options):
-        # XLA's own depthwise convolutions compile faster, and all arrays are small.
+    # XLA's own depthwise convolutions compile faster; most arrays are small.
+    def run(network, params, x, *, implementation="plain", **options):
         def forward(params, x):
-            with ops.use_implementation("plain"):
+            with ops.use_implementation(implementation):
                 return network.apply({"params": params}, x, **options)
 
         return jax.jit(forward)(params, x)

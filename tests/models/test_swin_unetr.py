@@ -79,7 +79,7 @@ def test_the_mask_keeps_apart_what_the_shift_brought_together():
     assert set(np.unique(mask)) == {0, swin_unetr.OTHER_REGION}
 
 
-def test_shifted_blocks_let_windows_see_their_neighbours(formula_params):
+def test_shifted_blocks_let_windows_see_their_neighbours(formula_params, apply):
     x = jnp.zeros((1, 32, 32, 1)).at[0, 16, 16].set(10.0)
     network = _Small(depths=(2, 2))
     params = formula_params(network, x)

