@@ -39,7 +39,7 @@ install_import_hook(
 
 
 def pytest_configure(config):
-    """Let the tests of one worker, and what they start, share compiled programs.
+    """Let the tests of a worker and their processes use one compilation cache.
 
     Many compile what another has compiled: it is a third of their time. Each worker has
     a folder of its own, for jax may read what another process has half written.

@@ -61,9 +61,9 @@ class Transforms:
             patch_center_dist_from_border=0,
             random_crop=False,
             p_elastic_deform=0,
-            p_rotation=self._share("rotation", 0.2),
+            p_rotation=self._fraction("rotation", 0.2),
             rotation=(-limit, limit),
-            p_scaling=self._share("scaling", 0.2),
+            p_scaling=self._fraction("scaling", 0.2),
             scaling=(0.7, 1.4),
             p_synchronize_scaling_across_axes=1,
             mode_seg="nearest",
@@ -75,17 +75,17 @@ class Transforms:
         """Build the transforms that remove detail."""
         self.noise = RandomTransform(
             GaussianNoiseTransform((0, 0.1), synchronize_channels=True),
-            self._share("noise", 0.1),
+            self._fraction("noise", 0.1),
         )
         self.blur = RandomTransform(
             GaussianBlurTransform((0.5, 1.0), p_per_channel=0.5, benchmark=True),
-            self._share("blur", 0.2),
+            self._fraction("blur", 0.2),
         )
         self.low_resolution = RandomTransform(
             SimulateLowResolutionTransform(
                 (0.5, 1), False, True, ignore_axes=None, p_per_channel=0.5
             ),
-            self._share("low_resolution", 0.25),
+            self._fraction("low_resolution", 0.25),
         )
 
     def _brightening(self) -> None:
@@ -93,11 +93,11 @@ class Transforms:
         whole = {"synchronize_channels": False, "p_per_channel": 1}
         self.brightness = RandomTransform(
             MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), **whole),
-            self._share("brightness", 0.15),
+            self._fraction("brightness", 0.15),
         )
         self.contrast = RandomTransform(
             ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, **whole),
-            self._share("contrast", 0.15),
+            self._fraction("contrast", 0.15),
         )
         self.gamma_inverted, self.gamma = (
             RandomTransform(
@@ -107,7 +107,7 @@ class Transforms:
                     p_retain_stats=1,
                     **whole,
                 ),
-                self._share(name, probability),
+                self._fraction(name, probability),
             )
             for name, inverted, probability in (
                 ("gamma_inverted", 1, 0.1),
@@ -127,7 +127,7 @@ class Transforms:
             self.gamma,
         ]
 
-    def _share(self, name: str, usual: float) -> float:
+    def _fraction(self, name: str, usual: float) -> float:
         """Probability of a transform: nnU-Net's, or the one given."""
         return self._augment.get(f"{name}_probability", usual)
 

@@ -190,7 +190,7 @@ def test_training_does_not_start_over_a_lost_checkpoint(place, refused):
     refused(
         "{here}/run/checkpoints: no checkpoint is whole (<any>: the file is changed "
         "since it was written); restore one from a copy, or name another --workdir to "
-        "start anew",
+        "start again",
         *train_command(place, f"--workdir={place / 'run'}"),
         workdir=place / "run",
     )
@@ -217,7 +217,7 @@ def test_scores_that_are_none(place, refused, content):
 
 @pytest.mark.parametrize("mode", ["evaluate", "compare"])
 @pytest.mark.parametrize("content", ["cut", "[]", "tampered", "types"])
-def test_a_scan_cache_that_is_none_is_made_anew(place, command_line, mode, content):
+def test_a_scan_cache_that_is_none_is_written_again(place, command_line, mode, content):
     """A damaged cache is replaced without a message."""
     cache = place / "run/dataset.json"
     whole = cache.read_text()

@@ -194,7 +194,7 @@ def test_what_nothing_reads_is_not_fetched(mirror, lease, tmp_path):
     assert found == {"config.json", "metrics.jsonl", "checkpoints", "b"}
 
 
-def test_another_process_sends_its_share_of_the_results_alone(
+def test_another_process_sends_its_part_of_the_results_alone(
     mirror, storage, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(agree, "is_first", lambda: False)

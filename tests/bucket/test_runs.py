@@ -54,7 +54,7 @@ def _wait_for(storage, name, processes):
         time.sleep(0.02)
 
 
-def test_a_run_killed_and_started_anew_from_the_bucket_ends_as_a_local_one(
+def test_a_run_killed_and_restarted_from_the_bucket_ends_as_a_local_one(
     local, folder, storage
 ):
     url = "gs://bucket/runs/killed"

@@ -188,7 +188,7 @@ def test_the_crops_of_an_example_differ_between_epochs():
     assert len(set(corners)) > 9
 
 
-def test_seeds_give_other_orders_and_neighbours_share_no_epoch():
+def test_seeds_give_other_orders_and_neighbours_have_no_epoch_in_common():
     def epochs(seed):
         cases = _cases(_take(_iterator(seed=seed), 11))
         return {tuple(cases[start : start + 11]) for start in range(0, 44, 11)}

@@ -134,7 +134,7 @@ def test_a_file_that_rots_in_mid_run_is_named_and_the_run_goes_on_when_it_is_bac
     contents = [path.read_bytes() for path in paths]
 
     def cut_files(pace):
-        # Just before the first step: no crop was drawn yet, and validation reads anew.
+        # Just before the first step: no crop was drawn yet, and validation reads again.
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content[: len(content) // 2])
 

@@ -58,7 +58,7 @@ runpy.run_module("unet_jax.main", run_name="__main__", alter_sys=True)
 def _start(
     shared, workdir, *extra, file_bytes=None, program=("-m", "unet_jax.main")
 ) -> subprocess.Popen[str]:
-    """Start a run, allowed to write files of so many bytes at most."""
+    """Start a run, allowed to write files up to a number of bytes."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -211,5 +211,5 @@ def test_a_compiled_program_that_does_not_load_is_replaced(shared):
     assert "compilation cache" not in output
     results = [shared / name / "test_metrics.json" for name in ("first", "second")]
     assert results[0].read_bytes() == results[1].read_bytes()
-    # They were made anew, so that the next start finds nothing to complain of.
+    # They were written again, so that the next start finds nothing to complain of.
     assert all(path.stat().st_size > half for path, half in halves.items())

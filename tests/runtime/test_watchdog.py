@@ -49,7 +49,7 @@ def test_a_disk_that_hangs_too_does_not_hold_it_up(capfd, leaving):
     assert "a disk hangs; its checkpoints cannot be listed" in capfd.readouterr().err
 
 
-def test_only_the_watched_work_counts_and_each_piece_anew():
+def test_only_the_watched_work_counts_and_each_piece_by_itself():
     codes = []
     with Watchdog(1.0, last_good=str, leave=codes.append) as watchdog:
         for step in range(6):

@@ -106,7 +106,7 @@ def test_damaged_checkpoints_are_named_and_the_newest_whole_one_is_used(
     assert f"moved to {tmp_path}/damaged/30" in line
     assert _steps(tmp_path) == [10, 20]
     assert _steps(tmp_path, "damaged") == [30]
-    # The step comes again and is saved anew; a second damage is kept beside the first.
+    # The step comes again and is saved again; a second damage is kept beside the first.
     _saved(tmp_path, 0.1, 0.4, 0.2)
     _damage(tmp_path, 30)
     assert _restored(tmp_path).step == 20
@@ -122,14 +122,14 @@ def test_a_damaged_interruption_falls_back_on_the_last_validation(tmp_path, caps
     assert "moved to" in capsys.readouterr().out
 
 
-def test_where_none_is_whole_nothing_starts_anew(tmp_path):
+def test_where_none_is_whole_nothing_starts_again(tmp_path):
     _saved(tmp_path, 0.1, 0.2)
     for step in (10, 20):
         _damage(tmp_path, step)
     with pytest.raises(InputError) as caught:
         RunCheckpoints(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/checkpoints: no checkpoint is ")
-    assert "name another --workdir to start anew" in str(caught.value)
+    assert "name another --workdir to start again" in str(caught.value)
     assert _steps(tmp_path) == [10, 20]
 
 

@@ -18,7 +18,7 @@ def _symmetric(clusters, seed):
 
 
 def _partitions(items, count):
-    """Every way to cut a list into so many groups."""
+    """Yield every way to cut a list into a number of groups."""
     if len(items) < count or count == 0:
         return
     if len(items) == count:

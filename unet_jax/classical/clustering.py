@@ -130,7 +130,7 @@ def make_kmeans(
     if scope == "image":
         prototypes = fit_prototypes(pieces, features, num_classes)
 
-        def predict_anew(
+        def predict_new(
             image: np.ndarray, spacing: Any, reference: Reference
         ) -> np.ndarray:
             del spacing
@@ -139,7 +139,7 @@ def make_kmeans(
             segments = nearest_center(rows, centers).reshape(shape)
             return prototypes.name(segments, image, reference)
 
-        return Model(predict_anew, chosen)
+        return Model(predict_new, chosen)
 
     pooled = [_rows(features(piece.image, piece.reference))[0] for piece in pieces]
     unit = np.concatenate(pooled).std(axis=0)

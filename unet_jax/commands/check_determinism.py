@@ -22,7 +22,7 @@ STEPS = 4
 def check_determinism(config: ConfigDict) -> str:
     """Run the first steps of a config twice, from data to update, and compare all bits.
 
-    Batches are drawn anew each time, by the same threads as in training. Only a
+    Batches are drawn again each time, by the same threads as in training. Only a
     temporary folder is written.
 
     Args:

@@ -173,15 +173,15 @@ def held_out_losses(
         A metric for each ``loss/<name>`` among ``eval.metrics``.
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
-    shares, names = None, tuple(config.data.class_names)
+    fractions, names = None, tuple(config.data.class_names)
     if needs_class_fractions(spec):
         train = sources["train"]
         counted = class_fractions(train, names, limit=len(train))
-        shares = tuple(counted.fractions.values())
+        fractions = tuple(counted.fractions.values())
     return create_held_out_losses(
         spec,
         head=config.model.head,
-        class_fractions=shares,
+        class_fractions=fractions,
         include_background=config.data.include_background,
         num_classes=len(names),
         patch_size=config.train.patch_size,

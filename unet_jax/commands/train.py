@@ -313,7 +313,7 @@ def _finish(
             )
             return results
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass  # missing or damaged: they are made anew
+        pass  # missing or damaged: they are written again
     if agree.is_first():
         draw_curves(run)
     if bucket is not None:

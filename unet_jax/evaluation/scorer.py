@@ -93,7 +93,7 @@ def evaluate(
             score; it can write them, or name clusters. None scores what the method
             gave.
         gather: function that puts the entries of several processes in order, where
-            these share the cases; every process then returns the results of all cases.
+            they divide the cases; every process then returns the results of all cases.
 
     Returns:
         A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``

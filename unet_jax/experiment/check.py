@@ -158,7 +158,7 @@ def _check_colors(key: str, colors: Any) -> None:
 
 
 def _check_sizes(key: str, sizes: Any, count: int, *, whole: bool) -> None:
-    """Refuse what is not so many positive numbers."""
+    """Refuse sizes that are not the expected number of positive numbers."""
     kinds = int if whole else (int, float)
     valid = isinstance(sizes, tuple | list) and len(sizes) == count
     if not valid or not all(isinstance(n, kinds) and n > 0 for n in sizes):

@@ -316,14 +316,14 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     Returns:
         The summands of the loss.
     """
-    shares, names = None, tuple(config.data.class_names)
+    fractions, names = None, tuple(config.data.class_names)
     if needs_class_fractions(config.loss):
         counted = class_fractions(source, names, limit=len(source))
-        shares = tuple(counted.fractions.values())
+        fractions = tuple(counted.fractions.values())
     return create_loss_terms(
         config.loss,
         head=config.model.head,
-        class_fractions=shares,
+        class_fractions=fractions,
         num_classes=len(names),
         patch_size=config.train.patch_size,
     )

@@ -28,7 +28,7 @@ def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
         Axis of the slices; None where the network takes the image as it is.
 
     Raises:
-        InputError: the network cannot take an image with so many axes.
+        InputError: the network cannot take an image with this number of axes.
     """
     if image_dims == preprocessing.network_dims:
         return None

@@ -102,7 +102,7 @@ class Pyramid:
         return self._next_size(size, self.multiple)
 
     def _next_size(self, size: Sequence[int], least: Sequence[int]) -> tuple[int, ...]:
-        """Next size on each axis that fits and leaves so many logits."""
+        """Return the next size of each axis that fits and leaves this many logits."""
         if self.padding == "SAME":
             return tuple(size)
         return tuple(

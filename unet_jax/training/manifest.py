@@ -79,7 +79,7 @@ def set_damaged_aside(
         newest = max(problems, key=lambda path: int(path.name))
         raise InputError(
             f"{newest.parent}: no checkpoint is whole ({problems[newest]}); restore "
-            "one from a copy, or name another --workdir to start anew"
+            "one from a copy, or name another --workdir to start again"
         )
     best = _best_of(max(whole, key=lambda path: int(path.name))) if whole else None
     lines = []

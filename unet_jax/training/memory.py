@@ -242,7 +242,7 @@ def device_limit(device: Any) -> tuple[int | None, bool]:
 
     Returns:
         Bytes, None if unknown, and whether the device itself reported them. CPU devices
-        share the memory of the machine, or of its container.
+        divide the memory of the machine, or of its container.
     """
     try:
         stats = device.memory_stats() or {}

@@ -141,7 +141,7 @@ def test_two_volumes_give_a_test_split_and_slabs(tmp_path):
     assert sizes == {"train": 39, "validation": 10, "test": 50}
 
 
-def test_slabs_of_a_scan_share_out_what_is_labelled(tmp_path):
+def test_slabs_of_a_scan_cover_what_is_labelled(tmp_path):
     image = np.random.default_rng(0).normal(size=(7, 8, 100)).astype(np.float32)
     label = np.zeros((7, 8, 100), np.uint8)
     label[2:4, 3:6, 10:60] = 1

@@ -150,7 +150,7 @@ def _winograd(x, kernel, pad, *, turned):
     """Convolution by tiles, or with the kernel turned round and its channels swapped.
 
     The transform of a turned kernel is that of the kernel in another order: both passes
-    share it.
+    use it together.
     """
     batch = x.shape[0]
     height, width = (n + 2 * pad - 2 for n in x.shape[1:3])

@@ -20,7 +20,7 @@ from unet_jax.models.ops import cpu_convolution
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 PARTS_A_KERNEL = 4
-"""A part may be so many times as large as the kernel, which is touched for each."""
+"""Largest size of a part, as a multiple of the kernel, which each part reads."""
 
 Sizes = tuple[int, ...]
 """Of the rows and the columns."""

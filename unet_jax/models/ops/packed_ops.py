@@ -163,7 +163,7 @@ _up_convolve_blocks.defvjp(
 def _summed_over_batch(gradient, x, pads, *, steps):
     """The products of two arrays at each displacement: (*window, channels, features).
 
-    The second array is laid over the first, with so many steps between its pixels.
+    The second array is laid over the first, with these steps between its pixels.
     """
     spatial = _SPATIAL[len(steps)]
     numbers = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")

@@ -65,7 +65,7 @@ class Layout:
         return math.prod(self.places)
 
     def shifted(self, shifts: Sequence[int]) -> "Layout":
-        """Return the same blocks, begun so many pixels before the array."""
+        """Return the same blocks, shifted by pixels before the array."""
         return dataclasses.replace(self, shifts=tuple(shifts))
 
     def inside(self) -> Bool[np.ndarray, "*blocks phases"] | None:
@@ -258,7 +258,7 @@ def layout_for(size: Sequence[int], channels: int) -> Layout:
 
 
 def _factors(size: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Blocks of at most so many pixels."""
+    """Yield the blocks of at most a number of pixels."""
     factors = [1] * len(size)
     # In-plane axes alone: a third one would only add to the zeros in the kernels.
     axes = range(len(size) - 1, len(size) - 3, -1)
