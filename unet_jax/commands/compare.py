@@ -71,13 +71,10 @@ def compare_methods(
         workdir: folder of a finished run, whose config names the methods.
         stop: request to stop the W-Net's training; None for no such request.
 
-    Returns:
-        The content of comparison.json; comparison.md, figures/comparison.png and
+    Returns: The content of comparison.json; comparison.md, figures/comparison.png and
         figures/histogram.png are written beside it.
-
-    Raises:
-        InputError: there is no run, its data is gone, or a method or a parameter of
-            one is unknown.
+    Raises: InputError: there is no run, its data is gone, or a method or a parameter of
+        one is unknown.
     """
     dataset = open_run_data(workdir)
     run = load_run(workdir)
@@ -118,11 +115,8 @@ def method_names(wanted: Sequence[str]) -> tuple[str, ...]:
     Args:
         wanted: ``compare.methods`` of a config; () for all.
 
-    Returns:
-        Names in the order of the table.
-
-    Raises:
-        InputError: an unknown name.
+    Returns: Names in the order of the table.
+    Raises: InputError: an unknown name.
     """
     known = (*METHODS, *UNSUPERVISED, NETWORK)
     unknown = [name for name in wanted if name not in known]
@@ -146,10 +140,7 @@ def _check_given(config: ConfigDict, samples: list[Sample]) -> None:
         ) from None
     for name, values in pairs:
         plan_search(
-            name,
-            samples,
-            num_classes=len(config.data.class_names),
-            parameters=values,
+            name, samples, num_classes=len(config.data.class_names), parameters=values
         )
 
 

@@ -50,14 +50,11 @@ def compare_runs(
         output: folder for comparison.json and comparison.md.
         names: names of the runs in the files; None for their paths.
 
-    Returns:
-        The content of comparison.json: ``methods`` with ``mean`` and ``std`` of each
-        metric; ``pairs`` with the mean difference by case, its bootstrap interval over
-        groups and the p value of Wilcoxon's signed-rank test (None where there are too
-        few cases).
-
-    Raises:
-        InputError: fewer than two runs, one is not finished, or test sets differ.
+    Returns: The content of comparison.json: ``methods`` with ``mean`` and ``std`` of
+        each metric; ``pairs`` with the mean difference by case, its bootstrap interval
+        over groups and the p value of Wilcoxon's signed-rank test (None where there are
+        too few cases).
+    Raises: InputError: fewer than two runs, one is not finished, or test sets differ.
     """
     if len(workdirs) < 2:
         raise InputError("--runs: found one folder, expected at least two: A,B")
@@ -223,10 +220,7 @@ def _bootstrap(differences: np.ndarray, groups: Sequence[str]) -> list[float]:
 
 def _markdown(results: Mapping[str, Any]) -> str:
     """Write the methods and their differences as two Markdown tables."""
-    lines = [
-        "| runs | Dice | IoU |",
-        "| --- | ---: | ---: |",
-    ]
+    lines = ["| runs | Dice | IoU |", "| --- | ---: | ---: |"]
     for row in results["methods"]:
         cells = [_spread(row[metric]) for metric in _METRICS]
         lines.append(f"| {', '.join(row['runs'])} | {cells[0]} | {cells[1]} |")

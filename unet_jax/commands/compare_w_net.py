@@ -52,11 +52,8 @@ def train_w_net(
         workdir: workdir of the run; the W-Net's workdir is ``compare/w_net`` in it.
         stop: request to stop the training, see `Stop`; None for no such request.
 
-    Returns:
-        The trained W-Net, and what was chosen.
-
-    Raises:
-        InputError: the data, or the files in the W-Net's workdir, cannot be used.
+    Returns: The trained W-Net, and what was chosen.
+    Raises: InputError: the data, or the files in the W-Net's workdir, cannot be used.
     """
     folder = workdir / "compare" / "w_net"
     train_and_evaluate(make_w_net_config(config), folder, stop=stop)
@@ -77,8 +74,7 @@ def make_w_net_config(config: ConfigDict) -> ConfigDict:
     Args:
         config: complete config of the run; it is not changed.
 
-    Returns:
-        A config with the same data, classes and seed.
+    Returns: A config with the same data, classes and seed.
     """
     changed = config.copy_and_resolve_references()
     with changed.unlocked():

@@ -39,11 +39,8 @@ def evaluate_run(workdir: pathlib.Path) -> dict[str, Any]:
     Args:
         workdir: folder of the run; no other input is needed.
 
-    Returns:
-        The new content of test_metrics.json.
-
-    Raises:
-        InputError: the folder has no finished run, or the data of the run is gone.
+    Returns: The new content of test_metrics.json.
+    Raises: InputError: the folder has no finished run, or the data of the run is gone.
     """
     return score_run(workdir, None)
 
@@ -61,11 +58,8 @@ def score_run(
         sources: cases of each split; None opens the data that the run's config names.
         network: network of the run's config; None builds it.
 
-    Returns:
-        The content of test_metrics.json.
-
-    Raises:
-        InputError: the folder has no finished run, or the data of the run is gone.
+    Returns: The content of test_metrics.json.
+    Raises: InputError: the folder has no finished run, or the data of the run is gone.
     """
     if sources is None:
         sources = _sources(workdir)
@@ -97,11 +91,8 @@ def evaluate_ensemble(
         output: folder for test_metrics.json, label maps and figures.
         names: names of the runs in the results; None for their paths.
 
-    Returns:
-        The content of test_metrics.json.
-
-    Raises:
-        InputError: a run is missing, or they differ in classes or test split.
+    Returns: The content of test_metrics.json.
+    Raises: InputError: a run is missing, or they differ in classes or test split.
     """
     check_no_run(output)
     runs = [load_run(workdir) for workdir in workdirs]
@@ -169,8 +160,7 @@ def held_out_losses(
         sources: cases of each split; "train" is read where a loss weights the classes
             by their fractions.
 
-    Returns:
-        A metric for each ``loss/<name>`` among ``eval.metrics``.
+    Returns: A metric for each ``loss/<name>`` among ``eval.metrics``.
     """
     spec = held_out_spec(config.eval.metrics, config.loss)
     fractions, names = None, tuple(config.data.class_names)

@@ -13,10 +13,7 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config, resolve_source
 from unet_jax.experiment.data import open_dataset
-from unet_jax.experiment.network import (
-    create_network,
-    create_optimizer_and_schedule,
-)
+from unet_jax.experiment.network import create_network, create_optimizer_and_schedule
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.run import create_train_step
 from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_class_fractions
@@ -45,9 +42,8 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
         topology: name of the slice, such as "v5e:4x4".
         channels: channels of the images, where no folder of data gives them.
 
-    Raises:
-        InputError: the slice is unknown, its compiler is not installed, or the config
-            cannot be trained.
+    Raises: InputError: the slice is unknown, its compiler is not installed, or the
+        config cannot be trained.
     """
     # Also on a host with TPUs: a plan must not take a chip from other processes.
     jax.config.update("jax_platforms", "cpu")

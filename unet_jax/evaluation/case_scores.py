@@ -90,8 +90,7 @@ def case_scores(
         spacing: millimetres of a pixel along each axis; None for distances in pixels,
             whose names end in "_px".
 
-    Returns:
-        Values of every metric, in the order of the rules.
+    Returns: Values of every metric, in the order of the rules.
     """
     axis = rules.slice_axis if label.ndim == 3 else None
     by_slice = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)

@@ -29,11 +29,8 @@ def held_out_spec(
         loss: ``loss`` of the config. A loss that is trained with keeps its parameters;
             any other has its defaults.
 
-    Returns:
-        An entry for `create_loss_terms` for each metric "loss/<name>".
-
-    Raises:
-        InputError: an unknown loss, or one that reads no labels.
+    Returns: An entry for `create_loss_terms` for each metric "loss/<name>".
+    Raises: InputError: an unknown loss, or one that reads no labels.
     """
     trained = {name: parameters for name, _, parameters in reversed(list(loss))}
     names = [m.removeprefix(LOSS_PREFIX) for m in metrics if m.startswith(LOSS_PREFIX)]
@@ -74,13 +71,10 @@ def create_held_out_losses(
         patch_size: spatial size of the training crops; None before it is known. It and
             ``num_classes`` are needed to call a loss of a user's own module.
 
-    Returns:
-        The losses by name with prefix. A loss with a value for each pixel becomes its
-        mean over the pixels that are not ignored, for the case or for each class.
-
-    Raises:
-        InputError: a parameter that is missing or out of bounds, or a loss that the
-            head does not have.
+    Returns: The losses by name with prefix. A loss with a value for each pixel becomes
+        its mean over the pixels that are not ignored, for the case or for each class.
+    Raises: InputError: a parameter that is missing or out of bounds, or a loss that the
+        head does not have.
     """
     if not spec:
         return {}

@@ -133,11 +133,8 @@ def metric_named(name: str, losses: Mapping[str, Metric] | None = None) -> Metri
         name: name of a metric, such as "dice", "f2" or "loss/focal".
         losses: losses that are used as metrics, by name with prefix.
 
-    Returns:
-        The metric.
-
-    Raises:
-        InputError: the name is unknown.
+    Returns: The metric.
+    Raises: InputError: the name is unknown.
 
     Example:
         >>> metric_named("f0.5").title
@@ -178,8 +175,7 @@ def check_metric_names(
         names: ``eval.metrics`` of a config.
         losses: names, with their prefix, of the losses that can be scored.
 
-    Raises:
-        InputError: an unknown name, or one twice.
+    Raises: InputError: an unknown name, or one twice.
     """
     for name in names:
         if not isinstance(name, str):

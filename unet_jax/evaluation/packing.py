@@ -15,8 +15,7 @@ def pack_scores(scores: CaseScores) -> dict[str, Any]:
     Args:
         scores: scores of a case; they may hold NaN.
 
-    Returns:
-        Nested lists and dicts.
+    Returns: Nested lists and dicts.
 
     Example:
         >>> from unet_jax.metrics.overlap import ConfusionCounts
@@ -46,8 +45,7 @@ def unpack_scores(packed: dict[str, Any]) -> CaseScores:
     Args:
         packed: result of `pack_scores`, also after a round trip through JSON.
 
-    Returns:
-        The scores of the case.
+    Returns: The scores of the case.
     """
     slices, reliability = packed["slices"], packed["reliability"]
     return CaseScores(

@@ -95,17 +95,16 @@ def evaluate(
         gather: function that puts the entries of several processes in order, where
             they divide the cases; every process then returns the results of all cases.
 
-    Returns:
-        A JSON-ready dict without times, so that equal input gives equal bytes: ``mean``
-        ``{metric: value}``, ``ci95`` ``{metric: [low, high]}`` of that mean or None
-        with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
+    Returns: A JSON-ready dict without times, so that equal input gives equal bytes:
+        ``mean`` ``{metric: value}``, ``ci95`` ``{metric: [low, high]}`` of that mean or
+        None with the reason in ``ci95_note``, ``per_class`` ``{name: {metric: value,
         "n_absent": int}}``, ``per_case`` (a row for each case and class, with volumes
         in mL or areas in mm2 where the spacing is known), ``case_level`` (a row for
         each case, with the metrics that have one value for a case), ``per_slice`` (a
         row for each case and class with a list of values along ``slice_axis``),
         ``n_cases``, ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``; with "ece"
-        and probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels.
-        None stands for NaN.
+        and probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels. None
+        stands for NaN.
 
     Raises:
         InputError: no cases, an unknown metric, a case without a label, or a label that

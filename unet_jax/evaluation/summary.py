@@ -47,8 +47,7 @@ def summarise(
         bootstrap_samples: number of bootstrap samples.
         seed: seed of the draws.
 
-    Returns:
-        Values of each class, their means, and the intervals of the means.
+    Returns: Values of each class, their means, and the intervals of the means.
     """
     distinct = list(dict.fromkeys(groups))
     rows = [distinct.index(group) for group in groups]
@@ -89,8 +88,7 @@ def number(value: float) -> float | None:
     Args:
         value: number, or NaN.
 
-    Returns:
-        The number, or None for NaN.
+    Returns: The number, or None for NaN.
     """
     return None if math.isnan(value) else float(value)
 

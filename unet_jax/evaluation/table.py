@@ -17,10 +17,9 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
         results: results of ``evaluate``, also after a round trip through JSON.
         class_names: names in class order; classes that were not scored have no row.
 
-    Returns:
-        Lines of aligned plain text: a header, a row for each scored class, the mean,
-        and notes on the dataset-level values and the interval. Metrics with one value
-        for a case are in the row of the means only.
+    Returns: Lines of aligned plain text: a header, a row for each scored class, the
+        mean, and notes on the dataset-level values and the interval. Metrics with one
+        value for a case are in the row of the means only.
     """
     titles = _titles(results)
     names = [name for name in class_names if name in results["per_class"]]

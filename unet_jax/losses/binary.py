@@ -34,14 +34,10 @@ def bce(
             ``(batch, *spatial, classes)`` of 0 and 1; IGNORE (-1) has the loss 0.
         class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        One value for each pixel and class, at least 0, float32.
-
-    Source:
-        Bishop: Pattern Recognition and Machine Learning (2006), eq. 4.90.
+    Returns: One value for each pixel and class, at least 0, float32.
+    Source: Bishop: Pattern Recognition and Machine Learning (2006), eq. 4.90.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> bce(logits=jnp.zeros((1, 1, 2)), labels=jnp.array([[1]])).round(4)
         Array([[[0.6931, 0.6931]]], dtype=float32)
     """
@@ -63,20 +59,14 @@ def weighted_bce(
     :math:`\beta q / (\beta q + 1 - q)`.
 
     Args:
-        logits: a score for each class.
-        labels: labels in one of the forms that `bce` accepts.
+        logits, labels, class_weights: as for `bce`.
         beta: above 1 for fewer false negatives, below 1 for fewer false positives.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        One value for each pixel and class, at least 0, float32.
-
-    Source:
-        Pihur, Datta, Datta: Weighted rank aggregation (2007), as named in Jadon: A
+    Returns: One value for each pixel and class, at least 0, float32.
+    Source: Pihur, Datta, Datta: Weighted rank aggregation (2007), as named in Jadon: A
         survey of loss functions for semantic segmentation (CIBCB 2020), eq. 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> labels = jnp.array([[1]])
         >>> weighted_bce(logits=jnp.zeros((1, 1, 2)), labels=labels, beta=2.0).round(4)
         Array([[[0.6931, 1.3863]]], dtype=float32)
@@ -98,22 +88,16 @@ def balanced_bce(
         L_{ic} = -(\beta_c y_{ic}\log p_{ic} + (1-\beta_c)(1-y_{ic})\log(1-p_{ic}))
 
     Args:
-        logits: a score for each class.
-        labels: labels in one of the forms that `bce` accepts.
+        logits, labels, class_weights: as for `bce`.
         beta: fraction of negative pixels, one for all classes or one for each; None
             takes the fractions of the batch.
-        class_weights: factor for the loss of each class; None for ones.
         axis_name: name of the mapped axis over which the batch extends; None for one
             device.
 
-    Returns:
-        One value for each pixel and class, at least 0, float32.
-
-    Source:
-        Xie, Tu: Holistically-nested edge detection (ICCV 2015), eq. 2.
+    Returns: One value for each pixel and class, at least 0, float32.
+    Source: Xie, Tu: Holistically-nested edge detection (ICCV 2015), eq. 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.array([[1, 0, 0, 0]])
         >>> loss = balanced_bce(logits=logits, labels=labels)
         >>> [round(float(value), 3) for value in loss[0, :, 1]]
@@ -146,27 +130,19 @@ def focal_loss(
     its weight. :math:`\gamma=0` gives the cross-entropy weighted by alpha.
 
     Args:
-        logits: a score for each class.
-        labels: labels in one of the forms that `bce` accepts.
+        logits, labels, class_weights: as for `bce`.
         head: "softmax" or "sigmoid".
         gamma: exponent, at least 0; larger values reduce the weight of correct pixels.
         alpha: weight of the positives, one for all classes (sigmoid head only) or one
             for each; None for no weights.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        ``(batch, *spatial, classes)`` with the sigmoid head, ``(batch, *spatial)`` with
-        the softmax head, at least 0, float32.
-
-    Raises:
-        ValueError: one alpha for all classes with the softmax head, where it would only
-            be a factor of the loss.
-
-    Source:
-        Lin et al.: Focal loss for dense object detection (ICCV 2017), eq. 5.
+    Returns: ``(batch, *spatial, classes)`` with the sigmoid head, ``(batch, *spatial)``
+        with the softmax head, at least 0, float32.
+    Raises: ValueError: one alpha for all classes with the softmax head, where it would
+        only be a factor of the loss.
+    Source: Lin et al.: Focal loss for dense object detection (ICCV 2017), eq. 5.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits, labels = jnp.zeros((1, 1, 2)), jnp.array([[1]])
         >>> focal_loss(logits=logits, labels=labels, gamma=2.0).round(4)  # ln 2 / 4
         Array([[0.1733]], dtype=float32)
@@ -199,22 +175,16 @@ def combo_loss(
     constant.
 
     Args:
-        logits: a score for each class.
-        labels: labels in one of the forms that `bce` accepts.
+        logits, labels, class_weights: as for `bce`.
         alpha: weight of the cross-entropy; Dice has the weight 1 - alpha.
         beta: weight of the positives; the negatives have the weight 1 - beta.
         smooth: number added to numerator and denominator of Dice.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values of 0 or more, float32.
-
-    Source:
-        Taghanaki et al.: Combo loss (Computerized Medical Imaging and Graphics 2019),
-        eq. 3.
+    Returns: Values of 0 or more, float32.
+    Source: Taghanaki et al.: Combo loss (Computerized Medical Imaging and Graphics
+        2019), eq. 3.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> loss = combo_loss(logits=jnp.zeros((1, 4, 2)), labels=jnp.ones((1, 4), int))
         >>> [round(float(value), 3) for value in loss[0]]  # ln 2 / 4 + (1 - Dice) / 2
         [0.673, 0.34]
@@ -248,8 +218,6 @@ def _balanced(
         + negative * (1 - target) * jax.nn.log_sigmoid(-logits)
     )
     entropy = jnp.where(valid, entropy, 0)
-    if class_weights is None:
-        return entropy
     return entropy * checked_weights(class_weights, logits.shape[-1])
 
 

@@ -41,21 +41,13 @@ def boundary_loss(
     leaves them out.
 
     Args:
-        logits: unnormalised class scores.
-        labels: ``(batch, *spatial)`` class index of every pixel, or, with the sigmoid
-            head, ``(batch, *spatial, classes)`` of 0 and 1; IGNORE is left out.
-        head: "softmax" or "sigmoid".
-        class_weights: factor for the loss of each class; None for ones.
+        logits, labels, head, class_weights: as for `dice_loss`.
 
-    Returns:
-        Values, below 0 for a good prediction, float32.
-
-    Source:
-        Kervadec et al.: Boundary loss for highly unbalanced segmentation (MIDL 2019),
-        eq. 5, with the distances of its code.
+    Returns: Values, below 0 for a good prediction, float32.
+    Source: Kervadec et al.: Boundary loss for highly unbalanced segmentation (MIDL
+        2019), eq. 5, with the distances of its code.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> labels = jnp.array([[0, 0, 1, 1, 1]])
         >>> right = 50.0 * jnp.eye(2)[labels]
         >>> boundary_loss(logits=right, labels=labels).round(3)  # -(0+1)/5, -(0+1+2)/5
@@ -91,21 +83,14 @@ def hausdorff_dt_loss(
     them out.
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `boundary_loss` accepts.
-        head: "softmax" or "sigmoid".
+        logits, labels, head, class_weights: as for `dice_loss`.
         alpha: exponent of the distances; larger values penalise far errors more.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values of 0 or more, float32.
-
-    Source:
-        Karimi, Salcudean: Reducing the Hausdorff distance in medical image segmentation
-        (IEEE TMI 2020), eq. 8.
+    Returns: Values of 0 or more, float32.
+    Source: Karimi, Salcudean: Reducing the Hausdorff distance in medical image
+        segmentation (IEEE TMI 2020), eq. 8.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> labels = jnp.array([[0, 0, 1, 1]])
         >>> right = 50.0 * jnp.eye(2)[labels]
         >>> hausdorff_dt_loss(logits=right, labels=labels).round(3)
@@ -138,20 +123,15 @@ def unet_weighted_cross_entropy(
     connected components of the classes above 0.
 
     Args:
-        logits: unnormalised class scores.
-        labels: class index of every pixel; IGNORE (-1) pixels have the loss 0.
+        logits, labels: as for `cross_entropy`.
         w0: weight in a gap of width 0.
         sigma: width of the weights around a gap, in pixels.
         class_weights: :math:`w_c`, the weight of each class; None for ones.
 
-    Returns:
-        One value for each pixel, at least 0, float32.
-
-    Source:
-        Ronneberger, Fischer, Brox: U-Net (MICCAI 2015), eq. 1 and 2.
+    Returns: One value for each pixel, at least 0, float32.
+    Source: Ronneberger, Fischer, Brox: U-Net (MICCAI 2015), eq. 1 and 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> labels = jnp.array([[1, 0, 1, 0, 0, 0, 0, 0]])
         >>> loss = unet_weighted_cross_entropy(
         ...     logits=jnp.zeros((1, 8, 2)), labels=labels, sigma=1.0

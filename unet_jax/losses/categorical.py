@@ -34,16 +34,13 @@ def cross_entropy(
         label_smoothing: fraction of the target that is spread over all C classes.
         class_weights: weight of each class; None for ones.
 
-    Returns:
-        One value for each pixel, at least 0, float32. `reduce` gives the mean over the
-        pixels that are not ignored.
-
-    Source:
-        Bishop: Pattern Recognition and Machine Learning (2006), eq. 4.108; smoothing:
-        Szegedy et al.: Rethinking the Inception architecture (CVPR 2016), section 7.
+    Returns: One value for each pixel, at least 0, float32. `reduce` gives the mean over
+        the pixels that are not ignored.
+    Source: Bishop: Pattern Recognition and Machine Learning (2006), eq. 4.108;
+        smoothing: Szegedy et al.: Rethinking the Inception architecture (CVPR 2016),
+        section 7.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.zeros((1, 2, 4))
         >>> cross_entropy(logits=logits, labels=jnp.array([[3, -1]])).round(4)
         Array([[1.3863, 0.    ]], dtype=float32)
@@ -73,26 +70,17 @@ def top_k_cross_entropy(
     """Mean cross-entropy of the worst pixels of each sample.
 
     Args:
-        logits: unnormalised class scores.
-        labels: class index of every pixel; IGNORE pixels are left out.
+        logits, labels, label_smoothing, class_weights: as for `cross_entropy`.
         k: fraction in (0, 1] of the pixels that are not ignored; their number is
             rounded up.
-        label_smoothing: fraction of the target that is spread over all classes.
-        class_weights: weight of each class; None for ones.
 
-    Returns:
-        A value for each sample, float32; 0 where all pixels are ignored.
-
-    Raises:
-        ValueError: k is out of range.
-
-    Source:
-        Wu, Shen, van den Hengel: Bridging category-level and instance-level semantic
-        image segmentation (arXiv:1605.06885), eq. 2, with a fraction instead of a
-        threshold, as in nnU-Net.
+    Returns: A value for each sample, float32; 0 where all pixels are ignored.
+    Raises: ValueError: k is out of range.
+    Source: Wu, Shen, van den Hengel: Bridging category-level and instance-level
+        semantic image segmentation (arXiv:1605.06885), eq. 2, with a fraction instead
+        of a threshold, as in nnU-Net.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[2.0, 0.0], [0.0, 0.0]]])
         >>> labels = jnp.array([[0, 0]])
         >>> top_k_cross_entropy(logits=logits, labels=labels, k=0.5).round(4)

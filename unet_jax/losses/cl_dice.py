@@ -37,22 +37,14 @@ def cl_dice_loss(
     the thickness of a structure. Skeletons treat ignored pixels as background.
 
     Args:
-        logits: unnormalised class scores.
-        labels: ``(batch, *spatial)`` class index of every pixel, or, with the sigmoid
-            head, ``(batch, *spatial, classes)`` of 0 and 1; IGNORE is left out.
-        head: "softmax" or "sigmoid".
+        logits, labels, head, class_weights: as for `dice_loss`.
         iterations: steps of thinning, at least the largest radius in pixels.
         smooth: number added to numerators and denominators.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Shit et al.: clDice (CVPR 2021), eq. 1 to 3 and algorithm 1.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Shit et al.: clDice (CVPR 2021), eq. 1 to 3 and algorithm 1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> labels = jnp.array([[[0, 0, 0], [1, 1, 1], [0, 0, 0]]])
         >>> cl_dice_loss(logits=50.0 * jnp.eye(2)[labels], labels=labels).round(3)
         Array([[0., 0.]], dtype=float32)
@@ -81,11 +73,8 @@ def soft_skeleton(
         values: soft masks in [0, 1].
         iterations: steps of thinning, at least the largest radius in pixels.
 
-    Returns:
-        Soft masks of the centrelines, in [0, 1].
-
-    Source:
-        Shit et al.: clDice (CVPR 2021), algorithm 1.
+    Returns: Soft masks of the centrelines, in [0, 1].
+    Source: Shit et al.: clDice (CVPR 2021), algorithm 1.
 
     Example:
         >>> bar = jnp.ones((1, 3, 5, 1))

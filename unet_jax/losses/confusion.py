@@ -32,22 +32,15 @@ def sensitivity_specificity_loss(
             + (1-r)\frac{\sum_i (p_{ic}-y_{ic})^2 (1-y_{ic})}{\sum_i (1-y_{ic}) + s}
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
+        logits, labels, head, class_weights: as for `dice_loss`.
         sensitivity_weight: :math:`r`, the weight of the pixels of the class.
         smooth: number added to the denominators.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Brosch et al.: Deep convolutional encoder networks for multiple sclerosis lesion
-        segmentation (MICCAI 2015), eq. 4.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Brosch et al.: Deep convolutional encoder networks for multiple sclerosis
+        lesion segmentation (MICCAI 2015), eq. 4.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.ones((1, 4), int)
         >>> sensitivity_specificity_loss(logits=logits, labels=labels).round(4)
         Array([[0.2375, 0.0125]], dtype=float32)
@@ -80,21 +73,15 @@ def mcc_loss(
     :math:`s` is added, so that it has the same effect in small and large images.
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
+        logits, labels, head, class_weights: as for `dice_loss`.
         smooth: number above 0; the loss of a class that is neither labelled nor
             predicted is then 0.
-        class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values in [0, 2] times the weight, float32.
-
-    Source:
-        Abhishek, Hamarneh: Matthews correlation coefficient loss (ISBI 2021), eq. 6.
+    Returns: Values in [0, 2] times the weight, float32.
+    Source: Abhishek, Hamarneh: Matthews correlation coefficient loss (ISBI 2021), eq.
+        6.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> loss = mcc_loss(logits=logits, labels=jnp.array([[1, 0]]), smooth=1e-5)
         >>> [round(float(value), 3) for value in loss[0]]

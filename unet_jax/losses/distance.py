@@ -24,12 +24,10 @@ def squared_distance(
     Args:
         mask: a mask for each sample and class.
 
-    Returns:
-        float32, in squared pixels; at least 1e12 for an empty mask. It has no gradient.
-
-    Source:
-        Felzenszwalb, Huttenlocher: Distance transforms of sampled functions (2012); the
-        minimum is taken over all places, which vector units do fast.
+    Returns: float32, in squared pixels; at least 1e12 for an empty mask. It has no
+        gradient.
+    Source: Felzenszwalb, Huttenlocher: Distance transforms of sampled functions (2012);
+        the minimum is taken over all places, which vector units do fast.
 
     Example:
         >>> line = jnp.array([True, False, False, False])[None, :, None]
@@ -50,9 +48,8 @@ def boundary_distance(
     Args:
         mask: a mask for each sample and class.
 
-    Returns:
-        float32, in pixels: outside the mask the distance to it, inside the distance to
-        its complement; 0 where the mask is empty or full.
+    Returns: float32, in pixels: outside the mask the distance to it, inside the
+        distance to its complement; 0 where the mask is empty or full.
     """
     axes = tuple(range(1, mask.ndim - 1))
     bounded = jnp.any(mask, axes, keepdims=True) & ~jnp.all(mask, axes, keepdims=True)
@@ -70,8 +67,8 @@ def connected_components(
     Args:
         mask: a mask for each sample.
 
-    Returns:
-        int32: 0 outside; inside a number above 0, unique to the object in its sample.
+    Returns: int32: 0 outside; inside a number above 0, unique to the object in its
+        sample.
 
     Example:
         >>> mask = jnp.array([True, True, False, True])[None]
@@ -108,8 +105,7 @@ def two_nearest_objects(
     Args:
         objects: number of the object of each pixel; 0 outside of all objects.
 
-    Returns:
-        Both distances in pixels, float32; 1e6 where a sample has fewer objects.
+    Returns: Both distances in pixels, float32; 1e6 where a sample has fewer objects.
 
     Example:
         >>> first, second = two_nearest_objects(jnp.array([[1, 0, 0, 2]]))

@@ -33,14 +33,11 @@ def lovasz_softmax_loss(
             loss is its largest probability.
         class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Berman, Triki, Blaschko: The Lovász-softmax loss (CVPR 2018), eq. 8, 9 and 11.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Berman, Triki, Blaschko: The Lovász-softmax loss (CVPR 2018), eq. 8, 9 and
+        11.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> lovasz_softmax_loss(logits=logits, labels=jnp.array([[0, 1]])).round(3)
         Array([[0., 0.]], dtype=float32)
@@ -75,14 +72,10 @@ def lovasz_hinge_loss(
             ``(batch, *spatial, classes)`` of 0 and 1; IGNORE is left out.
         class_weights: factor for the loss of each class; None for ones.
 
-    Returns:
-        Values of 0 or more, float32.
-
-    Source:
-        Berman, Triki, Blaschko: The Lovász-softmax loss (CVPR 2018), section 3.1.
+    Returns: Values of 0 or more, float32.
+    Source: Berman, Triki, Blaschko: The Lovász-softmax loss (CVPR 2018), section 3.1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[2.0, -2.0], [-2.0, 2.0]]])
         >>> lovasz_hinge_loss(logits=logits, labels=jnp.array([[0, 1]])).round(3)
         Array([[0., 0.]], dtype=float32)

@@ -61,14 +61,10 @@ def dice_loss(
         axis_name: name of the mapped axis over which ``batch_dice`` pools too; None
             for one device.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Milletari, Navab, Ahmadi: V-Net (3DV 2016), eq. 2.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Milletari, Navab, Ahmadi: V-Net (3DV 2016), eq. 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> dice_loss(logits=logits, labels=jnp.array([[0, 1]])).round(3)
         Array([[0., 0.]], dtype=float32)
@@ -99,22 +95,13 @@ def jaccard_loss(
     with the symbols of `dice_loss`.
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
+        logits, labels, head, class_weights, batch_dice, axis_name: as for `dice_loss`.
         smooth: number added to numerator and denominator.
-        class_weights: factor for the loss of each class; None for ones.
-        batch_dice: pool the sums over the batch first.
-        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Rahman, Wang: Optimizing Intersection-Over-Union (ISVC 2016), eq. 3.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Rahman, Wang: Optimizing Intersection-Over-Union (ISVC 2016), eq. 3.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits, labels = jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), int)
         >>> loss = jaccard_loss(logits=logits, labels=labels)
         >>> loss.round(3)  # 1 - 2/4 for the class that is present, and 1 - 0/2
@@ -146,22 +133,14 @@ def generalized_dice_loss(
     A class that is absent from a sample gets the largest weight of the present ones.
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
+        logits, labels, head, batch_dice, axis_name: as for `dice_loss`.
         smooth: number added to numerator and denominator.
-        batch_dice: pool the sums over the batch first.
-        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
         include_background: count class 0.
 
-    Returns:
-        A value in [0, 1] for each sample, float32.
-
-    Source:
-        Sudre et al.: Generalised Dice overlap (DLMIA 2017), eq. of section 2.
+    Returns: A value in [0, 1] for each sample, float32.
+    Source: Sudre et al.: Generalised Dice overlap (DLMIA 2017), eq. of section 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> generalized_dice_loss(logits=logits, labels=jnp.array([[0, 1]])).round(3)
         Array([0.], dtype=float32)
@@ -197,24 +176,14 @@ def tversky_loss(
     :math:`\alpha=\beta=1/2` is the plain Dice loss.
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
-        alpha: weight of false positives.
-        beta: weight of false negatives.
+        logits, labels, head, class_weights, batch_dice, axis_name: as for `dice_loss`.
+        alpha, beta: weights of false positives and of false negatives.
         smooth: number added to numerator and denominator.
-        class_weights: factor for the loss of each class; None for ones.
-        batch_dice: pool the sums over the batch first.
-        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Salehi, Erdogmus, Gholipour: Tversky loss function (MLMI 2017), eq. 2 and 3.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Salehi, Erdogmus, Gholipour: Tversky loss function (MLMI 2017), eq. 2 and 3.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> loss = tversky_loss(
         ...     logits=jnp.zeros((1, 4, 2)), labels=jnp.ones((1, 4), int), smooth=0.0
         ... )
@@ -245,26 +214,16 @@ def focal_tversky_loss(
     or more, because the gradient of the power is infinite at 0.
 
     Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
-        alpha: weight of false positives.
-        beta: weight of false negatives.
+        logits, labels, head, class_weights, batch_dice, axis_name: as for `dice_loss`.
+        alpha, beta: weights of false positives and of false negatives.
         gamma: exponent; above 1, nearly correct classes keep a larger gradient.
         smooth: number added to numerator and denominator.
-        class_weights: factor for the loss of each class; None for ones.
-        batch_dice: pool the sums over the batch first.
-        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
 
-    Returns:
-        Values in [0, 1] times the weight, float32.
-
-    Source:
-        Abraham, Khan: A novel focal Tversky loss (ISBI 2019), eq. 4; its code swaps the
-        names alpha and beta.
+    Returns: Values in [0, 1] times the weight, float32.
+    Source: Abraham, Khan: A novel focal Tversky loss (ISBI 2019), eq. 4; its code swaps
+        the names alpha and beta.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> loss = focal_tversky_loss(
         ...     logits=jnp.zeros((1, 4, 2)), labels=jnp.ones((1, 4), int), smooth=0.0
         ... )
@@ -289,25 +248,13 @@ def log_cosh_dice_loss(
 ) -> Float[Array, "batch classes"]:
     r"""Smoothed Dice loss: :math:`L_c = \log\cosh(L^{Dice}_c)`.
 
-    Args:
-        logits: unnormalised class scores.
-        labels: labels in one of the forms that `dice_loss` accepts.
-        head: "softmax" or "sigmoid".
-        squared: square the probabilities in the denominator.
-        smooth: number added to numerator and denominator.
-        class_weights: factor for the loss of each class; None for ones.
-        batch_dice: pool the sums over the batch first.
-        axis_name: name of the mapped axis over which ``batch_dice`` pools too.
+    The arguments are those of `dice_loss`.
 
-    Returns:
-        Values in [0, 0.434] times the weight, float32.
-
-    Source:
-        Jadon: A survey of loss functions for semantic segmentation (CIBCB 2020), eq.
-        16.
+    Returns: Values in [0, 0.434] times the weight, float32.
+    Source: Jadon: A survey of loss functions for semantic segmentation (CIBCB 2020),
+        eq. 16.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> loss = log_cosh_dice_loss(logits=logits, labels=jnp.array([[1, 0]]))
         >>> [round(float(value), 3) for value in loss[0]]
@@ -360,8 +307,6 @@ def _tversky_index(sums: _Sums, alpha: float, beta: float, smooth: float) -> Arr
 
 def _weighted(loss: Array, class_weights: Sequence[float] | None) -> Array:
     """Multiply by the weight of each class."""
-    if class_weights is None:
-        return loss
     return loss * checked_weights(class_weights, loss.shape[-1])
 
 

@@ -107,12 +107,9 @@ def checked_parameters(
         head: output head of the network.
         num_classes: number of classes; None before it is known.
 
-    Returns:
-        The parameters, with a tuple of floats for each number per class.
-
-    Raises:
-        InputError: an unknown parameter, a missing one, a value of another type, out of
-            bounds, or a wrong number of values.
+    Returns: The parameters, with a tuple of floats for each number per class.
+    Raises: InputError: an unknown parameter, a missing one, a value of another type,
+        out of bounds, or a wrong number of values.
     """
     for key in given:
         if key not in parameters:
@@ -153,13 +150,10 @@ def with_class_fractions(
         parameters: the parameters that the loss has.
         head: output head of the network.
 
-    Returns:
-        The parameters. Weights of classes are proportional to 1 / fraction and sum to
-        1. A weight of positives is the fraction of negatives; for two classes these
+    Returns: The parameters. Weights of classes are proportional to 1 / fraction and sum
+        to 1. A weight of positives is the fraction of negatives; for two classes these
         are the same numbers.
-
-    Raises:
-        InputError: no training case has one of the classes.
+    Raises: InputError: no training case has one of the classes.
     """
     given = dict(given)
     words = [key for key, value in given.items() if _is_inverse_frequency(value)]

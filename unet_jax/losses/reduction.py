@@ -35,15 +35,12 @@ def reduce(
         include_background: count class 0 of a loss that has an axis of classes beside
             the axes of ``labels``.
 
-    Returns:
-        A float32 scalar; 0 where every pixel is ignored and the loss has a value for
-        each pixel.
-
-    Raises:
-        ValueError: the shape of the loss does not fit the labels, or no class is left.
+    Returns: A float32 scalar; 0 where every pixel is ignored and the loss has a value
+        for each pixel.
+    Raises: ValueError: the shape of the loss does not fit the labels, or no class is
+        left.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> from unet_jax.losses import cross_entropy, reduce
         >>> logits, labels = jnp.zeros((1, 3, 2)), jnp.array([[0, 1, -1]])
         >>> loss = cross_entropy(logits=logits, labels=labels)
@@ -68,12 +65,9 @@ def loss_kind(shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> Kind:
         shape: shape of the loss.
         labels_shape: shape of the labels, ``(batch, *spatial)``.
 
-    Returns:
-        The kind. For images of one axis ``(batch, pixels)`` wins over ``(batch,
+    Returns: The kind. For images of one axis ``(batch, pixels)`` wins over ``(batch,
         classes)`` where both fit.
-
-    Raises:
-        ValueError: the loss has another shape.
+    Raises: ValueError: the loss has another shape.
 
     Example:
         >>> loss_kind((2, 8, 8), (2, 8, 8)), loss_kind((2, 3), (2, 8, 8))
@@ -102,8 +96,7 @@ def without_ignored(values: Array, labels: ArrayLike) -> Array:
         values: a loss of any kind.
         labels: ``(batch, *spatial)``.
 
-    Returns:
-        The loss; a loss without an axis of pixels is unchanged.
+    Returns: The loss; a loss without an axis of pixels is unchanged.
     """
     valid = jnp.asarray(labels) != IGNORE
     match loss_kind(values.shape, valid.shape):
@@ -121,11 +114,8 @@ def mean_over_classes(values: Array, *, include_background: bool) -> Array:
         values: a loss ``(..., classes)``.
         include_background: count class 0.
 
-    Returns:
-        The means ``(...)``.
-
-    Raises:
-        ValueError: no class is left.
+    Returns: The means ``(...)``.
+    Raises: ValueError: no class is left.
     """
     counted = values if include_background else values[..., 1:]
     if not counted.shape[-1]:

@@ -17,13 +17,7 @@ from unet_jax.losses import (
     overlap,
     unsupervised,
 )
-from unet_jax.losses.parameters import (
-    Number,
-    Parameter,
-    PerClass,
-    Switch,
-    WholeNumber,
-)
+from unet_jax.losses.parameters import Number, Parameter, PerClass, Switch, WholeNumber
 from unet_jax.losses.reduction import Kind
 from unet_jax.losses.targets import Head
 

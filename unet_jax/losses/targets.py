@@ -21,8 +21,7 @@ def at_least_float32(logits: ArrayLike) -> Array:
     Args:
         logits: scores of any float dtype.
 
-    Returns:
-        The scores in float32, or unchanged in float64.
+    Returns: The scores in float32, or unchanged in float64.
     """
     logits = jnp.asarray(logits)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -36,12 +35,9 @@ def targets_and_valid(logits: Array, labels: ArrayLike) -> tuple[Array, Array]:
         labels: ``(batch, *spatial)`` class indices or IGNORE, or
             ``(batch, *spatial, classes)`` of 0, 1 or IGNORE: regions that may overlap.
 
-    Returns:
-        Targets, 0 at ignored pixels, and a mask that is True where a target is not
+    Returns: Targets, 0 at ignored pixels, and a mask that is True where a target is not
         ignored and that broadcasts to the targets.
-
-    Raises:
-        ValueError: the labels have another shape.
+    Raises: ValueError: the labels have another shape.
     """
     labels = jnp.asarray(labels)
     if labels.shape == logits.shape:
@@ -63,11 +59,8 @@ def head_probabilities(logits: Array, head: Head) -> Array:
         logits: ``(..., classes)``.
         head: "softmax" over the classes, or "sigmoid" of each class.
 
-    Returns:
-        Probabilities in [0, 1], ``(..., classes)``.
-
-    Raises:
-        ValueError: an unknown head.
+    Returns: Probabilities in [0, 1], ``(..., classes)``.
+    Raises: ValueError: an unknown head.
 
     Example:
         >>> head_probabilities(jnp.array([0.0, 0.0]), "softmax").tolist()
@@ -90,11 +83,8 @@ def checked_weights(
         weights: weight of each class; None for ones.
         classes: number of classes.
 
-    Returns:
-        float32 weights.
-
-    Raises:
-        ValueError: the number of weights is not the number of classes.
+    Returns: float32 weights.
+    Raises: ValueError: the number of weights is not the number of classes.
     """
     if weights is None:
         return jnp.ones(classes, jnp.float32)
@@ -111,7 +101,6 @@ def pixel_axes(logits: Array) -> tuple[int, ...]:
     Args:
         logits: an array of that form.
 
-    Returns:
-        All axes but the first and the last.
+    Returns: All axes but the first and the last.
     """
     return tuple(range(1, logits.ndim - 1))

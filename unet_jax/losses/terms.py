@@ -64,13 +64,10 @@ def create_loss_terms(
         patch_size: spatial size of the training crops, with which a function of the
             user's own module is tried; None before it is known.
 
-    Returns:
-        The terms, in order.
-
-    Raises:
-        InputError: an unknown name or parameter, a missing parameter, a value that the
-            loss cannot compute with, a loss that the head does not have, an entry of
-            another form, or no entry.
+    Returns: The terms, in order.
+    Raises: InputError: an unknown name or parameter, a missing parameter, a value that
+        the loss cannot compute with, a loss that the head does not have, an entry of
+        another form, or no entry.
     """
     if not spec:
         raise InputError('loss: found (), expected e.g. (("dice", 1.0, {}),)')
@@ -88,8 +85,7 @@ def needs_class_fractions(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> 
     Args:
         spec: name, weight and parameters of each term.
 
-    Returns:
-        True if a parameter is "inverse_frequency".
+    Returns: True if a parameter is "inverse_frequency".
     """
     return any(
         isinstance(value, str) and value == INVERSE_FREQUENCY
@@ -104,8 +100,7 @@ def reads_labels(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
     Args:
         spec: name, weight and parameters of each term.
 
-    Returns:
-        False for a run on images alone.
+    Returns: False for a run on images alone.
     """
     return any("labels" in find_loss(name).reads for name, _, _ in spec)
 
@@ -116,8 +111,7 @@ def find_loss(name: str) -> Loss:
     Args:
         name: a name of the table, or ``"package.module:function"``.
 
-    Raises:
-        InputError: an unknown name, or a function that is no loss.
+    Raises: InputError: an unknown name, or a function that is no loss.
 
     Example:
         >>> find_loss("dice").kind
@@ -130,9 +124,8 @@ def find_loss(name: str) -> Loss:
             raise InputError(f"loss: {error}") from error
         return user_loss(name, function)
     known = {loss.name: loss for loss in LOSSES}
-    for loss in LOSSES:
-        if loss.name == name:
-            return loss
+    if name in known:
+        return known[name]
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise InputError(

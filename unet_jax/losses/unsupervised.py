@@ -47,20 +47,14 @@ def soft_ncut_loss(
         radius: distance in pixels from which on weights are 0, the paper's value. In
             3-D the number of pairs grows with its cube: start with 3.
 
-    Returns:
-        Values in [0, K], float32; K - 1 for scores that are equal everywhere.
-
-    Raises:
-        ValueError: images and logits differ in size, or a sigma or radius is not above
-            0.
-
-    Source:
-        Xia and Kulis: W-Net: A Deep Model for Fully Unsupervised Image Segmentation
+    Returns: Values in [0, K], float32; K - 1 for scores that are equal everywhere.
+    Raises: ValueError: images and logits differ in size, or a sigma or radius is not
+        above 0.
+    Source: Xia and Kulis: W-Net: A Deep Model for Fully Unsupervised Image Segmentation
         (arXiv 1711.08506), section 3.2 and section 4.1 for the weights; the affinity of
         Shi and Malik: Normalized Cuts and Image Segmentation (TPAMI 2000), eq. 11.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> images = jnp.array([[[0.0], [0.0], [9.0], [9.0]]])  # two dark, two bright
         >>> logits = 50.0 * jnp.array([[[1, -1], [1, -1], [-1, 1], [-1, 1]]])
         >>> soft_ncut_loss(logits=logits, images=images).round(3)  # cut at the edge
@@ -109,21 +103,14 @@ def cluster_affinities(
     follows from A, so that clusters can be merged by the loss they were trained with.
 
     Args:
+        images, intensity_sigma, spatial_sigma, radius: as for `soft_ncut_loss`.
         probabilities: probability of each cluster, or 0 and 1; a pixel with zeros only
             is left out.
-        images: input of the network.
-        intensity_sigma: width of the intensity weights, in units of the images.
-        spatial_sigma: width of the spatial weights in pixels.
-        radius: distance in pixels from which on weights are 0.
 
-    Returns:
-        A symmetric matrix, float32.
-
-    Source:
-        Shi and Malik: Normalized Cuts and Image Segmentation (TPAMI 2000), eq. 2.
+    Returns: A symmetric matrix, float32.
+    Source: Shi and Malik: Normalized Cuts and Image Segmentation (TPAMI 2000), eq. 2.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> images = jnp.array([[[0.0], [0.0], [9.0]]])
         >>> clusters = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
         >>> cluster_affinities(probabilities=clusters, images=images).round(0)
@@ -154,17 +141,11 @@ def reconstruction_loss(
         reconstruction: output of the decoder.
         images: input of the network.
 
-    Returns:
-        Values of 0 or more, float32.
-
-    Raises:
-        ValueError: the shapes differ.
-
-    Source:
-        Xia and Kulis (arXiv 1711.08506), eq. 1.
+    Returns: Values of 0 or more, float32.
+    Raises: ValueError: the shapes differ.
+    Source: Xia and Kulis (arXiv 1711.08506), eq. 1.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> images = jnp.array([[[0.0], [2.0]]])
         >>> reconstruction_loss(reconstruction=images + 3.0, images=images)
         Array([9.], dtype=float32)

@@ -26,11 +26,8 @@ def user_loss(name: str, function: Callable[..., typing.Any]) -> Loss:
             sample. Other arguments are its parameters. An attribute ``kind`` says
             which of the four it returns; without it the shape tells.
 
-    Returns:
-        The row. Its function gives float32 and 0 at ignored pixels.
-
-    Raises:
-        InputError: the function is no loss.
+    Returns: The row. Its function gives float32 and 0 at ignored pixels.
+    Raises: InputError: the function is no loss.
     """
     kind = getattr(function, "kind", None)
     if kind not in (None, *typing.get_args(Kind)):
@@ -66,11 +63,8 @@ def found_kind(
         patch_size: spatial size of the training crops.
         num_classes: number of classes.
 
-    Returns:
-        The kind; None for a loss that reads images, whose channels are not known.
-
-    Raises:
-        InputError: the function fails, or returns another shape.
+    Returns: The kind; None for a loss that reads images, whose channels are not known.
+    Raises: InputError: the function fails, or returns another shape.
     """
     if not set(loss.reads) <= {"logits", "labels", "include_background"}:
         return None

@@ -51,9 +51,7 @@ def reliability(
         labels: class index of every pixel; IGNORE pixels are left out.
         num_bins: number M of bins.
 
-    Returns:
-        Sums ``(bins)`` of pixels, confidences and correct pixels.
-
+    Returns: Sums ``(bins)`` of pixels, confidences and correct pixels.
     Source: Guo et al. 2017, "On calibration of modern neural networks", section 2.
 
     Example:
@@ -82,15 +80,12 @@ def class_reliability(
     """Sort the pixels of a case into bins by the probability of each class.
 
     Args:
-        probabilities: probability of each class, in [0, 1].
-        labels: class index of every pixel; IGNORE pixels are left out.
-        num_bins: number of bins, as for `reliability`.
+        probabilities, labels, num_bins: as for `reliability`.
 
-    Returns:
-        Sums ``(classes, bins)``; a pixel is correct where it is labelled as the class.
-
+    Returns: Sums ``(classes, bins)``; a pixel is correct where it is labelled as the
+        class.
     Source: Nixon et al. 2019, "Measuring calibration in deep learning", static
-    calibration error.
+        calibration error.
 
     Example:
         >>> sums = class_reliability(
@@ -107,9 +102,7 @@ def class_reliability(
     return Reliability(*total)
 
 
-def expected_calibration_error(
-    sums: Reliability,
-) -> Float[np.ndarray, "*leading"]:
+def expected_calibration_error(sums: Reliability) -> Float[np.ndarray, "*leading"]:
     """Expected calibration error: mean gap of confidence and accuracy over the bins.
 
     ``sum_m n_m / n |correct_m / n_m - confidence_m / n_m|`` with n_m pixels in bin m.
@@ -117,11 +110,9 @@ def expected_calibration_error(
     Args:
         sums: sums from `reliability`, or from `class_reliability` for each class.
 
-    Returns:
-        Values in [0, 1], 0 where confidence equals accuracy; NaN without pixels.
-
+    Returns: Values in [0, 1], 0 where confidence equals accuracy; NaN without pixels.
     Source: Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian
-    binning"; Guo et al. 2017, eq. 3.
+        binning"; Guo et al. 2017, eq. 3.
 
     Example:
         >>> sums = Reliability(np.array([2.0]), np.array([1.5]), np.array([1.0]))
@@ -139,10 +130,9 @@ def reliability_curve(sums: Reliability) -> list[dict[str, float | int | None]]:
     Args:
         sums: sums from `reliability`, for one case or added over cases.
 
-    Returns:
-        A dict for each bin: its limits ``low`` and ``high``, the number of ``pixels``,
-        and ``confidence`` and ``accuracy``, which are None for a bin without pixels.
-
+    Returns: A dict for each bin: its limits ``low`` and ``high``, the number of
+        ``pixels``, and ``confidence`` and ``accuracy``, which are None for a bin
+        without pixels.
     Source: DeGroot and Fienberg 1983, "The comparison and evaluation of forecasters".
 
     Example:
@@ -173,13 +163,10 @@ def brier_score(
     ``1/n sum_i sum_c (p_ic - y_ic)^2`` with y 1 for the labelled class.
 
     Args:
-        probabilities: probability of each class, in [0, 1].
-        labels: class index of every pixel; IGNORE pixels are left out.
+        probabilities, labels: as for `reliability`.
 
-    Returns:
-        A value from 0 (certain and correct) to 2 (certain and wrong); NaN without
+    Returns: A value from 0 (certain and correct) to 2 (certain and wrong); NaN without
         pixels.
-
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
 
     Example:
@@ -212,8 +199,8 @@ def _chunks(
 
 def _binned(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> np.ndarray:
     """Count pixels, confidences and correct pixels of each bin, ``(3, bins)``."""
-    places = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, None)
-    places = np.minimum(places, num_bins - 1)
+    places = np.ceil(confidence * num_bins).astype(np.int64) - 1
+    places = np.clip(places, 0, num_bins - 1)
     return np.stack(
         [
             np.bincount(places, weights, num_bins).astype(np.float64)

@@ -20,9 +20,8 @@ def contingency_table(
         clusters: cluster of every pixel, 0 or more.
         labels: class of every pixel; IGNORE pixels are left out.
 
-    Returns:
-        int64 counts with a row for each class and a column for each cluster, up to the
-        largest of each.
+    Returns: int64 counts with a row for each class and a column for each cluster, up to
+        the largest of each.
 
     Example:
         >>> contingency_table(
@@ -50,9 +49,8 @@ def adjusted_rand_index(table: Integer[np.ndarray, "classes clusters"]) -> float
     Args:
         table: counts from `contingency_table`.
 
-    Returns:
-        A value, 1 for equal and about 0 for unrelated partitions; NaN without a pixel.
-
+    Returns: A value, 1 for equal and about 0 for unrelated partitions; NaN without a
+        pixel.
     Source: Hubert and Arabie 1985, "Comparing partitions".
 
     Example:
@@ -82,9 +80,7 @@ def variation_of_information(table: Integer[np.ndarray, "classes clusters"]) -> 
     Args:
         table: counts from `contingency_table`.
 
-    Returns:
-        A value in nats, 0 for equal partitions; NaN without a pixel.
-
+    Returns: A value in nats, 0 for equal partitions; NaN without a pixel.
     Source: Meila 2007, "Comparing clusterings: an information based distance".
 
     Example:
@@ -114,11 +110,9 @@ def hungarian_iou(table: Integer[np.ndarray, "classes clusters"]) -> float:
     Args:
         table: counts from `contingency_table`.
 
-    Returns:
-        A value in [0, 1]; NaN without a pixel.
-
+    Returns: A value in [0, 1]; NaN without a pixel.
     Source: Kuhn 1955, "The Hungarian method for the assignment problem"; Ji et al.
-    2019, "Invariant information clustering", for its use on segmentations.
+        2019, "Invariant information clustering", for its use on segmentations.
 
     Example:
         >>> hungarian_iou(np.array([[0, 2], [1, 1]])).__round__(4)

@@ -2,7 +2,8 @@
 
 A score is NaN where the class is absent from prediction and label. Where the class is
 in only one of the two, a score whose denominator is 0 is 0, the worst value: leaving it
-out would reward a missed structure.
+out would reward a missed structure. Scores are float32 for counts from
+`confusion_counts`, and float64 for NumPy sums of them.
 """
 
 from typing import Any, SupportsFloat
@@ -21,13 +22,8 @@ CaseValues = Float[Array, " batch"] | Float[np.ndarray, " batch"]
 def precision_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Precision (positive predictive value): ``tp / (tp + fp)``.
 
-    Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
-
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; 0 where
-        a class is labelled and not predicted, NaN where it is absent from both.
-
+    Returns: Values in [0, 1]; 0 where a class is labelled and not predicted, NaN where
+        it is absent from both.
     Source: van Rijsbergen 1979, "Information retrieval", chapter 7.
 
     Example:
@@ -43,13 +39,8 @@ def precision_from_counts(counts: ConfusionCounts) -> ClassValues:
 def recall_from_counts(counts: ConfusionCounts) -> ClassValues:
     """Recall (sensitivity, true positive rate): ``tp / (tp + fn)``.
 
-    Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
-
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; 0 where
-        a class is predicted and not labelled, NaN where it is absent from both.
-
+    Returns: Values in [0, 1]; 0 where a class is predicted and not labelled, NaN where
+        it is absent from both.
     Source: van Rijsbergen 1979, "Information retrieval", chapter 7.
 
     Example:
@@ -67,13 +58,8 @@ def specificity_from_counts(counts: ConfusionCounts) -> ClassValues:
 
     A missed structure never lowers the specificity and may raise it.
 
-    Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
-
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
-        where a class is absent from both, or every pixel is labelled as it.
-
+    Returns: Values in [0, 1]; NaN where a class is absent from both, or every pixel is
+        labelled as it.
     Source: Altman and Bland 1994, "Diagnostic tests 1: sensitivity and specificity".
 
     Example:
@@ -93,16 +79,10 @@ def f_beta_from_counts(counts: ConfusionCounts, *, beta: SupportsFloat) -> Class
     precision. b = 1 is Dice.
 
     Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
         beta: the weight b, above 0.
 
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
-        where a class is absent from both.
-
-    Raises:
-        ValueError: beta is not above 0.
-
+    Returns: Values in [0, 1]; NaN where a class is absent from both.
+    Raises: ValueError: beta is not above 0.
     Source: van Rijsbergen 1979, "Information retrieval", chapter 7.
 
     Example:
@@ -125,15 +105,9 @@ def mcc_from_counts(counts: ConfusionCounts) -> ClassValues:
     ``(tp tn - fp fn) / sqrt((tp + fp)(tp + fn)(tn + fp)(tn + fn))``. The value is 0
     where the root is 0, but 1 where every pixel is labelled and predicted as the class.
 
-    Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
-
-    Returns:
-        Values in [-1, 1], float32 for jax counts and float64 for NumPy counts; NaN
-        where a class is absent from both.
-
+    Returns: Values in [-1, 1]; NaN where a class is absent from both.
     Source: Matthews 1975; Chicco and Jurman 2020, "The advantages of the Matthews
-    correlation coefficient", for the limits.
+        correlation coefficient", for the limits.
 
     Example:
         >>> one = np.ones((1, 1), int)
@@ -154,15 +128,9 @@ def volume_similarity_from_counts(counts: ConfusionCounts) -> ClassValues:
 
     The score compares sizes, not positions: it is 1 for disjoint volumes of equal size.
 
-    Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
-
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
-        where a class is absent from both.
-
+    Returns: Values in [0, 1]; NaN where a class is absent from both.
     Source: Taha and Hanbury 2015, "Metrics for evaluating 3D medical image
-    segmentation", eq. 21.
+        segmentation", eq. 21.
 
     Example:
         >>> one = np.ones((1, 1), int)
@@ -180,15 +148,9 @@ def relative_volume_difference_from_counts(counts: ConfusionCounts) -> ClassValu
     It has a sign, so errors of several cases may cancel: a missed structure and one
     that is segmented too large can average to 0.
 
-    Args:
-        counts: counts from `confusion_counts`, or NumPy sums of them.
-
-    Returns:
-        Values of -1 (missed) or more, float32 for jax counts and float64 for NumPy
-        counts; NaN where a class is not labelled.
-
+    Returns: Values of -1 (missed) or more; NaN where a class is not labelled.
     Source: Heimann et al. 2009, "Comparison and evaluation of methods for liver
-    segmentation from CT datasets".
+        segmentation from CT datasets".
 
     Example:
         >>> one = np.ones((1, 1), int)
@@ -206,9 +168,7 @@ def mean_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
     Args:
         counts: counts of the classes to average.
 
-    Returns:
-        Values in [0, 1]; NaN where no class is labelled or predicted.
-
+    Returns: Values in [0, 1]; NaN where no class is labelled or predicted.
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
     Example:
@@ -231,10 +191,8 @@ def frequency_weighted_iou_from_counts(counts: ConfusionCounts) -> CaseValues:
     Args:
         counts: counts of the classes to average.
 
-    Returns:
-        Values in [0, 1]; 0 where classes are predicted and none is labelled, NaN where
-        no class is labelled or predicted.
-
+    Returns: Values in [0, 1]; 0 where classes are predicted and none is labelled, NaN
+        where no class is labelled or predicted.
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
     Example:
@@ -256,9 +214,7 @@ def pixel_accuracy_from_counts(counts: ConfusionCounts) -> CaseValues:
     Args:
         counts: counts of *every* class, the background included.
 
-    Returns:
-        Values in [0, 1]; NaN where every pixel is ignored.
-
+    Returns: Values in [0, 1]; NaN where every pixel is ignored.
     Source: Long et al. 2015, "Fully convolutional networks", section 5.
 
     Example:

@@ -27,9 +27,7 @@ class LesionScores(NamedTuple):
 
 
 def lesion_scores(
-    *,
-    prediction: Bool[np.ndarray, "*spatial"],
-    label: Bool[np.ndarray, "*spatial"],
+    *, prediction: Bool[np.ndarray, "*spatial"], label: Bool[np.ndarray, "*spatial"]
 ) -> LesionScores:
     """Detection F1 and lesion-wise Dice of two masks.
 
@@ -50,12 +48,10 @@ def lesion_scores(
         prediction: predicted mask.
         label: true mask.
 
-    Returns:
-        Scores in [0, 1] and counts; 0 where one mask is empty, NaN where both are.
-
+    Returns: Scores in [0, 1] and counts; 0 where one mask is empty, NaN where both are.
     Source: Saluja et al. 2023, BraTS 2023 lesion-wise metrics, for the matching and the
-    Dice; Carass et al. 2017, "Longitudinal multiple sclerosis lesion segmentation", for
-    detection by one shared voxel.
+        Dice; Carass et al. 2017, "Longitudinal multiple sclerosis lesion segmentation",
+        for detection by one shared voxel.
 
     Example:
         >>> label = np.array([[1, 1, 0, 0, 0, 1, 1, 0, 0]], bool)

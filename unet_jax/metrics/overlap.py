@@ -49,11 +49,8 @@ def confusion_counts(
         labels: class index of every pixel; IGNORE pixels are left out.
         num_classes: number of classes, background included.
 
-    Returns:
-        Exact int32 counts, each ``(batch, classes)``.
-
-    Raises:
-        ValueError: a sample has more pixels than int32 can count.
+    Returns: Exact int32 counts, each ``(batch, classes)``.
+    Raises: ValueError: a sample has more pixels than int32 can count.
 
     Example:
         >>> counts = confusion_counts(
@@ -95,12 +92,9 @@ def dice_from_counts(
     Args:
         counts: counts from `confusion_counts`, or NumPy sums of them.
 
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
+    Returns: Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
         where a class is absent from both prediction and label.
-
-    Source: Dice 1945, "Measures of the amount of ecologic association between
-    species".
+    Source: Dice 1945, "Measures of the amount of ecologic association between species".
 
     Example:
         >>> one = np.ones((1, 1), int)
@@ -120,10 +114,8 @@ def iou_from_counts(
     Args:
         counts: counts from `confusion_counts`, or NumPy sums of them.
 
-    Returns:
-        Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
+    Returns: Values in [0, 1], float32 for jax counts and float64 for NumPy counts; NaN
         where a class is absent from both prediction and label.
-
     Source: Jaccard 1912, "The distribution of the flora in the alpine zone".
 
     Example:
@@ -154,9 +146,7 @@ def dice_score(
         labels: class index of every pixel; IGNORE pixels are left out.
         squared: square the terms of the denominator (Milletari et al. 2016, eq. 2).
 
-    Returns:
-        Values in [0, 1]; NaN where a class is absent from prediction and label.
-
+    Returns: Values in [0, 1]; NaN where a class is absent from prediction and label.
     Source: Milletari et al. 2016, "V-Net", section 3.
 
     Example:
@@ -189,11 +179,9 @@ def iou_score(
         probabilities: class probabilities in [0, 1].
         labels: class index of every pixel; IGNORE pixels are left out.
 
-    Returns:
-        Values in [0, 1]; NaN where a class is absent from prediction and label.
-
+    Returns: Values in [0, 1]; NaN where a class is absent from prediction and label.
     Source: Rahman and Wang 2016, "Optimizing intersection-over-union in deep neural
-    networks for image segmentation", eq. 3.
+        networks for image segmentation", eq. 3.
 
     Example:
         >>> probabilities = jnp.array([[[0.5, 0.5], [0.0, 1.0]]])

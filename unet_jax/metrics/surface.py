@@ -52,13 +52,9 @@ def hausdorff(
         spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
         surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
-    Returns:
-        The distance in the unit of the spacing; the image diagonal where one mask is
-        empty, NaN where both are.
-
-    Raises:
-        ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
-
+    Returns: The distance in the unit of the spacing; the image diagonal where one mask
+        is empty, NaN where both are.
+    Raises: ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
     Source: Huttenlocher et al. 1993, "Comparing images using the Hausdorff distance".
 
     Example:
@@ -69,13 +65,7 @@ def hausdorff(
         >>> hausdorff(prediction=prediction, label=label, spacing=(0.5, 1.0))
         1.0
     """
-    return surface_scores(
-        prediction=prediction,
-        label=label,
-        spacing=spacing,
-        tolerance=0.0,
-        surface=surface,
-    ).hausdorff
+    return _scores(prediction, label, spacing, surface).hausdorff
 
 
 def hausdorff_95(
@@ -93,19 +83,13 @@ def hausdorff_95(
     interpolates between two of them.
 
     Args:
-        prediction: predicted mask, 2-D or 3-D.
-        label: true mask.
-        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
+        prediction, label, spacing: as for `hausdorff`.
         surface: "area" for surface elements between pixels (as surface-distance of
             DeepMind), "voxel" for border pixels (as MONAI).
 
-    Returns:
-        The distance in the unit of the spacing; the image diagonal where one mask is
-        empty, NaN where both are.
-
-    Raises:
-        ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
-
+    Returns: The distance in the unit of the spacing; the image diagonal where one mask
+        is empty, NaN where both are.
+    Raises: ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
     Source: Nikolov et al. 2021, and Huttenlocher et al. 1993.
 
     Example:
@@ -115,13 +99,7 @@ def hausdorff_95(
         >>> hausdorff_95(prediction=moved, label=label, spacing=(0.5, 1.0))
         1.0
     """
-    return surface_scores(
-        prediction=prediction,
-        label=label,
-        spacing=spacing,
-        tolerance=0.0,
-        surface=surface,
-    ).hd95
+    return _scores(prediction, label, spacing, surface).hd95
 
 
 def average_symmetric_surface_distance(
@@ -137,20 +115,13 @@ def average_symmetric_surface_distance(
     (1 for border pixels), A their sum, and d its distance to the other surface.
 
     Args:
-        prediction: predicted mask, 2-D or 3-D.
-        label: true mask.
-        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
-        surface: "area" for surface elements between pixels, "voxel" for border pixels.
+        prediction, label, spacing, surface: as for `hausdorff`.
 
-    Returns:
-        The distance in the unit of the spacing; the image diagonal where one mask is
-        empty, NaN where both are.
-
-    Raises:
-        ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
-
+    Returns: The distance in the unit of the spacing; the image diagonal where one mask
+        is empty, NaN where both are.
+    Raises: ValueError: a mask is not 2-D or 3-D, or the spacing does not fit.
     Source: Heimann et al. 2009, "Comparison and evaluation of methods for liver
-    segmentation from CT datasets".
+        segmentation from CT datasets".
 
     Example:
         >>> label = np.zeros((9, 9), bool)
@@ -160,13 +131,7 @@ def average_symmetric_surface_distance(
         ... )
         0.0
     """
-    return surface_scores(
-        prediction=prediction,
-        label=label,
-        spacing=spacing,
-        tolerance=0.0,
-        surface=surface,
-    ).assd
+    return _scores(prediction, label, spacing, surface).assd
 
 
 def normalized_surface_dice(
@@ -184,20 +149,13 @@ def normalized_surface_dice(
     tolerance. A distance may exceed t by one part in a million, for rounding.
 
     Args:
-        prediction: predicted mask, 2-D or 3-D.
-        label: true mask.
-        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
+        prediction, label, spacing, surface: as for `hausdorff`.
         tolerance: largest distance that counts as agreement, in the unit of the
             spacing.
-        surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
-    Returns:
-        A value in [0, 1]; 0 where one mask is empty, NaN where both are.
-
-    Raises:
-        ValueError: a mask is not 2-D or 3-D, the spacing does not fit, or the
-            tolerance is negative.
-
+    Returns: A value in [0, 1]; 0 where one mask is empty, NaN where both are.
+    Raises: ValueError: a mask is not 2-D or 3-D, the spacing does not fit, or the
+        tolerance is negative.
     Source: Nikolov et al. 2021, "surface DSC".
 
     Example:
@@ -209,13 +167,7 @@ def normalized_surface_dice(
         ... )
         1.0
     """
-    return surface_scores(
-        prediction=prediction,
-        label=label,
-        spacing=spacing,
-        tolerance=tolerance,
-        surface=surface,
-    ).nsd
+    return _scores(prediction, label, spacing, surface, tolerance).nsd
 
 
 def surface_scores(
@@ -229,21 +181,25 @@ def surface_scores(
     """Compute all scores of two surfaces in one pass over the masks.
 
     Args:
-        prediction: predicted mask, 2-D or 3-D.
-        label: true mask.
-        spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
-        tolerance: largest distance that counts as agreement, in the unit of the
-            spacing.
-        surface: "area" for surface elements between pixels, "voxel" for border pixels.
+        tolerance: as for `normalized_surface_dice`.
+        prediction, label, spacing, surface: as for `hausdorff`.
 
-    Returns:
-        The values of `hausdorff`, `hausdorff_95`, `average_symmetric_surface_distance`
-        and `normalized_surface_dice`.
-
-    Raises:
-        ValueError: a mask is not 2-D or 3-D, the spacing does not fit, the surface is
-            unknown, or the tolerance is negative.
+    Returns: The values of `hausdorff`, `hausdorff_95`,
+        `average_symmetric_surface_distance` and `normalized_surface_dice`.
+    Raises: ValueError: a mask is not 2-D or 3-D, the spacing does not fit, the surface
+        is unknown, or the tolerance is negative.
     """
+    return _scores(prediction, label, spacing, surface, tolerance)
+
+
+def _scores(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    spacing: Sequence[SupportsFloat],
+    surface: Surface,
+    tolerance: SupportsFloat = 0.0,
+) -> SurfaceScores:
+    """Compute all scores."""
     sizes = checked_spacing(label.ndim, spacing)
     reach = float(tolerance) * (1 + _SLACK)
     if reach < 0:
@@ -277,12 +233,8 @@ def surface_scores(
 def _hd95(found: SurfaceDistances, surface: Surface) -> float:
     """Larger percentile of the two directions."""
     if surface == "voxel":
-        return float(
-            max(
-                np.percentile(found.from_label, 95),
-                np.percentile(found.from_prediction, 95),
-            )
-        )
+        distances = (found.from_label, found.from_prediction)
+        return max(float(np.percentile(each, 95)) for each in distances)
     return max(
         _percentile(found.from_label, found.label_areas, 0.95),
         _percentile(found.from_prediction, found.prediction_areas, 0.95),

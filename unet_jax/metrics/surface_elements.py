@@ -74,16 +74,12 @@ def surface_distances(
         spacing: size of a pixel on each axis in mm, or ones for distances in pixels.
         surface: "area" for surface elements between pixels, "voxel" for border pixels.
 
-    Returns:
-        Distances in the unit of the spacing, areas in its square (lengths in 2-D).
-
-    Raises:
-        ValueError: a mask is empty or not 2-D or 3-D, the spacing does not fit, or
-            the surface is unknown.
-
+    Returns: Distances in the unit of the spacing, areas in its square (lengths in 2-D).
+    Raises: ValueError: a mask is empty or not 2-D or 3-D, the spacing does not fit, or
+        the surface is unknown.
     Source: Nikolov et al. 2021, "Clinically applicable segmentation of head and neck
-    anatomy for radiotherapy", and its code ``surface-distance``; MONAI's
-    ``get_mask_edges`` for voxels.
+        anatomy for radiotherapy", and its code ``surface-distance``; MONAI's
+        ``get_mask_edges`` for voxels.
     """
     sizes = checked_spacing(label.ndim, spacing)
     if not (prediction.any() and label.any()):
@@ -117,11 +113,9 @@ def checked_spacing(ndim: int, spacing: Sequence[SupportsFloat]) -> tuple[float,
         ndim: number of axes of the mask.
         spacing: size of a pixel on each axis.
 
-    Returns:
-        The size of a pixel on each axis.
-
-    Raises:
-        ValueError: the mask does not have 2 or 3 axes, or the spacing does not fit it.
+    Returns: The size of a pixel on each axis.
+    Raises: ValueError: the mask does not have 2 or 3 axes, or the spacing does not fit
+        it.
     """
     if ndim not in (2, 3):
         raise ValueError(f"found a mask with {ndim} axes, expected 2 or 3")

@@ -1,6 +1,7 @@
 """Lists TPU chips with their figures, and the slices that are made of them."""
 
 import dataclasses
+import math
 import re
 
 from unet_jax.errors import InputError
@@ -88,10 +89,7 @@ class Slice:
     @property
     def chips(self) -> int:
         """Number of chips."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def name(self) -> str:
@@ -106,11 +104,9 @@ def parse_topology(topology: str | None) -> Slice:
         topology: kind and shape, such as "v5e:4x4" or "v5p:2x2x1"; None if the user
             gave nothing.
 
-    Returns:
-        The slice.
-
-    Raises:
-        InputError: the topology is missing or unknown, or cannot be split into hosts.
+    Returns: The slice.
+    Raises: InputError: the topology is missing or unknown, or cannot be split into
+        hosts.
 
     Example:
         >>> parse_topology("v5p:2x2x4").chips
@@ -148,9 +144,8 @@ def growing_slices(chip: Chip, *, most: int = 256) -> tuple[Slice, ...]:
         chip: kind of the chips.
         most: chips of the largest slice.
 
-    Returns:
-        Slices from the four chips of one host on, each as close to a square or cube as
-        possible.
+    Returns: Slices from the four chips of one host on, each as close to a square or
+        cube as possible.
 
     Example:
         >>> [s.name for s in growing_slices(parse_topology("v5e:2x2").chip, most=32)]

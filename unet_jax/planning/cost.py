@@ -53,8 +53,7 @@ def read_step_cost(compiled: Any, *, flops: float) -> StepCost:
         compiled: the compiled step.
         flops: operations of the traced step on one chip.
 
-    Returns:
-        Cost of the step on one chip.
+    Returns: Cost of the step on one chip.
     """
     code = compiled.memory_analysis().generated_code_size_in_bytes
     return StepCost(

@@ -16,8 +16,7 @@ def dense_flops(jaxpr: Any) -> int:
         jaxpr: result of ``jax.make_jaxpr(f)(...)`` or ``jax.jit(f).trace(...).jaxpr``.
             Functions that are mapped over devices count as on one device.
 
-    Returns:
-        Multiplications and additions.
+    Returns: Multiplications and additions.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -94,11 +94,8 @@ def program_cost(text: str) -> ProgramCost:
     Args:
         text: text of a scheduled HLO module, from ``compiled.as_text()``.
 
-    Returns:
-        The cost of one run.
-
-    Raises:
-        ValueError: the text has no ENTRY computation.
+    Returns: The cost of one run.
+    Raises: ValueError: the text has no ENTRY computation.
     """
     computations, entry = _computations(text)
     known: dict[str, ProgramCost] = {}

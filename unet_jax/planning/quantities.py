@@ -9,8 +9,7 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
     Args:
         rows: rows of equal length; the first one is the header.
 
-    Returns:
-        Lines of text with a rule below the header.
+    Returns: Lines of text with a rule below the header.
 
     Example:
         >>> print(aligned_table([["slice", "chips"], ["v5e:4x4", "16"]]))
@@ -34,8 +33,7 @@ def bytes_text(count: float) -> str:
     Args:
         count: number of bytes.
 
-    Returns:
-        The number with three digits, or two decimals in GiB, and a binary unit.
+    Returns: The number with three digits, or two decimals in GiB, and a binary unit.
 
     Example:
         >>> bytes_text(1.5 * 2**30)
@@ -56,8 +54,7 @@ def count_text(count: float, unit: str = "") -> str:
         count: number of units.
         unit: symbol of the unit.
 
-    Returns:
-        The number with three digits, a prefix and the unit.
+    Returns: The number with three digits, a prefix and the unit.
 
     Example:
         >>> count_text(2.387e9, "FLOP")
@@ -75,8 +72,7 @@ def seconds_text(seconds: float) -> str:
     Args:
         seconds: time in seconds.
 
-    Returns:
-        The time with three digits and a unit.
+    Returns: The time with three digits and a unit.
 
     Example:
         >>> seconds_text(0.00178)

@@ -28,8 +28,7 @@ def plan_text(
         multiple: number that the crops on a chip must be a multiple of.
         fixed_bytes: bytes of the state.
 
-    Returns:
-        Lines of text: the cost of a step, the largest batch, and other slices.
+    Returns: Lines of text: the cost of a step, the largest batch, and other slices.
     """
     fitting = [batch for batch in compiled if batch.fits(target)]
     parts = [

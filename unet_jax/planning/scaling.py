@@ -23,8 +23,7 @@ def largest_batch(
         hbm_bytes: HBM of the chip.
         multiple: number that the crops on a chip must be a multiple of.
 
-    Returns:
-        Crops on a chip; 0 if the smallest batch does not fit.
+    Returns: Crops on a chip; 0 if the smallest batch does not fit.
 
     Example:
         >>> largest_batch(((1, 3e9), (3, 7e9)), hbm_bytes=16e9, multiple=2)
@@ -52,11 +51,10 @@ def second_batch(
         chip: kind of the chips.
         multiple: number that the crops on a chip must be a multiple of.
 
-    Returns:
-        Crops on a chip that nearly fill it, if all memory but the state grows with the
-        batch; one ``multiple`` more or less than ``rows`` where that is closer. None
-        where another compilation would tell nothing: the smallest batch does not fit,
-        or the next larger one is far too large.
+    Returns: Crops on a chip that nearly fill it, if all memory but the state grows with
+        the batch; one ``multiple`` more or less than ``rows`` where that is closer.
+        None where another compilation would tell nothing: the smallest batch does not
+        fit, or the next larger one is far too large.
     """
     # The temporary arrays of a small step stay on the chip and need no HBM.
     growing = max(memory_bytes - fixed_bytes, 0) + chip.vmem_bytes
@@ -83,8 +81,7 @@ def sent_bytes(cost: StepCost, target: Slice) -> float:
         cost: cost of the step.
         target: the slice.
 
-    Returns:
-        Bytes sent by a chip in a step.
+    Returns: Bytes sent by a chip in a step.
     """
     return 2 * (target.chips - 1) / target.chips * cost.program.all_reduce_bytes
 
@@ -100,8 +97,7 @@ def proportional_memory(
         fixed_bytes: memory that does not depend on the batch (the state).
         wanted: crops on a chip in the other batch.
 
-    Returns:
-        Bytes of the other batch, if all memory but the state grows with the batch.
+    Returns: Bytes of the other batch, if all memory but the state grows with the batch.
     """
     return fixed_bytes + (memory_bytes - fixed_bytes) * wanted / rows
 
@@ -115,8 +111,7 @@ def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
         cost: cost of the step.
         target: the slice.
 
-    Returns:
-        Seconds in a step.
+    Returns: Seconds in a step.
     """
     hops = 2 * sum(size - 1 for size in target.shape)
     return (
@@ -156,8 +151,7 @@ def step_speed(cost: StepCost, target: Slice, *, rows: int) -> Speed:
             with the same batch on each chip.
         rows: crops on a chip.
 
-    Returns:
-        Speed of the step on that slice.
+    Returns: Speed of the step on that slice.
     """
     chip = target.chip
     compute = cost.program.cycles / chip.cycles_per_second

@@ -61,11 +61,9 @@ def slice_devices(target: Slice) -> list[Any]:
     Args:
         target: the slice.
 
-    Returns:
-        A device for each chip; programs can be compiled for them, but not run.
-
-    Raises:
-        InputError: the compiler for TPUs is not installed, or does not know the slice.
+    Returns: A device for each chip; programs can be compiled for them, but not run.
+    Raises: InputError: the compiler for TPUs is not installed, or does not know the
+        slice.
     """
     try:
         with _without_a_tpu():
@@ -95,8 +93,7 @@ def global_batch_shapes(
         patch_size: pixels of a crop along each axis.
         channels: channels of the images.
 
-    Returns:
-        Shape and dtype of each array of the batch, by name.
+    Returns: Shape and dtype of each array of the batch, by name.
     """
     patch = tuple(patch_size)
     return {
@@ -113,9 +110,8 @@ def shard_train_step(train_step: TrainStep, devices: Sequence[Any]) -> tuple[Any
         train_step: function ``(state, batch, *, axis_name)``.
         devices: devices of the slice.
 
-    Returns:
-        The jitted step, a function of the whole state (donated) and the global batch,
-        and the mesh.
+    Returns: The jitted step, a function of the whole state (donated) and the global
+        batch, and the mesh.
     """
     mesh = Mesh(np.asarray(devices), (AXIS,))
     whole, rows = PartitionSpec(), PartitionSpec(AXIS)
@@ -147,11 +143,8 @@ def compile_for_slice(
         counted: the step in another implementation, whose operations are counted;
             None counts those of ``train_step``.
 
-    Returns:
-        Cost of a step on each chip.
-
-    Raises:
-        HbmExceeded: the step does not fit into the memory of a chip.
+    Returns: Cost of a step on each chip.
+    Raises: HbmExceeded: the step does not fit into the memory of a chip.
     """
 
     def trace(step: TrainStep) -> Any:
@@ -188,8 +181,7 @@ def needed_memory(message: str) -> float | None:
     Args:
         message: text of the error.
 
-    Returns:
-        Bytes of HBM, the largest figure of the first line. None if the error has
+    Returns: Bytes of HBM, the largest figure of the first line. None if the error has
         another cause.
 
     Example:

@@ -28,10 +28,9 @@ def comparison_markdown(results: Mapping[str, Any]) -> str:
     Args:
         results: the content of comparison.json.
 
-    Returns:
-        A table for each block with a row for each method: mean Dice and IoU with their
-        intervals, Dice of each class, milliseconds for an image. Notes and the methods
-        that failed follow.
+    Returns: A table for each block with a row for each method: mean Dice and IoU with
+        their intervals, Dice of each class, milliseconds for an image. Notes and the
+        methods that failed follow.
     """
     methods = results["methods"]
     scored = [row for row in methods if "failed" not in row]
@@ -117,8 +116,8 @@ def comparison_figure(
         spacing: mm of a pixel along each axis; None for square pixels.
         class_colors: red, green and blue of each class index, 0 to 255.
 
-    Returns:
-        A figure for `write_figure`. In an error map grey is right and red is wrong.
+    Returns: A figure for `write_figure`. In an error map grey is right and red is
+        wrong.
     """
     rows = [
         (row, prediction)

@@ -32,8 +32,7 @@ def histogram_figure(
         class_names: name of each class index.
         class_colors: red, green and blue of each class index, 0 to 255.
 
-    Returns:
-        A figure for `write_figure`.
+    Returns: A figure for `write_figure`.
     """
     from matplotlib.figure import Figure
 

@@ -77,8 +77,7 @@ def overlay(
         color_background: lay the colour of class 0 over the image too.
         title: line above the panels.
 
-    Returns:
-        A figure for `write_figure`.
+    Returns: A figure for `write_figure`.
     """
     aspect, edges = 1.0, None
     if prediction.ndim == 2:

@@ -27,8 +27,7 @@ def class_colors(
         count: number of classes.
         colored_background: make the background light grey, not black.
 
-    Returns:
-        Red, green and blue of each class, 0 to 255; all colours differ.
+    Returns: Red, green and blue of each class, 0 to 255; all colours differ.
 
     Example:
         >>> class_colors(2)

@@ -19,8 +19,7 @@ def displayable(image: np.ndarray) -> np.ndarray:
         image: ``(..., channels)``; three channels are red, green and blue, of any other
             number the first is shown as grey.
 
-    Returns:
-        ``(..., 3)`` in 0..1.
+    Returns: ``(..., 3)`` in 0..1.
     """
     if image.shape[-1] != 3:
         image = image[..., :1]
@@ -46,8 +45,7 @@ def upright_slice(
         oriented: the axes are those of a body. Otherwise, as for a stack of pictures,
             the slice is shown as stored, with rows downwards.
 
-    Returns:
-        ``(height, width)``, followed by the further axes.
+    Returns: ``(height, width)``, followed by the further axes.
     """
     plane = np.take(volume, index, axis=axis)
     return np.rot90(plane) if oriented else plane
@@ -68,8 +66,7 @@ def blend(
         colors: ``(classes, 3)`` in 0..1.
         first_class: first class that is coloured: 1, or 0 for the background too.
 
-    Returns:
-        ``(height, width, 3)``.
+    Returns: ``(height, width, 3)``.
     """
     if classes is None:
         return image

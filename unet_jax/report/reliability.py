@@ -14,9 +14,9 @@ def reliability_figure(reliability: Mapping[str, Any], *, title: str) -> "Figure
         reliability: ``{"ece", "bins"}`` from the results of ``evaluate``.
         title: line above the figure.
 
-    Returns:
-        A figure. The upper panel has a point for each bin with pixels, and the diagonal
-        of a calibrated method. The lower panel has the fraction of pixels in each bin.
+    Returns: A figure. The upper panel has a point for each bin with pixels, and the
+        diagonal of a calibrated method. The lower panel has the fraction of pixels in
+        each bin.
     """
     from matplotlib.figure import Figure
 

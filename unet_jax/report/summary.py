@@ -22,8 +22,7 @@ def run_summary(
         splits: splits by name, each with the number of ``cases``, the number of cases
             ``counted`` and their class ``fractions``.
 
-    Returns:
-        Lines of text.
+    Returns: Lines of text.
     """
     devices = jax.devices()
     lines = [

@@ -51,8 +51,7 @@ def deformed(
         step: distance of two slices, in voxels of the scan.
         largest_mm: standard deviation of the bending field.
 
-    Returns:
-        ``(x, y, count)`` float32, linearly interpolated; 0 outside of the scan.
+    Returns: ``(x, y, count)`` float32, linearly interpolated; 0 outside of the scan.
     """
     shape = (*volume.shape[:2], count)
     grid = np.indices(shape, np.float32)
@@ -88,9 +87,8 @@ def implant(
         count: number of lesions; there are fewer where there is no room.
         spacing: millimetres of a voxel along each axis.
 
-    Returns:
-        The image with the lesions, their label ``(x, y, z)`` bool, and the properties
-        of each lesion.
+    Returns: The image with the lesions, their label ``(x, y, z)`` bool, and the
+        properties of each lesion.
     """
     # Only in the plane: the ends of the slab are not the edge of the brain.
     brain = ndimage.binary_erosion(image > 0, np.ones((5, 5, 1)))
@@ -126,8 +124,7 @@ def scanned(image: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
         image: ``(x, y, z)`` float32, 0 outside of the brain.
         rng: random generator for gain, bias and noise.
 
-    Returns:
-        ``(x, y, z)`` uint8, 0 outside of the brain and above 0 inside.
+    Returns: ``(x, y, z)`` uint8, 0 outside of the brain and above 0 inside.
     """
     bias = 1 + 0.03 * smooth_noise(image.shape, rng=rng, sigma=(40, 40, 20))
     noise = rng.normal(0, 0.012 * image.max(), image.shape)
@@ -145,8 +142,7 @@ def smooth_noise(
         rng: random generator for the field.
         sigma: width of the smoothing Gaussian, in voxels along each axis.
 
-    Returns:
-        Field ``shape`` float32 with mean 0 and standard deviation 1.
+    Returns: Field ``shape`` float32 with mean 0 and standard deviation 1.
     """
     # Coarse noise is interpolated: a wide Gaussian over every voxel takes seconds.
     steps = [max(1, int(width)) for width in sigma]

@@ -112,16 +112,11 @@ def make_subject(
         template: scan ``(x, y, z)`` uint8 with voxels of 1 mm.
         subject: number of the subject; the head depends only on it.
 
-    Returns:
-        Image and label ``(x, y, SLICES)`` uint8, and the number of its lesions.
+    Returns: Image and label ``(x, y, SLICES)`` uint8, and the number of its lesions.
     """
     rng = np.random.default_rng([_SEED, subject])
     head = deformed(
-        template,
-        rng=rng,
-        first=int(rng.integers(*_FIRST)),
-        count=SLICES,
-        step=STEP_MM,
+        template, rng=rng, first=int(rng.integers(*_FIRST)), count=SLICES, step=STEP_MM
     )
     # Interpolation leaves a rim of small values outside the brain.
     head[head < 8] = 0

@@ -88,8 +88,7 @@ def tissue_labels(*, t1: np.ndarray, grey: np.ndarray, white: np.ndarray) -> np.
         grey: ``(x, y, z)`` uint8, probability of grey matter times 255.
         white: ``(x, y, z)`` uint8, probability of white matter times 255.
 
-    Returns:
-        ``(x, y, z)`` uint8, an index into ``CLASS_NAMES``.
+    Returns: ``(x, y, z)`` uint8, an index into ``CLASS_NAMES``.
     """
     labels = (t1 > 0).astype(np.uint8)
     labels[(grey > 127) & (grey >= white)] = 2
@@ -103,11 +102,8 @@ def load_template(kind: str) -> np.ndarray:
     Args:
         kind: "t1", "gm" or "wm".
 
-    Returns:
-        ``(197, 233, 189)`` uint8 in RAS order, with voxels of 1 mm.
-
-    Raises:
-        InputError: nilearn is not installed, or has another template.
+    Returns: ``(197, 233, 189)`` uint8 in RAS order, with voxels of 1 mm.
+    Raises: InputError: nilearn is not installed, or has another template.
     """
     # find_spec does not import the package; importing nilearn takes seconds.
     spec = importlib.util.find_spec("nilearn")
@@ -184,10 +180,7 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(
-        self,
-        image: np.ndarray,
-        label: np.ndarray,
-        slabs: tuple[tuple[int, int], ...],
+        self, image: np.ndarray, label: np.ndarray, slabs: tuple[tuple[int, int], ...]
     ) -> Iterator[tuple[int, dict]]:
         """Yield the slices of one split, lowest first."""
         inside = image[image > 0].astype(np.float64)

@@ -15,11 +15,7 @@ from unet_jax.errors import InputError
 
 CLASS_NAMES = ("background", "posterior parts", "body shell", "body core")
 
-SLABS = {
-    "train": ((0, 10), (35, 46)),
-    "validation": ((13, 20),),
-    "test": ((23, 32),),
-}
+SLABS = {"train": ((0, 10), (35, 46)), "validation": ((13, 20),), "test": ((23, 32),)}
 """First and last index of each slab along axis 1 of the stored array, both inclusive.
 
 That axis runs down the spine in slices of 1.5 mm. Two slices between slabs are omitted,
@@ -73,11 +69,8 @@ def part_labels(mask: np.ndarray) -> np.ndarray:
     Args:
         mask: integers of any shape: 0, or values of the package's numbering.
 
-    Returns:
-        uint8 indices into ``CLASS_NAMES``, with the shape of the mask.
-
-    Raises:
-        InputError: a value is no part of a vertebra.
+    Returns: uint8 indices into ``CLASS_NAMES``, with the shape of the mask.
+    Raises: InputError: a value is no part of a vertebra.
     """
     labels = np.zeros(mask.shape, np.uint8)
     for index, values in _PARTS.items():
@@ -94,12 +87,9 @@ def part_labels(mask: np.ndarray) -> np.ndarray:
 def load_sample() -> tuple[np.ndarray, np.ndarray]:
     """Read the sample from the installed tptbox package, which is not imported.
 
-    Returns:
-        The CT, ``(73, 47, 73)`` int16 in Hounsfield units, and the class of every
+    Returns: The CT, ``(73, 47, 73)`` int16 in Hounsfield units, and the class of every
         voxel, uint8, both in stored order: posterior, inferior, right.
-
-    Raises:
-        InputError: tptbox is not installed, or has another sample.
+    Raises: InputError: tptbox is not installed, or has another sample.
     """
     # find_spec does not import the package, so its dependencies may be missing.
     spec = importlib.util.find_spec("TPTBox")
@@ -142,8 +132,7 @@ def to_ras(stored: np.ndarray) -> np.ndarray:
     Args:
         stored: ``(73, 47, 73)`` in stored order.
 
-    Returns:
-        A view ``(73, 73, 47)``.
+    Returns: A view ``(73, 73, 47)``.
     """
     return stored.transpose(2, 0, 1)[:, ::-1, ::-1]
 
@@ -192,10 +181,7 @@ class VertebraCt(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(
-        self,
-        image: np.ndarray,
-        label: np.ndarray,
-        slabs: tuple[tuple[int, int], ...],
+        self, image: np.ndarray, label: np.ndarray, slabs: tuple[tuple[int, int], ...]
     ) -> Iterator[tuple[int, dict]]:
         """Yield the slices of one split, lowest first."""
         last = image.shape[SLICE_AXIS] - 1
