@@ -105,12 +105,7 @@ def _full_edge(strength: np.ndarray) -> float:
 
 
 def canny_edges(
-    image: np.ndarray,
-    *,
-    sigma: float,
-    low: float,
-    high: float,
-    spacing: Spacing = None,
+    image: np.ndarray, *, sigma: float, low: float, high: float, spacing: Spacing = None
 ) -> np.ndarray:
     """Find Canny's edges: thin ridges of the gradient, followed from strong to weak.
 

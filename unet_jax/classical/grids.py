@@ -55,15 +55,8 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "min_size": (1, 2),
         **_NAMING,
     },
-    "kmeans": {
-        "scope": ("training", "image"),
-        "scale": ("stored", "image"),
-    },
-    "kmeans_position": {
-        "k": (32, 16, 64),
-        "weight": (1.0, 0.3, 3.0),
-        **_NAMING,
-    },
+    "kmeans": {"scope": ("training", "image"), "scale": ("stored", "image")},
+    "kmeans_position": {"k": (32, 16, 64), "weight": (1.0, 0.3, 3.0), **_NAMING},
 }
 """Values by method and parameter; the search begins with the first of each. `grid_of`
 adds what depends on the data."""

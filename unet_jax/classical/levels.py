@@ -167,10 +167,7 @@ def _climb(
 
 
 def _split(
-    below: np.ndarray,
-    cuts: Sequence[int],
-    names: Sequence[int],
-    classes: Sequence[int],
+    below: np.ndarray, cuts: Sequence[int], names: Sequence[int], classes: Sequence[int]
 ) -> tuple[list[int], list[int]] | None:
     """Find the further cut that adds most: a part of a level gets another class."""
     best: tuple[float, list[int], list[int]] | None = None

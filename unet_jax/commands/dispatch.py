@@ -80,9 +80,7 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
 def _join_processes(config: ConfigDict | None) -> None:
     """Connect with the other processes of a run, if there are any."""
     processes = find_processes(
-        coordinator=FLAGS.coordinator,
-        count=FLAGS.num_processes,
-        index=FLAGS.process_id,
+        coordinator=FLAGS.coordinator, count=FLAGS.num_processes, index=FLAGS.process_id
     )
     if processes is None:
         return

@@ -118,11 +118,7 @@ def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
 
 
 def _targets(
-    folder: pathlib.Path,
-    images: list[NewImage],
-    *,
-    probabilities: bool,
-    contours: bool,
+    folder: pathlib.Path, images: list[NewImage], *, probabilities: bool, contours: bool
 ) -> Iterator[pathlib.Path]:
     """Yield the paths of all files that will be written."""
     for file in (image.path for image in images):

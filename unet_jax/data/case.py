@@ -8,15 +8,7 @@ import numpy as np
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 
-__all__ = [
-    "IGNORE",
-    "Case",
-    "CaseFacts",
-    "Source",
-    "facts_of",
-    "name_of",
-    "read_case",
-]
+__all__ = ["IGNORE", "Case", "CaseFacts", "Source", "facts_of", "name_of", "read_case"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -276,9 +276,7 @@ def _to_multiples(
 
 
 def _activations(
-    patch: Sequence[int],
-    strides: Sequence[Sequence[int]],
-    features: Sequence[int],
+    patch: Sequence[int], strides: Sequence[Sequence[int]], features: Sequence[int]
 ) -> float:
     """Count the values of all stages of one crop, with two convolutions each."""
     size, count = list(patch), 0.0

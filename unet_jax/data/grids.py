@@ -25,11 +25,7 @@ class Inverse:
     grid: tuple[int, ...]
 
     def planes(
-        self,
-        bands: Iterator[tuple[int, np.ndarray]],
-        *,
-        axis: int,
-        num_classes: int,
+        self, bands: Iterator[tuple[int, np.ndarray]], *, axis: int, num_classes: int
     ) -> Iterator[np.ndarray]:
         """Bring scores back plane by plane, with at most two planes in memory.
 

@@ -87,9 +87,7 @@ def draw_patch(
 
 
 def _foreground_pixel(
-    shape: tuple[int, ...],
-    coordinates: Sequence[np.ndarray],
-    rng: np.random.Generator,
+    shape: tuple[int, ...], coordinates: Sequence[np.ndarray], rng: np.random.Generator
 ) -> tuple[int, ...] | None:
     """Choose a pixel of a random present class; None if every pixel is ignored."""
     background, *foreground = coordinates

@@ -205,10 +205,7 @@ def create_prepared_cases(
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:
         image, inverse = preprocessing.apply(
-            case.image,
-            case.spacing,
-            name=f"case {case.id}",
-            reference=case.reference,
+            case.image, case.spacing, name=f"case {case.id}", reference=case.reference
         )
         if case.label is None:  # training on images alone, which reads no label
             label = np.zeros(image.shape[:-1], np.int8)

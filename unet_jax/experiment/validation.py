@@ -92,10 +92,7 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
 
 
 def _validate(
-    config: ConfigDict,
-    method: Method,
-    cases: Source | list[Case],
-    stop: Stop,
+    config: ConfigDict, method: Method, cases: Source | list[Case], stop: Stop
 ) -> dict[str, float]:
     """Score Dice of each class and of the foreground; NaN where a class is absent."""
     results = evaluate(

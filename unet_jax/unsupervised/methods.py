@@ -11,10 +11,7 @@ import numpy as np
 from unet_jax.classical.search import confusion
 from unet_jax.data.case import Case
 from unet_jax.method import Method, Reference
-from unet_jax.unsupervised.feature_clustering import (
-    FeatureClustering,
-    scaled_image,
-)
+from unet_jax.unsupervised.feature_clustering import FeatureClustering, scaled_image
 from unet_jax.unsupervised.matching import iou_of_pairs
 from unet_jax.unsupervised.prototypes import (
     class_prototypes,

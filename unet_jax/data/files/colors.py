@@ -10,11 +10,7 @@ _LISTED = 24
 
 
 def match_palette(
-    colors: np.ndarray,
-    palette: Sequence[Sequence[int]],
-    *,
-    tolerance: float,
-    name: str,
+    colors: np.ndarray, palette: Sequence[Sequence[int]], *, tolerance: float, name: str
 ) -> np.ndarray:
     """Find the palette entry of every pixel.
 

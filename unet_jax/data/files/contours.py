@@ -49,11 +49,7 @@ def write_contours(
 
 
 def _feature(
-    rings: list[Ring],
-    pixels: int,
-    plane: int | None,
-    name: str,
-    color: Sequence[int],
+    rings: list[Ring], pixels: int, plane: int | None, name: str, color: Sequence[int]
 ) -> dict[str, Any]:
     """Describe one region."""
     properties: dict[str, Any] = {

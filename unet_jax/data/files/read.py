@@ -101,10 +101,7 @@ def read_image(
 
 
 def read_label(
-    path: str | Path,
-    *,
-    palette: Sequence[Sequence[int]] = (),
-    tolerance: float = 0.0,
+    path: str | Path, *, palette: Sequence[Sequence[int]] = (), tolerance: float = 0.0
 ) -> StoredImage:
     """Read the value that a mask stores for every pixel, exactly.
 

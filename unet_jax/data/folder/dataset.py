@@ -189,11 +189,7 @@ class FolderSource:
         options, kind = self._options, traits.kind
         image, spacing, _ = read_case_image(traits.images, options, kind=kind)
         label, _ = read_case_label(
-            traits.masks,
-            options,
-            kind=kind,
-            painted=traits.painted,
-            shape=traits.shape,
+            traits.masks, options, kind=kind, painted=traits.painted, shape=traits.shape
         )
         expected = (*traits.shape, traits.channels)
         if label.shape != traits.shape or image.shape != expected:

@@ -15,9 +15,7 @@ _FEWEST_PLANES = 20
 
 
 def fit_slabs(
-    parts: Mapping[str, Sequence[Part]],
-    traits: Sequence[CaseTraits],
-    slice_axis: int,
+    parts: Mapping[str, Sequence[Part]], traits: Sequence[CaseTraits], slice_axis: int
 ) -> dict[str, tuple[Part, ...]]:
     """Move slabs so that their fractions apply to the labelled planes.
 

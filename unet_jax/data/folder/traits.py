@@ -194,10 +194,7 @@ def _attempt_image(
 
 
 def _attempt_label(
-    pair: Pair,
-    options: ReadOptions,
-    shape: tuple[int, ...],
-    problems: list[InputError],
+    pair: Pair, options: ReadOptions, shape: tuple[int, ...], problems: list[InputError]
 ) -> tuple[np.ndarray | None, StoredImage | None]:
     """Read the label of a case, or add to the problems."""
     if not pair.masks:
