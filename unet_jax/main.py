@@ -61,14 +61,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the flags; a mistake in them is one line and exit code 2.
-
-    Args:
-        argv: name of the program and its arguments.
-
-    Returns:
-        What `main` takes.
-    """
+    """Parse the flags; a mistake in them is one line and exit code 2."""
     try:
         shipped_folder()  # refuses a checkout that is not installed
         if {"-h", "-help", "--help", "--helpshort"} & set(argv):

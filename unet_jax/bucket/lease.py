@@ -29,8 +29,6 @@ class BucketLease(Held):
     on another host is watched for a minute, and taken over if nobody rewrote it.
 
     Args:
-        store: folder of the bucket.
-        beat_seconds: time between two signs of life.
         stale_seconds: time without a sign of life after which a lease is taken over.
 
     Raises:

@@ -34,7 +34,6 @@ class Mirror:
     holds complete checkpoints, and at most one without checksums, which is not fetched.
 
     Args:
-        store: folder of the bucket.
         path: local folder. While it holds a checkpoint, checkpoints that it lacks are
             deleted in the bucket.
         lease: lease of the run; None for a process that writes no checkpoints there.

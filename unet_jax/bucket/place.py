@@ -51,9 +51,6 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
         stop: stop of the run; it deletes the copy if it ends the process at once.
         trains: take the lease of the bucket, since checkpoints are written.
 
-    Yields:
-        The folder.
-
     Raises:
         InputError: the bucket cannot be used, or another run works there.
         RunError: the bucket cannot be written at the end.
@@ -83,9 +80,6 @@ def copy_of(name: str) -> Iterator[pathlib.Path]:
 
     Args:
         name: path, or ``gs://bucket/folder``.
-
-    Yields:
-        The folder.
 
     Raises:
         InputError: the bucket cannot be read.

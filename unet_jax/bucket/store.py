@@ -66,22 +66,11 @@ class Store:
             ) from None
 
     def read(self, name: str) -> Found:
-        """Read one object.
-
-        Args:
-            name: name of the object below the URL.
-        """
+        """Read one object."""
         return _found(self._store.read(name))
 
     def read_all(self, names: Sequence[str]) -> Iterator[tuple[str, Found]]:
-        """Read objects in their order, a few at a time.
-
-        Args:
-            names: names of the objects below the URL.
-
-        Yields:
-            Name and content of each object.
-        """
+        """Read objects in their order, a few at a time."""
         for some in _batches(names):
             futures = [(name, self._store.read(name)) for name in some]
             for name, future in futures:
@@ -93,7 +82,6 @@ class Store:
         """Write one object, or delete it.
 
         Args:
-            name: name of the object below the URL.
             content: bytes to write; None to delete the object.
             if_generation: generation that the object must have, from `read`; None for
                 any.
@@ -110,7 +98,6 @@ class Store:
         """Write objects, or delete them, a few at a time.
 
         Args:
-            names: names of the objects below the URL.
             content: function that returns the bytes for a name; None deletes it.
         """
         for some in _batches(names):

@@ -7,6 +7,9 @@ from skimage import color
 
 from unet_jax.classical.samples import Reference
 
+Spacing = Sequence[float] | None
+"""Pixel size in mm on each axis; None where all are equal."""
+
 
 def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
     """Reduce an image to one value for each pixel.
@@ -25,10 +28,6 @@ def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
 
 def stored_channel(image: np.ndarray, channel: int | str) -> np.ndarray:
     """Reduce an image to one value for each pixel, in its stored dtype if it can be.
-
-    Args:
-        image: ``(*spatial, channels)``.
-        channel: an index, or "mean" for the mean of all channels.
 
     Returns:
         ``(*spatial)`` in the stored dtype; the mean in float32.
@@ -102,18 +101,11 @@ def _white(image: np.ndarray) -> float:
     return max(1.0, float(image.max()))
 
 
-def sigmas(
-    sigma: float, spacing: Sequence[float] | None, axes: int
-) -> tuple[float, ...]:
+def sigmas(sigma: float, spacing: Spacing, axes: int) -> tuple[float, ...]:
     """Convert a width to pixels of each axis, the same length along all of them.
 
     Args:
         sigma: pixels along the axis with the finest spacing.
-        spacing: pixel size in mm on each axis; None where all are equal.
-        axes: number of spatial axes.
-
-    Returns:
-        A width in pixels for each axis.
     """
     if spacing is None:
         return (sigma,) * axes

@@ -27,9 +27,6 @@ def find_centers(
 
     Args:
         rows: ``(pixels, features)``.
-        k: number of clusters.
-        seed: seed of the sub-sample and of the starts.
-        starts: number of starts; the best one is kept.
 
     Returns:
         ``(k, features)`` float64; fewer centres where fewer rows differ.
@@ -112,18 +109,9 @@ def make_kmeans(
     """Make k-means on the values of the channels.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
-        seed: seed of k-means.
-        k: number of clusters.
         scope: "training" finds centres once, on all training cases, and names each
             after the class that it overlaps most there; "image" finds new centres in
             each image and names them by the nearest class prototype.
-        space: colour space of images with three channels.
-        scale: see `scaled`.
-
-    Returns:
-        The model.
     """
     features = Features(scale, False, space)
     chosen: dict[str, Any] = {"k": k, "scope": scope, "space": space, "scale": scale}
@@ -179,17 +167,7 @@ def make_kmeans_position(
     """Make k-means on values and position, with clusters named by prototypes.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
-        seed: seed of k-means.
-        k: number of clusters in an image.
         weight: length of the longest axis, in standard deviations within the classes.
-        space: colour space of images with three channels.
-        scale: see `scaled`.
-        texture: whether clusters are also named by their local std.
-
-    Returns:
-        The model.
 
     Source:
         Lloyd: Least squares quantization in PCM (1982); Achanta et al.: SLIC

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from unet_jax.classical.channels import sigmas, to_color_space
+from unet_jax.classical.channels import Spacing, sigmas, to_color_space
 from unet_jax.classical.edges import gradient_basins, named_segments
 from unet_jax.classical.prototypes import Features, fit_prototypes, local_std
 from unet_jax.classical.samples import Sample
 from unet_jax.classical.search import Model
-
-Spacing = Sequence[float] | None
 
 
 def structure_texture(
@@ -28,7 +26,6 @@ def structure_texture(
     Args:
         image: ``(*spatial, channels)``; the tensors of the channels are added.
         sigma: width of the neighbourhood in pixels of the finest axis.
-        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial, 2)`` float32.
@@ -76,7 +73,6 @@ def discontinuity(
             "structure" (see `structure_texture`).
         sigma: width, in pixels of the finest axis, of the Gaussian whose derivatives
             are taken; above 0.
-        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` float32.
@@ -141,17 +137,7 @@ def make_discontinuity(
     """Make segments between the discontinuities of a feature, named by prototypes.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
-        feature_name: see `discontinuity`.
-        sigma: see `discontinuity`.
         threshold: fraction of a full change below which pixels are inside a segment.
-        fill: see `fill_enclosed`.
-        scale: see `scaled`.
-        texture: whether segments are also named by their local std.
-
-    Returns:
-        The model.
     """
 
     def segments(image: np.ndarray, spacing: Spacing) -> np.ndarray:
@@ -162,7 +148,5 @@ def make_discontinuity(
 
     space = "lab" if feature_name == "color" else "rgb"
     prototypes = fit_prototypes(pieces, Features(scale, texture, space), num_classes)
-    return named_segments(
-        segments, prototypes, fill=fill,
-        chosen={"feature": feature_name, "sigma": sigma, "threshold": threshold},
-    )  # fmt: skip
+    chosen = {"feature": feature_name, "sigma": sigma, "threshold": threshold}
+    return named_segments(segments, prototypes, fill=fill, chosen=chosen)

@@ -8,12 +8,10 @@ from scipy import ndimage
 from skimage import feature, filters, morphology
 from skimage.segmentation import watershed
 
-from unet_jax.classical.channels import sigmas
+from unet_jax.classical.channels import Spacing, sigmas
 from unet_jax.classical.prototypes import Features, Prototypes, fit_prototypes
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
-
-Spacing = Sequence[float] | None
 
 _STRONG = 99.0
 """Percentile of the strengths above zero that counts as a full edge: the strongest
@@ -31,7 +29,6 @@ def edge_strength(
             "log": contrast across the zero crossings of the Laplacian of Gaussian, and
             0 elsewhere.
         sigma: width of the Gaussian that comes first, in pixels of the finest axis.
-        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` float32, at least 0.
@@ -117,7 +114,6 @@ def canny_edges(
         sigma: width of the Gaussian in pixels of the finest axis.
         low: fraction of a full edge at which a followed edge ends.
         high: fraction of a full edge that an edge begins with.
-        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` bool.
@@ -198,10 +194,15 @@ def contour_segments(
             shut |= ndimage.binary_closing(wide, ball(closing))
         inner = (slice(closing, -closing),) * edges.ndim
         edges = edges | shut[inner]
-    segments, count = ndimage.label(~edges)
+    return _flooded(strength, ~edges)
+
+
+def _flooded(strength: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Flood each connected part of the flat pixels up to the others."""
+    markers, count = ndimage.label(flat)
     if count <= 1:
-        return np.zeros(edges.shape, np.int32)
-    return watershed(strength, segments) - 1
+        return np.zeros(flat.shape, np.int32)
+    return watershed(strength, markers) - 1
 
 
 def fill_enclosed(labels: np.ndarray) -> np.ndarray:
@@ -241,18 +242,8 @@ def make_contours(
     """Make closed contours of one edge operator, filled and named.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
         operator: "sobel", "prewitt", "log" or "canny".
-        sigma: see `edge_strength`.
         threshold: fraction of a full edge; Canny follows edges down to half of it.
-        closing: see `contour_segments`.
-        fill: see `fill_enclosed`.
-        scale: see `scaled`.
-        texture: whether segments are also named by their local std.
-
-    Returns:
-        The model.
     """
 
     def segments(image: np.ndarray, spacing: Spacing) -> np.ndarray:
@@ -266,11 +257,9 @@ def make_contours(
             edges = strong_edges(strength, threshold)
         return contour_segments(edges, strength, closing=closing)
 
+    chosen = {"sigma": sigma, "threshold": threshold, "closing": closing}
     prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
-    return named_segments(
-        segments, prototypes, fill=fill,
-        chosen={"sigma": sigma, "threshold": threshold, "closing": closing},
-    )  # fmt: skip
+    return named_segments(segments, prototypes, fill=fill, chosen=chosen)
 
 
 def named_segments(
@@ -284,8 +273,6 @@ def named_segments(
 
     Args:
         segments: function ``(image, spacing) -> (*spatial)`` index of a segment.
-        prototypes: prototypes of the classes.
-        fill: whether to apply `fill_enclosed`.
         chosen: parameters of ``segments``, for the report.
     """
 
@@ -310,7 +297,6 @@ def morphological_gradient(
     Args:
         image: ``(*spatial, channels)``.
         sigma: width of the Gaussian that comes first, in pixels of the finest axis.
-        spacing: pixel size in mm on each axis.
 
     Returns:
         ``(*spatial)`` float32.
@@ -344,11 +330,7 @@ def gradient_basins(strength: np.ndarray, *, threshold: float) -> np.ndarray:
         Beucher and Meyer: The Morphological Approach to Segmentation: The Watershed
         Transformation (1993).
     """
-    flat = strength <= threshold * _full_edge(strength)
-    markers, count = ndimage.label(flat)
-    if count <= 1:
-        return np.zeros(strength.shape, np.int32)
-    return watershed(strength, markers) - 1
+    return _flooded(strength, ~strong_edges(strength, threshold))
 
 
 def make_watershed(
@@ -361,26 +343,12 @@ def make_watershed(
     scale: str,
     texture: bool,
 ) -> Model:
-    """Make the watershed of the gradient from automatic markers, with named basins.
-
-    Args:
-        pieces: training cases.
-        num_classes: number of classes.
-        sigma: see `morphological_gradient`.
-        threshold: see `gradient_basins`.
-        fill: see `fill_enclosed`.
-        scale: see `scaled`.
-        texture: whether basins are also named by their local std.
-
-    Returns:
-        The model.
-    """
+    """Make the watershed of the gradient from automatic markers, with named basins."""
 
     def basins(image: np.ndarray, spacing: Spacing) -> np.ndarray:
         strength = morphological_gradient(image, sigma=sigma, spacing=spacing)
         return gradient_basins(strength, threshold=threshold)
 
+    chosen = {"sigma": sigma, "threshold": threshold}
     prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
-    return named_segments(
-        basins, prototypes, fill=fill, chosen={"sigma": sigma, "threshold": threshold}
-    )
+    return named_segments(basins, prototypes, fill=fill, chosen=chosen)

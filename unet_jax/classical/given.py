@@ -22,12 +22,6 @@ def plan_search(
 ) -> tuple[dict[str, tuple[Any, ...]], tuple[float, ...] | None, Seeds]:
     """Separate what is searched from what is given.
 
-    Args:
-        name: name of the method.
-        samples: labelled training cases, at least one.
-        num_classes: number of classes.
-        parameters: values that are given and not fitted.
-
     Returns:
         The grid, in which given parameters have one value, the given cuts and the given
         seeds.

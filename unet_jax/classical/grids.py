@@ -68,9 +68,6 @@ def grid_of(
     """Return the values to try of each parameter of a method.
 
     Args:
-        name: name of the method, a key of ``GRIDS``.
-        num_classes: number of classes of the data.
-        channels: number of channels of the images.
         one_scale: whether all images are parts of one scan, where "stored" and "image"
             mean the same.
 

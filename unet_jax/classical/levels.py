@@ -20,10 +20,6 @@ def levels_of(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
 
     A value that equals a cut falls below it, as in OpenCV's ``THRESH_BINARY``.
 
-    Args:
-        values: array of any shape and dtype.
-        cuts: ascending numbers.
-
     Returns:
         Indices from 0 to ``len(cuts)``, in the shape of the values.
 
@@ -51,7 +47,6 @@ def fit_levels(
     Args:
         values: one array for each training case, with one value for each pixel.
         labels: class of each pixel, one array for each case; negative is ignored.
-        num_classes: number of classes.
 
     Returns:
         Ascending cuts, and the class indices of the levels, one more than cuts.

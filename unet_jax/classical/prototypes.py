@@ -18,7 +18,6 @@ def local_std(image: np.ndarray, window: int = TEXTURE_WINDOW) -> np.ndarray:
 
     Args:
         image: ``(*spatial, channels)``.
-        window: pixels of each axis.
 
     Returns:
         ``(*spatial, channels)`` float32.
@@ -68,7 +67,6 @@ class Prototypes:
     Attributes:
         means: ``(classes, features)``; infinite for a class that training lacks.
         spread: ``(features)`` std within the classes, the unit of distance.
-        features: the features that the means are of.
     """
 
     means: np.ndarray
@@ -98,7 +96,6 @@ class Prototypes:
         Args:
             segments: ``(*spatial)`` index of a segment, from 0.
             image: ``(*spatial, channels)``.
-            reference: reference of the case, see ``Case``.
 
         Returns:
             ``(*spatial)`` uint8 class indices.
@@ -131,14 +128,6 @@ def fit_prototypes(
     pieces: Sequence[Sample], features: Features, num_classes: int
 ) -> Prototypes:
     """Learn the mean of each class from labelled pixels.
-
-    Args:
-        pieces: training cases, or parts of them.
-        features: features of a pixel.
-        num_classes: number of classes.
-
-    Returns:
-        The prototypes.
 
     Source:
         The nearest-mean classifier: Duda, Hart and Stork, Pattern Classification

@@ -191,16 +191,8 @@ def make_split_and_merge(
     """Make split and merge, with regions named by prototypes.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
         split: see `split_and_merge`, in units of the std within the classes.
         merge: see `split_and_merge`, in the same units.
-        min_size: see `split_and_merge`.
-        scale: see `scaled`.
-        texture: whether regions are also named by their local std.
-
-    Returns:
-        The model.
     """
     prototypes = fit_prototypes(pieces, Features(scale, texture), num_classes)
     plain = fit_prototypes(pieces, Features(scale), num_classes)

@@ -74,7 +74,6 @@ def automatic_seeds(
 
     Args:
         values: ``(*spatial, features)``, the features of the prototypes.
-        prototypes: prototypes of the classes.
         fraction: fraction of the pixels nearest to a prototype that become its seeds:
             those with the smallest changes around them.
 
@@ -109,17 +108,10 @@ def make_growing(
     """Make region growing from seeds that are given, or found in each image.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
-        fraction: see `automatic_seeds`.
         tolerance: see `grow_regions`, in units of the std within the classes.
         rest: class of the pixels that no region reaches: "background" (0), or that of
             the "nearest" region.
-        scale: see `scaled`.
         seeds: ``((class, position), ...)`` for every image; None to find them.
-
-    Returns:
-        The model.
     """
     prototypes = fit_prototypes(pieces, Features(scale), num_classes)
 

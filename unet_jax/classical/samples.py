@@ -49,7 +49,6 @@ def fitting_pieces(
     middle of its foreground.
 
     Args:
-        samples: training cases.
         pixels: largest number of pixels in all, approximately.
 
     Returns:

@@ -107,16 +107,7 @@ def name_clusters(counts: np.ndarray) -> np.ndarray:
 
 
 def training_dice(model: Model, pieces: Sequence[Sample], num_classes: int) -> float:
-    """Score a model on training cases.
-
-    Args:
-        model: the model.
-        pieces: training cases, or parts of them.
-        num_classes: number of classes.
-
-    Returns:
-        Mean foreground Dice.
-    """
+    """Score a model on training cases."""
     counts = np.stack(
         [
             confusion(
@@ -141,12 +132,6 @@ def best_model(
     Each parameter in turn takes the value with the best mean foreground Dice while the
     others are held; two rounds, beginning with the first value of each. The first of
     equally good values is taken.
-
-    Args:
-        make: makes a model of a value for each parameter.
-        grid: the values to try of each parameter; a single one is fixed.
-        pieces: training cases, or parts of them.
-        num_classes: number of classes.
 
     Returns:
         The model of the chosen values, with these and ``training_dice`` in ``chosen``.

@@ -27,7 +27,6 @@ def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndar
     Args:
         values: array of any shape.
         levels: number of levels, at least 2 and one more than thresholds.
-        bins: number of bins of the histogram of values that are not integers.
 
     Returns:
         ``(levels - 1)`` ascending thresholds, fewer where there are fewer values; a
@@ -136,7 +135,6 @@ def niblack_field(
 
     Args:
         image: ``(*spatial)``.
-        inside: pixels that count as neighbours; None for all.
         window: odd number of pixels of each axis.
 
     Returns:
@@ -162,7 +160,6 @@ def sauvola_field(
 
     Args:
         image: ``(*spatial)``, not negative.
-        inside: pixels that count as neighbours; None for all.
         window: odd number of pixels of each axis.
         r: largest std to be expected: half of the range of values.
 
@@ -223,9 +220,6 @@ def make_leveled(
     """Fit cuts of a field, or name the levels between given ones.
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
-        field: field of one channel.
         channel: index of that channel, or "mean".
         mask: "nonzero" makes the pixels that are zero in all channels a level of their
             own, and no neighbours of others (for skull-stripped brains); "all" does
@@ -233,10 +227,6 @@ def make_leveled(
         name: name of the cuts among the chosen parameters.
         cuts: given cuts, in the sign of their name; None to fit them.
         sign: sign of named cuts relative to the field: -1 for offsets and k.
-        chosen: the other parameters, for the report.
-
-    Returns:
-        The model.
 
     Source:
         Gonzalez and Woods: Digital Image Processing (4th ed., 2018), 10.3; each field
@@ -282,13 +272,10 @@ def make_otsu(
     """Make global thresholds from the histogram (Otsu, multi-Otsu).
 
     Args:
-        pieces: training cases.
-        num_classes: number of classes.
         levels: number of levels of the histogram, without zero for "nonzero".
         mask: see `make_leveled`; "nonzero" leaves zeros out of the histogram.
         scope: "image" thresholds each image by its own histogram, "training" by that
             of all training images.
-        channel: index of the channel that is used, or "mean".
 
     Returns:
         The model; its levels are named after the class they overlap most in training.

@@ -25,9 +25,6 @@ def check_determinism(config: ConfigDict) -> str:
     Batches are drawn again each time, by the same threads as in training. Only a
     temporary folder is written.
 
-    Args:
-        config: config of a training run.
-
     Returns:
         The line that reports equal results.
 

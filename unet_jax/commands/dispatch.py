@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def refuse_buckets() -> None:
-    """Refuse s3://a/b: as a path it would be the folder s3:/a/b of this disk.
-
-    Raises:
-        InputError: a flag names a bucket that cannot be used.
-    """
+    """Refuse s3://a/b: as a path it would be the folder s3:/a/b of this disk."""
     for name in ("workdir", "input", "output", "workdirs", "runs"):
         value = FLAGS[name].value or []
         for path in [value] if isinstance(value, str) else value:
@@ -48,7 +44,6 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
     """Do what the flags say.
 
     Args:
-        config: from `read_config`.
         hint: lines that tell how to resume, printed where a signal stops the process.
 
     Raises:

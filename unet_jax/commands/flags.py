@@ -59,9 +59,6 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 def parse(argv: Sequence[str]) -> list[str]:
     """Parse the flags.
 
-    Args:
-        argv: name of the program and its arguments.
-
     Returns:
         The name of the program, and the changes of the config (``--config.key=value``)
         for `read_config`.
@@ -101,9 +98,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def read_config(overrides: Sequence[str]) -> ConfigDict | None:
     """Load the config that ``--config`` names, or that the workdir holds.
-
-    Args:
-        overrides: changes of it, from `parse`.
 
     Returns:
         The config, locked; None where the mode needs none and none is given.

@@ -41,9 +41,6 @@ def predict_files(
         contours: write the outlines too, to ``<name>.geojson``.
         overwrite: replace the files of an earlier prediction.
 
-    Returns:
-        Paths of the label maps.
-
     Raises:
         InputError: there is no run, a file must not be replaced, or some files cannot
             be segmented; all others are segmented first.

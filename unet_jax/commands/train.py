@@ -64,8 +64,6 @@ def train_and_evaluate(
     A workdir with a checkpoint is resumed; a complete one is left alone.
 
     Args:
-        config: the resolved config.
-        workdir: folder of the run.
         profile: first and last step of a jax profiler trace, or None.
         stop: requests to stop; None if there are none.
         bucket: the bucket that the workdir is a copy of; None for a plain folder.
@@ -100,10 +98,8 @@ class _Session:
     """What the loop holds open beside state and step.
 
     Attributes:
-        run: the run.
         guard: what may end the run from outside.
         batches: training batches of this process.
-        checkpoints: checkpoints of the run.
         pace: decides when to validate and when the run is over.
         log: metrics.jsonl and the progress line.
         validate: ``variables -> scores of each split``.

@@ -38,9 +38,6 @@ class CaseFacts(NamedTuple):
     """Describes a case without its pixels.
 
     Attributes:
-        id: name of the case.
-        axes: number of spatial axes.
-        channels: number of channels of the image.
         spacing: millimetres per pixel on each spatial axis; None if unknown.
     """
 
@@ -51,14 +48,7 @@ class CaseFacts(NamedTuple):
 
     @classmethod
     def of(cls, case: Case) -> "CaseFacts":
-        """Describe a case that has been read.
-
-        Args:
-            case: a case with its pixels.
-
-        Returns:
-            The facts, without the pixels.
-        """
+        """Describe a case that has been read."""
         *spatial, channels = case.image.shape
         return cls(case.id, len(spatial), channels, case.spacing)
 
@@ -88,10 +78,6 @@ class Source(Protocol):
 def name_of(source: Source, index: int) -> str:
     """Name a case without reading it.
 
-    Args:
-        source: cases, with or without a method ``where(index)``.
-        index: position of the case.
-
     Returns:
         Id and file of the case if the source knows them, else its number.
 
@@ -105,13 +91,6 @@ def name_of(source: Source, index: int) -> str:
 
 def facts_of(source: Source, index: int) -> CaseFacts:
     """Describe a case; read it only if the source cannot describe it without.
-
-    Args:
-        source: cases, with or without a method ``facts(index)``.
-        index: position of the case.
-
-    Returns:
-        The facts.
 
     Raises:
         InputError: the case has to be read and cannot be.
@@ -127,13 +106,6 @@ def read_case(source: Source, index: int) -> Case:
 
     Files and disks can disappear during a run, and a reader may then raise any
     exception.
-
-    Args:
-        source: cases.
-        index: position of the case.
-
-    Returns:
-        The case.
 
     Raises:
         InputError: the case cannot be read.

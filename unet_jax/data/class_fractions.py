@@ -13,7 +13,6 @@ class ClassFractions:
     """Cases of a split and the fraction of each class in their labelled pixels.
 
     Attributes:
-        cases: number of cases.
         counted: number of cases whose pixels were counted, spread evenly over the
             split.
         fractions: fraction of the pixels that are not ignored, by class name; empty if
@@ -32,7 +31,6 @@ def class_fractions(
 
     Args:
         source: cases of a split; with a method ``class_counts(index)`` no case is read.
-        class_names: name of each class.
         limit: largest number of cases to count.
 
     Returns:
@@ -71,7 +69,6 @@ def count_classes(label: np.ndarray, num_classes: int) -> np.ndarray:
 
     Args:
         label: ``(*spatial)`` integers, class index or ``IGNORE``.
-        num_classes: number of classes, background included.
 
     Returns:
         ``(num_classes)`` int64; ignored pixels do not count.

@@ -27,12 +27,8 @@ class Fingerprint:
     """A data set in numbers.
 
     Attributes:
-        cases: number of cases.
-        axes: number of spatial axes of each case.
         shape: median size of each axis, in pixels of the median spacing.
         spacing: median millimetres per pixel on each axis; None if unknown.
-        channels: number of channels of each image.
-        dtypes: stored dtypes that occur.
         lowest: smallest value of all images.
     """
 
@@ -60,9 +56,6 @@ def fingerprint(traits: Sequence[CaseTraits]) -> Fingerprint:
 
     Args:
         traits: facts of every case, all with the same number of axes and channels.
-
-    Returns:
-        Medians and extremes of the facts.
     """
     spacings = [case.spacing for case in traits if case.spacing is not None]
     shapes = np.array([case.shape for case in traits], np.float64)
@@ -83,21 +76,7 @@ def fingerprint(traits: Sequence[CaseTraits]) -> Fingerprint:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings for a data set, with the names of the config.
-
-    Attributes:
-        dims: number of spatial axes of the network.
-        slice_axis: axis across the slices that a 2-D network sees of a volume.
-        intensity: normalisation scheme.
-        crop_nonzero: whether to crop an empty border.
-        patch_size: pixels of a crop on each axis.
-        batch_size: number of crops per update.
-        features: number of channels of each stage.
-        kernel_sizes: kernel size of each stage.
-        strides: strides between the stages.
-        flip_axes: axes of the network that augmentation may mirror.
-        rotation_degrees: smallest and largest angle of augmentation.
-    """
+    """Settings for a data set, with the names of the config."""
 
     dims: int
     slice_axis: int
@@ -129,13 +108,11 @@ def suggest(
     """Choose settings for a data set.
 
     Args:
-        data: fingerprint of the data set.
         dims: 2 or 3; None chooses 2 for pictures, for thick slices and without an
             accelerator, else 3.
         slice_axis: axis across the slices; None chooses the thickest, or 2.
         base_features: number of channels of the finest stage; each coarser stage has
             twice as many.
-        max_features: largest number of channels of a stage.
         batch_size: number of crops per update; None chooses what the budget allows.
         patch_size: pixels of a crop on each axis; None chooses what the budget allows.
         max_patch: largest size of an axis of a 2-D patch.
@@ -143,9 +120,6 @@ def suggest(
         accelerated: whether there is a GPU or TPU. 3-D steps are so slow on a CPU that
             a network learns more from slices in the same time.
         devices: number of devices; a chosen batch size is a multiple of it.
-
-    Returns:
-        All settings.
     """
     thick = data.thick_axis
     if dims is None:

@@ -34,7 +34,6 @@ class Inverse:
                 order, an iterator; planes of the training grid lie along ``axis`` and
                 ``rest`` are its other axes.
             axis: axis across the planes.
-            num_classes: number of classes of the scores.
 
         Yields:
             Scores ``(*rest, classes)`` of each plane of the image's grid, interpolated
@@ -105,7 +104,6 @@ def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
 
     Args:
         label: ``(*spatial)`` integers.
-        inverse: way back of the image, from ``Preprocessing.apply``.
 
     Returns:
         ``(*grid)`` in the same dtype; every pixel has the value of the nearest one.
@@ -119,14 +117,7 @@ def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
 
 
 def slices(box: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
-    """Return the index of a box.
-
-    Args:
-        box: (start, stop) on each axis.
-
-    Returns:
-        One slice per axis.
-    """
+    """Return the index of a box."""
     return tuple(slice(start, stop) for start, stop in box)
 
 

@@ -13,9 +13,6 @@ class ImagesAlone:
     Training without labels is given such a source, so that neither losses nor crops nor
     validation can read a label.
 
-    Attributes:
-        source: cases with or without labels.
-
     Example:
         >>> import numpy as np
         >>> case = Case("a", np.zeros((2, 2, 1)), np.ones((2, 2), int), None, "a")

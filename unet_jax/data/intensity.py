@@ -34,15 +34,7 @@ class ChannelStatistics(NamedTuple):
 
     @classmethod
     def line(cls, mean: float, std: float) -> "ChannelStatistics":
-        """Shift and divide without clipping.
-
-        Args:
-            mean: offset that is subtracted.
-            std: divisor, above 0.
-
-        Returns:
-            The line.
-        """
+        """Shift and divide without clipping."""
         return cls(-math.inf, math.inf, mean, std)
 
 
@@ -95,7 +87,6 @@ def scale(channel: np.ndarray, line: ChannelStatistics, *, out: np.ndarray) -> N
     Args:
         channel: ``(*spatial)`` numbers. A plane at a time is converted to float64,
             which takes eight bytes per pixel.
-        line: clip limits, offset and divisor.
         out: ``(*spatial)`` float32, overwritten.
     """
     for source, target in zip(channel, out, strict=True):
@@ -138,7 +129,6 @@ def white_value(image: np.ndarray, *, name: str) -> float:
 
     Args:
         image: uint8, uint16, or floats from 0 to 1.
-        name: file or case, for messages.
 
     Returns:
         255, 65535 or 1.

@@ -58,7 +58,6 @@ class CaseMemory:
         """Keep a case if it fits and has not been released.
 
         Args:
-            key: name of the case.
             case: arrays ``image`` and ``label``; they become read-only.
         """
         size = _size(case)
@@ -74,10 +73,6 @@ class CaseMemory:
     def get(self, key: Hashable, read: Callable[[], Kept]) -> Kept:
         """Return a case from memory, or read and keep it.
 
-        Args:
-            key: name of the case.
-            read: function that reads the case.
-
         Returns:
             The case; whoever keeps it must not change its arrays.
         """
@@ -90,11 +85,7 @@ class CaseMemory:
         return case
 
     def release(self, key: Hashable) -> None:
-        """Free a case for good: later reads of it are not kept.
-
-        Args:
-            key: name of the case.
-        """
+        """Free a case for good: later reads of it are not kept."""
         with self._lock:
             self._released.add(key)
             case = self._kept.pop(key, None)

@@ -17,9 +17,7 @@ def class_coordinates(
 
     Args:
         label: ``(*spatial)`` integers, class index or ``IGNORE``.
-        num_classes: number of classes, background included.
         limit: largest number of pixels to keep per class.
-        rng: generator that chooses the pixels to keep.
 
     Returns:
         For each class the sorted flat indices of its pixels; an empty array for an
@@ -62,8 +60,6 @@ def draw_patch(
         coordinates: flat indices of each class in this label, from
             ``class_coordinates``.
         patch_size: pixels of the crop on each spatial axis.
-        centred: whether to centre the crop on a class.
-        rng: generator of all random choices.
 
     Returns:
         Copies ``(*patch_size, channels)`` and ``(*patch_size)`` in the given dtypes.

@@ -129,13 +129,10 @@ def make_train_iterator(
     the processes in turn, ``rows_at_once`` to each.
 
     Args:
-        prepared: training examples.
         seed: seed of the shuffle and the crops, at least 0.
         global_batch_size: number of examples per step over all processes.
         patch_size: pixels of a crop on each spatial axis.
         foreground_oversampling: fraction of crops centred on a class, in [0, 1].
-        process_index: index of this process.
-        process_count: number of processes.
         rows_at_once: number of devices of a process, so that a device has the same rows
             in any process; None deals all rows of a process at once.
         num_threads: number of threads that draw batches ahead; 0 draws them on demand.

@@ -47,22 +47,18 @@ class PreparedCases:
     each case is prepared by one of them.
 
     Args:
-        source: cases of the training split.
         prepare: function from a case to its image ``(*spatial, channels)`` float32 and
             label ``(*spatial)`` signed integers on the training grid. With ``by_slice``
             the first axis counts the slices.
-        num_classes: number of classes, background included.
         spatial_dims: number of spatial axes of the network, 2 or 3.
         by_slice: whether each slice of a case is an example. Counting the slices
             requires that every case is prepared at once.
         cache_bytes: memory for images and labels, in bytes.
         store: folder for the cases that do not fit; created when it is needed, emptied
             first. With None such cases are prepared again at each use.
-        seed: seed of the choice of stored coordinates.
         labelled: whether a case without a label is an error. In training on images
             alone the label that ``prepare`` gives is a placeholder, and no crop is
             centred on it.
-        num_threads: number of threads that count the slices.
         coordinates_limit: largest number of stored pixels per class and example.
 
     Raises:
@@ -132,10 +128,6 @@ class PreparedCases:
         Most slices of a volume with a few lesions show no lesion, so crops centred on
         one have to come from the other slices.
 
-        Args:
-            number: number of an example.
-            rng: generator of the random choice.
-
         Returns:
             The same number if the example has foreground or is not a slice; else the
             number of a slice that has a random class of the case, if there is one.
@@ -154,9 +146,6 @@ class PreparedCases:
     def name(self, number: int) -> str:
         """Name the case of an example, and its slice, without reading it.
 
-        Args:
-            number: number of an example.
-
         Returns:
             Id and file of the case, if the source knows them; slices count from 0 on
             the training grid.
@@ -170,9 +159,6 @@ class PreparedCases:
 
         Args:
             case: number of the case in the source.
-
-        Returns:
-            Image and label as ``prepare`` gives them.
 
         Raises:
             InputError: the case cannot be read or does not fit.

@@ -52,7 +52,6 @@ class Preprocessing:
         crop_nonzero: whether to crop to the box of pixels that are not zero in some
             channel.
         intensity: one of ``INTENSITIES``.
-        channels: number of channels of every image.
         statistics: statistics of each channel if intensity is "percentile", else empty.
     """
 
@@ -123,7 +122,6 @@ class Preprocessing:
         Args:
             image: ``(*spatial, channels)`` in its stored dtype; volumes in RAS order.
             spacing: millimetres per pixel on each spatial axis, or None.
-            name: file or case, for messages.
             reference: statistics of the whole scan, see ``Case``; "zscore" uses them
                 instead of the image's own.
 
@@ -242,20 +240,14 @@ def fit(
     Args:
         cases: training cases, volumes in RAS order, none of which is kept; facts are
             enough for every intensity but "percentile".
-        network_dims: number of spatial axes that the network sees, 2 or 3.
-        slice_axis: RAS axis across the slices of a volume for a 2-D network.
         spacing: millimetres per pixel, "median" for the median of the cases, or None
             for no resampling.
         size: (height, width) for pictures; the spacing is then not used.
-        crop_nonzero: whether to crop to the pixels that are not zero.
         intensity: one of ``INTENSITIES``. "percentile" takes the 0.5 and 99.5
             percentiles of the labelled foreground (classes above 0; the non-zero pixels
             of a case without a label), then mean and standard deviation of the values
             clipped to these. At most a million pixels are kept, drawn from all cases
             with equal chance, and the same ones every time.
-
-    Returns:
-        The preprocessing for every image.
 
     Raises:
         InputError: no cases, two cases that do not fit together (both are named), or

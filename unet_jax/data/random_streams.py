@@ -10,12 +10,8 @@ def generator(seed: int, stream: int, index: int) -> np.random.Generator:
     """Make the generator of one use; its numbers depend on the arguments alone.
 
     Args:
-        seed: seed of the run, at least 0.
         stream: one of ``SHUFFLE``, ``COORDINATES``, ``CROP``.
         index: number of the epoch, the case or the crop.
-
-    Returns:
-        A new generator.
     """
     return np.random.default_rng(
         np.random.SeedSequence(entropy=seed, spawn_key=(stream, index))

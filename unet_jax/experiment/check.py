@@ -15,7 +15,6 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     """Refuse what no run can be made of.
 
     Args:
-        config: the config.
         complete: whether the data have filled in what was left to them; before that,
             None is accepted for those keys.
 

@@ -44,7 +44,6 @@ def complete_config(
 
     Args:
         config: a config with None for these values; it is not changed.
-        data: the opened data set; `FolderDataset` for a folder.
         recorded: config of a run to resume; its values are kept, also on another number
             of devices.
         tpu_chips: number of chips of the slice to plan for; None for the devices of
@@ -146,15 +145,7 @@ def _network_for_data(
 
 
 def settings_text(found: Fingerprint, config: ConfigDict) -> str:
-    """Say what was found in the data and what was chosen for it.
-
-    Args:
-        found: the data in numbers.
-        config: the completed config.
-
-    Returns:
-        Lines of text.
-    """
+    """Say what was found in the data and what was chosen for it."""
     size = " x ".join(map(str, found.shape))
     spacing = "no known spacing"
     if found.spacing is not None:

@@ -153,9 +153,6 @@ class _OldName(importlib.abc.MetaPathFinder):
 def remembered_config(workdir: pathlib.Path) -> ConfigDict | None:
     """Return the config that a workdir holds.
 
-    Args:
-        workdir: folder of a run.
-
     Returns:
         The resolved config of the run, not locked; None where no run has begun.
 

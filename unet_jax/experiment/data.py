@@ -38,14 +38,7 @@ class Dataset(Protocol):
 
 
 def create_memory(config: ConfigDict) -> CaseMemory:
-    """Make the memory for cases that are read before training and prepared later.
-
-    Args:
-        config: the resolved config; ``data.cache_gib`` is the limit.
-
-    Returns:
-        An empty memory.
-    """
+    """Make the memory for cases that are read before training and prepared later."""
     return CaseMemory(_cache_bytes(config))
 
 
@@ -60,7 +53,6 @@ def open_dataset(
     """Open the data set.
 
     Args:
-        config: the config, complete or not.
         workdir: folder of the run; keeps the facts of the cases of a folder.
         memory: memory for the training cases, so that each is read once; None if
             nothing is trained.
@@ -164,12 +156,8 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
     """Learn the preprocessing from the training split.
 
     Args:
-        config: the resolved config.
         source: training cases; read only if their pixels matter, or if the source
             cannot describe them without.
-
-    Returns:
-        The preprocessing of training and of every later prediction.
     """
     data = config.data
     look = read_case if data.intensity == "percentile" else facts_of
@@ -193,9 +181,6 @@ def create_prepared_cases(
     """Prepare the training cases: bring them to the training grid and keep them.
 
     Args:
-        config: the resolved config.
-        source: training cases.
-        preprocessing: preprocessing learnt from them.
         store: folder for the cases that do not fit into ``data.cache_gib``.
 
     Returns:
@@ -240,14 +225,8 @@ def create_batches(
     """Start the input pipeline of this process.
 
     Args:
-        config: the resolved config.
-        source: cases to draw from.
-        preprocessing: preprocessing learnt from the training split.
         workdir: folder for the cases that do not fit into memory.
         whole: whether every process gets whole batches instead of its own rows.
-
-    Returns:
-        An iterator of endless batches.
     """
     store = workdir / "prepared" / str(jax.process_index())
     return make_train_iterator(

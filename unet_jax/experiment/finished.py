@@ -45,9 +45,6 @@ def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
 def open_run_data(workdir: pathlib.Path) -> Dataset:
     """Open the data of a run, and refuse data that changed since its training.
 
-    Args:
-        workdir: folder of the run.
-
     Returns:
         The data set. No checkpoint is read.
 
@@ -76,11 +73,7 @@ def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> Trai
     """Load the best checkpoint of a run; only its workdir is needed.
 
     Args:
-        workdir: folder of the run.
         network: network of the run's config; None to build it.
-
-    Returns:
-        The run, ready to segment images.
 
     Raises:
         InputError: there is no run, or no checkpoint that can be read.
@@ -117,12 +110,7 @@ def init_from(
     """Take the weights of another run's best checkpoint, and print what does not fit.
 
     Args:
-        state: state of step 0.
         workdir: folder of the other run.
-        network: network of the state.
-
-    Returns:
-        The state with the other run's weights and statistics.
 
     Raises:
         InputError: there is no such run.
@@ -153,9 +141,6 @@ def read_clusters_of_classes(
 ) -> tuple[tuple[int, ...], ...] | None:
     """Read the clusters of each class, for a run that learnt from images alone.
 
-    Args:
-        workdir: folder of the run.
-
     Returns:
         Clusters of each class, as matched on the training split; None where nothing was
         matched: the run has labels, or is not finished.
@@ -182,7 +167,6 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
     """Return the postprocessing of a run, from its config or from postprocess.json.
 
     Args:
-        workdir: folder of the run.
         wanted: value of ``eval.postprocess``: steps, or "auto" for the chosen ones.
 
     Returns:

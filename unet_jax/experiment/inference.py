@@ -22,12 +22,7 @@ def create_forward(
     """Compile the network for windows.
 
     Args:
-        config: resolved config.
-        network: network, from `create_network`.
         mirrored: average over the mirror images that training saw.
-
-    Returns:
-        The compiled network.
     """
     return make_forward(
         network,
@@ -56,14 +51,8 @@ def create_predict_fn_maker(
     """Build a function ``variables -> predict_fn`` that compiles the network once.
 
     Args:
-        config: resolved config.
-        network: network, from `create_network`.
-        preprocessing: preprocessing that was fitted to the training split.
         validation: build it for validation during training, which has its own overlap
             and no mirrored images: these take several times as long.
-
-    Returns:
-        Function of the network's variables.
     """
     mirrored = config.eval.mirror and not validation
     forward = create_forward(config, network, mirrored=mirrored)

@@ -27,11 +27,7 @@ def with_named_clusters(
 
     Args:
         workdir: folder of the run; clusters.json is written there.
-        run: the trained run.
         train: labelled training cases.
-
-    Returns:
-        The network with the clusters of each class put together.
     """
     class_names = tuple(run.config.data.class_names)
     plain = run.predict_fn.of_clusters()
@@ -74,11 +70,7 @@ def with_chosen_steps(
 
     Args:
         workdir: folder of the run; postprocess.json is written there.
-        segmenter: the trained network.
         validation: labelled validation cases.
-
-    Returns:
-        The network with the chosen steps.
     """
     plain = dataclasses.replace(segmenter, steps=())
     pairs = []

@@ -35,11 +35,7 @@ def open_log(
     """Open metrics.jsonl and the progress line; only the first process writes.
 
     Args:
-        run: the run.
         batches: training batches, which can name an example.
-        state: state of the run.
-        first_step: number of steps done.
-        pace: pace of the run.
         record: record of the checkpoint that is resumed.
     """
     config = run.config
@@ -74,13 +70,7 @@ def open_log(
 
 
 def print_summary(run: Run, state: TrainState, compiled: Any) -> None:
-    """Print model, cost of a step and data.
-
-    Args:
-        run: the run.
-        state: state of the run.
-        compiled: the compiled step.
-    """
+    """Print model, cost of a step and data."""
     names = tuple(run.config.data.class_names)
     print(
         run_summary(
@@ -96,11 +86,7 @@ def print_summary(run: Run, state: TrainState, compiled: Any) -> None:
 
 
 def draw_curves(run: Run) -> None:
-    """Draw the curves of metrics.jsonl.
-
-    Args:
-        run: the run.
-    """
+    """Draw the curves of metrics.jsonl."""
     write_curves(
         run.workdir / "metrics.jsonl",
         run.workdir / "figures" / "curves.png",

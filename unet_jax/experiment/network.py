@@ -39,7 +39,6 @@ def create_network(
     """Build the network of a config.
 
     Args:
-        config: the resolved config.
         axis_name: of the mapped devices in training; None in inference.
         implementation: implementation of the operations, to compile for another
             platform; None for the best one on this platform.
@@ -79,9 +78,6 @@ def _implementation(config: ConfigDict) -> str | None:
 
 def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
     """Check the options of augmentation, and load augmentations of the user's own.
-
-    Args:
-        config: the resolved config.
 
     Returns:
         Options of ``augment_batch``; None where augmentation is off.
@@ -129,12 +125,6 @@ def create_optimizer_and_schedule(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Build the optimizer and the learning-rate schedule.
-
-    Args:
-        config: the resolved config.
-
-    Returns:
-        Both, for a run of ``train.steps``.
 
     Raises:
         InputError: an unknown name, or a warm-up longer than the run.

@@ -46,13 +46,8 @@ def make_record(
     """Collect what is needed to repeat the run or to use its network.
 
     Args:
-        config: the resolved config.
         preprocessing: what was learnt from the training split.
-        dataset: fingerprint of the data.
         draws_version: version of the random draws that the run is augmented with.
-
-    Returns:
-        A dict that JSON can hold.
     """
     return {
         "format": FORMAT,
@@ -91,7 +86,6 @@ def write_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
 
     Args:
         workdir: folder of the run; made if it is missing.
-        record: from `make_record`.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -109,9 +103,6 @@ def write_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
 
 def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
     """Read config.json.
-
-    Args:
-        workdir: folder of the run.
 
     Returns:
         The record, or None where no run has begun.
@@ -151,12 +142,6 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
 def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
     """Read config.json of a run that must exist.
 
-    Args:
-        workdir: folder of the run.
-
-    Returns:
-        The record.
-
     Raises:
         InputError: there is no run.
     """
@@ -171,9 +156,6 @@ def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
 
 def check_no_run(output: pathlib.Path) -> None:
     """Refuse to put what several runs give together into the folder of a run.
-
-    Args:
-        output: the folder to be written; it may be missing.
 
     Raises:
         InputError: it is the folder of a run, whose scores would be replaced, or no
@@ -197,9 +179,6 @@ def check_same_run(
     """Refuse to go on with another config, or other data, than the run began with.
 
     Args:
-        workdir: folder of the run, for the message.
-        record: of config.json.
-        config: of this start.
         dataset: fingerprint of the data as they are now.
 
     Raises:
@@ -223,11 +202,6 @@ def check_same_draws(
 ) -> None:
     """Refuse to train on with other random draws than the run began with.
 
-    Args:
-        workdir: folder of the run, for the message.
-        config: of the run.
-        draws_version: of its record.
-
     Raises:
         InputError: the run is augmented, and the draws of this version differ.
     """
@@ -245,11 +219,6 @@ def check_same_data(
     workdir: pathlib.Path, record: dict[str, Any], dataset: dict[str, Any]
 ) -> None:
     """Refuse data that changed since a run began: its splits would be others.
-
-    Args:
-        workdir: folder of the run, for the message.
-        record: of config.json.
-        dataset: fingerprint of the data as they are now.
 
     Raises:
         InputError: the fingerprints differ.
@@ -274,14 +243,7 @@ def _plain(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_tuples(value: Any) -> Any:
-    """Turn the lists that JSON made of tuples back.
-
-    Args:
-        value: a tree of dicts and lists.
-
-    Returns:
-        The same tree with tuples.
-    """
+    """Turn the lists that JSON made of tuples back."""
     if isinstance(value, dict):
         return {key: as_tuples(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -290,15 +252,7 @@ def as_tuples(value: Any) -> Any:
 
 
 def flat_config(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested keys into dotted ones.
-
-    Args:
-        tree: of dicts.
-        prefix: put before each key.
-
-    Returns:
-        One value a dotted key.
-    """
+    """Turn nested keys into dotted ones."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

@@ -42,9 +42,6 @@ RENAMED = {
 def current_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Replace old names of config keys on a command line.
 
-    Args:
-        arguments: the command line, such as ``--config.data.test_share=0.3``.
-
     Returns:
         The arguments with present names, and one line of advice for each old name.
 

@@ -65,10 +65,6 @@ from unet_jax.training.step import (
 def check(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Refuse a config that cannot be used, before any work.
 
-    Args:
-        config: config with its source resolved.
-        workdir: folder of the run.
-
     Raises:
         InputError: the config cannot be used.
     """
@@ -97,14 +93,11 @@ class Run:
     """What a run is made of once the data have been seen; each part is built once.
 
     Attributes:
-        config: the complete config.
-        workdir: folder of the run.
         sources: cases of each split.
         seen: cases of each split as training sees them: without labels if no loss
             reads one.
         preprocessing: preprocessing learnt from the training split.
         network: the network, for training, validation and the test split.
-        optimizer: the gradient transformation.
         schedule: learning rate of each step.
         loss_terms: summands of the loss.
         step: training step mapped over all devices, not compiled yet.
@@ -137,9 +130,6 @@ class Run:
 
     def compile_step(self, state: TrainState) -> tuple[Any, StepMemory]:
         """Compile the step, before a batch is there.
-
-        Args:
-            state: state of the run.
 
         Returns:
             The compiled ``step(state, batch) -> (state, metrics)``, and its memory.
@@ -178,10 +168,6 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
 
     Args:
         config: a config that `check` accepted.
-        workdir: folder of the run.
-
-    Returns:
-        The run.
 
     Raises:
         InputError: the data, or the workdir, cannot be used.
@@ -239,16 +225,6 @@ def assemble_run(
 ) -> Run:
     """Build network, losses, optimizer and step of a complete config.
 
-    Args:
-        config: the complete config.
-        workdir: folder of the run.
-        sources: cases of each split.
-        seen: cases of each split as training sees them.
-        preprocessing: preprocessing learnt from the training split.
-
-    Returns:
-        The run.
-
     Raises:
         InputError: the batch does not divide by the devices, or an option is unknown.
     """
@@ -286,10 +262,7 @@ def create_train_step(
     """Build the training step of a config.
 
     Args:
-        config: the resolved config.
         network: the network, made with the axis name that the step is mapped over.
-        optimizer: the gradient transformation.
-        loss_terms: the summands of the loss.
 
     Returns:
         ``train_step(state, batch, *, axis_name)``.
@@ -310,11 +283,7 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     """Build the losses; class weights come from the training split.
 
     Args:
-        config: the resolved config.
         source: the training cases, read only for class weights.
-
-    Returns:
-        The summands of the loss.
     """
     fractions, names = None, tuple(config.data.class_names)
     if needs_class_fractions(config.loss):

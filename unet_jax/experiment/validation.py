@@ -127,11 +127,7 @@ def _gather_unless_stopped(mine: Sequence[Any], stop: Stop) -> list[Any]:
 
 
 def score_of(rows: Rows) -> float:
-    """Return the score that chooses the best checkpoint: Dice, or the negative loss.
-
-    Args:
-        rows: scores of a validation.
-    """
+    """Return the score that chooses the best checkpoint: Dice, or the negative loss."""
     values = rows["val"]
     return values["dice"] if "dice" in values else -values["loss"]
 
@@ -139,14 +135,7 @@ def score_of(rows: Rows) -> float:
 def updated_best(
     best: dict[str, Any], step: int, score: float, config: ConfigDict
 ) -> dict[str, Any]:
-    """Return the record of the best score after a validation; NaN is never better.
-
-    Args:
-        best: record before the validation.
-        step: number of the validated step.
-        score: score of that step.
-        config: the resolved config.
-    """
+    """Return the record of the best score after a validation; NaN is never better."""
     if math.isfinite(score) and (best["score"] is None or score > best["score"]):
         return {"score": score, "step": step, "evaluations_since": 0, "stopped": False}
     since = best["evaluations_since"] + 1
@@ -156,13 +145,7 @@ def updated_best(
 
 
 def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
-    """Describe a validation in one line for the log.
-
-    Args:
-        step: number of the validated step.
-        rows: scores of the validation.
-        best: record after the validation.
-    """
+    """Describe a validation in one line for the log."""
     validation = rows["val"]
     parts = ", ".join(
         f"{key.removeprefix('dice/').removesuffix('_loss')} {value:.3f}"

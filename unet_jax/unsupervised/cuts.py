@@ -48,7 +48,6 @@ def merged_by_cut(affinities: np.ndarray, *, count: int) -> Groups:
 
     Args:
         affinities: ``(clusters, clusters)``, symmetric, from `cluster_affinities`.
-        count: number of groups.
 
     Returns:
         The clusters of each group, sorted. Clusters without affinity, which have no

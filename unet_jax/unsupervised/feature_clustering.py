@@ -129,16 +129,6 @@ def train_on_tiles(
 ) -> tuple[Params, tuple[tuple[Array, Array], ...]]:
     """Train a network on an image until few enough channels win anywhere.
 
-    Args:
-        key: random key of the first weights.
-        tiles: parts of one image.
-        continuity: weight of the loss between neighbours.
-        learning_rate: learning rate of gradient descent with momentum 0.9.
-        features: channels of each layer and of the response.
-        layers: number of 3x3 convolutions.
-        iterations: largest number of updates.
-        min_labels: number of labels at which training ends.
-
     Returns:
         The parameters, and the mean and variance in the norm of each layer.
 

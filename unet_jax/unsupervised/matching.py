@@ -65,7 +65,6 @@ def match_over(
 
     Args:
         pairs: clusters and label of each image.
-        num_classes: number of classes, and of clusters.
 
     Returns:
         The cluster of each class.
@@ -85,7 +84,6 @@ def named_by_label(
     Args:
         clusters: ``(*spatial)`` cluster index of every pixel, below ``num_classes``.
         label: ``(*spatial)`` class index or IGNORE of every pixel of that image.
-        num_classes: number of classes, and of clusters.
 
     Returns:
         Class index of every pixel, ``(*spatial)`` uint8 or uint16.

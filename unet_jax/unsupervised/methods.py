@@ -63,9 +63,6 @@ def fit_feature_clustering(
 
     Args:
         samples: training cases.
-        num_classes: number of classes with the background.
-        seed: seed of the network of every image.
-        slice_axis: axis of volumes along which their slices lie.
 
     Returns:
         The method, which gives labels, and the settings that were chosen.
@@ -109,8 +106,6 @@ def feature_clusters(
 
     Args:
         num_classes: largest number of clusters of an image.
-        seed: seed of the network of every image.
-        slice_axis: axis of volumes along which their slices lie.
 
     Returns:
         The method, which gives clusters, and its settings.

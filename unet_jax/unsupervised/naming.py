@@ -37,9 +37,6 @@ class Naming:
     """Settings that decide how clusters become classes.
 
     Attributes:
-        num_clusters: number of clusters.
-        num_classes: number of classes with the background.
-        slice_axis: axis of volumes along which their slices lie.
         weights: weights of `cluster_affinities`, those of the loss.
     """
 

@@ -15,7 +15,6 @@ def class_prototypes(
 
     Args:
         pairs: image ``(*spatial, channels)`` and label ``(*spatial)`` of each.
-        num_classes: number of classes with the background.
 
     Returns:
         ``(classes, channels)``; infinity for a class that no image has, which then is

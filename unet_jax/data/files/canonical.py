@@ -55,7 +55,6 @@ def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
 
     Args:
         labels: ``(x, y, z)``; more axes may follow.
-        orientation: orientation of the image, from ``to_canonical``.
 
     Returns:
         The voxels in stored order.
@@ -76,7 +75,6 @@ def as_case_image(
     stack has no directions of the patient, so its pages go to ``slice_axis``.
 
     Args:
-        stored: the image, or a mask, as stored.
         slice_axis: axis for the pages of a TIFF stack.
 
     Returns:

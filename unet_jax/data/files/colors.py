@@ -18,7 +18,6 @@ def match_palette(
         colors: ``(*spatial, 3)`` integers.
         palette: red, green and blue of each entry.
         tolerance: largest difference of a colour channel from its entry.
-        name: file, for messages.
 
     Returns:
         ``(*spatial, 1)`` uint16 indices into the palette.
@@ -64,7 +63,6 @@ class ColorsError(InputError):
     """A mask has colours, and no palette says which classes they are.
 
     Args:
-        name: one or several file names.
         counts: number of pixels of each (red, green, blue).
     """
 
@@ -97,7 +95,6 @@ def count_colors(colors: np.ndarray, *, name: str) -> dict[tuple[int, int, int],
 
     Args:
         colors: ``(*spatial, 3)`` integers.
-        name: file, for messages.
 
     Returns:
         Number of pixels of each (red, green, blue), in the order of their values.

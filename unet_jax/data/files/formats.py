@@ -22,7 +22,6 @@ class Format(NamedTuple):
     """One file format.
 
     Attributes:
-        name: name in messages.
         suffixes: endings of file names, in lower case.
         magic: pairs of position and bytes, one of which the content has; () for a
             compressed format, whose name is "gzip-compressed" and its content's.
@@ -88,9 +87,6 @@ _START = 352  # bytes that reach behind the magic of every format
 def file_suffix(path: Path) -> str:
     """Return the known ending of a file name, in lower case.
 
-    Args:
-        path: the file.
-
     Returns:
         One of ``SUFFIXES``.
 
@@ -109,12 +105,6 @@ def file_suffix(path: Path) -> str:
 def format_of(path: Path) -> Format:
     """Return the format that a file name stands for.
 
-    Args:
-        path: the file.
-
-    Returns:
-        A row of ``FORMATS``.
-
     Raises:
         InputError: the name has no known ending.
     """
@@ -124,9 +114,6 @@ def format_of(path: Path) -> Format:
 
 def content_name(path: Path) -> str:
     """Name the format of a file's content by its first bytes.
-
-    Args:
-        path: an existing file.
 
     Returns:
         Name of a format, or "unknown content" with the bytes; "" for an empty file.
@@ -151,9 +138,6 @@ def content_name(path: Path) -> str:
 
 def output_name(path: str | Path) -> str:
     """Name the label map of an image: photo.jpg to photo.png, scan.nii to scan.nii.gz.
-
-    Args:
-        path: the image file.
 
     Returns:
         A file name without a folder.

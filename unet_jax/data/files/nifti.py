@@ -17,7 +17,6 @@ def read_nifti(
     """Decode a NIfTI as stored, with its affine in millimetres.
 
     Args:
-        path: the file.
         axes: not used; the format defines its axes.
         indices: not used; the format has no palette.
 
@@ -56,9 +55,6 @@ def read_nifti(
 def millimetres(header: nibabel.Nifti1Header) -> float:
     """Return the length of the header's unit.
 
-    Args:
-        header: header of a NIfTI file.
-
     Returns:
         1000 for metres, 1 for millimetres and for no unit, 0.001 for micrometres.
     """
@@ -93,7 +89,6 @@ def write_nifti(
     """Write a label map with the affine, codes and units of its image.
 
     Args:
-        path: the file.
         labels: ``(x, y, z)`` uint8 or uint16.
         stored: the image; without a header the label map has the affine only.
         palette: not used; the format has no colours.

@@ -18,7 +18,6 @@ def read_picture(
     """Decode PNG, JPEG or BMP, upright.
 
     Args:
-        path: the file.
         axes: not used; the formats define their axes.
         indices: whether to return the indices of a palette, and the values of 1, 2 or 4
             bits, as masks need them, instead of colours and values up to 255.
@@ -58,13 +57,6 @@ def _packed_bmp(path: Path, picture: ImageFile.ImageFile) -> np.ndarray | None:
 
     Pillow drops a palette of 0, 1, 2, ... or of black and white, and then reads the
     pixels as 8 bits, or as 1, whatever they are.
-
-    Args:
-        path: the file.
-        picture: the opened file.
-
-    Returns:
-        ``(height, width)`` indices; None for every other picture.
     """
     if picture.format != "BMP" or picture.mode not in ("1", "L"):
         return None
@@ -107,7 +99,6 @@ def write_palette_png(
     """Write a label map as a palette PNG: class index and colour in one file.
 
     Args:
-        path: the file.
         labels: ``(height, width)`` uint8.
         stored: not used; a picture has no geometry.
         palette: red, green and blue of each class.

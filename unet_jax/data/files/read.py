@@ -200,7 +200,6 @@ def check_finite(image: np.ndarray, *, name: str) -> None:
 
     Args:
         image: array of any shape and real dtype.
-        name: file or case, for the message.
 
     Raises:
         InputError: with the number of such values.

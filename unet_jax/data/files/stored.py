@@ -16,7 +16,6 @@ class StoredImage:
     """One image as its file stores it.
 
     Attributes:
-        path: the file.
         image: ``(*spatial, channels)`` in the stored dtype and axis order.
         affine: ``(4, 4)`` from voxel index to millimetres (RAS+); NIfTI only.
         spacing: millimetres per pixel on each stored spatial axis; None if unknown.
@@ -39,9 +38,6 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     Args:
         image: ``(..., height, width, channels)``.
         orientation: 1 to 8 as EXIF counts; other values count as 1, upright.
-
-    Returns:
-        The upright image.
     """
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(-3, -2)

@@ -53,7 +53,6 @@ def read_tiff(
     """Decode a TIFF; a file that lost pages is refused.
 
     Args:
-        path: the file.
         axes: name of each axis, out of T, Z, C, Y, X and S, in capitals or not; None
             takes the names from the file.
         indices: whether to return the indices of a palette instead of its colours.
@@ -188,9 +187,7 @@ def write_tiff(
     """Write a label map with its axes and, if known, its spacing.
 
     Args:
-        path: the file.
         labels: ``(Y, X)`` or ``(Z, Y, X)``, uint8 or uint16.
-        stored: the image.
         palette: not used; viewers colour a TIFF themselves.
     """
     axes, spacing = "ZYX"[-labels.ndim :], stored.spacing

@@ -25,13 +25,9 @@ def write_label_map(
 
     Args:
         folder: output folder; created if missing.
-        stored: the image that was segmented.
         labels: ``(*spatial)`` class indices on the stored grid, at most 65535 (255
             for pictures).
         palette: a colour (red, green, blue in 0..255) for each class.
-
-    Returns:
-        The written file.
 
     Raises:
         InputError: the file would overwrite the image, or another file next to it.
@@ -52,10 +48,8 @@ def check_targets(
     """Refuse to replace files, before their content is computed.
 
     Args:
-        targets: files that will be written.
         inputs: files that will be read; none of them is ever replaced, even if a target
             names it by a link or in other case.
-        overwrite: whether other files may be replaced.
 
     Raises:
         InputError: a target is an input, a folder, or exists and may not be replaced.

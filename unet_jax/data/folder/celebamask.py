@@ -22,9 +22,6 @@ def celebamask_layout(path: Path) -> Layout | None:
     ``CelebA-HQ-img/7.jpg`` goes with ``CelebAMask-HQ-mask-anno/0/00007_skin.png`` and
     up to 17 more binary masks of half its size; a folder has the masks of 2000 images.
 
-    Args:
-        path: folder that contains both.
-
     Returns:
         The pairs with their classes; None if the folder is something else.
 

@@ -14,9 +14,6 @@ from unet_jax.errors import named_files
 def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
     """Find cases that do not fit into one network together.
 
-    Args:
-        images: facts of all images without problems.
-
     Returns:
         A line for each kind that differs from the commonest one.
     """
@@ -47,15 +44,7 @@ def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
 
 
 def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
-    """Find images that are in two splits.
-
-    Args:
-        images: facts of all images without problems.
-        splits: splits of all cases.
-
-    Returns:
-        One line per image.
-    """
+    """Find images that are in two splits."""
     by_id = {case.id: case for case in images}  # images that can be read
     problems = []
     seen: dict[str, tuple[str, Part]] = {}
@@ -83,11 +72,6 @@ def missing_class_problems(
 
     Args:
         trained: stored values of the training split.
-        names: name of each class.
-        label_map: stored values and their classes.
-
-    Returns:
-        One line per class.
     """
     values = sorted(set(trained))
     classes = LabelMap(label_map, num_classes=len(names))

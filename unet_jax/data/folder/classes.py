@@ -28,8 +28,6 @@ class Classes(NamedTuple):
         names: name of each class; () if the values are no classes.
         label_map: stored values and their classes; a proposed map if there are
             problems.
-        notes: lines to print.
-        problems: problems, one line each.
     """
 
     names: tuple[str, ...]
@@ -90,11 +88,7 @@ def orphan_problems(
     """Find values without a class in masks that belong to no image.
 
     Args:
-        classes: classes of the other masks.
         masks: number of pixels of each stored value, by file.
-
-    Returns:
-        One line per mask.
     """
     known = LabelMap(classes.label_map, num_classes=len(classes.names))
     return [

@@ -27,9 +27,6 @@ class FolderDataset:
     """Holds all cases of a folder and their splits, as `open_folder` finds them.
 
     Attributes:
-        traits: facts of each case.
-        class_names: name of each class.
-        label_map: stored values and their classes.
         notes: lines that say how files were paired, labels mapped and splits made.
     """
 
@@ -71,9 +68,6 @@ class FolderDataset:
 
     def source(self, split: str) -> "FolderSource":
         """Return the cases of one split.
-
-        Args:
-            split: "train", "validation" or "test".
 
         Returns:
             Its cases, read on demand. Training cases that the scan left in memory are

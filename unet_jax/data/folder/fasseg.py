@@ -28,9 +28,6 @@ def fasseg_layout(path: Path) -> Layout | None:
     which are used only for images that exist nowhere else. Test images of V3 without
     masks are left out.
 
-    Args:
-        path: folder of a version, such as ``FASSEG-repository/V2``.
-
     Returns:
         The pairs with their colours and classes, with ids that begin with "train/" and
         "test/"; None if the folder is something else.

@@ -82,7 +82,6 @@ def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layo
     """Find images and their masks.
 
     Args:
-        path: the folder.
         images: its folder of images; "" finds it.
         masks: its folder of masks; "" finds it.
         mask_suffix: suffix of a mask's name behind its image's name; "" finds it.
@@ -152,12 +151,6 @@ def list_files(folder: Path) -> list[Path]:
 
     Links to folders are followed. Broken links are listed, so that reading them reports
     the problem.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        The files, sorted.
     """
     found: list[Path] = []
     real = folder.resolve()
@@ -181,10 +174,6 @@ def list_files(folder: Path) -> list[Path]:
 
 def stem_in(file: Path, folder: Path) -> str:
     """Return the path of a file inside a folder without its suffix.
-
-    Args:
-        file: an image file.
-        folder: folder that contains the file, directly or not.
 
     Returns:
         The path with slashes, on every system.
@@ -257,7 +246,6 @@ def channel_problems(key: str, files: Sequence[Path]) -> list[str]:
     """Check the numbers of the channels of an image.
 
     Args:
-        key: name of the image.
         files: its channels, called ``_0000``, ``_0001`` and so on.
 
     Returns:
@@ -365,9 +353,6 @@ def mask_alone(mask: Path) -> Pair:
 
     Args:
         mask: the mask file; its path becomes the id, which no other case has.
-
-    Returns:
-        A pair without an image.
     """
     return Pair(str(mask), "", (), (mask,))
 

@@ -18,7 +18,6 @@ class GivenSplits(NamedTuple):
         ids: ids of each split; None if the splits have to be drawn, empty if there are
             only problems.
         fold: the fold that validates, if validation is drawn; -1 for none.
-        problems: problems, one line each.
     """
 
     ids: dict[str, list[str]] | None
@@ -38,15 +37,9 @@ def find_splits(
     """Take the splits from a file, or from folders called train, val and test.
 
     Args:
-        layout: cases of the folder.
         groups: group of each id; replaced by the groups in the file, if it has some.
-        path: the folder.
         file: JSON or CSV file of splits; "" for none.
-        fold: the fold that validates; -1 for none.
         by_regex: whether the groups come from an expression, not from folders.
-
-    Returns:
-        The ids of each split, and the problems.
     """
     ids = [pair.id for pair in layout.pairs]
     if not file:

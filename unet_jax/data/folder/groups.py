@@ -10,7 +10,6 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
     """Find the patient of each case.
 
     Args:
-        layout: cases of the folder.
         regex: regular expression that finds the patient in an id; "" takes the folder
             of the case. Of nested folders it takes the outermost level that has at
             least three.

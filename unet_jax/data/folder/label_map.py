@@ -63,7 +63,6 @@ class LabelMap:
 
         Args:
             stored: integers of any shape.
-            where: data set, split and example, or file, for the error.
 
         Returns:
             int16 of the same shape, class or IGNORE.
@@ -95,14 +94,7 @@ class LabelMap:
         return self._class[place], inside
 
     def unknown(self, found: Iterable[int]) -> list[int]:
-        """Return the values that have no class.
-
-        Args:
-            found: stored values.
-
-        Returns:
-            The values without a class, in their order.
-        """
+        """Return the values that have no class."""
         values = list(found)
         if not values:
             return []
@@ -120,11 +112,7 @@ class LabelMap:
 
         Args:
             found: all values of the labels, sorted.
-            where: data set, split and example, or file.
             proposal: a label map; None makes one.
-
-        Returns:
-            One line.
         """
         proposed = self.proposal(found) if proposal is None else proposal
         return (
@@ -135,14 +123,7 @@ class LabelMap:
         )
 
     def proposal(self, found: Sequence[int]) -> tuple[Entry, ...]:
-        """Propose a label map: values in order if they fit, objects as one class.
-
-        Args:
-            found: all values of the labels, sorted.
-
-        Returns:
-            A map of all these values.
-        """
+        """Propose a label map: values in order if they fit, objects as one class."""
         values = [int(value) for value in found]
         if not self._given and len(values) <= self._num_classes:
             return tuple((value, index) for index, value in enumerate(values))
@@ -188,9 +169,6 @@ def _listed_ranges(ranges: Sequence[tuple[int, int, int]]) -> str:
 
 def listed(values: Sequence[int]) -> str:
     """Write values on one line, however many there are.
-
-    Args:
-        values: sorted values.
 
     Returns:
         The first twelve values, the last one and their number.

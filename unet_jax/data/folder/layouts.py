@@ -24,16 +24,6 @@ def find_layout(
 ) -> Layout:
     """Find which files are images, and which masks belong to them.
 
-    Args:
-        path: the folder.
-        images: its folder of images; "" finds it.
-        masks: its folder of masks; "" finds it.
-        mask_suffix: suffix of a mask's name behind its image's name; "" finds it.
-        stack: whether the pictures in a patient's folder are slices of one volume.
-
-    Returns:
-        All pairs.
-
     Raises:
         InputError: no pairs, or more than one way to read the folder.
     """

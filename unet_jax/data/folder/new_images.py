@@ -38,7 +38,6 @@ def find_new_images(
 
     Args:
         path: an image file, or a folder; only files directly in the folder are taken.
-        options: options of reading.
         channels: number of channels of the network.
 
     Returns:
@@ -100,10 +99,6 @@ def _complete(file: Path, options: ReadOptions) -> bool:
 
 def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
     """Read an image with all its channels, as training reads its cases.
-
-    Args:
-        image: files of the image.
-        options: options of reading.
 
     Returns:
         The image on the stored grid of its first file, with the known spacing if the

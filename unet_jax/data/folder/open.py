@@ -38,15 +38,9 @@ def open_folder(
     """Find, read and check all cases of a folder, and split them.
 
     Args:
-        options: options of reading and splitting.
-        seed: seed of drawn splits.
-        num_threads: number of cases to read at a time.
         scan_cache: file that keeps the facts of the cases; None for none.
         memory: memory for the training cases, so that preparing them reads no file
             again; None for none.
-
-    Returns:
-        The data set.
 
     Raises:
         InputError: the data have problems; ``details`` has one line for each.
@@ -90,10 +84,8 @@ class _Division(NamedTuple):
     """Groups and splits, which names and not pixels decide.
 
     Attributes:
-        groups: patient of each case.
         splits: the splits; None if problems prevent them.
         given: whether a file or folders give splits, with what problems.
-        problems: problems of the groups, one line each.
         split_problem: error of drawing the splits; "" for none.
     """
 

@@ -32,7 +32,6 @@ class FolderOptions(ReadOptions):
     """Says how a folder is read and split, with the names of the config's ``data``.
 
     Attributes:
-        path: the folder.
         images: its folder of images; "" finds it.
         masks: its folder of masks; "" finds it.
         mask_suffix: suffix of masks that lie beside their images; "" finds it.
@@ -43,7 +42,6 @@ class FolderOptions(ReadOptions):
             folder of the case.
         splits: JSON or CSV file with the ids of each split; "" draws the splits.
         fold: the fold that validates; -1 for none.
-        folds: number of parts of a cross-validation.
         test_fraction: fraction of the groups to draw for the test split.
         validation_fraction: fraction of the groups to draw for validation.
     """

@@ -39,11 +39,6 @@ def used_slice_axis(
 ) -> int | None:
     """Return the axis that the slices or pages of a case are stacked along.
 
-    Args:
-        images: files of the image.
-        options: options of reading.
-        kind: one of ``KINDS``.
-
     Returns:
         ``options.slice_axis``; None if the case has neither slices nor pages, so that
         the option changes nothing.
@@ -63,7 +58,6 @@ def read_case_image(
 
     Args:
         files: image files, in the order of the channels or slices.
-        options: options of reading.
         kind: one of ``KINDS``.
         finite: whether to refuse NaN and infinite values.
 
@@ -107,8 +101,6 @@ def read_case_label(
 
     Args:
         files: the mask, or the masks of the slices or of the classes.
-        options: options of reading.
-        kind: one of ``KINDS``.
         painted: for "parts", the value that each mask paints; later masks cover
             earlier ones.
         shape: for "parts", the spatial shape of the image; masks that are an exact
@@ -140,8 +132,6 @@ def file_with_values(
 
     Args:
         files: readable masks of the case: one, or one per slice.
-        values: values to look for.
-        options: options of reading.
 
     Returns:
         The first file that has one of the values.

@@ -26,7 +26,6 @@ class Scan:
     Attributes:
         traits: facts of the cases without problems, in the order of their pairs.
         images: facts of all images without problems.
-        problems: problems, one line each.
         values: number of pixels of each stored label value, by id of the case, for
             every case whose mask could be read.
     """
@@ -49,16 +48,10 @@ def scan(
     """Read every case once.
 
     Args:
-        pairs: files of each case.
-        options: options of reading.
-        num_threads: number of cases to read at a time.
         cache: file that keeps the facts of cases whose files do not change; None for
             none.
         memory: memory for the cases that will be read again.
         keep: ids of these cases.
-
-    Returns:
-        Facts of the cases, all problems, and all label values.
     """
     kept = _read_cache(cache, options)
     found: dict[str, Any] = {}

@@ -24,7 +24,6 @@ def fit_slabs(
     Args:
         parts: parts of each split, as fractions of the whole axis.
         traits: facts of the cases; parts of other cases stay as they are.
-        slice_axis: axis that volumes are cut along.
 
     Returns:
         The parts; the first and the last slab still reach the ends. If few planes are
@@ -53,11 +52,6 @@ def fit_slabs(
 def slab_of(part: Part, shape: Sequence[int], slice_axis: int) -> slice | None:
     """Return the planes of a part along its cut axis.
 
-    Args:
-        part: part of a split.
-        shape: spatial shape of the case.
-        slice_axis: axis that volumes are cut along.
-
     Returns:
         The planes; None for a part that is the whole case.
     """
@@ -68,15 +62,7 @@ def slab_of(part: Part, shape: Sequence[int], slice_axis: int) -> slice | None:
 
 
 def cut_axis(shape: Sequence[int], slice_axis: int) -> int:
-    """Choose the axis that slabs are cut along.
-
-    Args:
-        shape: spatial shape of a case.
-        slice_axis: preferred axis of volumes.
-
-    Returns:
-        The axis.
-    """
+    """Choose the axis that slabs are cut along."""
     if len(shape) == 3 and shape[slice_axis] >= _THIN:
         return slice_axis
     return int(np.argmax(shape))

@@ -32,9 +32,6 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
             optionally group (the patient); or id and group only, for drawn splits.
         fold: entry of a list of folds.
 
-    Returns:
-        Its content.
-
     Raises:
         InputError: the file is missing or has another form.
     """

@@ -31,7 +31,6 @@ class Part(NamedTuple):
     """A case of a split, or a slab of one.
 
     Attributes:
-        id: id of the case.
         start: fraction of the case's cut axis at which the slab begins.
         stop: fraction at which it ends.
     """
@@ -60,9 +59,6 @@ class Splits(NamedTuple):
 
 def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
     """Take the splits of a data set that lies in folders called train, val and test.
-
-    Args:
-        ids: ids of the cases, which are paths.
 
     Returns:
         Ids by split; None if no case lies in a folder called train.
@@ -104,7 +100,6 @@ def draw_splits(
 
     Args:
         groups: group of each case.
-        seed: seed of the draw.
         test_fraction: fraction of the groups for the test split.
         validation_fraction: fraction of the groups for validation without folds.
         fold: the fold that validates; -1 for none.
@@ -196,14 +191,7 @@ def _few_groups(groups: Mapping[str, str], names: Sequence[str]) -> Splits:
 
 
 def slabs(ids: Sequence[str]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Cut each case into a slab for training and one for validation.
-
-    Args:
-        ids: ids of the cases.
-
-    Returns:
-        The parts for training and for validation.
-    """
+    """Cut each case into a slab for training and one for validation."""
     stop = 1 - VALIDATION_FRACTION - GAP_FRACTION
     train = tuple(Part(one, 0.0, stop) for one in ids)
     return train, tuple(Part(one, stop + GAP_FRACTION, 1.0) for one in ids)
@@ -222,14 +210,10 @@ def named_splits(
 
     Args:
         named: ids by split, all of them ids of ``groups``.
-        groups: group of each case.
         seed: seed of the draw of a validation split that is not given.
         validation_fraction: fraction of the training groups for that validation split.
         fold: the fold that validates; -1 for none.
         folds: number of parts of the training groups.
-
-    Returns:
-        The splits.
 
     Raises:
         InputError: more folds than groups, or no groups to draw folds from.

@@ -15,9 +15,6 @@ def stack_slices(layout: Layout) -> Layout:
     The last number in a file's name is the position of its slice: 2 comes before 10.
     NIfTI files are volumes and stay as they are.
 
-    Args:
-        layout: pairs of pictures.
-
     Returns:
         Pairs of kind "slices", one per patient. A slice without a mask, outside of a
         patient's folder or with several channels becomes a stack of its own, so that

@@ -23,13 +23,10 @@ class ImageTraits:
     """Facts of the image of a case, independent of its mask.
 
     Attributes:
-        id: id of the case.
         patient: folder of the case; "" for none.
         images: the image file, or one file per channel or slice.
         kind: meaning of several files, one of ``read.KINDS``.
         shape: spatial shape on the case's axes (RAS for NIfTI).
-        channels: number of channels.
-        dtype: stored dtype of the image.
         spacing: millimetres per pixel and axis; None if unknown.
         digest: SHA-256 of the image's pixels, in hexadecimal.
     """
@@ -71,14 +68,7 @@ class CaseTraits(ImageTraits):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "CaseTraits":
-        """Restore facts that `dataclasses.asdict` and JSON converted.
-
-        Args:
-            values: value of each attribute.
-
-        Returns:
-            The facts.
-        """
+        """Restore facts that `dataclasses.asdict` and JSON converted."""
         parts = dict(values)
         parts.pop("highest", None)  # version 0.1 wrote it
         for name in ("images", "masks", "painted", "shape"):
@@ -91,12 +81,7 @@ class CaseTraits(ImageTraits):
 
 
 class TiffAxesError(SharedProblem):
-    """The pages of a TIFF were read as slices, but seem to be channels.
-
-    Args:
-        file: name of the file.
-        axes: proposed names of its axes.
-    """
+    """The pages of a TIFF were read as slices, but seem to be channels."""
 
     def __init__(self, file: str, axes: str) -> None:
         """Make the message."""
@@ -113,10 +98,8 @@ class Examined:
     """Result of `examine`.
 
     Attributes:
-        traits: facts of the case; None if it has problems.
         image: facts of the image; None if it could not be read or its axes are in
             doubt.
-        problems: all problems of the case.
         values: number of pixels of each stored label value; None if no mask could be
             read.
         pixels: the case itself; None if it has problems.
@@ -131,10 +114,6 @@ class Examined:
 
 def examine(pair: Pair, options: ReadOptions) -> Examined:
     """Read one case once, and collect its facts and all its problems.
-
-    Args:
-        pair: files of the case.
-        options: options of reading.
 
     Returns:
         Facts and pixels of the case, or its problems and the facts that hold in spite

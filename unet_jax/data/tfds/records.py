@@ -19,11 +19,6 @@ Features = tuple[Any, dict[str, Any]]
 class TfdsRecords:
     """Gives random access to the records of a split; errors name the file and the fix.
 
-    Args:
-        name: name of the set, optionally with ``/config`` and ``:version``.
-        split: split or part of a split, such as ``"train[:90%]"``.
-        data_dir: folder of prepared sets; None for the default of TFDS.
-
     Raises:
         InputError: the set or the split does not exist, or a file is damaged.
     """
@@ -51,12 +46,6 @@ class TfdsRecords:
 
         Pictures stay encoded: TFDS decodes them with OpenCV if it is installed, else
         with Pillow, and the two give different pixels of the same JPEG.
-
-        Args:
-            keys: names of features; None and repeated names are skipped.
-
-        Returns:
-            The features and their decoders.
         """
         import tensorflow_datasets as tfds
 
@@ -70,10 +59,6 @@ class TfdsRecords:
 
     def example(self, index: int, features: Features) -> dict[str, Any]:
         """Read one record and decode the chosen features of it.
-
-        Args:
-            index: index in the split.
-            features: features to decode, from ``pick``.
 
         Returns:
             One value per feature: arrays, numbers, and bytes for texts and pictures.
@@ -93,14 +78,7 @@ class TfdsRecords:
             ) from error
 
     def record_id(self, index: int) -> str:
-        """Name a record by split, file and position, equal in every part of a split.
-
-        Args:
-            index: index in the split.
-
-        Returns:
-            The name.
-        """
+        """Name a record by split, file and position, equal in every part of a split."""
         from tensorflow_datasets.core import naming
 
         path, place = self._place(index)
