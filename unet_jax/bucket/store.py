@@ -95,11 +95,7 @@ class Store:
     def write_all(
         self, names: Sequence[str], content: Callable[[str], bytes | None]
     ) -> None:
-        """Write objects, or delete them, a few at a time.
-
-        Args:
-            content: function that returns the bytes for a name; None deletes it.
-        """
+        """Write the bytes that a function returns for each name; None deletes it."""
         for some in _batches(names):
             for future in [self._store.write(name, content(name)) for name in some]:
                 _answer(future)

@@ -27,11 +27,7 @@ def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
 
 
 def stored_channel(image: np.ndarray, channel: int | str) -> np.ndarray:
-    """Reduce an image to one value for each pixel, in its stored dtype if it can be.
-
-    Returns:
-        ``(*spatial)`` in the stored dtype; the mean in float32.
-    """
+    """Reduce an image to ``(*spatial)``, in its stored dtype unless it is the mean."""
     if channel == "mean":
         return channel_of(image, channel)
     return image[..., int(channel)]
@@ -102,11 +98,7 @@ def _white(image: np.ndarray) -> float:
 
 
 def sigmas(sigma: float, spacing: Spacing, axes: int) -> tuple[float, ...]:
-    """Convert a width to pixels of each axis, the same length along all of them.
-
-    Args:
-        sigma: pixels along the axis with the finest spacing.
-    """
+    """Convert a width in pixels of the finest axis to pixels of each axis."""
     if spacing is None:
         return (sigma,) * axes
     finest = min(spacing)

@@ -127,26 +127,22 @@ def make_discontinuity(
     pieces: Sequence[Sample],
     *,
     num_classes: int,
-    feature_name: str,
+    feature: str,
     sigma: float,
     threshold: float,
     fill: bool,
     scale: str,
     texture: bool,
 ) -> Model:
-    """Make segments between the discontinuities of a feature, named by prototypes.
-
-    Args:
-        threshold: fraction of a full change below which pixels are inside a segment.
-    """
+    """Make segments between discontinuities, named by prototypes."""
 
     def segments(image: np.ndarray, spacing: Spacing) -> np.ndarray:
         change = discontinuity(
-            image, feature_name=feature_name, sigma=sigma, spacing=spacing
+            image, feature_name=feature, sigma=sigma, spacing=spacing
         )
         return gradient_basins(change, threshold=threshold)
 
-    space = "lab" if feature_name == "color" else "rgb"
+    space = "lab" if feature == "color" else "rgb"
     prototypes = fit_prototypes(pieces, Features(scale, texture, space), num_classes)
-    chosen = {"feature": feature_name, "sigma": sigma, "threshold": threshold}
+    chosen = {"feature": feature, "sigma": sigma, "threshold": threshold}
     return named_segments(segments, prototypes, fill=fill, chosen=chosen)

@@ -140,8 +140,8 @@ def _maker(
 
             def manual(*, channel: Any) -> Model:
                 return make_leveled(
-                    pieces, **base, field=_itself, channel=channel, mask="all",
-                    name=CUTS[name], cuts=cuts, chosen={"channel": channel},
+                    pieces, **base, field=lambda values, _: values, channel=channel,
+                    mask="all", name=CUTS[name], cuts=cuts, chosen={"channel": channel},
                 )  # fmt: skip
 
             return manual
@@ -154,13 +154,7 @@ def _maker(
         case "watershed":
             return functools.partial(make_watershed, pieces, **base)
         case "discontinuity":
-
-            def discontinuous(*, feature: str, **values: Any) -> Model:
-                return make_discontinuity(
-                    pieces, **base, feature_name=feature, **values
-                )
-
-            return discontinuous
+            return functools.partial(make_discontinuity, pieces, **base)
         case "region_growing":
             return functools.partial(make_growing, pieces, **base, seeds=seeds)
         case "split_and_merge":
@@ -171,12 +165,6 @@ def _maker(
             return functools.partial(make_kmeans_position, pieces, **base, seed=seed)
         case _:
             raise InputError(f"compare.methods: unknown method {name!r}")
-
-
-def _itself(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return the field of fixed thresholds."""
-    del inside
-    return values
 
 
 def _local(
@@ -191,7 +179,8 @@ def _local(
 ) -> Model:
     """Make thresholds that follow the neighbourhood, for one window."""
     chosen: dict[str, Any] = {"window": window, "mask": mask, "channel": channel}
-    low, high = _value_range(pieces)
+    low = min(float(piece.image.min()) for piece in pieces)
+    high = max(float(piece.image.max()) for piece in pieces)
     field: Field
     match name:
         case "adaptive_gaussian" | "adaptive_mean":
@@ -216,11 +205,3 @@ def _sauvola(
 ) -> np.ndarray:
     """Return Sauvola's field of values that are shifted to start at zero."""
     return sauvola_field(np.maximum(values - lowest, 0), inside, window=window, r=r)
-
-
-def _value_range(pieces: Sequence[Sample]) -> tuple[float, float]:
-    """Return the smallest and largest value of the training cases."""
-    return (
-        min(float(piece.image.min()) for piece in pieces),
-        max(float(piece.image.max()) for piece in pieces),
-    )

@@ -74,11 +74,7 @@ class Prototypes:
     features: Features
 
     def distances(self, values: np.ndarray) -> np.ndarray:
-        """Squared distance ``(..., classes)`` from each prototype.
-
-        Args:
-            values: ``(..., features)``.
-        """
+        """Square the distances ``(..., classes)`` of ``(..., features)`` from means."""
         scaled_means = self.means / self.spread
         return np.stack(
             [

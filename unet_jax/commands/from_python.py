@@ -77,11 +77,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]
 
 
 def differences() -> list[str]:
-    """Compare the settings of jax with those that a new process would have.
-
-    Returns:
-        One line for each setting that makes the bits differ from the command's.
-    """
+    """Return a line for each setting of jax that makes bits differ from a command."""
     lines = []
     for name, default in _RESULTS_DEPEND_ON.items():
         found = getattr(jax.config, name, default)

@@ -8,7 +8,7 @@ import numpy as np
 
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
-from unet_jax.data.files.formats import file_suffix, output_name
+from unet_jax.data.files.formats import output_name, stem_of
 from unet_jax.data.files.label_table import label_statistics, write_csv
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import check_targets, write_label_map
@@ -46,9 +46,9 @@ def predict_files(
             be segmented; all others are segmented first.
     """
     run, folder = load_run(workdir), pathlib.Path(output_folder)
-    images = find_new_images(
-        input_path, run.reading, channels=run.preprocessing.channels
-    )
+    channels, data = run.preprocessing.channels, run.config.data
+    images = find_new_images(input_path, run.reading, channels=channels)
+    names, colors = tuple(data.class_names), tuple(data.class_colors)
     _check_output(folder, images)
     check_targets(
         _targets(folder, images, probabilities=probabilities, contours=contours),
@@ -61,15 +61,13 @@ def predict_files(
         try:
             stored = read_new_image(image, run.reading)
             labels = _segment(run, stored, folder if probabilities else None)
-            target = write_label_map(
-                folder, stored, labels, tuple(run.config.data.class_colors)
-            )
+            target = write_label_map(folder, stored, labels, colors)
             if contours:
                 write_contours(
-                    _contours_path(folder, file),
+                    folder / f"{stem_of(file)}.geojson",
                     labels,
-                    class_names=tuple(run.config.data.class_names),
-                    class_colors=tuple(run.config.data.class_colors),
+                    class_names=names,
+                    class_colors=colors,
                     slice_axis=_stored_slice_axis(run, stored),
                 )
         except InputError as error:
@@ -80,7 +78,7 @@ def predict_files(
         rows += label_statistics(
             *_without_single_axis(labels, stored.spacing),
             file=file.name,
-            class_names=tuple(run.config.data.class_names),
+            class_names=names,
         )
         written.append(target)
         print(f"[{number}/{len(images)}] {file} -> {target}")
@@ -122,25 +120,15 @@ def _targets(
         yield folder / output_name(file)
         yield _overlay_path(folder, file)
         if probabilities:
-            yield _probabilities_path(folder, file)
+            yield folder / f"{stem_of(file)}.probabilities.npy"
         if contours:
-            yield _contours_path(folder, file)
+            yield folder / f"{stem_of(file)}.geojson"
     yield folder / "classes.csv"
 
 
 def _overlay_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
     """Return the path of the overlay of an image."""
     return folder / "overlays" / f"{output_name(file)}.png"
-
-
-def _probabilities_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
-    """Return the path of the probabilities of an image."""
-    return folder / f"{_stem(file)}.probabilities.npy"
-
-
-def _contours_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
-    """Return the path of the outlines of an image."""
-    return folder / f"{_stem(file)}.geojson"
 
 
 def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
@@ -164,21 +152,13 @@ def _without_single_axis(
     return labels.squeeze(axis), spacing
 
 
-def _stem(file: pathlib.Path) -> str:
-    """Return the name of a file without its suffix."""
-    return file.name[: -len(file_suffix(file))]
-
-
 def _segment(
     run: TrainedRun, stored: StoredImage, folder: pathlib.Path | None
 ) -> np.ndarray:
-    """Segment one image on the grid of its file.
-
-    With a folder, the probabilities are written into it, a plane at a time.
-    """
+    """Segment one image on its own grid; with a folder, write probabilities there."""
     if folder is None:
         return run.segment(stored)
-    path = _probabilities_path(folder, stored.path)
+    path = folder / f"{stem_of(stored.path)}.probabilities.npy"
     shape = (*stored.image.shape[:-1], run.predict_fn.num_classes)
     with atomic_path(path) as temporary:
         filled = np.lib.format.open_memmap(
@@ -198,12 +178,11 @@ def _draw(
         image, spacing, _ = to_canonical(image, stored.affine)
         labels, _, _ = to_canonical(labels, stored.affine)
     data = run.config.data
-    stack = stored.kind == "tiff"
     figure = overlay(
         image,
         None,
         labels,
-        slice_axis=0 if stack else data.slice_axis,
+        slice_axis=0 if stored.kind == "tiff" else data.slice_axis,
         spacing=spacing,
         class_names=tuple(data.class_names),
         class_colors=tuple(data.class_colors),

@@ -90,11 +90,7 @@ def name_of(source: Source, index: int) -> str:
 
 
 def facts_of(source: Source, index: int) -> CaseFacts:
-    """Describe a case; read it only if the source cannot describe it without.
-
-    Raises:
-        InputError: the case has to be read and cannot be.
-    """
+    """Describe a case; read it only if the source cannot describe it without."""
     if hasattr(source, "facts"):
         facts: CaseFacts = source.facts(index)
         return facts

@@ -169,11 +169,7 @@ class ForegroundSample:
         self.values: np.ndarray | None = None
 
     def add(self, case: Case) -> None:
-        """Add the foreground of one case.
-
-        Args:
-            case: a case; without a label its foreground is every non-zero pixel.
-        """
+        """Add the foreground of a case: without a label, every non-zero pixel."""
         foreground = (case.image != 0).any(-1) if case.label is None else case.label > 0
         values = case.image[foreground]
         draws = self.random.random(len(values))

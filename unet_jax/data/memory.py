@@ -55,11 +55,7 @@ class CaseMemory:
         return self._held
 
     def keep(self, key: Hashable, case: _HasPixels) -> None:
-        """Keep a case if it fits and has not been released.
-
-        Args:
-            case: arrays ``image`` and ``label``; they become read-only.
-        """
+        """Keep a case, read-only, if it fits and has not been released."""
         size = _size(case)
         with self._lock:
             unknown = key not in self._kept and key not in self._released
@@ -71,11 +67,7 @@ class CaseMemory:
                 self._held += size
 
     def get(self, key: Hashable, read: Callable[[], Kept]) -> Kept:
-        """Return a case from memory, or read and keep it.
-
-        Returns:
-            The case; whoever keeps it must not change its arrays.
-        """
+        """Return a case from memory, or read and keep it; its arrays are read-only."""
         with self._lock:
             kept: Kept | None = self._kept.get(key)
         if kept is not None:

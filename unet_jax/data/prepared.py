@@ -144,12 +144,7 @@ class PreparedCases:
         return number - index + places[rng.integers(len(places))]
 
     def name(self, number: int) -> str:
-        """Name the case of an example, and its slice, without reading it.
-
-        Returns:
-            Id and file of the case, if the source knows them; slices count from 0 on
-            the training grid.
-        """
+        """Name the case of an example, and its slice as prepared; nothing is read."""
         case, index = self._examples[number]
         name = name_of(self._source, case)
         return name if index is None else f"{name}, slice {index} of it as prepared"

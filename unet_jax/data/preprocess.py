@@ -91,11 +91,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Restore an object from the values that ``to_dict`` returned.
-
-        Raises:
-            InputError: keys are missing or unknown.
-        """
+        """Restore what ``to_dict`` returned; InputError for other keys."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
             raise InputError(

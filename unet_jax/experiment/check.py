@@ -23,10 +23,13 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     """
     _check_given(config)
     _check_values(config)
-    _check_data(config.data)
-    if complete or config.data.source != "folder":
-        _check_filled(config)
     data, train = config.data, config.train
+    _check_colors("data.palette", data.palette)
+    if data.label_map:
+        count = _MANY_CLASSES if data.class_names is None else len(data.class_names)
+        LabelMap(tuple(data.label_map), num_classes=count)
+    if complete or data.source != "folder":
+        _check_filled(config)
     if data.class_names is not None:
         _check_classes(data.class_names, data.class_colors)
     if train.patch_size is not None:
@@ -39,18 +42,14 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
             "train.patch_size", train.patch_size, len(train.patch_size), whole=True
         )
     metrics = tuple(config.eval.metrics)
-    # Which losses there are, and with what parameters, the losses say.
-    check_metric_names(metrics, losses=[m for m in metrics if _is_loss(m)])
+    # The rows of the losses tell their names and parameters.
+    losses = [m for m in metrics if isinstance(m, str) and m.startswith(LOSS_PREFIX)]
+    check_metric_names(metrics, losses=losses)
     if data.size is not None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):
         _check_sizes("data.spacing", data.spacing, 3, whole=False)
-    _check_model(config.model)
-
-
-def _check_model(model: ConfigDict) -> None:
-    """Refuse keys that are options of the network."""
-    for key in model:
+    for key in config.model:
         if key not in _MODEL:
             raise InputError(
                 f"model.{key}: unknown key; expected one of {', '.join(_MODEL)}. An "
@@ -59,13 +58,7 @@ def _check_model(model: ConfigDict) -> None:
 
 
 _MODEL = (
-    "name",
-    "options",
-    "head",
-    "dtype",
-    "clusters",
-    "base_features",
-    "max_features",
+    *("name", "options", "head", "dtype", "clusters", "base_features", "max_features"),
 )
 
 
@@ -87,21 +80,8 @@ def _check_given(config: ConfigDict) -> None:
             )
 
 
-def _check_data(data: ConfigDict) -> None:
-    """Refuse names that are unknown, colours that are none, a map that is none."""
-    _check_colors("data.palette", data.palette)
-    if data.label_map:
-        count = _MANY_CLASSES if data.class_names is None else len(data.class_names)
-        LabelMap(tuple(data.label_map), num_classes=count)
-
-
 _MANY_CLASSES = 2**15
 """Where the data give the names of the classes, no map leads to more."""
-
-
-def _is_loss(metric: Any) -> bool:
-    """Whether a metric is named after a loss."""
-    return isinstance(metric, str) and metric.startswith(LOSS_PREFIX)
 
 
 def _check_filled(config: ConfigDict) -> None:

@@ -24,11 +24,7 @@ _SHIPPED = "unet_jax.configs"
 
 
 def shipped_folder() -> pathlib.Path:
-    """Return the folder of the configs that are installed with the package.
-
-    Raises:
-        InputError: this copy of the package is not installed.
-    """
+    """Return the folder of the shipped configs; InputError without an installation."""
     package = pathlib.Path(__file__).resolve().parents[1]
     spec = importlib.util.find_spec(_SHIPPED)
     if spec is not None and spec.origin is not None:

@@ -137,28 +137,24 @@ def _tfds_source(config: ConfigDict, split: str, memory: CaseMemory) -> TfdsSour
     return TfdsSource(
         name=data.name,
         split=data[f"{split}_split"],
-        data_dir=data.data_dir or None,
         image_key=data.image_key,
         label_key=data.label_key,
         label_map=tuple(data.label_map) or None,
         num_classes=len(data.class_names),
-        volume_key=data.volume_key or None,
-        slice_index_key=data.slice_index_key or None,
-        spacing_key=data.spacing_key or None,
-        group_key=data.group_key or None,
-        mean_key=data.mean_key or None,
-        std_key=data.std_key or None,
         memory=memory,
+        **{key: data[key] or None for key in _TFDS_KEYS},
     )
 
 
-def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
-    """Learn the preprocessing from the training split.
+_TFDS_KEYS = (
+    *("data_dir", "volume_key", "slice_index_key"),
+    *("spacing_key", "group_key", "mean_key", "std_key"),
+)
+"""Keys whose "" is None in `TfdsSource`."""
 
-    Args:
-        source: training cases; read only if their pixels matter, or if the source
-            cannot describe them without.
-    """
+
+def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
+    """Learn the preprocessing from the training split; read pixels only if needed."""
     data = config.data
     look = read_case if data.intensity == "percentile" else facts_of
     return fit(

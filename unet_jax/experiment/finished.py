@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -145,22 +146,23 @@ def read_clusters_of_classes(
         Clusters of each class, as matched on the training split; None where nothing was
         matched: the run has labels, or is not finished.
     """
-    path = workdir / "clusters.json"
+    return _written_at_end(
+        workdir / "clusters.json",
+        lambda found: tuple(tuple(map(int, one)) for one in found["clusters_of_class"]),
+    )
+
+
+def _written_at_end(path: pathlib.Path, parse: Callable[[Any], Any]) -> Any:
+    """Read JSON that the end of a run wrote; None where it has not."""
     if not path.exists():
         return None
     try:
-        groups = json.loads(path.read_text())["clusters_of_class"]
-        return tuple(tuple(int(one) for one in group) for group in groups)
+        return parse(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> InputError:
-    """Return the error for a damaged file that the end of a run wrote."""
-    return InputError(
-        f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
-        "delete it and run the training command again, which writes it"
-    )
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
+            "delete it and run the training command again, which writes it"
+        ) from error
 
 
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
@@ -175,14 +177,9 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
     Raises:
         InputError: the steps have another form.
     """
-    path = workdir / "postprocess.json"
     if wanted == "auto":
-        if not path.exists():
-            return ()
-        try:
-            wanted = json.loads(path.read_text())["steps"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _unreadable(path, error) from error
+        path = workdir / "postprocess.json"
+        wanted = _written_at_end(path, lambda found: found["steps"])
     try:
         steps = tuple(
             (str(name), int(index), number) for name, index, number in wanted or ()

@@ -19,11 +19,7 @@ from unet_jax.models.network import sizes_of
 def create_forward(
     config: ConfigDict, network: nn.Module, *, mirrored: bool = False
 ) -> WindowForward:
-    """Compile the network for windows.
-
-    Args:
-        mirrored: average over the mirror images that training saw.
-    """
+    """Compile the network for windows, mirrored as training did if asked for."""
     return make_forward(
         network,
         head=config.model.head,

@@ -59,11 +59,7 @@ def _value(text: str) -> Any:
 
 
 def given_options(config: ConfigDict) -> dict[str, Any]:
-    """Return the options of the network that a config has.
-
-    Args:
-        config: a config; None in it leaves an option to the network.
-    """
+    """Return the options of the network that a config gives, which are not None."""
     options = config.model.options.to_dict()
     return {key: _hashable(one) for key, one in options.items() if one is not None}
 

@@ -15,11 +15,7 @@ from unet_jax.runtime.atomic import atomic_path
 
 
 def may_change(key: str) -> bool:
-    """Tell whether a run may be resumed with another value of a config key.
-
-    Args:
-        key: dotted name; configs/base.py marks those that may change.
-    """
+    """Tell whether a run may be resumed with another value of a dotted key."""
     # Imported here: the command line reads records before the heavy modules are loaded.
     from unet_jax.configs.base import KEYS
 
@@ -140,11 +136,7 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
-    """Read config.json of a run that must exist.
-
-    Raises:
-        InputError: there is no run.
-    """
+    """Read config.json of a run; InputError if there is no run."""
     record = read_record(workdir)
     if record is None:
         raise InputError(
@@ -155,12 +147,7 @@ def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def check_no_run(output: pathlib.Path) -> None:
-    """Refuse to put what several runs give together into the folder of a run.
-
-    Raises:
-        InputError: it is the folder of a run, whose scores would be replaced, or no
-            folder.
-    """
+    """Refuse the folder of a run, or a file, for the results of several runs."""
     if output.exists() and not output.is_dir():
         raise InputError(f"--workdir {output}: found a file, expected a folder")
     if (output / "config.json").exists():
@@ -200,11 +187,7 @@ def check_same_run(
 def check_same_draws(
     workdir: pathlib.Path, config: Mapping[str, Any], draws_version: int
 ) -> None:
-    """Refuse to train on with other random draws than the run began with.
-
-    Raises:
-        InputError: the run is augmented, and the draws of this version differ.
-    """
+    """Refuse to resume an augmented run that began with other random draws."""
     if config["augment"]["enabled"] and draws_version != draws.VERSION:
         release = draws.RELEASES.get(draws_version)
         program = f"unet_jax {release}" if release else "a newer unet_jax"
@@ -218,11 +201,7 @@ def check_same_draws(
 def check_same_data(
     workdir: pathlib.Path, record: dict[str, Any], dataset: dict[str, Any]
 ) -> None:
-    """Refuse data that changed since a run began: its splits would be others.
-
-    Raises:
-        InputError: the fingerprints differ.
-    """
+    """Refuse data that changed since a run began: its splits would be others."""
     old, new = flat_config(record["dataset"]), flat_config(_plain(dataset))
     changed = sorted(
         key for key in old.keys() | new.keys() if old.get(key) != new.get(key)

@@ -18,21 +18,9 @@ RENAMED = {
     **{
         f"model.{name}": f"model.options.{name}"
         for name in (
-            "features",
-            "convolutions_per_stage",
-            "decoder_convolutions",
-            "kernel_sizes",
-            "strides",
-            "block",
-            "downsample",
-            "attention",
-            "deep_supervision",
-            "dropout",
-            "padding",
-            "norm",
-            "norm_groups",
-            "activation",
-            "upsample",
+            *("features", "convolutions_per_stage", "decoder_convolutions", "strides"),
+            *("kernel_sizes", "block", "downsample", "attention", "deep_supervision"),
+            *("dropout", "padding", "norm", "norm_groups", "activation", "upsample"),
         )
     },
 }

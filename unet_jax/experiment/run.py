@@ -63,11 +63,7 @@ from unet_jax.training.step import (
 
 
 def check(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Refuse a config that cannot be used, before any work.
-
-    Raises:
-        InputError: the config cannot be used.
-    """
+    """Refuse a config that cannot be used with an InputError, before any work."""
     check_config(config)
     create_optimizer_and_schedule(config)
     names = config.data.class_names
@@ -223,11 +219,7 @@ def assemble_run(
     seen: dict[str, Source],
     preprocessing: Preprocessing,
 ) -> Run:
-    """Build network, losses, optimizer and step of a complete config.
-
-    Raises:
-        InputError: the batch does not divide by the devices, or an option is unknown.
-    """
+    """Build network, losses, optimizer and step of a complete config."""
     check_batch_size(
         config.train.batch_size,
         devices=jax.device_count(),
@@ -280,11 +272,7 @@ def create_train_step(
 
 
 def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
-    """Build the losses; class weights come from the training split.
-
-    Args:
-        source: the training cases, read only for class weights.
-    """
+    """Build the losses; the source is read only for class weights."""
     fractions, names = None, tuple(config.data.class_names)
     if needs_class_fractions(config.loss):
         counted = class_fractions(source, names, limit=len(source))

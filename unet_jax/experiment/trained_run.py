@@ -95,21 +95,18 @@ class TrainedRun:
                     "file states its own, and data.known_spacing that of other files"
                 )
             stored = self._read(image)
-            shape, filled = stored.image.shape[:-1], None
-            if probabilities:
-                filled = np.empty((*shape, self.predict_fn.num_classes), np.float32)
+            pixels = stored.image
+        else:
+            stored, pixels = None, self._with_channels(np.asarray(image), spacing)
+        filled = None
+        if probabilities:
+            shape = (*pixels.shape[:-1], self.predict_fn.num_classes)
+            filled = np.empty(shape, np.float32)
+        if stored is not None:
             labels = self.segment(stored, filled)
         else:
-            pixels = self._with_channels(np.asarray(image), spacing)
-            filled = None
-            if probabilities:
-                shape = (*pixels.shape[:-1], self.predict_fn.num_classes)
-                filled = np.empty(shape, np.float32)
-            labels = self.predict_fn(
-                pixels,
-                None if spacing is None else tuple(map(float, spacing)),
-                probabilities=filled,
-            )
+            millimetres = None if spacing is None else tuple(map(float, spacing))
+            labels = self.predict_fn(pixels, millimetres, probabilities=filled)
         return labels if filled is None else (labels, filled)
 
     def segment(

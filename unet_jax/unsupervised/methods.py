@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from unet_jax.classical.samples import Sample
 from unet_jax.classical.search import confusion
-from unet_jax.data.case import Case
 from unet_jax.method import Method, Reference
 from unet_jax.unsupervised.feature_clustering import FeatureClustering, scaled_image
 from unet_jax.unsupervised.matching import iou_of_pairs
@@ -29,27 +29,8 @@ FITTED_ON = 2
 """Number of training images that they are tried on: pictures, or slices of volumes."""
 
 
-class LabelledImage(Protocol):
-    """The parts of a training case that are read."""
-
-    @property
-    def image(self) -> np.ndarray:
-        """``(*spatial, channels)``."""
-        ...
-
-    @property
-    def label(self) -> np.ndarray:
-        """``(*spatial)`` class index of every pixel, or IGNORE."""
-        ...
-
-    @property
-    def reference(self) -> Reference:
-        """See ``Case``."""
-        ...
-
-
 def fit_feature_clustering(
-    samples: Sequence[LabelledImage],
+    samples: Sequence[Sample],
     *,
     num_classes: int,
     seed: int,
@@ -138,25 +119,23 @@ class _Segmenter:
         return self.finish(segments, scaled_image(image, reference))
 
 
-def _few(samples: Sequence[LabelledImage], slice_axis: int) -> list[Case]:
+def _few(samples: Sequence[Sample], slice_axis: int) -> list[Sample]:
     """Choose a few pictures, or a few slices of a few volumes, spread over all."""
     chosen = np.unique(np.linspace(0, len(samples) - 1, FITTED_ON).astype(int))
     few = []
-    for number in chosen:
-        sample = samples[int(number)]
+    for sample in (samples[int(number)] for number in chosen):
         image, label = sample.image, sample.label
         if label.ndim == 3:
             size = label.shape[slice_axis]
             places = np.unique(np.linspace(0, size - 1, FITTED_ON + 2).astype(int))
             image = np.take(image, places[1:-1], axis=slice_axis)
             label = np.take(label, places[1:-1], axis=slice_axis)
-        few.append(Case(str(number), image, label, None, "", sample.reference))
+        few.append(Sample(image, label, reference=sample.reference))
     return few
 
 
-def _mean_iou(predict_fn: _Segmenter, sample: Case, num_classes: int) -> float:
+def _mean_iou(predict_fn: _Segmenter, sample: Sample, num_classes: int) -> float:
     """Average the IoU over the foreground classes that a training case has."""
-    assert sample.label is not None, "samples have labels"
     labels = predict_fn(sample.image, None, reference=sample.reference)
     counts = confusion(labels, sample.label, (num_classes, num_classes))
     present = counts.sum(0)[1:] > 0

@@ -103,11 +103,7 @@ def file_suffix(path: Path) -> str:
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that a file name stands for.
-
-    Raises:
-        InputError: the name has no known ending.
-    """
+    """Return the row of ``FORMATS`` for a file name; InputError if there is none."""
     suffix = file_suffix(path)
     return next(one for one in FORMATS if suffix in one.suffixes)
 
@@ -136,12 +132,12 @@ def content_name(path: Path) -> str:
     return f"gzip-compressed {name}" if compressed else name
 
 
-def output_name(path: str | Path) -> str:
-    """Name the label map of an image: photo.jpg to photo.png, scan.nii to scan.nii.gz.
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its known ending."""
+    return path.name[: -len(file_suffix(path))]
 
-    Returns:
-        A file name without a folder.
-    """
+
+def output_name(path: str | Path) -> str:
+    """Name the label map of an image: photo.jpg to photo.png, scan.nii to .nii.gz."""
     path = Path(path)
-    suffix = file_suffix(path)
-    return path.name[: -len(suffix)] + (format_of(path).label_suffix or suffix)
+    return stem_of(path) + (format_of(path).label_suffix or file_suffix(path))

@@ -53,11 +53,7 @@ def read_nifti(
 
 
 def millimetres(header: nibabel.Nifti1Header) -> float:
-    """Return the length of the header's unit.
-
-    Returns:
-        1000 for metres, 1 for millimetres and for no unit, 0.001 for micrometres.
-    """
+    """Return the millimetres of the header's unit; 1 if it has none."""
     unit = header.get_xyzt_units()[0]
     return {"meter": 1000.0, "micron": 1e-3}.get(unit, 1.0)
 

@@ -12,11 +12,7 @@ from unet_jax.errors import named_files
 
 
 def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
-    """Find cases that do not fit into one network together.
-
-    Returns:
-        A line for each kind that differs from the commonest one.
-    """
+    """Describe each kind of case that does not fit into one network with the others."""
     problems = []
     for what, of, fix in (
         ("channels", lambda case: case.channels, "convert or remove them"),
@@ -68,11 +64,7 @@ def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[s
 def missing_class_problems(
     trained: Iterable[int], *, names: Sequence[str], label_map: Sequence[Entry]
 ) -> list[str]:
-    """Find classes that no training case has.
-
-    Args:
-        trained: stored values of the training split.
-    """
+    """Find classes that none of the stored values of the training split stands for."""
     values = sorted(set(trained))
     classes = LabelMap(label_map, num_classes=len(names))
     known = sorted(set(values) - set(classes.unknown(values)))

@@ -85,11 +85,7 @@ def find_classes(
 def orphan_problems(
     classes: Classes, masks: Mapping[str, Mapping[int, int]]
 ) -> list[str]:
-    """Find values without a class in masks that belong to no image.
-
-    Args:
-        masks: number of pixels of each stored value, by file.
-    """
+    """Find values without a class in masks without an image: pixels by file."""
     known = LabelMap(classes.label_map, num_classes=len(classes.names))
     return [
         known.refusal(sorted(values), file)

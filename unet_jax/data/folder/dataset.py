@@ -1,5 +1,6 @@
 """Gives the cases of a folder by split."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,41 +24,29 @@ from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class FolderDataset:
     """Holds all cases of a folder and their splits, as `open_folder` finds them.
 
-    Attributes:
-        notes: lines that say how files were paired, labels mapped and splits made.
+    The notes say how files were paired, labels mapped and splits made.
     """
 
-    def __init__(
-        self,
-        traits: Sequence[CaseTraits],
-        splits: Splits,
-        *,
-        class_names: tuple[str, ...],
-        label_map: tuple[Entry, ...],
-        groups: Mapping[str, str],
-        options: FolderOptions,
-        notes: tuple[str, ...],
-        memory: CaseMemory,
-    ) -> None:
-        """Keep the results of `open_folder`."""
-        self.traits = tuple(traits)
-        self.class_names = class_names
-        self.label_map = label_map
-        self.notes = notes
-        self._splits = splits
-        self._groups = groups
-        self._options = options
-        self._memory = memory
+    traits: tuple[CaseTraits, ...]
+    splits: Splits
+    _: dataclasses.KW_ONLY
+    class_names: tuple[str, ...]
+    label_map: tuple[Entry, ...]
+    groups: Mapping[str, str]
+    options: FolderOptions
+    notes: tuple[str, ...]
+    memory: CaseMemory
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Ids and a hash of the pixels of each split, for ``config.json``."""
         by_id = {case.id: case for case in self.traits}
         result: dict[str, Any] = {}
-        for split, parts in self._splits.parts.items():
+        for split, parts in self.splits.parts.items():
             digest = hashlib.sha256()
             for part in parts:
                 case = by_id[part.id]
@@ -74,59 +63,46 @@ class FolderDataset:
             taken from there, until they are released.
         """
         by_id = {case.id: case for case in self.traits}
-        parts = self._splits.parts[split]
+        parts = self.splits.parts[split]
         return FolderSource(
             [(by_id[part.id], part) for part in parts],
             LabelMap(self.label_map, num_classes=len(self.class_names)),
             num_classes=len(self.class_names),
-            groups=self._groups,
-            options=self._options,
+            groups=self.groups,
+            options=self.options,
             # Only training prepares and so releases its cases.
-            memory=self._memory if split == "train" else CaseMemory(0),
+            memory=self.memory if split == "train" else CaseMemory(0),
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
     """Gives random access to the cases of one split."""
 
-    def __init__(
-        self,
-        cases: Sequence[tuple[CaseTraits, Part]],
-        classes: LabelMap,
-        *,
-        num_classes: int,
-        groups: Mapping[str, str],
-        options: FolderOptions,
-        memory: CaseMemory,
-    ) -> None:
-        """Keep the file names."""
-        self._cases = list(cases)
-        self._classes = classes
-        self._num_classes = num_classes
-        self._groups = groups
-        self._options = options
-        self._memory = memory
+    cases: Sequence[tuple[CaseTraits, Part]]
+    classes: LabelMap
+    _: dataclasses.KW_ONLY
+    num_classes: int
+    groups: Mapping[str, str]
+    options: FolderOptions
+    memory: CaseMemory
 
     def __len__(self) -> int:
         """Return the number of cases."""
-        return len(self._cases)
+        return len(self.cases)
 
     def __getitem__(self, index: int) -> Case:
-        """Return one case, from memory or from its files.
-
-        Raises:
-            InputError: the files have changed since the folder was opened.
-        """
+        """Return one case; InputError if its files have changed since the scan."""
         if not 0 <= index < len(self):
             raise IndexError(f"case {index} of {len(self)}")
-        traits, part = self._cases[index]
-        stored = self._memory.get(self._key(traits), lambda: self._read(traits))
-        label = self._classes(stored.label, where=traits.masks[0])
-        group = self._groups[traits.id]
-        slab = slab_of(part, traits.shape, self._options.slice_axis)
+        traits, part = self.cases[index]
+        stored = self.memory.get(self._key(traits), lambda: self._read(traits))
+        label = self.classes(stored.label, where=traits.masks[0])
+        group = self.groups[traits.id]
+        slab = slab_of(part, traits.shape, self.options.slice_axis)
         if slab is None:
             return Case(traits.id, stored.image, label, stored.spacing, group)
-        axis = cut_axis(traits.shape, self._options.slice_axis)
+        axis = cut_axis(traits.shape, self.options.slice_axis)
         cut = (*(slice(None),) * axis, slab)
         return Case(
             id=self._id(index),
@@ -139,48 +115,48 @@ class FolderSource:
 
     def where(self, index: int) -> str:
         """Name one case and its file without reading it."""
-        files = self._cases[index][0].images
+        files = self.cases[index][0].images
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         return f"case {self._id(index)!r}, {files[0]}{more}"
 
     def facts(self, index: int) -> CaseFacts:
         """Describe one case without reading it."""
-        traits, _ = self._cases[index]
+        traits, _ = self.cases[index]
         return CaseFacts(
             self._id(index), len(traits.shape), traits.channels, traits.spacing
         )
 
     def class_counts(self, index: int) -> np.ndarray:
         """Count the pixels of each class of one case; only a slab is read for it."""
-        traits, part = self._cases[index]
+        traits, part = self.cases[index]
         if not part.is_whole:
             label = self[index].label
             assert label is not None
-            return count_classes(label, self._num_classes)
+            return count_classes(label, self.num_classes)
         values = np.array(list(traits.values), np.int64)
         pixels = np.array(list(traits.values.values()), np.int64)
-        classes = self._classes(values, where=traits.masks[0])
-        counts = np.zeros(self._num_classes, np.int64)
+        classes = self.classes(values, where=traits.masks[0])
+        counts = np.zeros(self.num_classes, np.int64)
         counted = classes >= 0  # the others are IGNORE
         np.add.at(counts, classes[counted], pixels[counted])
         return counts
 
     def release(self, index: int) -> None:
         """Free one case that is held in memory."""
-        self._memory.release(self._key(self._cases[index][0]))
+        self.memory.release(self._key(self.cases[index][0]))
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the cases that are held in memory."""
-        return self._memory.held_bytes
+        return self.memory.held_bytes
 
     def _key(self, traits: CaseTraits) -> Any:
         """Return the key of a case in the memory, as `scan` forms it."""
-        return traits.id, used_slice_axis(traits.images, self._options, traits.kind)
+        return traits.id, used_slice_axis(traits.images, self.options, traits.kind)
 
     def _read(self, traits: CaseTraits) -> StoredCase:
         """Read one case from its files."""
-        options, kind = self._options, traits.kind
+        options, kind = self.options, traits.kind
         image, spacing, _ = read_case_image(traits.images, options, kind=kind)
         label, _ = read_case_label(
             traits.masks, options, kind=kind, painted=traits.painted, shape=traits.shape
@@ -195,9 +171,9 @@ class FolderSource:
 
     def _id(self, index: int) -> str:
         """Return the id of a case; the id of a slab contains its planes."""
-        traits, part = self._cases[index]
-        slab = slab_of(part, traits.shape, self._options.slice_axis)
+        traits, part = self.cases[index]
+        slab = slab_of(part, traits.shape, self.options.slice_axis)
         if slab is None:
             return traits.id
-        axis = cut_axis(traits.shape, self._options.slice_axis)
+        axis = cut_axis(traits.shape, self.options.slice_axis)
         return f"{traits.id}[{'xyz'[axis]} {slab.start}-{slab.stop}]"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from unet_jax.data.files.formats import SUFFIXES, file_suffix
+from unet_jax.data.files.formats import SUFFIXES, stem_of
 from unet_jax.errors import InputError
 
 IMAGE_FOLDERS = frozenset(
@@ -173,13 +173,8 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def stem_in(file: Path, folder: Path) -> str:
-    """Return the path of a file inside a folder without its suffix.
-
-    Returns:
-        The path with slashes, on every system.
-    """
-    inside = file.relative_to(folder).as_posix()
-    return inside[: -len(file_suffix(file))]
+    """Return the path of a file inside a folder with slashes, without the suffix."""
+    return file.relative_to(folder).with_name(stem_of(file)).as_posix()
 
 
 def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
@@ -251,8 +246,7 @@ def channel_problems(key: str, files: Sequence[Path]) -> list[str]:
     Returns:
         The problem in one line, or nothing.
     """
-    stems = [file.name[: -len(file_suffix(file))] for file in files]
-    matches = [CHANNEL.search(stem) for stem in stems]
+    matches = [CHANNEL.search(stem_of(file)) for file in files]
     numbers = sorted(int(match[1]) if match else -1 for match in matches)
     if numbers == list(range(len(files))):
         return []
@@ -349,17 +343,13 @@ def _pair_one_folder(path: Path, folder: Path, files: Sequence[Path]) -> Layout:
 
 
 def mask_alone(mask: Path) -> Pair:
-    """Make a case of a mask that belongs to no image.
-
-    Args:
-        mask: the mask file; its path becomes the id, which no other case has.
-    """
+    """Make a case of a mask without an image; its path is an id that is unique."""
     return Pair(str(mask), "", (), (mask,))
 
 
 def _words(file: Path) -> set[str]:
     """Return the words of a file name."""
-    stem = file.name[: -len(file_suffix(file))].lower()
+    stem = stem_of(file).lower()
     return {stem, *re.split(r"[^a-z]+", stem)}
 
 

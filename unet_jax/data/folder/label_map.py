@@ -168,11 +168,7 @@ def _listed_ranges(ranges: Sequence[tuple[int, int, int]]) -> str:
 
 
 def listed(values: Sequence[int]) -> str:
-    """Write values on one line, however many there are.
-
-    Returns:
-        The first twelve values, the last one and their number.
-    """
+    """Write values on one line: the first twelve, the last one and their number."""
     shown = [str(int(value)) for value in values[:12]]
     if len(values) > 12:
         shown += ["...", f"{int(values[-1])} ({len(values)} values)"]

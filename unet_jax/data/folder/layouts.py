@@ -22,11 +22,7 @@ PUBLISHED: tuple[Callable[[Path], Layout | None], ...] = (
 def find_layout(
     path: Path, *, images: str, masks: str, mask_suffix: str, stack: bool
 ) -> Layout:
-    """Find which files are images, and which masks belong to them.
-
-    Raises:
-        InputError: no pairs, or more than one way to read the folder.
-    """
+    """Find images and their masks; InputError if there are none, or several ways."""
     layout = None
     if not (images or masks or mask_suffix):
         found = (published(path) for published in PUBLISHED)

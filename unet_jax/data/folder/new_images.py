@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unet_jax.data.files.canonical import as_case_image
-from unet_jax.data.files.formats import file_suffix, output_name
+from unet_jax.data.files.formats import file_suffix, output_name, stem_of
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.alignment import misplaced
@@ -50,15 +50,15 @@ def find_new_images(
     files = list_images(path)
     if channels == 1:
         return [NewImage(file, (file,)) for file in files]
-    if not Path(path).is_dir() and CHANNEL.search(_stem(files[0])):
+    if not Path(path).is_dir() and CHANNEL.search(stem_of(files[0])):
         files = [file for file in list_images(files[0].parent) if _same(file, files[0])]
     groups: dict[str, list[Path]] = {}
     for file in files:
-        key = CHANNEL.sub("", _stem(file)) + file_suffix(file)
+        key = CHANNEL.sub("", stem_of(file)) + file_suffix(file)
         groups.setdefault(key, []).append(file)
     found = []
     for key, group in groups.items():
-        numbered = all(CHANNEL.search(_stem(file)) for file in group)
+        numbered = all(CHANNEL.search(stem_of(file)) for file in group)
         if numbered and len(group) == channels and not _complete(group[0], options):
             for problem in channel_problems(key, group):
                 raise InputError(problem)
@@ -77,15 +77,10 @@ def find_new_images(
     return found
 
 
-def _stem(file: Path) -> str:
-    """Return a file's name without its suffix."""
-    return file.name[: -len(file_suffix(file))]
-
-
 def _same(file: Path, other: Path) -> bool:
     """Tell whether two files may be channels of one image."""
-    names = [CHANNEL.sub("", _stem(one)) for one in (file, other)]
-    numbered = CHANNEL.search(_stem(file)) is not None
+    names = [CHANNEL.sub("", stem_of(one)) for one in (file, other)]
+    numbered = CHANNEL.search(stem_of(file)) is not None
     return numbered and names[0] == names[1] and file_suffix(file) == file_suffix(other)
 
 

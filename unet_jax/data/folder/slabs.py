@@ -50,11 +50,7 @@ def fit_slabs(
 
 
 def slab_of(part: Part, shape: Sequence[int], slice_axis: int) -> slice | None:
-    """Return the planes of a part along its cut axis.
-
-    Returns:
-        The planes; None for a part that is the whole case.
-    """
+    """Return the planes of a part along its cut axis; None for the whole case."""
     if part.is_whole:
         return None
     size = shape[cut_axis(shape, slice_axis)]

@@ -113,12 +113,7 @@ class Examined:
 
 
 def examine(pair: Pair, options: ReadOptions) -> Examined:
-    """Read one case once, and collect its facts and all its problems.
-
-    Returns:
-        Facts and pixels of the case, or its problems and the facts that hold in spite
-        of them.
-    """
+    """Read one case once, and collect its facts and all its problems."""
     problems: list[InputError] = []
     image, spacing, stored = _attempt_image(pair, options, problems)
     shape = () if image is None else image.shape[:-1]
