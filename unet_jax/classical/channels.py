@@ -1,14 +1,10 @@
 """Turns an image into what a method sees: one channel, all, or a colour space."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from skimage import color
 
 from unet_jax.classical.samples import Reference
-
-Spacing = Sequence[float] | None
-"""Pixel size in mm on each axis; None where all are equal."""
+from unet_jax.method import Spacing
 
 
 def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from unet_jax.classical.channels import Spacing, sigmas, to_color_space
+from unet_jax.classical.channels import sigmas, to_color_space
 from unet_jax.classical.edges import gradient_basins, named_segments
 from unet_jax.classical.prototypes import Features, fit_prototypes, local_std
 from unet_jax.classical.samples import Sample
 from unet_jax.classical.search import Model
+from unet_jax.method import Spacing
 
 
 def structure_texture(

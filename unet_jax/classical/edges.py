@@ -8,10 +8,11 @@ from scipy import ndimage
 from skimage import feature, filters, morphology
 from skimage.segmentation import watershed
 
-from unet_jax.classical.channels import Spacing, sigmas
+from unet_jax.classical.channels import sigmas
 from unet_jax.classical.prototypes import Features, Prototypes, fit_prototypes
 from unet_jax.classical.samples import Reference, Sample
 from unet_jax.classical.search import Model
+from unet_jax.method import Spacing
 
 _STRONG = 99.0
 """Percentile of the strengths above zero that counts as a full edge: the strongest

@@ -14,13 +14,7 @@ from unet_jax.classical.given import plan_search
 from unet_jax.classical.grids import CUTS, GRIDS
 from unet_jax.classical.quadtree import make_split_and_merge
 from unet_jax.classical.regions import make_growing
-from unet_jax.classical.samples import (
-    SPATIAL_PIXELS,
-    Reference,
-    Sample,
-    fitting_pieces,
-    thinned,
-)
+from unet_jax.classical.samples import SPATIAL_PIXELS, Sample, fitting_pieces, thinned
 from unet_jax.classical.search import Model, best_model
 from unet_jax.classical.thresholds import (
     Field,
@@ -31,7 +25,7 @@ from unet_jax.classical.thresholds import (
     sauvola_field,
 )
 from unet_jax.errors import InputError
-from unet_jax.method import Method
+from unet_jax.method import Method, Reference, Spacing
 
 METHODS = tuple(GRIDS)
 """Names of the methods, in the order of the table."""
@@ -113,10 +107,7 @@ def fit_method(
     model = best_model(make, grid, pieces, num_classes)
 
     def predict_fn(
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        reference: Reference = None,
+        image: np.ndarray, spacing: Spacing, *, reference: Reference = None
     ) -> np.ndarray:
         labels = model.predict(image, spacing, reference)
         return labels.astype(np.uint8 if num_classes <= 256 else np.uint16, copy=False)

@@ -24,6 +24,7 @@ from unet_jax.data.intensity import (
     white_value,
 )
 from unet_jax.errors import InputError
+from unet_jax.method import Reference, Spacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Preprocessing:
 
     network_dims: int
     slice_axis: int
-    spacing: tuple[float, ...] | None
+    spacing: Spacing
     size: tuple[int, int] | None
     crop_nonzero: bool
     intensity: str
@@ -108,10 +109,10 @@ class Preprocessing:
     def apply(
         self,
         image: np.ndarray,
-        spacing: tuple[float, ...] | None,
+        spacing: Spacing,
         *,
         name: str = "image",
-        reference: tuple[tuple[float, float], ...] | None = None,
+        reference: Reference = None,
     ) -> tuple[np.ndarray, Inverse]:
         """Bring an image to the training grid.
 
@@ -134,10 +135,10 @@ class Preprocessing:
     def view(
         self,
         image: np.ndarray,
-        spacing: tuple[float, ...] | None,
+        spacing: Spacing,
         *,
         name: str = "image",
-        reference: tuple[tuple[float, float], ...] | None = None,
+        reference: Reference = None,
     ) -> tuple["np.ndarray | ScaledView", Inverse]:
         """Bring an image to the training grid, copying it only if it is resampled.
 
@@ -178,9 +179,7 @@ class Preprocessing:
                 "model"
             )
 
-    def _grid(
-        self, shape: tuple[int, ...], spacing: tuple[float, ...] | None
-    ) -> tuple[int, ...]:
+    def _grid(self, shape: tuple[int, ...], spacing: Spacing) -> tuple[int, ...]:
         """Return the shape to resample to; the extent in millimetres stays."""
         grid = list(shape)
         stacked = self.network_dims == 2 and len(shape) == 3
@@ -202,10 +201,7 @@ class Preprocessing:
         return tuple(grid)
 
     def _lines(
-        self,
-        image: np.ndarray,
-        name: str,
-        reference: tuple[tuple[float, float], ...] | None,
+        self, image: np.ndarray, name: str, reference: Reference
     ) -> list[ChannelStatistics]:
         """Return clip limits, offset and divisor of each channel."""
         if self.intensity == "percentile":
@@ -281,7 +277,7 @@ def _target_spacing(
     spacings: list[tuple[float, ...]],
     *,
     axes: int,
-) -> tuple[float, ...] | None:
+) -> Spacing:
     """Return the spacing to resample to, given the spacings of the cases."""
     if spacing == "median":
         middle = np.median(np.array(spacings), axis=0).tolist() if spacings else None

@@ -14,6 +14,7 @@ from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.inference.segmenter import Segmenter
+from unet_jax.method import Spacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class TrainedRun:
         self,
         image: np.ndarray | str | os.PathLike[str],
         *,
-        spacing: tuple[float, ...] | None = None,
+        spacing: Spacing = None,
         probabilities: Literal[False] = False,
     ) -> np.ndarray: ...
 
@@ -56,7 +57,7 @@ class TrainedRun:
         self,
         image: np.ndarray | str | os.PathLike[str],
         *,
-        spacing: tuple[float, ...] | None = None,
+        spacing: Spacing = None,
         probabilities: Literal[True],
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -64,7 +65,7 @@ class TrainedRun:
         self,
         image: np.ndarray | str | os.PathLike[str],
         *,
-        spacing: tuple[float, ...] | None = None,
+        spacing: Spacing = None,
         probabilities: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Segment an image, as ``--mode=predict`` does.
@@ -141,9 +142,7 @@ class TrainedRun:
             )
         return read_new_image(found[0], self.reading)
 
-    def _with_channels(
-        self, image: np.ndarray, spacing: tuple[float, ...] | None
-    ) -> np.ndarray:
+    def _with_channels(self, image: np.ndarray, spacing: Spacing) -> np.ndarray:
         """Return an array ``(*spatial, channels)``."""
         channels, dims = self.preprocessing.channels, self.preprocessing.network_dims
         possible: tuple[int, ...] = (2, 3) if dims == 2 else (3,)

@@ -10,7 +10,7 @@ import numpy as np
 
 from unet_jax.classical.samples import Sample
 from unet_jax.classical.search import confusion
-from unet_jax.method import Method, Reference
+from unet_jax.method import Method, Reference, Spacing
 from unet_jax.unsupervised.feature_clustering import FeatureClustering, scaled_image
 from unet_jax.unsupervised.matching import iou_of_pairs
 from unet_jax.unsupervised.prototypes import (
@@ -30,11 +30,7 @@ FITTED_ON = 2
 
 
 def fit_feature_clustering(
-    samples: Sequence[Sample],
-    *,
-    num_classes: int,
-    seed: int,
-    slice_axis: int = 2,
+    samples: Sequence[Sample], *, num_classes: int, seed: int, slice_axis: int = 2
 ) -> tuple[Method, dict[str, Any]]:
     """Fit the free settings of feature clustering on the training split alone.
 
@@ -107,11 +103,7 @@ class _Segmenter:
     finish: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
     def __call__(
-        self,
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        reference: Reference = None,
+        self, image: np.ndarray, spacing: Spacing, *, reference: Reference = None
     ) -> np.ndarray:
         """Segment one image."""
         del spacing

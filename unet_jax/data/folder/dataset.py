@@ -17,7 +17,7 @@ from unet_jax.data.folder.read import (
     read_case_label,
     used_slice_axis,
 )
-from unet_jax.data.folder.slabs import cut_axis, slab_of
+from unet_jax.data.folder.slabs import cut_axis, slab_index, slab_of
 from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.folder.traits import CaseTraits
 from unet_jax.data.memory import CaseMemory
@@ -99,11 +99,9 @@ class FolderSource:
         stored = self.memory.get(self._key(traits), lambda: self._read(traits))
         label = self.classes(stored.label, where=traits.masks[0])
         group = self.groups[traits.id]
-        slab = slab_of(part, traits.shape, self.options.slice_axis)
-        if slab is None:
+        cut = slab_index(part, traits.shape, self.options.slice_axis)
+        if cut is None:
             return Case(traits.id, stored.image, label, stored.spacing, group)
-        axis = cut_axis(traits.shape, self.options.slice_axis)
-        cut = (*(slice(None),) * axis, slab)
         return Case(
             id=self._id(index),
             image=stored.image[cut],

@@ -188,12 +188,7 @@ def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
             set(_cut(pictures.values(), pair[0])) & set(_cut(labels.values(), pair[1]))
         ),
     )
-    groups: dict[str, list[Path]] = {}
-    channels = best[0] == "_0000"
-    for file, stem in pictures.items():
-        key = CHANNEL.sub("", stem) if channels else _without(stem, best[0])
-        groups.setdefault(key, []).append(file)
-    pairs, orphans, problems = _joined(groups, labels, best[1], channels=channels)
+    pairs, orphans, problems = _joined(pictures, labels, *best)
     note = f"images in {images.name}/, masks in {masks.name}/"
     if best[1]:
         note += f" with the suffix {best[1]}"
@@ -201,17 +196,18 @@ def _pair_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
 
 
 def _joined(
-    groups: dict[str, list[Path]],
-    masks: dict[Path, str],
-    ending: str,
-    *,
-    channels: bool,
+    images: dict[Path, str], masks: dict[Path, str], ending: str, mask_ending: str
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...]]:
-    """Join images and masks of equal keys; find orphans and files of one name."""
+    """Join images and masks of equal stems; find orphans and files of one name."""
+    groups: dict[str, list[Path]] = {}
+    channels = ending == "_0000"
+    for file, stem in images.items():
+        key = CHANNEL.sub("", stem) if channels else _without(stem, ending)
+        groups.setdefault(key, []).append(file)
     problems = []
     named: dict[str, Path] = {}
     for file, stem in masks.items():
-        other = named.setdefault(_without(stem, ending), file)
+        other = named.setdefault(_without(stem, mask_ending), file)
         if other != file:
             problems.append(
                 f"{file.parent}: {other.name} and {file.name} are masks of one image; "
@@ -272,13 +268,8 @@ def _pair_side_by_side(path: Path, mask_suffix: str) -> Layout:
     image, best = max(counts, key=lambda pair: counts[pair])
     if counts[image, best]:
         masks = {f: s for f, s in files.items() if _ends(s, best)}
-        groups: dict[str, list[Path]] = {}
-        channels = image == "_0000"
-        for file, stem in files.items():
-            if file not in masks:
-                key = CHANNEL.sub("", stem) if channels else _without(stem, image)
-                groups.setdefault(key, []).append(file)
-        pairs, orphans, problems = _joined(groups, masks, best, channels=channels)
+        images = {f: s for f, s in files.items() if f not in masks}
+        pairs, orphans, problems = _joined(images, masks, image, best)
         note = f"masks beside the images, with the suffix {best}"
         return Layout(pairs, orphans, note, problems=problems)
     return _pair_by_words(path, files)

@@ -21,7 +21,7 @@ from unet_jax.data.folder.layouts import find_layout
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import file_with_values, read_case_label
 from unet_jax.data.folder.scan import Scan, scan
-from unet_jax.data.folder.slabs import cut_axis, fit_slabs, slab_of
+from unet_jax.data.folder.slabs import fit_slabs, slab_index
 from unet_jax.data.folder.splits import Part, Splits, draw_splits, named_splits
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
@@ -157,7 +157,13 @@ def _check(
     values, alone = _values(layout.pairs, scanned), _values(layout.orphans, scanned)
     if not values:
         _raise(problems, options.path)
-    classes = _find_classes(values, layout, options)
+    masks = {pair.id: pair.masks for pair in layout.pairs}
+    classes = find_classes(
+        values,
+        class_names=options.class_names,
+        label_map=tuple(options.label_map),
+        file_of=lambda one, wanted: file_with_values(masks[one], wanted, options),
+    )
     problems += classes.problems
     if classes.names and not classes.problems:
         problems += orphan_problems(classes, alone)
@@ -169,12 +175,10 @@ def _check(
         splits = splits._replace(parts=parts)
         problems += same_image_problems(scanned.images, splits)
     if classes.names:
+        usable = None if division.given.problems else splits
+        trained = _trained_values(usable, scanned, options)
         problems += missing_class_problems(
-            _trained_values(
-                None if division.given.problems else splits, scanned, options
-            ),
-            names=classes.names,
-            label_map=classes.label_map,
+            trained, names=classes.names, label_map=classes.label_map
         )
     _raise(problems, options.path)
     assert splits is not None, "without problems there are splits"
@@ -185,19 +189,6 @@ def _values(pairs: Sequence[Pair], scanned: Scan) -> dict[str, dict[int, int]]:
     """Return the stored values of the readable masks, by id."""
     found = scanned.values
     return {pair.id: found[pair.id] for pair in pairs if pair.id in found}
-
-
-def _find_classes(
-    values: Mapping[str, Mapping[int, int]], layout: Layout, options: FolderOptions
-) -> Classes:
-    """Find the classes in the readable masks."""
-    masks = {pair.id: pair.masks for pair in layout.pairs}
-    return find_classes(
-        values,
-        class_names=options.class_names,
-        label_map=tuple(options.label_map),
-        file_of=lambda one, wanted: file_with_values(masks[one], wanted, options),
-    )
 
 
 def _raise(problems: Sequence[str], path: str) -> None:
@@ -239,8 +230,8 @@ def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] 
     traits = {case.id: case for case in scanned.traits}.get(part.id)
     if traits is None:
         return None
-    slab = slab_of(part, traits.shape, options.slice_axis)
-    if slab is None:
+    cut = slab_index(part, traits.shape, options.slice_axis)
+    if cut is None:
         return None
     label, _ = read_case_label(
         traits.masks,
@@ -249,6 +240,4 @@ def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] 
         painted=traits.painted,
         shape=traits.shape,
     )
-    axis = cut_axis(traits.shape, options.slice_axis)
-    cut = (*(slice(None),) * axis, slab)
     return set(np.unique(label[cut]).tolist())

@@ -57,6 +57,14 @@ def slab_of(part: Part, shape: Sequence[int], slice_axis: int) -> slice | None:
     return slice(round(part.start * size), max(round(part.stop * size), 1))
 
 
+def slab_index(
+    part: Part, shape: Sequence[int], slice_axis: int
+) -> tuple[slice, ...] | None:
+    """Return the index of a part in an array of a case; None for the whole case."""
+    slab = slab_of(part, shape, slice_axis)
+    return slab and (*(slice(None),) * cut_axis(shape, slice_axis), slab)
+
+
 def cut_axis(shape: Sequence[int], slice_axis: int) -> int:
     """Choose the axis that slabs are cut along."""
     if len(shape) == 3 and shape[slice_axis] >= _THIN:

@@ -14,6 +14,7 @@ from unet_jax.data.memory import CaseMemory
 from unet_jax.data.tfds.prepare import prepare
 from unet_jax.data.tfds.records import Features, TfdsRecords
 from unet_jax.errors import InputError
+from unet_jax.method import Reference, Spacing
 
 __all__ = ["TfdsSource", "prepare"]
 
@@ -25,9 +26,9 @@ class _Facts(NamedTuple):
     """Facts that are equal for all slices of a volume."""
 
     group: str
-    spacing: tuple[float, ...] | None
+    spacing: Spacing
     axis: int
-    reference: tuple[tuple[float, float], ...] | None
+    reference: Reference
 
 
 class _Volume(NamedTuple):
@@ -248,9 +249,7 @@ class TfdsSource:
             )
         return image, self._classes(label, where=where)
 
-    def _spacing(
-        self, example: dict[str, Any], case_id: str, ndim: int
-    ) -> tuple[float, ...] | None:
+    def _spacing(self, example: dict[str, Any], case_id: str, ndim: int) -> Spacing:
         """Return millimetres per pixel on each axis of a picture or volume."""
         stored = self._value(example, "spacing_key")
         if stored is None:
@@ -265,9 +264,7 @@ class TfdsSource:
             )
         return tuple(spacing)
 
-    def _reference(
-        self, example: dict[str, Any], case_id: str
-    ) -> tuple[tuple[float, float], ...] | None:
+    def _reference(self, example: dict[str, Any], case_id: str) -> Reference:
         """Return mean and std of each channel of the whole scan, if stored."""
         if self._keys["mean_key"] is None:
             return None
