@@ -111,18 +111,15 @@ def _case_scores(
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """Return the group of each case, and the mean of each metric over its classes."""
     cases = {row["id"]: row["group"] for row in rows}
-    scores: dict[str, dict[str, float]] = {}
-    for metric in _METRICS:
-        scores[metric] = {}
-        for case in cases:
-            values = [
-                row[metric]
-                for row in rows
-                if row["id"] == case and row.get(metric) is not None
-            ]
-            if values:
-                scores[metric][case] = float(np.mean(values))
-    return cases, scores
+    values: dict[str, dict[str, list[float]]] = {metric: {} for metric in _METRICS}
+    for row in rows:
+        for metric, by_case in values.items():
+            if row.get(metric) is not None:
+                by_case.setdefault(row["id"], []).append(row[metric])
+    return cases, {
+        metric: {case: float(np.mean(each)) for case, each in by_case.items()}
+        for metric, by_case in values.items()
+    }
 
 
 def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:

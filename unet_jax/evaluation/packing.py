@@ -40,13 +40,7 @@ def pack_scores(scores: CaseScores) -> dict[str, Any]:
 
 
 def unpack_scores(packed: dict[str, Any]) -> CaseScores:
-    """Undo `pack_scores`.
-
-    Args:
-        packed: result of `pack_scores`, also after a round trip through JSON.
-
-    Returns: The scores of the case.
-    """
+    """Undo `pack_scores`, also after a round trip through JSON."""
     slices, reliability = packed["slices"], packed["reliability"]
     return CaseScores(
         by_class=_arrays(packed["by_class"]),

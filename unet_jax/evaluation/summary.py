@@ -83,13 +83,7 @@ def summarise(
 
 
 def number(value: float) -> float | None:
-    """Turn a value into a JSON number.
-
-    Args:
-        value: number, or NaN.
-
-    Returns: The number, or None for NaN.
-    """
+    """Turn a value into a JSON number: None for NaN."""
     return None if math.isnan(value) else float(value)
 
 

@@ -15,11 +15,9 @@ from unet_jax.losses.distance import (
 )
 from unet_jax.losses.targets import (
     Head,
-    at_least_float32,
-    checked_weights,
-    head_probabilities,
     pixel_axes,
-    targets_and_valid,
+    probabilities_and_targets,
+    weighted_by_class,
 )
 
 
@@ -53,15 +51,13 @@ def boundary_loss(
         >>> boundary_loss(logits=right, labels=labels).round(3)  # -(0+1)/5, -(0+1+2)/5
         Array([[-0.2, -0.6]], dtype=float32)
     """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
+    p, target, valid = probabilities_and_targets(logits, labels, head)
     mask = target > 0
     distance = boundary_distance(mask)
     bounded = distance > 0
     signed = jnp.where(mask, (1 - distance) * bounded, distance)
-    p = head_probabilities(logits, head)
-    loss = _mean(p * signed, valid, pixel_axes(logits))
-    return loss * checked_weights(class_weights, logits.shape[-1])
+    loss = _mean(p * signed, valid, pixel_axes(p))
+    return weighted_by_class(loss, class_weights)
 
 
 def hausdorff_dt_loss(
@@ -96,13 +92,11 @@ def hausdorff_dt_loss(
         >>> hausdorff_dt_loss(logits=right, labels=labels).round(3)
         Array([[0., 0.]], dtype=float32)
     """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    p = head_probabilities(logits, head)
+    p, target, valid = probabilities_and_targets(logits, labels, head)
     distances = boundary_distance(target > 0) ** alpha
     distances += boundary_distance((p > 0.5) & valid) ** alpha
-    loss = _mean(jnp.square(p - target) * distances, valid, pixel_axes(logits))
-    return loss * checked_weights(class_weights, logits.shape[-1])
+    loss = _mean(jnp.square(p - target) * distances, valid, pixel_axes(p))
+    return weighted_by_class(loss, class_weights)
 
 
 def unet_weighted_cross_entropy(

@@ -9,11 +9,9 @@ from jaxtyping import Array, Float, Integer
 
 from unet_jax.losses.targets import (
     Head,
-    at_least_float32,
-    checked_weights,
-    head_probabilities,
     pixel_axes,
-    targets_and_valid,
+    probabilities_and_targets,
+    weighted_by_class,
 )
 
 
@@ -49,10 +47,8 @@ def cl_dice_loss(
         >>> cl_dice_loss(logits=50.0 * jnp.eye(2)[labels], labels=labels).round(3)
         Array([[0., 0.]], dtype=float32)
     """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    p = head_probabilities(logits, head) * valid
-    axes = pixel_axes(logits)
+    p, target, valid = probabilities_and_targets(logits, labels, head)
+    p, axes = p * valid, pixel_axes(p)
     thin_p, thin_y = soft_skeleton(p, iterations), soft_skeleton(target, iterations)
 
     def fraction(thin: Array, whole: Array) -> Array:
@@ -61,7 +57,7 @@ def cl_dice_loss(
 
     precision, sensitivity = fraction(thin_p, target), fraction(thin_y, p)
     loss = 1 - 2 * precision * sensitivity / (precision + sensitivity)
-    return loss * checked_weights(class_weights, logits.shape[-1])
+    return weighted_by_class(loss, class_weights)
 
 
 def soft_skeleton(

@@ -8,11 +8,9 @@ from jaxtyping import Array, Float, Integer
 
 from unet_jax.losses.targets import (
     Head,
-    at_least_float32,
-    checked_weights,
-    head_probabilities,
     pixel_axes,
-    targets_and_valid,
+    probabilities_and_targets,
+    weighted_by_class,
 )
 
 
@@ -45,14 +43,13 @@ def sensitivity_specificity_loss(
         >>> sensitivity_specificity_loss(logits=logits, labels=labels).round(4)
         Array([[0.2375, 0.0125]], dtype=float32)
     """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    error = jnp.square(head_probabilities(logits, head) - target) * valid
-    axes, rest = pixel_axes(logits), (1 - target) * valid
+    p, target, valid = probabilities_and_targets(logits, labels, head)
+    error = jnp.square(p - target) * valid
+    axes, rest = pixel_axes(p), (1 - target) * valid
     missed = jnp.sum(error * target, axes) / (jnp.sum(target, axes) + smooth)
     wrong = jnp.sum(error * rest, axes) / (jnp.sum(rest, axes) + smooth)
     loss = sensitivity_weight * missed + (1 - sensitivity_weight) * wrong
-    return loss * checked_weights(class_weights, logits.shape[-1])
+    return weighted_by_class(loss, class_weights)
 
 
 def mcc_loss(
@@ -87,14 +84,13 @@ def mcc_loss(
         >>> [round(float(value), 3) for value in loss[0]]
         [2.0, 2.0]
     """
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    p = head_probabilities(logits, head) * valid
-    axes, rest = pixel_axes(logits), (1 - target) * valid
+    p, target, valid = probabilities_and_targets(logits, labels, head)
+    p = p * valid
+    axes, rest = pixel_axes(p), (1 - target) * valid
     root = jnp.sqrt(jnp.maximum(jnp.sum(target + rest, axes), 1))
     tp, fn = jnp.sum(p * target, axes), jnp.sum((1 - p) * target, axes)
     fp, tn = jnp.sum(p * rest, axes), jnp.sum((1 - p) * rest, axes)
     tp, fn, fp, tn = (each / root for each in (tp, fn, fp, tn))
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     loss = 1 - (tp * tn - fp * fn + smooth) / jnp.sqrt(product + smooth**2)
-    return loss * checked_weights(class_weights, logits.shape[-1])
+    return weighted_by_class(loss, class_weights)

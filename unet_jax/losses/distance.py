@@ -21,9 +21,6 @@ def squared_distance(
 ) -> Float[Array, "batch *spatial classes"]:
     """Squared distance of each pixel to the nearest pixel of a mask.
 
-    Args:
-        mask: a mask for each sample and class.
-
     Returns: float32, in squared pixels; at least 1e12 for an empty mask. It has no
         gradient.
     Source: Felzenszwalb, Huttenlocher: Distance transforms of sampled functions (2012);
@@ -45,9 +42,6 @@ def boundary_distance(
 ) -> Float[Array, "batch *spatial classes"]:
     """Distance of each pixel to the other side of the boundary of a mask.
 
-    Args:
-        mask: a mask for each sample and class.
-
     Returns: float32, in pixels: outside the mask the distance to it, inside the
         distance to its complement; 0 where the mask is empty or full.
     """
@@ -63,9 +57,6 @@ def connected_components(
     """Number the objects of a mask; pixels that touch at a corner are connected.
 
     Numbers spread by one pixel in each iteration, until none changes.
-
-    Args:
-        mask: a mask for each sample.
 
     Returns: int32: 0 outside; inside a number above 0, unique to the object in its
         sample.

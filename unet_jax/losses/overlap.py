@@ -10,11 +10,9 @@ from jaxtyping import Array, Float, Integer
 
 from unet_jax.losses.targets import (
     Head,
-    at_least_float32,
-    checked_weights,
-    head_probabilities,
     pixel_axes,
-    targets_and_valid,
+    probabilities_and_targets,
+    weighted_by_class,
 )
 
 
@@ -73,7 +71,7 @@ def dice_loss(
     """
     sums = _overlap_sums(logits, labels, head, squared, batch_dice, axis_name)
     loss = 1 - (2 * sums.intersection + smooth) / (sums.predicted + sums.true + smooth)
-    return _weighted(loss, class_weights)
+    return weighted_by_class(loss, class_weights)
 
 
 def jaccard_loss(
@@ -110,7 +108,7 @@ def jaccard_loss(
     sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
     union = sums.predicted + sums.true - sums.intersection
     loss = 1 - (sums.intersection + smooth) / (union + smooth)
-    return _weighted(loss, class_weights)
+    return weighted_by_class(loss, class_weights)
 
 
 def generalized_dice_loss(
@@ -192,7 +190,7 @@ def tversky_loss(
     """
     sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
     loss = 1 - _tversky_index(sums, alpha, beta, smooth)
-    return _weighted(loss, class_weights)
+    return weighted_by_class(loss, class_weights)
 
 
 def focal_tversky_loss(
@@ -232,7 +230,7 @@ def focal_tversky_loss(
     """
     sums = _overlap_sums(logits, labels, head, False, batch_dice, axis_name)
     base = jnp.maximum(1 - _tversky_index(sums, alpha, beta, smooth), 1e-7)
-    return _weighted(base ** (1 / gamma), class_weights)
+    return weighted_by_class(base ** (1 / gamma), class_weights)
 
 
 def log_cosh_dice_loss(
@@ -269,7 +267,7 @@ def log_cosh_dice_loss(
         batch_dice=batch_dice,
         axis_name=axis_name,
     )
-    return _weighted(jnp.log(jnp.cosh(loss)), class_weights)
+    return weighted_by_class(jnp.log(jnp.cosh(loss)), class_weights)
 
 
 def _overlap_sums(
@@ -283,13 +281,11 @@ def _overlap_sums(
     """Sum intersection, prediction and target over a sample or the global batch."""
     if axis_name is not None and not batch_dice:
         raise ValueError("axis_name pools sums, so it needs batch_dice=True")
-    logits = at_least_float32(logits)
-    target, valid = targets_and_valid(logits, labels)
-    probabilities = head_probabilities(logits, head) * valid
-    axes = pixel_axes(logits)
+    p, target, valid = probabilities_and_targets(logits, labels, head)
+    p, axes = p * valid, pixel_axes(p)
     sums = _Sums(
-        jnp.sum(probabilities * target, axis=axes),
-        jnp.sum(jnp.square(probabilities) if squared else probabilities, axis=axes),
+        jnp.sum(p * target, axis=axes),
+        jnp.sum(jnp.square(p) if squared else p, axis=axes),
         jnp.sum(target, axis=axes),
     )
     if batch_dice:
@@ -303,11 +299,6 @@ def _tversky_index(sums: _Sums, alpha: float, beta: float, smooth: float) -> Arr
     false_negatives = sums.true - sums.intersection
     errors = alpha * false_positives + beta * false_negatives
     return (sums.intersection + smooth) / (sums.intersection + errors + smooth)
-
-
-def _weighted(loss: Array, class_weights: Sequence[float] | None) -> Array:
-    """Multiply by the weight of each class."""
-    return loss * checked_weights(class_weights, loss.shape[-1])
 
 
 def _pooled(sums: Array, axis_name: str | None) -> Array:

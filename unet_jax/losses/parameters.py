@@ -39,12 +39,7 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class WholeNumber:
-    """A parameter that is a whole number.
-
-    Attributes:
-        low: least number.
-        high: largest number.
-    """
+    """A parameter that is a whole number from low to high."""
 
     low: int
     high: int

@@ -93,10 +93,8 @@ def without_ignored(values: Array, labels: ArrayLike) -> Array:
     """Set the values of ignored pixels to 0.
 
     Args:
-        values: a loss of any kind.
+        values: a loss of any kind; one without an axis of pixels is unchanged.
         labels: ``(batch, *spatial)``.
-
-    Returns: The loss; a loss without an axis of pixels is unchanged.
     """
     valid = jnp.asarray(labels) != IGNORE
     match loss_kind(values.shape, valid.shape):
@@ -108,13 +106,8 @@ def without_ignored(values: Array, labels: ArrayLike) -> Array:
 
 
 def mean_over_classes(values: Array, *, include_background: bool) -> Array:
-    """Mean over the last axis.
+    """Mean of ``(..., classes)`` over the last axis, with or without class 0.
 
-    Args:
-        values: a loss ``(..., classes)``.
-        include_background: count class 0.
-
-    Returns: The means ``(...)``.
     Raises: ValueError: no class is left.
     """
     counted = values if include_background else values[..., 1:]

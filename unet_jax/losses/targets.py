@@ -16,12 +16,9 @@ for each class against the rest."""
 
 
 def at_least_float32(logits: ArrayLike) -> Array:
-    """Convert scores to float32: sums over many pixels need more than bfloat16.
+    """Convert scores of any float dtype to float32; float64 stays.
 
-    Args:
-        logits: scores of any float dtype.
-
-    Returns: The scores in float32, or unchanged in float64.
+    Sums over many pixels need more than bfloat16.
     """
     logits = jnp.asarray(logits)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -53,13 +50,8 @@ def targets_and_valid(logits: Array, labels: ArrayLike) -> tuple[Array, Array]:
 
 
 def head_probabilities(logits: Array, head: Head) -> Array:
-    """Turn scores into probabilities.
+    """Turn scores ``(..., classes)`` into probabilities in [0, 1], by `Head`.
 
-    Args:
-        logits: ``(..., classes)``.
-        head: "softmax" over the classes, or "sigmoid" of each class.
-
-    Returns: Probabilities in [0, 1], ``(..., classes)``.
     Raises: ValueError: an unknown head.
 
     Example:
@@ -77,13 +69,8 @@ def head_probabilities(logits: Array, head: Head) -> Array:
 def checked_weights(
     weights: Sequence[float] | None, classes: int
 ) -> Float[Array, " classes"]:
-    """Return the weight of each class.
+    """Return the weight of each class in float32; ones for None.
 
-    Args:
-        weights: weight of each class; None for ones.
-        classes: number of classes.
-
-    Returns: float32 weights.
     Raises: ValueError: the number of weights is not the number of classes.
     """
     if weights is None:
@@ -95,12 +82,19 @@ def checked_weights(
     return jnp.asarray(weights, jnp.float32)
 
 
+def probabilities_and_targets(
+    logits: ArrayLike, labels: ArrayLike, head: Head
+) -> tuple[Array, Array, Array]:
+    """Return `head_probabilities` of scores in float32, and `targets_and_valid`."""
+    logits = at_least_float32(logits)
+    return head_probabilities(logits, head), *targets_and_valid(logits, labels)
+
+
+def weighted_by_class(loss: Array, class_weights: Sequence[float] | None) -> Array:
+    """Multiply a loss ``(..., classes)`` by the weight of each class; None for ones."""
+    return loss * checked_weights(class_weights, loss.shape[-1])
+
+
 def pixel_axes(logits: Array) -> tuple[int, ...]:
-    """Spatial axes of ``(batch, *spatial, classes)``.
-
-    Args:
-        logits: an array of that form.
-
-    Returns: All axes but the first and the last.
-    """
+    """Return the spatial axes of ``(batch, *spatial, classes)``."""
     return tuple(range(1, logits.ndim - 1))

@@ -84,8 +84,6 @@ def needs_class_fractions(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> 
 
     Args:
         spec: name, weight and parameters of each term.
-
-    Returns: True if a parameter is "inverse_frequency".
     """
     return any(
         isinstance(value, str) and value == INVERSE_FREQUENCY
@@ -95,12 +93,10 @@ def needs_class_fractions(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> 
 
 
 def reads_labels(spec: Sequence[tuple[str, float, dict[str, Any]]]) -> bool:
-    """Return whether any loss of a config reads a label.
+    """Return whether any loss of a config reads a label; not so for images alone.
 
     Args:
         spec: name, weight and parameters of each term.
-
-    Returns: False for a run on images alone.
     """
     return any("labels" in find_loss(name).reads for name, _, _ in spec)
 

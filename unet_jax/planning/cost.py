@@ -47,13 +47,11 @@ class Compiled:
 
 
 def read_step_cost(compiled: Any, *, flops: float) -> StepCost:
-    """Read the cost of a step that was compiled for a TPU.
+    """Read the cost, on one chip, of a step that was compiled for a TPU.
 
     Args:
         compiled: the compiled step.
         flops: operations of the traced step on one chip.
-
-    Returns: Cost of the step on one chip.
     """
     code = compiled.memory_analysis().generated_code_size_in_bytes
     return StepCost(

@@ -30,9 +30,6 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
 def bytes_text(count: float) -> str:
     """Write a number of bytes with its unit.
 
-    Args:
-        count: number of bytes.
-
     Returns: The number with three digits, or two decimals in GiB, and a binary unit.
 
     Example:
@@ -68,9 +65,6 @@ def count_text(count: float, unit: str = "") -> str:
 
 def seconds_text(seconds: float) -> str:
     """Write a short time.
-
-    Args:
-        seconds: time in seconds.
 
     Returns: The time with three digits and a unit.
 

@@ -76,12 +76,6 @@ def sent_bytes(cost: StepCost, target: Slice) -> float:
 
     In a ring all-reduce each of n chips sends and receives ``2 (n - 1) / n`` of an
     array.
-
-    Args:
-        cost: cost of the step.
-        target: the slice.
-
-    Returns: Bytes sent by a chip in a step.
     """
     return 2 * (target.chips - 1) / target.chips * cost.program.all_reduce_bytes
 
@@ -106,12 +100,6 @@ def all_reduce_seconds(cost: StepCost, target: Slice) -> float:
     """Estimate the time of the exchanges of a step, without overlap with computation.
 
     Each exchange adds the latency of the hops along each axis and back.
-
-    Args:
-        cost: cost of the step.
-        target: the slice.
-
-    Returns: Seconds in a step.
     """
     hops = 2 * sum(size - 1 for size in target.shape)
     return (

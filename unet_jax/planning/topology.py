@@ -58,9 +58,6 @@ def _without_a_tpu() -> Iterator[None]:
 def slice_devices(target: Slice) -> list[Any]:
     """Return devices of a slice, for the compiler only.
 
-    Args:
-        target: the slice.
-
     Returns: A device for each chip; programs can be compiled for them, but not run.
     Raises: InputError: the compiler for TPUs is not installed, or does not know the
         slice.

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ _Series = dict[tuple[str, str], list[tuple[int, float]]]
 """(split, name) -> points of step and value."""
 
 _SPLITS = {"val": "validation", "train": "training"}
-_MEAN_COLOR = "black"
 
 
 def write_curves(
@@ -39,15 +38,9 @@ def write_curves(
     from matplotlib.figure import Figure
 
     series = _read_series(Path(metrics_path))
-    panels = [
-        (name, title)
-        for name, title in (
-            ("loss", "loss"),
-            ("dice", "Dice"),
-            ("learning_rate", "learning rate"),
-        )
-        if any(key == name for _, key in series)
-    ]
+    titles = {"loss": "loss", "dice": "Dice", "learning_rate": "learning rate"}
+    known = {name for _, name in series}
+    panels = [(name, title) for name, title in titles.items() if name in known]
     width = 4.6 * max(len(panels), 1)
     height = 3.8 + 0.1 * len(class_names)  # the legend has two columns
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -56,7 +49,7 @@ def write_curves(
         if name == "dice":
             colors = dict(zip(class_names, class_colors, strict=True))
             _draw_classes(axes, series, colors)
-        _draw_splits(axes, series, name)
+        _draw(axes, series, name, labels=_SPLITS, color="black", width=1.6)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -87,40 +80,39 @@ def _read_series(path: Path) -> _Series:
     return series
 
 
-def _draw_splits(axes: "Axes", series: _Series, name: str) -> None:
-    """One line for each split, with its own line style."""
+def _draw(
+    axes: "Axes",
+    series: _Series,
+    name: str,
+    *,
+    labels: Mapping[str, str],
+    color: Any,
+    width: float,
+) -> None:
+    """Draw one line for each split, with its own line style."""
     for split, dashes in _dashes(series, name).items():
         steps, values = zip(*series[split, name], strict=True)
         axes.plot(
             steps,
             values,
             dashes,
-            color=_MEAN_COLOR,
-            linewidth=1.6,
-            label=_SPLITS[split],
-            **_marker(steps),
+            color=color,
+            linewidth=width,
+            label=labels.get(split),
+            marker="o" if len(steps) == 1 else None,  # a single point gives no line
+            markersize=4,
         )
 
 
 def _draw_classes(
     axes: "Axes", series: _Series, colors: dict[str, Sequence[int]]
 ) -> None:
-    """One thin line for each class and split; the legend names each class once."""
+    """Draw thin lines for each class; the legend names each class once."""
     for name, color in colors.items():
         key = f"dice/{name}"
-        label: str | None = name
-        for split, dashes in _dashes(series, key).items():
-            steps, values = zip(*series[split, key], strict=True)
-            axes.plot(
-                steps,
-                values,
-                dashes,
-                color=[part / 255 for part in color],
-                linewidth=0.9,
-                label=label,
-                **_marker(steps),
-            )
-            label = None
+        labels = {split: name for split in list(_dashes(series, key))[:1]}
+        rgb = [part / 255 for part in color]
+        _draw(axes, series, key, labels=labels, color=rgb, width=0.9)
 
 
 def _dashes(series: _Series, name: str) -> dict[str, str]:
@@ -129,8 +121,3 @@ def _dashes(series: _Series, name: str) -> dict[str, str]:
     return {
         split: "--" if split == "train" and len(found) > 1 else "-" for split in found
     }
-
-
-def _marker(steps: Sequence[int]) -> dict[str, Any]:
-    """A dot for a single point, which gives no line."""
-    return {"marker": "o", "markersize": 4} if len(steps) == 1 else {}

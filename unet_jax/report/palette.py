@@ -24,7 +24,6 @@ def class_colors(
     """Choose a colour for each class.
 
     Args:
-        count: number of classes.
         colored_background: make the background light grey, not black.
 
     Returns: Red, green and blue of each class, 0 to 255; all colours differ.

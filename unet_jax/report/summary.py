@@ -21,8 +21,6 @@ def run_summary(
         step_cost: ``flops`` and ``memory_bytes`` of a step on one device, where known.
         splits: splits by name, each with the number of ``cases``, the number of cases
             ``counted`` and their class ``fractions``.
-
-    Returns: Lines of text.
     """
     devices = jax.devices()
     lines = [

@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 
 from unet_jax.datasets.mni152_lesion.implant import deformed, implant, scanned
 from unet_jax.datasets.mni152_tissue.mni152_tissue_dataset_builder import load_template
+from unet_jax.datasets.slices import slice_features
 
 CLASS_NAMES = ("background", "lesion")
 
@@ -45,26 +46,13 @@ class Mni152Lesion(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS's own form
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Describe the features; Tensor, since Image encodes through TensorFlow."""
-        encoding = tfds.features.Encoding.BYTES
+        """Describe the features."""
         height, width, _ = load_template("t1").shape
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(height, width, 1), dtype=np.uint8, encoding=encoding
-                    ),
-                    "label": tfds.features.Tensor(
-                        shape=(height, width), dtype=np.uint8, encoding=encoding
-                    ),
-                    "volume": tfds.features.Text(),
-                    "slice_index": tfds.features.Scalar(np.int64),
-                    "slice_axis": tfds.features.Scalar(np.int64),
-                    "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-                    "lesions": tfds.features.Scalar(np.int64),
-                }
+            features=slice_features(
+                (height, width), np.uint8, lesions=tfds.features.Scalar(np.int64)
             ),
             supervised_keys=("image", "label"),
             # Examples keep the order of subjects and slices.

@@ -1,16 +1,11 @@
 """Builds the TFDS set of the MNI ICBM152 template in the nilearn package."""
 
-import importlib.util
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
-import nibabel
 import numpy as np
 import tensorflow_datasets as tfds
-from nibabel.filebasedimages import ImageFileError
-from nibabel.wrapstruct import WrapStructError
 
+from unet_jax.datasets.slices import installed_folder, read_volume, slice_features
 from unet_jax.errors import InputError
 
 CLASS_NAMES = ("background", "CSF and other", "grey matter", "white matter")
@@ -35,8 +30,6 @@ MIN_LABELLED_PIXELS = 1000
 
 _SHAPE = (197, 233, 189)
 _ORIGIN_MM = (-98, -134, -72)
-
-_UNREADABLE = (OSError, EOFError, zlib.error, ImageFileError, WrapStructError)
 
 _DESCRIPTION = """\
 Axial slices, 1 mm apart, of the MNI ICBM152 2009a nonlinear symmetric T1 template, in
@@ -105,21 +98,16 @@ def load_template(kind: str) -> np.ndarray:
     Returns: ``(197, 233, 189)`` uint8 in RAS order, with voxels of 1 mm.
     Raises: InputError: nilearn is not installed, or has another template.
     """
-    # find_spec does not import the package; importing nilearn takes seconds.
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None or not spec.submodule_search_locations:
+    folder = installed_folder("nilearn")
+    if folder is None:
         raise InputError(
             "mni152_tissue: the package nilearn, which carries the template, is not "
             "installed; run `pip install 'nilearn>=0.14'`"
         )
     name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-    path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
+    path = folder / "datasets" / "data" / name
     fix = "run `pip install --force-reinstall 'nilearn>=0.14'`"
-    try:
-        volume = nibabel.Nifti1Image.from_filename(path)
-        voxels = np.asarray(volume.dataobj)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({error}); {fix}") from error
+    volume, voxels = read_volume(path, fix=fix)
     affine = np.eye(4)
     affine[:3, 3] = _ORIGIN_MM
     if voxels.shape != _SHAPE or not np.array_equal(volume.affine, affine):
@@ -137,28 +125,16 @@ class Mni152Tissue(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS's own form
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Describe the features; Tensor, since Image encodes through TensorFlow."""
-        encoding = tfds.features.Encoding.BYTES
-        height, width = _SHAPE[:2]
+        """Describe the features."""
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(height, width, 1), dtype=np.uint8, encoding=encoding
-                    ),
-                    "label": tfds.features.Tensor(
-                        shape=(height, width), dtype=np.uint8, encoding=encoding
-                    ),
-                    "volume": tfds.features.Text(),
-                    "slice_index": tfds.features.Scalar(np.int64),
-                    "slice_axis": tfds.features.Scalar(np.int64),
-                    "position_mm": tfds.features.Scalar(np.float32),
-                    "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-                    "volume_mean": tfds.features.Scalar(np.float32),
-                    "volume_deviation": tfds.features.Scalar(np.float32),
-                }
+            features=slice_features(
+                _SHAPE[:2],
+                np.uint8,
+                position_mm=tfds.features.Scalar(np.float32),
+                volume_mean=tfds.features.Scalar(np.float32),
+                volume_deviation=tfds.features.Scalar(np.float32),
             ),
             supervised_keys=("image", "label"),
             homepage="https://nist.mni.mcgill.ca/icbm-152-nonlinear-atlases-2009/",

@@ -1,16 +1,13 @@
 """Builds the TFDS set of the CT sample in the tptbox package."""
 
-import importlib.util
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import tensorflow_datasets as tfds
-from nibabel.filebasedimages import ImageFileError
-from nibabel.wrapstruct import WrapStructError
 
+from unet_jax.datasets.slices import installed_folder, read_volume, slice_features
 from unet_jax.errors import InputError
 
 CLASS_NAMES = ("background", "posterior parts", "body shell", "body core")
@@ -35,7 +32,6 @@ _PARTS = {1: range(41, 49), 2: (49,), 3: (50,)}
 """Class and the values of the sample's mask: arch, spinous, transverse and articular
 processes; border of the vertebral body; inside of the vertebral body."""
 
-_UNREADABLE = (OSError, EOFError, zlib.error, ImageFileError, WrapStructError)
 _FIX = "run `pip install --no-deps --force-reinstall tptbox`"
 
 _DESCRIPTION = """\
@@ -91,26 +87,21 @@ def load_sample() -> tuple[np.ndarray, np.ndarray]:
         voxel, uint8, both in stored order: posterior, inferior, right.
     Raises: InputError: tptbox is not installed, or has another sample.
     """
-    # find_spec does not import the package, so its dependencies may be missing.
-    spec = importlib.util.find_spec("TPTBox")
-    if spec is None or not spec.submodule_search_locations:
+    folder = installed_folder("TPTBox")
+    if folder is None:
         raise InputError(
             "vertebra_ct: the package tptbox, which carries the CT, is not installed; "
             "run `pip install --no-deps tptbox` (or install the extra 'bone')"
         )
-    folder = Path(spec.submodule_search_locations[0]) / "tests" / "sample_ct"
-    image = _load(folder / "sub-ct_label-22_ct.nii.gz")
-    mask = _load(folder / "sub-ct_seg-subreg_label-22_msk.nii.gz")
+    sample = folder / "tests" / "sample_ct"
+    image = _load(sample / "sub-ct_label-22_ct.nii.gz")
+    mask = _load(sample / "sub-ct_seg-subreg_label-22_msk.nii.gz")
     return image.astype(np.int16), part_labels(mask)
 
 
 def _load(path: Path) -> np.ndarray:
     """Read one volume of the sample in stored order; refuse an unknown one."""
-    try:
-        volume = nibabel.Nifti1Image.from_filename(path)
-        voxels = np.asarray(volume.dataobj)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({error}); {_FIX}") from error
+    volume, voxels = read_volume(path, fix=_FIX)
     axes = nibabel.aff2axcodes(volume.affine)
     spacing = volume.header.get_zooms()
     if (
@@ -144,26 +135,11 @@ class VertebraCt(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS's own form
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Describe the features; Tensor, since Image encodes through TensorFlow."""
-        encoding = tfds.features.Encoding.BYTES
-        plane = (_SHAPE[2], _SHAPE[0])
+        """Describe the features."""
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(*plane, 1), dtype=np.int16, encoding=encoding
-                    ),
-                    "label": tfds.features.Tensor(
-                        shape=plane, dtype=np.uint8, encoding=encoding
-                    ),
-                    "volume": tfds.features.Text(),
-                    "slice_index": tfds.features.Scalar(np.int64),
-                    "slice_axis": tfds.features.Scalar(np.int64),
-                    "spacing": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-                }
-            ),
+            features=slice_features((_SHAPE[2], _SHAPE[0]), np.int16),
             supervised_keys=("image", "label"),
             homepage="https://github.com/Hendrik-code/TPTBox",
             license="Apache-2.0",
