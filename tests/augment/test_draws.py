@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unet_jax.augment import draws
 from unet_jax.augment.draws import around_one, draw_all, example_keys
 from unet_jax.augment.policy import AUGMENTATIONS
+from unet_jax.experiment.record import DRAWS_VERSION
 
 KEY = jax.random.key(11)
 NAMES = [name for name, _ in AUGMENTATIONS]
@@ -70,7 +70,7 @@ def test_augmentations_and_their_keys_are_independent():
 def test_draws_are_those_of_their_version():
     """Where draws change, raise VERSION, so that half-trained runs are refused."""
     drawn = draw_all(jax.random.key(0), {"rotation": 2, "noise": 2}, dtype=jnp.float32)
-    assert draws.VERSION == 2
+    assert DRAWS_VERSION == 2
     np.testing.assert_allclose(drawn["rotation"].numbers, ROTATION, rtol=1e-6)
     np.testing.assert_allclose(
         jax.random.normal(drawn["noise"].key, (2,)), NOISE, rtol=1e-5

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from unet_jax.augment import draws
 from unet_jax.errors import InputError
 from unet_jax.experiment.record import (
+    DRAWS_VERSION,
     check_same_draws,
     check_same_run,
     make_record,
@@ -37,7 +37,7 @@ def test_the_record_names_versions_and_revision():
 
 def test_the_version_of_the_draws_is_recorded_and_was_1_before(tmp_path):
     write_record(tmp_path, _record())
-    assert read_record(tmp_path)["draws_version"] == draws.VERSION
+    assert read_record(tmp_path)["draws_version"] == DRAWS_VERSION
     old = _record()
     del old["draws_version"]
     (tmp_path / "config.json").write_text(json.dumps(old))
@@ -46,7 +46,7 @@ def test_the_version_of_the_draws_is_recorded_and_was_1_before(tmp_path):
 
 def test_other_draws_are_refused_with_the_version_to_use(tmp_path):
     on, off = ({"augment": {"enabled": enabled}} for enabled in (True, False))
-    check_same_draws(tmp_path, on, draws.VERSION)
+    check_same_draws(tmp_path, on, DRAWS_VERSION)
     check_same_draws(tmp_path, off, 1)
     for version, program in ((1, r"unet_jax 0\.1\.0"), (99, "a newer unet_jax")):
         message = f"begun by {program}, .* differ; finish it with {program}, or name an"

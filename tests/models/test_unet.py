@@ -54,6 +54,10 @@ def test_parameter_counts_of_the_presets():
         "unet_2015": 31030658,
         "residual_encoder": 36697284,
         "wnet": 234533,
+        "mednext_s": 5472068,
+        "mednext_b": 10432004,
+        "swin_unetr": 25138078,
+        "segresnet": 6298596,
     }
 
 

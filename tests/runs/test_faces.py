@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import face
 from unet_jax.data.folder.celebamask import PARTS
 from unet_jax.data.folder.fasseg import CLASSES
 from unet_jax.data.folder.open import open_folder
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.errors import InputError
-from unet_jax.commands.train import train_and_evaluate
 
 SIZE = 64
 COLORS = {
@@ -248,7 +248,9 @@ def test_fasseg_colours_are_never_snapped(tmp_path):
     pixels[(pixels == CLASSES["hair"]).all(axis=-1)] = (128, 0, 0)
     _save(path, pixels)
     _open(folder)
-    assert any("(128, 0, 0)" in line for line in _problems(folder, palette_tolerance=0.0))
+    assert any(
+        "(128, 0, 0)" in line for line in _problems(folder, palette_tolerance=0.0)
+    )
     pixels[:2, :3] = (255, 127, 0)
     _save(path, pixels)
     problems = _problems(folder)
@@ -260,7 +262,9 @@ def test_fasseg_colours_are_never_snapped(tmp_path):
 def test_the_version_of_fasseg_has_to_be_named(tmp_path):
     for version in ("V1", "V3"):
         _fasseg(tmp_path, version=version, train=2, test=1)
-    with pytest.raises(InputError, match=r"versions V1, V3; expected one; name it, such as .*V3"):
+    with pytest.raises(
+        InputError, match=r"versions V1, V3; expected one; name it, such as .*V3"
+    ):
         _open(tmp_path)
 
 
@@ -315,7 +319,9 @@ def test_celebamask_problems_name_the_file(tmp_path):
     _save(tmp_path / "CelebA-HQ-img/4.jpg", picture[:-9])
     problems = _problems(tmp_path)
     assert len(problems) == 3
-    assert "00001_skin.png: size (61, 64); expected (64, 64) as the other" in problems[0]
+    assert (
+        "00001_skin.png: size (61, 64); expected (64, 64) as the other" in problems[0]
+    )
     assert "00002_hair.png: the values [0, 90, 255] (3 of them)" in problems[1]
     assert "00004_skin.png: size (64, 64); expected (119, 128)" in problems[2]
 

@@ -16,11 +16,11 @@ import tifffile
 from ml_collections import ConfigDict
 from PIL import Image
 
+from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run
+from unet_jax.commands.predict import predict_files
+from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import folder
 from unet_jax.errors import InputError
-from unet_jax.commands.predict import predict_files
-from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run
-from unet_jax.commands.train import train_and_evaluate
 from unet_jax.training.pace import ClockPace
 
 pytestmark = pytest.mark.slow

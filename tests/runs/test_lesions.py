@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import lesion
 from unet_jax.experiment.complete import resolve_source
-from unet_jax.commands.train import train_and_evaluate
 
 
 def test_the_path_chooses_the_source():

@@ -14,15 +14,6 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
 
-VERSION = 2
-"""Version of the draws; to be raised when a seed gives other augmented images.
-
-A run that is half trained is not resumed with other draws: nothing could repeat it.
-"""
-
-RELEASES = {1: "0.1.0"}
-"""The last release of unet_jax that has the draws of each earlier version."""
-
 
 class Draw(NamedTuple):
     """Random numbers of one augmentation for one example.

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from unet_jax.augment import draws
 from unet_jax.errors import InputError
 from unet_jax.experiment.renamed import current_config
 from unet_jax.runtime.atomic import atomic_path
@@ -21,6 +20,17 @@ def may_change(key: str) -> bool:
 
     return key in KEYS and KEYS[key].may_change
 
+
+DRAWS_VERSION = 2
+"""Version of the random draws of `unet_jax.augment`.
+
+It is raised when a seed gives other augmented images. A half-trained run is not resumed
+with other draws, since nothing could repeat it. It stands here, since the command line
+reads records before jax is loaded.
+"""
+
+DRAWS_RELEASES = {1: "0.1.0"}
+"""Last release of unet_jax that has the draws of each earlier version."""
 
 FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
@@ -37,7 +47,7 @@ def make_record(
     *,
     preprocessing: dict[str, Any],
     dataset: dict[str, Any],
-    draws_version: int = draws.VERSION,
+    draws_version: int = DRAWS_VERSION,
 ) -> dict[str, Any]:
     """Collect what is needed to repeat the run or to use its network.
 
@@ -188,8 +198,8 @@ def check_same_draws(
     workdir: pathlib.Path, config: Mapping[str, Any], draws_version: int
 ) -> None:
     """Refuse to resume an augmented run that began with other random draws."""
-    if config["augment"]["enabled"] and draws_version != draws.VERSION:
-        release = draws.RELEASES.get(draws_version)
+    if config["augment"]["enabled"] and draws_version != DRAWS_VERSION:
+        release = DRAWS_RELEASES.get(draws_version)
         program = f"unet_jax {release}" if release else "a newer unet_jax"
         raise InputError(
             f"--workdir {workdir}: its training was begun by {program}, whose "

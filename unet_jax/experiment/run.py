@@ -10,7 +10,6 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from unet_jax.augment import draws
 from unet_jax.data.case import Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.images_alone import ImagesAlone
@@ -33,6 +32,7 @@ from unet_jax.experiment.network import (
 )
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.record import (
+    DRAWS_VERSION,
     as_tuples,
     check_same_run,
     make_record,
@@ -110,7 +110,7 @@ class Run:
     schedule: Schedule
     loss_terms: tuple[LossTerm, ...]
     step: Any
-    draws_version: int = draws.VERSION
+    draws_version: int = DRAWS_VERSION
 
     def create_state(self) -> TrainState:
         """Initialise the state of step 0 on all devices."""
