@@ -45,7 +45,7 @@ TO_FASSEG = {
 
 
 def _shapes(rng):
-    """Centre and half axes of an ellipse for every part, in fractions of the picture."""
+    """Centre and half axes of an ellipse for each part, in fractions of a picture."""
     x, y = np.add((0.5, 0.52), rng.uniform(-0.05, 0.05, 2))
     wide, high = rng.uniform(0.9, 1.1, 2)
     at = {

@@ -1,4 +1,4 @@
-"""A network with none of the U-Net's attributes trains, resumes, evaluates, predicts."""
+"""A network without the attributes of a U-Net trains, resumes and predicts."""
 
 import jax
 import nibabel
