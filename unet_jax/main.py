@@ -28,11 +28,7 @@ from unet_jax.hosts.start import is_one_of_several
 
 
 def main(argv: list[str]) -> None:
-    """Do what the flags say; exit 2 with one line if the user can fix it.
-
-    Args:
-        argv: from `parse_flags`: name of the program, and changes of the config.
-    """
+    """Do what the flags say; exit 2 with one line if the user can fix it."""
     logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
     try:
         refuse_buckets()

@@ -76,11 +76,7 @@ class Mirror:
             ) from None
 
     def saved(self) -> None:
-        """Send a checkpoint that is on disk; the other processes wait.
-
-        Raises:
-            RunError: it cannot be sent, or another run took the bucket over.
-        """
+        """Send a checkpoint that is on disk, or raise RunError; others wait."""
         self.send()
         self._last_good = agree.gather(self._last_good.encode())[0].decode()
 
@@ -90,11 +86,7 @@ class Mirror:
         agree.on_all(lambda: agree.is_first() or self.fetch())
 
     def send(self) -> None:
-        """Send new files; a process other than the first sends predictions and figures.
-
-        Raises:
-            RunError: they cannot be sent, or another run took the bucket over.
-        """
+        """Send new files, or raise RunError; the first process sends checkpoints."""
         if self._lease is not None:
             self._lease.check()
         try:

@@ -31,12 +31,7 @@ lease has them too, since it is renewed again soon."""
 
 
 class Place(NamedTuple):
-    """The folder that a command works in.
-
-    Attributes:
-        path: folder of this machine.
-        bucket: bucket that the folder is a copy of; None where it is the workdir.
-    """
+    """The folder that a command works in, and the bucket that it is a copy of."""
 
     path: pathlib.Path
     bucket: Mirror | None
@@ -76,14 +71,7 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def copy_of(name: str) -> Iterator[pathlib.Path]:
-    """Open a folder to read: itself, or a copy of a folder in a bucket.
-
-    Args:
-        name: path, or ``gs://bucket/folder``.
-
-    Raises:
-        InputError: the bucket cannot be read.
-    """
+    """Open a folder to read: itself, or a copy of a folder in a bucket."""
     if not name.startswith(SCHEME):
         yield pathlib.Path(name)
         return

@@ -101,12 +101,10 @@ class Store:
                 _answer(future)
 
     def names(self, *, known: str) -> list[str]:
-        """List all objects.
+        """List all objects, of which ``known`` is one if there are any.
 
-        Args:
-            known: name of an object that exists if any does. TensorStore returns an
-                empty list for a refused request, and a part of a list that was cut off;
-                the list is complete if it has the name that sorts last.
+        TensorStore returns an empty list for a refused request, and a part of a list
+        that was cut off; the list is complete if it has the name that sorts last.
         """
         names = sorted(key.decode() for key in _answer(self._store.list()))
         if known not in names and self.read(known).content is not None:

@@ -8,15 +8,7 @@ from unet_jax.method import Spacing
 
 
 def channel_of(image: np.ndarray, channel: int | str) -> np.ndarray:
-    """Reduce an image to one value for each pixel.
-
-    Args:
-        image: ``(*spatial, channels)``.
-        channel: an index, or "mean" for the mean of all channels.
-
-    Returns:
-        ``(*spatial)`` float32.
-    """
+    """Reduce ``(*spatial, channels)`` to float32: one channel, or the "mean" of all."""
     if channel == "mean":
         return image.mean(axis=-1, dtype=np.float64).astype(np.float32)
     return image[..., int(channel)].astype(np.float32)

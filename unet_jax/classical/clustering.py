@@ -54,15 +54,7 @@ def find_centers(
 
 
 def nearest_center(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Find the nearest centre of each row.
-
-    Args:
-        rows: ``(pixels, features)``.
-        centers: ``(k, features)``.
-
-    Returns:
-        ``(pixels)`` int64.
-    """
+    """Find the nearest of ``(k, features)`` centres to ``(pixels, features)``."""
     half = np.square(centers).sum(axis=-1) / 2
     blocks = [
         (half - rows[start : start + _BLOCK] @ centers.T.astype(rows.dtype)).argmin(1)
@@ -93,9 +85,6 @@ def with_position(values: np.ndarray, weight: float) -> np.ndarray:
     )
 
 
-# ---- methods -------------------------------------------------------------------------
-
-
 def make_kmeans(
     pieces: Sequence[Sample],
     *,
@@ -108,10 +97,9 @@ def make_kmeans(
 ) -> Model:
     """Make k-means on the values of the channels.
 
-    Args:
-        scope: "training" finds centres once, on all training cases, and names each
-            after the class that it overlaps most there; "image" finds new centres in
-            each image and names them by the nearest class prototype.
+    The scope "training" finds centres once, on all training cases, and names each after
+    the class that it overlaps most there; "image" finds new centres in each image and
+    names them by the nearest class prototype.
     """
     features = Features(scale, False, space)
     chosen: dict[str, Any] = {"k": k, "scope": scope, "space": space, "scale": scale}

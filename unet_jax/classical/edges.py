@@ -207,14 +207,7 @@ def _flooded(strength: np.ndarray, flat: np.ndarray) -> np.ndarray:
 
 
 def fill_enclosed(labels: np.ndarray) -> np.ndarray:
-    """Give background that foreground encloses the class of the nearest foreground.
-
-    Args:
-        labels: ``(*spatial)`` class indices.
-
-    Returns:
-        The same without holes of class 0.
-    """
+    """Give enclosed background pixels the class of the nearest foreground pixel."""
     foreground = labels > 0
     holes = ndimage.binary_fill_holes(foreground) & ~foreground
     if not holes.any():
@@ -223,9 +216,6 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
         ~foreground, return_distances=False, return_indices=True
     )
     return np.where(holes, labels[tuple(nearest)], labels)
-
-
-# ---- methods -------------------------------------------------------------------------
 
 
 def make_contours(

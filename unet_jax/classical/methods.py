@@ -44,12 +44,7 @@ _PIXELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A fitted method.
-
-    Attributes:
-        predict_fn: the method; its labels ``(*spatial)`` are uint8 class indices.
-        chosen: what was fitted, JSON-ready.
-    """
+    """A fitted method, whose labels are uint8, and its JSON-ready parameters."""
 
     predict_fn: Method
     chosen: dict[str, Any]
@@ -74,9 +69,6 @@ def fit_method(
         num_classes: number of classes, at least 2.
         seed: seed of k-means.
         parameters: values that are given and not fitted.
-
-    Returns:
-        The method as a ``predict_fn``, and what was chosen.
 
     Raises:
         InputError: an unknown method or parameter, or a value out of bounds.

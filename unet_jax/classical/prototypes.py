@@ -42,7 +42,6 @@ class Features:
     Attributes:
         scale: "stored" or "image", see `scaled`.
         texture: whether the local std of each channel is a feature, too.
-        space: colour space of images with three channels.
     """
 
     scale: str = "stored"

@@ -67,7 +67,6 @@ def thinned(samples: Sequence[Sample], *, pixels: int = POINT_PIXELS) -> list[Sa
 
     Args:
         samples: training cases; at most 64 of them, spread over the split, are kept.
-        pixels: largest number of pixels in all, approximately.
 
     Returns:
         Smaller cases, or all of every case if they fit.

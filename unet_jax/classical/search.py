@@ -14,12 +14,7 @@ ROUNDS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A method with its parameters.
-
-    Attributes:
-        predict: ``(image, spacing, reference) -> labels (*spatial)``.
-        chosen: the parameters, and what else was learnt.
-    """
+    """A method ``(image, spacing, reference) -> labels`` with its parameters."""
 
     predict: Callable[..., np.ndarray]
     chosen: dict[str, Any]

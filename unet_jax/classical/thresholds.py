@@ -135,7 +135,6 @@ def niblack_field(
 
     Args:
         image: ``(*spatial)``.
-        window: odd number of pixels of each axis.
 
     Returns:
         ``(*spatial)`` float32; 0 where the neighbourhood is constant.
@@ -160,7 +159,6 @@ def sauvola_field(
 
     Args:
         image: ``(*spatial)``, not negative.
-        window: odd number of pixels of each axis.
         r: largest std to be expected: half of the range of values.
 
     Returns:
@@ -200,9 +198,6 @@ def _local_moments(
         mean = np.where(inside, smooth(centred * inside) / weight, centred)
         square = np.where(inside, smooth(centred**2 * inside) / weight, centred**2)
     return mean + middle, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-# ---- methods -------------------------------------------------------------------------
 
 
 def make_leveled(

@@ -25,9 +25,6 @@ def check_determinism(config: ConfigDict) -> str:
     Batches are drawn again each time, by the same threads as in training. Only a
     temporary folder is written.
 
-    Returns:
-        The line that reports equal results.
-
     Raises:
         InputError: the config or the data cannot be used.
         RunError: the results differ; the message names an array.

@@ -95,15 +95,7 @@ def train_and_evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class _Session:
-    """What the loop holds open beside state and step.
-
-    Attributes:
-        guard: what may end the run from outside.
-        batches: training batches of this process.
-        pace: decides when to validate and when the run is over.
-        log: metrics.jsonl and the progress line.
-        validate: ``variables -> scores of each split``.
-    """
+    """What the loop holds open beside state and step."""
 
     run: Run
     guard: Guard

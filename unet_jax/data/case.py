@@ -35,11 +35,7 @@ class Case:
 
 
 class CaseFacts(NamedTuple):
-    """Describes a case without its pixels.
-
-    Attributes:
-        spacing: millimetres per pixel on each spatial axis; None if unknown.
-    """
+    """Describes a case without its pixels."""
 
     id: str
     axes: int
@@ -98,14 +94,7 @@ def facts_of(source: Source, index: int) -> CaseFacts:
 
 
 def read_case(source: Source, index: int) -> Case:
-    """Read a case; every error names the case.
-
-    Files and disks can disappear during a run, and a reader may then raise any
-    exception.
-
-    Raises:
-        InputError: the case cannot be read.
-    """
+    """Read a case; every error, of whatever kind, is an InputError that names it."""
     try:
         return source[index]
     except InputError:

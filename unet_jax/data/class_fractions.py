@@ -31,7 +31,6 @@ def class_fractions(
 
     Args:
         source: cases of a split; with a method ``class_counts(index)`` no case is read.
-        limit: largest number of cases to count.
 
     Returns:
         The fractions; 0 for a class that no counted case has.
@@ -65,12 +64,5 @@ def _class_counts(source: Source, index: int, num_classes: int) -> np.ndarray | 
 
 
 def count_classes(label: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count the pixels of each class in a label.
-
-    Args:
-        label: ``(*spatial)`` integers, class index or ``IGNORE``.
-
-    Returns:
-        ``(num_classes)`` int64; ignored pixels do not count.
-    """
+    """Count the pixels of each class in ``(*spatial)`` integers, without IGNORE."""
     return np.bincount(label[label != IGNORE], minlength=num_classes)

@@ -52,11 +52,7 @@ class Fingerprint:
 
 
 def fingerprint(traits: Sequence[CaseTraits]) -> Fingerprint:
-    """Summarise the cases of a data set.
-
-    Args:
-        traits: facts of every case, all with the same number of axes and channels.
-    """
+    """Summarise the cases of a data set."""
     spacings = [case.spacing for case in traits if case.spacing is not None]
     shapes = np.array([case.shape for case in traits], np.float64)
     middle = np.median(np.array(spacings), axis=0).tolist() if spacings else None

@@ -136,7 +136,6 @@ def shrunk_or_grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Args:
         values: ``(*spatial)`` float32.
-        shape: new spatial shape.
 
     Returns:
         ``(*shape)`` float32.

@@ -18,14 +18,7 @@ _SAMPLE = 1_000_000
 
 
 class ChannelStatistics(NamedTuple):
-    """Clip limits, offset and divisor of one channel.
-
-    Attributes:
-        lower: values below are raised to it.
-        upper: values above are lowered to it.
-        mean: offset that is subtracted.
-        std: divisor, above 0.
-    """
+    """Clip limits, offset and divisor of one channel."""
 
     lower: float
     upper: float
@@ -40,13 +33,9 @@ class ChannelStatistics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScaledView:
-    """Scales the intensities of an image region by region, when a region is read.
+    """Scales ``(*axes, channels)`` region by region, when a region is read.
 
     A scaled copy of a large volume would take four more bytes per voxel.
-
-    Attributes:
-        image: ``(*axes, channels)`` as stored.
-        lines: clip limits, offset and divisor of each channel.
     """
 
     image: np.ndarray
@@ -156,9 +145,6 @@ class ForegroundSample:
 
     Each pixel draws a random number, and the pixels with the smallest numbers stay.
     This takes one pass and bounded memory, and gives the same pixels every time.
-
-    Args:
-        limit: largest number of pixels to keep.
     """
 
     def __init__(self, limit: int = _SAMPLE) -> None:

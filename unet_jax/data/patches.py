@@ -17,7 +17,6 @@ def class_coordinates(
 
     Args:
         label: ``(*spatial)`` integers, class index or ``IGNORE``.
-        limit: largest number of pixels to keep per class.
 
     Returns:
         For each class the sorted flat indices of its pixels; an empty array for an

@@ -62,14 +62,7 @@ class TrainIterator:
         return next(self._iterator)
 
     def name(self, example_index: int) -> str:
-        """Name the case that an example of a batch was drawn from.
-
-        Args:
-            example_index: value in the batch's ``example_index``, of any process.
-
-        Returns:
-            Id and file of the case, and the slice.
-        """
+        """Name the case of an ``example_index`` of the last batch of any process."""
         end = self.get_state()["batches"] * self._identity["global_batch_size"]
         # Indices repeat: the last position before the end is the one that is meant.
         again = max(end - 1 - example_index, 0) // _INDICES
@@ -79,21 +72,11 @@ class TrainIterator:
         """Return the position after the batch that ``next`` returned last.
 
         Batches that threads have prepared ahead do not count.
-
-        Returns:
-            A dict that JSON can hold, the same in every process.
         """
         return {**self._identity, "batches": self._iterator.get_state()["next_index"]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state of ``get_state``, in any number of processes.
-
-        Args:
-            state: state of an iterator over the same examples, batch size and seed.
-
-        Raises:
-            InputError: examples, batch size or seed differ, so batches would differ.
-        """
+        """Continue from a state; InputError if examples, batch size or seed differ."""
         for key, expected in self._identity.items():
             if state.get(key) != expected:
                 raise InputError(
@@ -136,7 +119,6 @@ def make_train_iterator(
         rows_at_once: number of devices of a process, so that a device has the same rows
             in any process; None deals all rows of a process at once.
         num_threads: number of threads that draw batches ahead; 0 draws them on demand.
-        prefetch_batches: number of batches to draw ahead.
 
     Returns:
         An iterator of dicts: ``image`` ``(local_batch, *patch_size, channels)``

@@ -150,14 +150,7 @@ class PreparedCases:
         return name if index is None else f"{name}, slice {index} of it as prepared"
 
     def case(self, case: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the prepared image and label of one case.
-
-        Args:
-            case: number of the case in the source.
-
-        Raises:
-            InputError: the case cannot be read or does not fit.
-        """
+        """Return the prepared image and label of one case; InputError if it cannot."""
         with self._case_locks[case]:
             with self._cache_lock:
                 if case in self._cache:

@@ -52,7 +52,6 @@ class Preprocessing:
         size: (height, width) to resize pictures and slices to; None leaves them.
         crop_nonzero: whether to crop to the box of pixels that are not zero in some
             channel.
-        intensity: one of ``INTENSITIES``.
         statistics: statistics of each channel if intensity is "percentile", else empty.
     """
 
@@ -67,18 +66,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.network_dims not in (2, 3):
-            raise ValueError(
-                f"Unknown network_dims {self.network_dims!r}; expected one of (2, 3)"
-            )
-        if self.slice_axis not in (0, 1, 2):
-            raise ValueError(
-                f"Unknown slice_axis {self.slice_axis!r}; expected one of (0, 1, 2)"
-            )
-        if self.intensity not in INTENSITIES:
-            raise ValueError(
-                f"Unknown intensity {self.intensity!r}; expected one of {INTENSITIES}"
-            )
+        known = {"network_dims": (2, 3), "slice_axis": (0, 1, 2)}
+        for name, choices in {**known, "intensity": INTENSITIES}.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"Unknown {name} {value!r}; expected one of {choices}")
         if self.size is not None and self.network_dims == 3:
             raise ValueError(f"size {self.size} is for a 2-D network; expected None")
         for name, value in (("spacing", self.spacing), ("size", self.size)):

@@ -7,12 +7,7 @@ SHUFFLE, COORDINATES, CROP = range(3)
 
 
 def generator(seed: int, stream: int, index: int) -> np.random.Generator:
-    """Make the generator of one use; its numbers depend on the arguments alone.
-
-    Args:
-        stream: one of ``SHUFFLE``, ``COORDINATES``, ``CROP``.
-        index: number of the epoch, the case or the crop.
-    """
+    """Make the generator of one use, such as CROP, and of one epoch, case or crop."""
     return np.random.default_rng(
         np.random.SeedSequence(entropy=seed, spawn_key=(stream, index))
     )

@@ -76,9 +76,6 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     Args:
         path: Python file with a function ``get_config() -> ConfigDict``.
 
-    Returns:
-        The config, not locked.
-
     Raises:
         InputError: the file cannot be loaded.
     """
@@ -183,7 +180,6 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
     """Change keys of a config, and lock it.
 
     Args:
-        config: a config; it is changed in place.
         arguments: changes as on the command line, ``--config.train.steps=40``.
 
     Raises:

@@ -57,9 +57,6 @@ def open_dataset(
         memory: memory for the training cases, so that each is read once; None if
             nothing is trained.
 
-    Returns:
-        The data set; cases are read on demand.
-
     Raises:
         InputError: the data set does not exist, or has problems.
     """
@@ -174,14 +171,7 @@ def create_prepared_cases(
     preprocessing: Preprocessing,
     store: pathlib.Path,
 ) -> PreparedCases:
-    """Prepare the training cases: bring them to the training grid and keep them.
-
-    Args:
-        store: folder for the cases that do not fit into ``data.cache_gib``.
-
-    Returns:
-        Random access to examples: pictures, volumes, or slices of volumes.
-    """
+    """Bring the training cases to the training grid, and keep what fits into memory."""
     axis = stack_axis(preprocessing, facts_of(source, 0).axes)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:

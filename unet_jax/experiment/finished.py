@@ -44,14 +44,7 @@ def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
 
 
 def open_run_data(workdir: pathlib.Path) -> Dataset:
-    """Open the data of a run, and refuse data that changed since its training.
-
-    Returns:
-        The data set. No checkpoint is read.
-
-    Raises:
-        InputError: there is no run, or its data are missing or changed.
-    """
+    """Open the data of a run without its network; refuse data that have changed."""
     config, _ = _read_run(workdir)
     dataset = open_dataset(config, workdir)
     check_same_data(workdir, read_finished_record(workdir), dataset.fingerprint)
@@ -140,12 +133,7 @@ def init_from(
 def read_clusters_of_classes(
     workdir: pathlib.Path,
 ) -> tuple[tuple[int, ...], ...] | None:
-    """Read the clusters of each class, for a run that learnt from images alone.
-
-    Returns:
-        Clusters of each class, as matched on the training split; None where nothing was
-        matched: the run has labels, or is not finished.
-    """
+    """Read the clusters of each class; None where nothing was matched."""
     return _written_at_end(
         workdir / "clusters.json",
         lambda found: tuple(tuple(map(int, one)) for one in found["clusters_of_class"]),

@@ -46,9 +46,8 @@ def create_predict_fn_maker(
 ) -> Callable[[dict[str, Any]], Segmenter]:
     """Build a function ``variables -> predict_fn`` that compiles the network once.
 
-    Args:
-        validation: build it for validation during training, which has its own overlap
-            and no mirrored images: these take several times as long.
+    Validation during training has its own overlap and no mirrored images, which would
+    take several times as long.
     """
     mirrored = config.eval.mirror and not validation
     forward = create_forward(config, network, mirrored=mirrored)

@@ -23,12 +23,7 @@ CUT = "soft_ncut"
 def with_named_clusters(
     workdir: pathlib.Path, run: TrainedRun, train: Source
 ) -> Segmenter:
-    """Match the clusters of a network that saw no label with the training labels.
-
-    Args:
-        workdir: folder of the run; clusters.json is written there.
-        train: labelled training cases.
-    """
+    """Match clusters with the training labels, and write clusters.json."""
     class_names = tuple(run.config.data.class_names)
     plain = run.predict_fn.of_clusters()
 
@@ -66,12 +61,7 @@ def with_named_clusters(
 def with_chosen_steps(
     workdir: pathlib.Path, segmenter: Segmenter, validation: Source
 ) -> Segmenter:
-    """Choose the postprocessing that raises validation Dice.
-
-    Args:
-        workdir: folder of the run; postprocess.json is written there.
-        validation: labelled validation cases.
-    """
+    """Choose the steps that raise validation Dice, and write postprocess.json."""
     plain = dataclasses.replace(segmenter, steps=())
     pairs = []
     for index in range(len(validation)):

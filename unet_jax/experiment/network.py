@@ -124,11 +124,7 @@ def _extra_augmentations(given: Any) -> tuple[Extra, ...]:
 def create_optimizer_and_schedule(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Build the optimizer and the learning-rate schedule.
-
-    Raises:
-        InputError: an unknown name, or a warm-up longer than the run.
-    """
+    """Build both; InputError for an unknown name or a warm-up longer than the run."""
     options = config.optimizer
     schedule = create_schedule(
         name=options.schedule,

@@ -49,12 +49,7 @@ def make_record(
     dataset: dict[str, Any],
     draws_version: int = DRAWS_VERSION,
 ) -> dict[str, Any]:
-    """Collect what is needed to repeat the run or to use its network.
-
-    Args:
-        preprocessing: what was learnt from the training split.
-        draws_version: version of the random draws that the run is augmented with.
-    """
+    """Collect what is needed to repeat the run or to use its network."""
     return {
         "format": FORMAT,
         "config": config,
@@ -88,14 +83,7 @@ def _git_revision() -> str | None:
 
 
 def write_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
-    """Write config.json whole or not at all.
-
-    Args:
-        workdir: folder of the run; made if it is missing.
-
-    Raises:
-        InputError: the folder cannot be made or written.
-    """
+    """Write config.json whole or not at all; InputError if it cannot be written."""
     path = workdir / "config.json"
     try:
         with atomic_path(path) as temporary:

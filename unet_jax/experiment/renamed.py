@@ -53,9 +53,6 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: nested dicts, as config.json holds them; they are not changed.
 
-    Returns:
-        The same values under their present names.
-
     >>> current_config({"data": {"test_share": 0.3}})
     {'data': {'test_fraction': 0.3}}
     """
@@ -65,14 +62,7 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def rename_keys(config: ConfigDict) -> list[str]:
-    """Replace old names of keys that a config file has set.
-
-    Args:
-        config: a config, not locked; it is changed in place.
-
-    Returns:
-        One line of advice for each old name.
-    """
+    """Replace old names of keys in a config file; return a line of advice for each."""
     return [_advice(key) for key in _rename(config)]
 
 

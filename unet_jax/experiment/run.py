@@ -89,13 +89,8 @@ class Run:
     """What a run is made of once the data have been seen; each part is built once.
 
     Attributes:
-        sources: cases of each split.
         seen: cases of each split as training sees them: without labels if no loss
             reads one.
-        preprocessing: preprocessing learnt from the training split.
-        network: the network, for training, validation and the test split.
-        schedule: learning rate of each step.
-        loss_terms: summands of the loss.
         step: training step mapped over all devices, not compiled yet.
         draws_version: version of the random draws that training began with.
     """
@@ -251,14 +246,7 @@ def create_train_step(
     optimizer: optax.GradientTransformation,
     loss_terms: Sequence[LossTerm],
 ) -> TrainStep:
-    """Build the training step of a config.
-
-    Args:
-        network: the network, made with the axis name that the step is mapped over.
-
-    Returns:
-        ``train_step(state, batch, *, axis_name)``.
-    """
+    """Build ``train_step(state, batch, *, axis_name)`` of a config."""
     return make_train_step(
         network,
         optimizer,

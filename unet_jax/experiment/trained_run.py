@@ -22,8 +22,6 @@ class TrainedRun:
     """A finished run, ready to segment images.
 
     Attributes:
-        config: resolved config of the run.
-        preprocessing: preprocessing that was fitted to the training split.
         step: step of the checkpoint.
         predict_fn: network with its preprocessing and postprocessing.
     """
@@ -76,7 +74,6 @@ class TrainedRun:
                 then the labels lie on the grid of the file.
             spacing: millimetres of a pixel along each spatial axis of an array; None
                 where it is unknown. A file states its own.
-            probabilities: return the probabilities too.
 
         Returns:
             Labels ``(*spatial)``, the index of a class in each pixel. With
@@ -116,7 +113,6 @@ class TrainedRun:
         """Segment an image on the grid of its file, in any storage order.
 
         Args:
-            stored: image as its file holds it.
             probabilities: array ``(*stored spatial, classes)`` to fill, or None.
 
         Returns:

@@ -31,7 +31,6 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
 
     Args:
         run: the run; where no loss reads a label, its loss is the score.
-        stop: requests to stop, checked before each case.
 
     Returns:
         A function of the network's variables. If some process was asked to stop

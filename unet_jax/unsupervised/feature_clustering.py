@@ -105,9 +105,6 @@ def scaled_image(image: np.ndarray, reference: Reference) -> np.ndarray:
     Args:
         image: ``(*spatial, channels)`` in its stored dtype.
         reference: mean and std of each channel to use instead; or None.
-
-    Returns:
-        float32 array of the same shape.
     """
     channels = range(image.shape[-1])
     pairs = reference or [nonzero_statistics(image[..., index]) for index in channels]

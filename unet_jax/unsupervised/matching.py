@@ -61,14 +61,7 @@ def match_clusters(counts: np.ndarray) -> tuple[int, ...]:
 def match_over(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, num_classes: int
 ) -> tuple[int, ...]:
-    """Match as many clusters as classes over several training images.
-
-    Args:
-        pairs: clusters and label of each image.
-
-    Returns:
-        The cluster of each class.
-    """
+    """Match as many clusters as classes over several training images."""
     shape = (num_classes, num_classes)
     counts = [confusion(clusters, label, shape) for clusters, label in pairs]
     return match_clusters(np.sum(counts, axis=0))
@@ -97,15 +90,7 @@ def named_by_label(
 
 
 def renamed(clusters: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """Turn clusters into classes.
-
-    Args:
-        clusters: ``(*spatial)`` cluster index of every pixel.
-        order: the cluster of each class, from `match_clusters`.
-
-    Returns:
-        Class index of every pixel, ``(*spatial)`` uint8 or uint16.
-    """
+    """Turn clusters into classes, uint8 or uint16, by the cluster of each class."""
     names = np.empty(len(order), np.uint8 if len(order) <= 256 else np.uint16)
     names[list(order)] = np.arange(len(order))
     return names[clusters]

@@ -37,12 +37,6 @@ def fit_feature_clustering(
     Each segment of a new image is named after the class with the nearest mean intensity
     (or colour) in training. The weight mu and the number of segments at which training
     ends are those with the highest mean IoU on a few training cases.
-
-    Args:
-        samples: training cases.
-
-    Returns:
-        The method, which gives labels, and the settings that were chosen.
     """
     prototypes = class_prototypes(
         ((scaled_image(one.image, one.reference), one.label) for one in samples),

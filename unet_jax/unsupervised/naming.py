@@ -34,11 +34,7 @@ class Segmented(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """Settings that decide how clusters become classes.
-
-    Attributes:
-        weights: weights of `cluster_affinities`, those of the loss.
-    """
+    """Settings that decide how clusters become classes; the weights are the loss's."""
 
     num_clusters: int
     num_classes: int
@@ -50,9 +46,6 @@ class Naming:
 
         Where there are more clusters than classes, they are first merged by the
         normalised cut between them, without labels, until there are as many.
-
-        Args:
-            segmented: the training images, each used once.
 
         Returns:
             The clusters of each class; every cluster belongs to one class.

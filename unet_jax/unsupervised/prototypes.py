@@ -48,7 +48,6 @@ def named_by_prototype(
     Args:
         segments: ``(*spatial)`` segment index of every pixel, from 0 on.
         image: ``(*spatial, channels)``, on the scale of the prototypes.
-        prototypes: ``(classes, channels)`` from `class_prototypes`.
 
     Returns:
         ``(*spatial)`` uint8 class index of every pixel.
@@ -64,7 +63,6 @@ def merged(segments: np.ndarray, image: np.ndarray, *, count: int) -> np.ndarray
     Args:
         segments: ``(*spatial)`` segment index of every pixel, from 0 on.
         image: ``(*spatial, channels)``.
-        count: number of segments to keep; fewer stay as they are.
 
     Returns:
         ``(*spatial)`` int32 with values below ``count``.
@@ -92,7 +90,6 @@ def merged_groups(
     Args:
         means: ``(segments, channels)`` from `segment_means`.
         sizes: number of pixels of each segment.
-        count: number of groups to keep.
 
     Returns:
         The segments of each group, sorted; segments without pixels are in no group.

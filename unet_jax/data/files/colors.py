@@ -16,8 +16,6 @@ def match_palette(
 
     Args:
         colors: ``(*spatial, 3)`` integers.
-        palette: red, green and blue of each entry.
-        tolerance: largest difference of a colour channel from its entry.
 
     Returns:
         ``(*spatial, 1)`` uint16 indices into the palette.
@@ -60,11 +58,7 @@ def match_palette(
 
 
 class ColorsError(InputError):
-    """A mask has colours, and no palette says which classes they are.
-
-    Args:
-        counts: number of pixels of each (red, green, blue).
-    """
+    """A mask has colours, and no palette says which classes they are."""
 
     def __init__(self, name: str, counts: Mapping[tuple[int, int, int], int]) -> None:
         """Propose a palette, unless the colours are as many as in a photograph."""
@@ -95,9 +89,6 @@ def count_colors(colors: np.ndarray, *, name: str) -> dict[tuple[int, int, int],
 
     Args:
         colors: ``(*spatial, 3)`` integers.
-
-    Returns:
-        Number of pixels of each (red, green, blue), in the order of their values.
 
     Raises:
         InputError: more than 8 bits per channel.

@@ -30,7 +30,6 @@ def write_contours(
         path: the file; it appears complete or not at all.
         labels: ``(*spatial)`` class indices.
         class_names: name of each class; the background has no outlines.
-        class_colors: red, green and blue of each class.
         slice_axis: axis across the slices of a volume, which are outlined one by one.
     """
     planes: list[tuple[int | None, np.ndarray]] = [(None, labels)]

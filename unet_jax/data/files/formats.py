@@ -22,7 +22,6 @@ class Format(NamedTuple):
     """One file format.
 
     Attributes:
-        suffixes: endings of file names, in lower case.
         magic: pairs of position and bytes, one of which the content has; () for a
             compressed format, whose name is "gzip-compressed" and its content's.
         read: function ``(path, axes, indices) -> StoredImage``. ``axes`` names the
@@ -31,7 +30,6 @@ class Format(NamedTuple):
         write: function ``(path, labels, image, palette)`` that writes a label map
             ``(*spatial)`` of integers for an image of this format.
         label_suffix: ending of that label map; "" for the ending of the image.
-        largest_label: largest class index that a label map can hold.
         lossy: whether the format changes pixels, so that it suits no mask of several
             classes.
         pages: whether a file may be a stack of pages without known directions.
@@ -85,14 +83,7 @@ _START = 352  # bytes that reach behind the magic of every format
 
 
 def file_suffix(path: Path) -> str:
-    """Return the known ending of a file name, in lower case.
-
-    Returns:
-        One of ``SUFFIXES``.
-
-    Raises:
-        InputError: the name has none of them.
-    """
+    """Return the known ending of a file name, one of ``SUFFIXES``, or InputError."""
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return suffix

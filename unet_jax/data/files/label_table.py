@@ -19,10 +19,8 @@ def label_statistics(
     """Count the pixels of every class, and measure them if the spacing is known.
 
     Args:
-        labels: ``(*spatial)`` class indices.
         spacing: millimetres per pixel on each spatial axis, or None.
         file: text of the column "file".
-        class_names: name of each class, the background first.
 
     Returns:
         A row for each class: file, class, pixels, area_mm2 (two axes) or volume_ml
@@ -50,12 +48,7 @@ def label_statistics(
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows of equal keys as a table with a header line.
-
-    Args:
-        path: the file; it appears complete or not at all.
-        rows: one row or more.
-    """
+    """Write one or more rows of equal keys as a table, complete or not at all."""
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,

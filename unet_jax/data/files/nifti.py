@@ -16,10 +16,6 @@ def read_nifti(
 ) -> StoredImage:
     """Decode a NIfTI as stored, with its affine in millimetres.
 
-    Args:
-        axes: not used; the format defines its axes.
-        indices: not used; the format has no palette.
-
     Returns:
         The volume ``(x, y, z, channels)``, its affine, spacing and header.
 
@@ -87,7 +83,6 @@ def write_nifti(
     Args:
         labels: ``(x, y, z)`` uint8 or uint16.
         stored: the image; without a header the label map has the affine only.
-        palette: not used; the format has no colours.
     """
     if stored.header is None:
         header = nibabel.Nifti1Header()

@@ -18,7 +18,6 @@ def read_picture(
     """Decode PNG, JPEG or BMP, upright.
 
     Args:
-        axes: not used; the formats define their axes.
         indices: whether to return the indices of a palette, and the values of 1, 2 or 4
             bits, as masks need them, instead of colours and values up to 255.
 
@@ -96,13 +95,7 @@ def _read_deep_png(path: Path, raw: str) -> np.ndarray:
 def write_palette_png(
     path: Path, labels: np.ndarray, stored: StoredImage, palette: Sequence[Color]
 ) -> None:
-    """Write a label map as a palette PNG: class index and colour in one file.
-
-    Args:
-        labels: ``(height, width)`` uint8.
-        stored: not used; a picture has no geometry.
-        palette: red, green and blue of each class.
-    """
+    """Write uint8 ``(height, width)`` as a palette PNG: class and colour in one."""
     height, width = labels.shape
     picture = Image.frombytes("P", (width, height), labels.tobytes())
     picture.putpalette([part for color in palette for part in color])

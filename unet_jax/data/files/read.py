@@ -38,9 +38,6 @@ def list_images(path: str | Path) -> list[Path]:
     Args:
         path: an image file, or a folder; only files directly in the folder are taken.
 
-    Returns:
-        The files, sorted by name; hidden files are left out.
-
     Raises:
         InputError: the path does not exist, has no readable file, or has two files
             whose label maps would have the same name.
@@ -81,14 +78,10 @@ def read_image(
     NIfTI of four axes has its channels on the last.
 
     Args:
-        path: a file with one of ``SUFFIXES``.
         tiff_axes: name of each axis of a TIFF, such as "CYX"; None takes the names from
             the file. Other formats define their axes.
         finite: whether to refuse NaN and infinite values; if not, the caller has to
             call `check_finite`.
-
-    Returns:
-        The image with the geometry that its file states.
 
     Raises:
         InputError: the file is missing, a folder, empty, damaged, without pixels, of an
@@ -109,11 +102,6 @@ def read_label(
     Alpha is dropped, and three equal channels are grey. With a ``palette``, colours
     (also those of a palette file) give the index of the entry that they match; no
     colour is replaced by the nearest entry beyond the tolerance.
-
-    Args:
-        path: a file with one of ``SUFFIXES``.
-        palette: red, green and blue of each stored value, for colour masks.
-        tolerance: largest difference of a colour channel from its entry.
 
     Returns:
         The mask; its ``image`` is ``(*spatial, 1)`` integers.
@@ -196,14 +184,7 @@ def _decode(path: Path, *, tiff_axes: str | None, indices: bool) -> StoredImage:
 
 
 def check_finite(image: np.ndarray, *, name: str) -> None:
-    """Refuse an image with NaN or infinite values.
-
-    Args:
-        image: array of any shape and real dtype.
-
-    Raises:
-        InputError: with the number of such values.
-    """
+    """Refuse an image with NaN or infinite values, and count them."""
     if image.dtype.kind != "f":
         return
     bad = image.size - int(np.count_nonzero(np.isfinite(image)))

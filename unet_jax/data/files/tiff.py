@@ -16,18 +16,10 @@ _STOCK_DPI = (72.0, 96.0, 150.0, 300.0, 600.0)
 """Resolutions that programs write by default, without a measurement."""
 
 _MILLIMETRES = {
-    "m": 1000.0,
-    "cm": 10.0,
-    "mm": 1.0,
-    "millimeter": 1.0,
-    "um": 1e-3,
-    "\u00b5m": 1e-3,
-    "\u03bcm": 1e-3,
-    "\\u00b5m": 1e-3,
-    "micron": 1e-3,
-    "microns": 1e-3,
-    "nm": 1e-6,
-    "inch": 25.4,
+    **{"m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "nm": 1e-6, "inch": 25.4},
+    **dict.fromkeys(
+        ("um", "\u00b5m", "\u03bcm", "\\u00b5m", "micron", "microns"), 1e-3
+    ),
 }
 
 
@@ -56,9 +48,6 @@ def read_tiff(
         axes: name of each axis, out of T, Z, C, Y, X and S, in capitals or not; None
             takes the names from the file.
         indices: whether to return the indices of a palette instead of its colours.
-
-    Returns:
-        The image with its spacing, if the file has one.
 
     Raises:
         InputError: the file has several images, or axes of no picture or volume.
@@ -184,12 +173,7 @@ def _tiff_spacing(
 def write_tiff(
     path: Path, labels: np.ndarray, stored: StoredImage, palette: Sequence[Color]
 ) -> None:
-    """Write a label map with its axes and, if known, its spacing.
-
-    Args:
-        labels: ``(Y, X)`` or ``(Z, Y, X)``, uint8 or uint16.
-        palette: not used; viewers colour a TIFF themselves.
-    """
+    """Write ``(Y, X)`` or ``(Z, Y, X)`` with its axes and, if known, its spacing."""
     axes, spacing = "ZYX"[-labels.ndim :], stored.spacing
     if spacing is None:
         # Without minisblack three or four slices would be read as colours.

@@ -27,7 +27,6 @@ def write_label_map(
         folder: output folder; created if missing.
         labels: ``(*spatial)`` class indices on the stored grid, at most 65535 (255
             for pictures).
-        palette: a colour (red, green, blue in 0..255) for each class.
 
     Raises:
         InputError: the file would overwrite the image, or another file next to it.

@@ -49,7 +49,6 @@ def find_classes(
         masks: number of pixels of each stored value, by id of the case.
         class_names: name of each class; None counts the classes.
         label_map: stored values and their classes; () finds them.
-        file_of: function that finds the mask of a case with one of some values.
 
     Returns:
         The classes; values of no class are among the problems, with a label map to
@@ -102,10 +101,6 @@ def propose_map(
     The map ignores other values that are probably no classes: 255 beside smaller
     classes, values below 0, and values of few masks. If some masks have 1 and others
     255, both become class 1; without any 1, 255 becomes class 1.
-
-    Args:
-        masks: number of pixels of each stored value, by id of the case.
-        num_classes: number of classes; None if unknown.
 
     Returns:
         The map; None if there are no other values, or not both 0 and 1.

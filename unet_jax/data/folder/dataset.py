@@ -56,12 +56,7 @@ class FolderDataset:
         return result
 
     def source(self, split: str) -> "FolderSource":
-        """Return the cases of one split.
-
-        Returns:
-            Its cases, read on demand. Training cases that the scan left in memory are
-            taken from there, until they are released.
-        """
+        """Return the cases of a split; training cases may come from memory."""
         by_id = {case.id: case for case in self.traits}
         parts = self.splits.parts[split]
         return FolderSource(

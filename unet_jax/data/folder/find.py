@@ -64,10 +64,8 @@ class Layout(NamedTuple):
     Attributes:
         pairs: images with their masks, by id.
         orphans: masks without an image; they are examined too.
-        note: a line that says how images and masks were recognised.
         class_names: class names of a published set; None if they are unknown.
         palette: colours of its masks, in the order of the classes; () if none.
-        problems: problems of the file names, one line each.
     """
 
     pairs: tuple[Pair, ...]
@@ -80,11 +78,6 @@ class Layout(NamedTuple):
 
 def find_pairs(path: Path, *, images: str, masks: str, mask_suffix: str) -> Layout:
     """Find images and their masks.
-
-    Args:
-        images: its folder of images; "" finds it.
-        masks: its folder of masks; "" finds it.
-        mask_suffix: suffix of a mask's name behind its image's name; "" finds it.
 
     Returns:
         All pairs; images without a mask are among them, masks without an image are
@@ -234,14 +227,7 @@ def _joined(
 
 
 def channel_problems(key: str, files: Sequence[Path]) -> list[str]:
-    """Check the numbers of the channels of an image.
-
-    Args:
-        files: its channels, called ``_0000``, ``_0001`` and so on.
-
-    Returns:
-        The problem in one line, or nothing.
-    """
+    """Check that the channels of an image are called ``_0000``, ``_0001``, ..."""
     matches = [CHANNEL.search(stem_of(file)) for file in files]
     numbers = sorted(int(match[1]) if match else -1 for match in matches)
     if numbers == list(range(len(files))):

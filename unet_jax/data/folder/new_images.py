@@ -17,12 +17,7 @@ from unet_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class NewImage:
-    """The files of one image.
-
-    Attributes:
-        path: name of the image: its file, without the number of a channel.
-        files: one file, or one per channel.
-    """
+    """The files of one image, and its name without the number of a channel."""
 
     path: Path
     files: tuple[Path, ...]
@@ -38,10 +33,6 @@ def find_new_images(
 
     Args:
         path: an image file, or a folder; only files directly in the folder are taken.
-        channels: number of channels of the network.
-
-    Returns:
-        The images, sorted by name.
 
     Raises:
         InputError: there are no images, channels are missing, or two label maps would

@@ -37,12 +37,7 @@ class StoredCase(NamedTuple):
 def used_slice_axis(
     images: Sequence[str | Path], options: ReadOptions, kind: str
 ) -> int | None:
-    """Return the axis that the slices or pages of a case are stacked along.
-
-    Returns:
-        ``options.slice_axis``; None if the case has neither slices nor pages, so that
-        the option changes nothing.
-    """
+    """Return the axis that slices or pages are stacked along; None without any."""
     stacked = kind == "slices" or any(format_of(Path(file)).pages for file in images)
     return options.slice_axis if stacked else None
 
@@ -58,8 +53,6 @@ def read_case_image(
 
     Args:
         files: image files, in the order of the channels or slices.
-        kind: one of ``KINDS``.
-        finite: whether to refuse NaN and infinite values.
 
     Returns:
         ``(*spatial, channels)`` on the case's axes, its spacing, and the files as

@@ -21,14 +21,7 @@ from unet_jax.runtime.atomic import atomic_path
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """Result of `scan`.
-
-    Attributes:
-        traits: facts of the cases without problems, in the order of their pairs.
-        images: facts of all images without problems.
-        values: number of pixels of each stored label value, by id of the case, for
-            every case whose mask could be read.
-    """
+    """Facts of cases and images, problems, and pixels of each stored label value."""
 
     traits: tuple[CaseTraits, ...]
     images: tuple[ImageTraits, ...]

@@ -23,7 +23,6 @@ def fit_slabs(
 
     Args:
         parts: parts of each split, as fractions of the whole axis.
-        traits: facts of the cases; parts of other cases stay as they are.
 
     Returns:
         The parts; the first and the last slab still reach the ends. If few planes are

@@ -30,7 +30,6 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
         path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
             of such dicts, one per fold; or CSV with the columns id, split and
             optionally group (the patient); or id and group only, for drawn splits.
-        fold: entry of a list of folds.
 
     Raises:
         InputError: the file is missing or has another form.

@@ -9,14 +9,9 @@ from unet_jax.errors import InputError, named_files
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 """Names of the splits in files and folders."""
 
@@ -46,12 +41,7 @@ class Part(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The cases of each split.
-
-    Attributes:
-        parts: cases or slabs of "train", "validation" and "test".
-        note: a line that says how the splits were made.
-    """
+    """The cases or slabs of "train", "validation" and "test", and their origin."""
 
     parts: dict[str, tuple[Part, ...]]
     note: str
@@ -102,7 +92,6 @@ def draw_splits(
         groups: group of each case.
         test_fraction: fraction of the groups for the test split.
         validation_fraction: fraction of the groups for validation without folds.
-        fold: the fold that validates; -1 for none.
         folds: number of parts of the groups outside the test split.
 
     Returns:
@@ -212,7 +201,6 @@ def named_splits(
         named: ids by split, all of them ids of ``groups``.
         seed: seed of the draw of a validation split that is not given.
         validation_fraction: fraction of the training groups for that validation split.
-        fold: the fold that validates; -1 for none.
         folds: number of parts of the training groups.
 
     Raises:

@@ -23,9 +23,6 @@ class ImageTraits:
     """Facts of the image of a case, independent of its mask.
 
     Attributes:
-        patient: folder of the case; "" for none.
-        images: the image file, or one file per channel or slice.
-        kind: meaning of several files, one of ``read.KINDS``.
         shape: spatial shape on the case's axes (RAS for NIfTI).
         spacing: millimetres per pixel and axis; None if unknown.
         digest: SHA-256 of the image's pixels, in hexadecimal.
@@ -47,8 +44,6 @@ class CaseTraits(ImageTraits):
     """Facts of one case without problems.
 
     Attributes:
-        masks: the mask file, or one file per slice or class.
-        painted: for "parts", the value that each mask stands for.
         values: number of pixels of each stored label value.
         labelled: on each axis, the first plane with a value other than the mask's
             commonest one, and the plane after the last such plane; the whole axis if
@@ -102,7 +97,6 @@ class Examined:
             doubt.
         values: number of pixels of each stored label value; None if no mask could be
             read.
-        pixels: the case itself; None if it has problems.
     """
 
     traits: CaseTraits | None

@@ -60,17 +60,13 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
     raise _not_prepared(match, root, folder, versions)
 
 
-def _builder_class(name: str) -> Any:
-    """Import the builder of a set of this project, by the naming rule of TFDS."""
-    from tensorflow_datasets.core.naming import snake_to_camelcase
-
-    module = f"unet_jax.datasets.{name}.{name}_dataset_builder"
-    return getattr(importlib.import_module(module), snake_to_camelcase(name))
-
-
 def _prepare_own(match: re.Match[str], root: Path) -> Path:
     """Build a set of this project, unless its current version is on disk."""
-    builder_class = _builder_class(match["name"])
+    from tensorflow_datasets.core.naming import snake_to_camelcase
+
+    name = match["name"]
+    module = importlib.import_module(f"unet_jax.datasets.{name}.{name}_dataset_builder")
+    builder_class = getattr(module, snake_to_camelcase(name))
     version = str(builder_class.VERSION)
     if match["config"] or match["version"] not in (None, version):
         raise InputError(

@@ -17,11 +17,7 @@ Features = tuple[Any, dict[str, Any]]
 
 
 class TfdsRecords:
-    """Gives random access to the records of a split; errors name the file and the fix.
-
-    Raises:
-        InputError: the set or the split does not exist, or a file is damaged.
-    """
+    """Gives random access to the records of a split; errors name file and fix."""
 
     def __init__(self, name: str, split: str, *, data_dir: str | Path | None) -> None:
         """Open the set and read one record of every file."""
