@@ -78,14 +78,7 @@ def where_drawn(
 
 
 def kept(arrays: Arrays) -> Arrays:
-    """Make a CPU compute arrays once, and not once for each of their readers.
-
-    Args:
-        arrays: arrays that are read several times.
-
-    Returns:
-        The same arrays.
-    """
+    """Make a CPU compute arrays once, and not once for each of their readers."""
     return lax.platform_dependent(
         arrays, cpu=lax.optimization_barrier, default=lambda same: same
     )

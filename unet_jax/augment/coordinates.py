@@ -22,39 +22,21 @@ _EXACT = jax.lax.Precision.HIGHEST
 def then(
     first: Float[Array, "ndim ndim"] | None, second: Float[Array, "ndim ndim"]
 ) -> Float[Array, "ndim ndim"]:
-    """Chain two matrices.
-
-    Args:
-        first: matrix that is applied first; None for the identity.
-        second: matrix that is applied to the result.
-
-    Returns:
-        The matrix of both.
-    """
+    """Chain two matrices, the first applied first; None is the identity."""
     if first is None:
         return second
     return jnp.matmul(second, first, precision=_EXACT)
 
 
 def node_counts(shape: Sequence[int], spacing: float) -> list[int]:
-    """Return how many control points each axis has.
-
-    Args:
-        shape: spatial shape of the image.
-        spacing: distance of neighbouring control points, in pixels.
-    """
+    """Return how many control points, ``spacing`` pixels apart, each axis has."""
     return [_spline_basis(size, spacing).shape[1] for size in shape]
 
 
 def displacement(
     points: Float[Array, "ndim *nodes"], *, shape: Sequence[int], spacing: float
 ) -> Float[Array, "ndim *spatial"]:
-    """Lay cubic B-splines through control points.
-
-    Args:
-        points: displacements of the control points, from ``Elastic.points``.
-        shape: spatial shape of the image.
-        spacing: distance of neighbouring control points, in pixels.
+    """Lay cubic B-splines through control points, from ``Elastic.points``.
 
     Returns:
         Pixels along each axis, for every pixel.
@@ -79,17 +61,11 @@ def places(
     shape: Sequence[int],
     dtype: DTypeLike,
 ) -> list[Float[Array, "..."]]:
-    """Return where each pixel reads.
-
-    Args:
-        matrix: product of mirroring, rotation and scaling; None for the identity.
-        moved: displacement in pixels; None for none.
-        shape: spatial shape of the image.
-        dtype: floating dtype of the result, float32 or wider.
+    """Return where each pixel reads, by a matrix and a displacement (None for neither).
 
     Returns:
-        One array for each axis, in pixels from the centre of the first pixel, of a
-        shape that broadcasts to ``shape``.
+        One array of ``dtype`` (float32 or wider) for each axis, in pixels from the
+        centre of the first pixel, of a shape that broadcasts to ``shape``.
     """
     centres = [(size - 1) / 2 for size in shape]
     axes = [

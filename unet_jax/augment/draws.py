@@ -31,10 +31,6 @@ class Draw(NamedTuple):
     ) -> tuple[Bool[Array, ""], Float[Array, "..."]]:
         """Decide whether the augmentation happens, and shape the other numbers.
 
-        Args:
-            probability: fraction of examples in which it happens.
-            shape: shape of the other numbers.
-
         Returns:
             Whether it happens, and all numbers but the first.
         """
@@ -71,13 +67,7 @@ def draw_all(
     else is drawn, since jax gives number i of a key the same value in every length
     (``jax_threefry_partitionable``, jax's default).
 
-    Args:
-        key: random key of the example.
-        counts: numbers that each augmentation needs, by its name.
-        dtype: floating dtype of the numbers.
-
-    Returns:
-        The draws of each augmentation, by its name.
+    ``counts`` has the numbers that each augmentation needs, by its name.
     """
     if not counts:
         return {}
@@ -105,12 +95,7 @@ def between(
 ) -> Float[Array, "*shape"]:
     """Spread uniform draws from [0, 1) over the values between two limits.
 
-    Args:
-        uniform: the draws.
-        limits: lower and upper limit; equal ones give exactly that value.
-
-    Returns:
-        One value for each draw.
+    Equal limits give exactly that value.
     """
     low, high = limits
     return low + uniform * (high - low)
@@ -121,13 +106,7 @@ def around_one(
 ) -> Float[Array, "*shape"]:
     """Spread uniform draws from [0, 1) so that half fall below 1, half above.
 
-    Args:
-        uniform: the draws.
-        limits: lower and upper limit; where 1 is not between them, the spread is that
-            of `between`.
-
-    Returns:
-        One factor for each draw.
+    Where 1 is not between the limits, the spread is that of `between`.
 
     Source: ``BGContrast`` of nnU-Net v2's batchgeneratorsv2.
     """

@@ -21,11 +21,9 @@ class Augmentation:
 
     @classmethod
     def checked(cls, options: Mapping[str, Any]) -> "Augmentation":
-        """Check options, and make the augmentation with them.
+        """Check options, and make the augmentation; lists count as tuples.
 
-        Args:
-            options: values by the names of fields; lists count as tuples and integers
-                as floats.
+        Integers count as floats.
 
         Raises:
             ValueError: a value is out of bounds.
@@ -56,11 +54,7 @@ class Augmentation:
         return self.probability == 0
 
     def count(self, image_shape: tuple[int, ...]) -> int:
-        """Return how many uniform numbers an example needs.
-
-        Args:
-            image_shape: ``(*spatial, channels)``.
-        """
+        """Return how many uniform numbers an example needs."""
         raise NotImplementedError
 
 
@@ -70,12 +64,7 @@ class Linear(Augmentation):
     def matrix(self, draw: Draw, ndim: int) -> Float[Array, "ndim ndim"]:
         """Return the matrix that takes an output pixel to the place it reads.
 
-        Args:
-            draw: random numbers of the example.
-            ndim: number of spatial axes.
-
-        Returns:
-            The matrix, the identity where the augmentation does not happen.
+        It is the identity where the augmentation does not happen.
         """
         raise NotImplementedError
 
@@ -86,14 +75,8 @@ class Value(Augmentation):
     def change(
         self, draw: Draw, image: Float[Array, "*spatial channels"]
     ) -> Float[Array, "*spatial channels"]:
-        """Change an image.
+        """Change an image that is float32 or wider, and keep its dtype.
 
-        Args:
-            draw: random numbers of the example.
-            image: float32 or wider.
-
-        Returns:
-            The image, in its dtype; the same to the bit where the augmentation does
-            not happen.
+        It stays the same to the bit where the augmentation does not happen.
         """
         raise NotImplementedError

@@ -66,11 +66,8 @@ class Extra(NamedTuple):
 def augmentation_keys(*, from_data: Collection[str] = ()) -> dict[str, Key]:
     """Return the keys of a config for the options of all augmentations.
 
-    Args:
-        from_data: options that the data of a folder may give.
-
-    Returns:
-        Default and meaning by dotted name; `resolve_options` checks the limits.
+    The data of a folder may give the options ``from_data``. `resolve_options` checks
+    the limits.
     """
     return {
         f"augment.{name}_{field}": Key(
@@ -94,11 +91,9 @@ def default_options() -> dict[str, Any]:
 
 
 def resolve_options(options: Mapping[str, Any]) -> dict[str, Augmentation]:
-    """Check options, and fill in the defaults.
+    """Check options as in `default_options`, and fill in the defaults.
 
-    Args:
-        options: names and values as in `default_options`; lists count as tuples and
-            integers as floats.
+    Lists count as tuples and integers as floats.
 
     Returns:
         Every augmentation by its name, in order.

@@ -16,15 +16,8 @@ def sample(
     """Read the image linearly and the label at the nearest pixel, at the same places.
 
     Beyond the border both are mirrored about the outermost pixel (scipy's "mirror").
-
-    Args:
-        image: picture or volume of any floating dtype.
-        label: class index of every pixel, of any integer dtype.
-        places: one array for each axis, of a shape that broadcasts to the image's, in
-            pixels from the centre of the first pixel.
-
-    Returns:
-        Image and label in their shapes and dtypes.
+    The places, one array for each axis, come from `coordinates.places`. Image and label
+    keep their shapes and dtypes.
     """
     shape = label.shape
     positions = kept(

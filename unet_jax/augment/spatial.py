@@ -127,14 +127,9 @@ class Elastic(Augmentation):
         return 2 + len(nodes) * math.prod(nodes)
 
     def points(self, draw: Draw, shape: Sequence[int]) -> Float[Array, "ndim *nodes"]:
-        """Return how far each control point is moved.
+        """Return how far each control point is moved, in pixels along each axis.
 
-        Args:
-            draw: random numbers of the example.
-            shape: spatial shape of the image.
-
-        Returns:
-            Pixels along each axis, for every control point; 0 where nothing is moved.
+        The numbers are 0 where nothing is moved.
         """
         applied, uniform = draw.decide(self.probability, (len(draw.numbers) - 1,))
         largest = self.spacing * draws.between(uniform[0], self.magnitude)

@@ -28,11 +28,7 @@ _own_folders = False
 
 
 def be_patient(seconds: float) -> None:
-    """Set how long the other processes may take before they count as lost.
-
-    Args:
-        seconds: time of each exchange; 0 for no limit.
-    """
+    """Set the seconds after which others count as lost in an exchange; 0 for none."""
     global _seconds
     _seconds = seconds
 
@@ -60,24 +56,15 @@ def is_first() -> bool:
 
 
 def indices_here(count: int) -> range:
-    """Return the indices that this process handles, dealt out round robin.
-
-    Args:
-        count: number of all items.
-    """
+    """Return the indices of items that this process handles, dealt out round robin."""
     return range(jax.process_index(), count, jax.process_count())
 
 
 def gather(mine: bytes, *, patience_seconds: float = 0.0) -> list[bytes]:
-    """Collect one value from every process.
+    """Collect one value from every process, in their order.
 
-    Args:
-        mine: value of this process.
-        patience_seconds: least time to wait for the others; that of `be_patient` if it
-            is longer.
-
-    Returns:
-        One entry per process, in their order; the same in every process.
+    ``patience_seconds`` is the least time to wait for the others; that of `be_patient`
+    counts if it is longer.
     """
     if jax.process_count() == 1:
         return [mine]
@@ -105,11 +92,8 @@ def wait_for_compiles() -> None:
 def gather_items(mine: Sequence[Any]) -> list[Any]:
     """Collect the results of items that the processes dealt out among themselves.
 
-    Args:
-        mine: JSON-able results; entry k belongs to ``indices_here(count)[k]``.
-
-    Returns:
-        All results in the order of the items; the same in every process.
+    Entry k of the JSON-able results belongs to ``indices_here(count)[k]``. All results
+    come in the order of the items, the same in every process.
     """
     parts = [json.loads(text) for text in gather(json.dumps(list(mine)).encode())]
     if len(parts) == 1:
@@ -124,14 +108,9 @@ def gather_items(mine: Sequence[Any]) -> list[Any]:
 
 
 def on_first(function: Callable[[], T]) -> T | None:
-    """Call a function in the first process; the others wait for it.
+    """Call a function in the first process; the others wait for it, and return None.
 
-    Args:
-        function: called without arguments.
-
-    Returns:
-        The function's result in the first process, None in the others: it need not be
-        anything that can be sent.
+    The result need not be anything that can be sent.
 
     Raises:
         InputError: the function raised it; every process raises it.
@@ -144,9 +123,6 @@ def on_first(function: Callable[[], T]) -> T | None:
 def on_each_folder(function: Callable[[], None]) -> None:
     """Call a function once per workdir: once if it is shared, else in each process.
 
-    Args:
-        function: called without arguments.
-
     Raises:
         InputError: the function raised it in some process; every process raises it.
     """
@@ -155,12 +131,6 @@ def on_each_folder(function: Callable[[], None]) -> None:
 
 def on_all(function: Callable[[], T]) -> T:
     """Call a function in every process, and go on when all have returned.
-
-    Args:
-        function: called without arguments.
-
-    Returns:
-        The function's result in this process.
 
     Raises:
         InputError: the function raised it in some process; every process raises it.
@@ -180,10 +150,6 @@ def on_all(function: Callable[[], T]) -> T:
 
 def check_equal(what: str, mine: str) -> None:
     """Refuse processes whose values differ from that of the first.
-
-    Args:
-        what: name of the value for the message.
-        mine: value of this process.
 
     Raises:
         InputError: the values differ; every process raises it.

@@ -18,11 +18,7 @@ _STATUS = re.compile(
 def is_lost_peer(error: BaseException) -> bool:
     """Return whether an error means that another process is gone.
 
-    Args:
-        error: error of a collective operation, or any other.
-
-    Returns:
-        False for every error with a single process.
+    It never does with a single process.
     """
     if jax.process_count() == 1 or isinstance(error, InputError):
         return False
@@ -36,10 +32,7 @@ def leaving_when_lost(stop: Stop, *, safe: Callable[[], str]) -> Iterator[None]:
     """End the process if another one is gone, so that the job is queued again.
 
     Not by an exception: before it left, Orbax and jax would wait for the others.
-
-    Args:
-        stop: ends the process.
-        safe: says what a restart finds.
+    ``safe`` says what a restart finds.
     """
     try:
         yield

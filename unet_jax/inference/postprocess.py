@@ -20,12 +20,7 @@ def keep_largest(
 ) -> Integer[np.ndarray, "*spatial"]:
     """Keep the largest connected component of a class; the others become background.
 
-    Args:
-        labels: class index of every pixel.
-        index: index of the class.
-
-    Returns:
-        New labels. Neighbours touch at a side (pictures) or a face (volumes).
+    Neighbours touch at a side (pictures) or a face (volumes).
     """
     components, count = ndimage.label(labels == index)
     if count < 2:
@@ -38,16 +33,7 @@ def keep_largest(
 def remove_small(
     labels: Integer[np.ndarray, "*spatial"], *, index: int, min_size: int
 ) -> Integer[np.ndarray, "*spatial"]:
-    """Turn the components of a class that are smaller than a size into background.
-
-    Args:
-        labels: class index of every pixel.
-        index: index of the class.
-        min_size: smallest number of pixels of a component that stays.
-
-    Returns:
-        New labels.
-    """
+    """Turn components of a class below ``min_size`` pixels into background."""
     components, _ = ndimage.label(labels == index)
     small = np.bincount(components.ravel()) < min_size
     small[0] = False
@@ -59,26 +45,14 @@ def fill_holes(
 ) -> Integer[np.ndarray, "*spatial"]:
     """Turn background that a class encloses into that class.
 
-    Args:
-        labels: class index of every pixel.
-        index: index of the class.
-
-    Returns:
-        New labels; other classes inside the hole stay.
+    Other classes inside the hole stay.
     """
     filled = ndimage.binary_fill_holes(labels == index)
     return np.where(filled & (labels == 0), index, labels)
 
 
 def apply_steps(labels: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
-    """Apply steps one after the other.
-
-    Args:
-        labels: class index of every pixel ``(*spatial)``.
-        steps: steps to apply, in order.
-
-    Returns:
-        New labels ``(*spatial)`` in the same dtype.
+    """Apply steps one after the other; the labels keep their dtype.
 
     Raises:
         ValueError: a step is unknown.
@@ -104,17 +78,10 @@ Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 def choose_steps(
     pairs: Pairs, *, num_classes: int, min_sizes: Sequence[int] = (8, 32, 128)
 ) -> tuple[Step, ...]:
-    """Choose the steps that raise the Dice of validation cases.
+    """Choose the steps that raise the Dice of validation cases; () where none helps.
 
-    Each step is tried on top of the steps chosen before, class by class.
-
-    Args:
-        pairs: predictions and labels of the validation cases.
-        num_classes: number of classes, background included.
-        min_sizes: minimum component sizes to try, in pixels.
-
-    Returns:
-        The chosen steps; () where none helps.
+    Each step is tried on top of the steps chosen before, class by class. ``min_sizes``
+    are the minimum component sizes to try, in pixels.
     """
     kept: tuple[Step, ...] = ()
     best = _dice(pairs, kept, num_classes)

@@ -20,12 +20,7 @@ from unet_jax.method import Method, Reference
 def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
     """Return the axis along which a 2-D network takes the slices of a volume.
 
-    Args:
-        preprocessing: preprocessing of the network.
-        image_dims: number of spatial axes of the image.
-
-    Returns:
-        Axis of the slices; None where the network takes the image as it is.
+    None where the network takes an image of so many spatial axes as it is.
 
     Raises:
         InputError: the network cannot take an image with this number of axes.
@@ -78,11 +73,7 @@ class Member:
     def band_axis(self, shape: Sequence[int]) -> int:
         """Choose the axis along which the scores of a band take the least memory.
 
-        Args:
-            shape: spatial shape of an image.
-
-        Returns:
-            Axis along which the image is longest, measured in windows.
+        That is the axis along which the image is longest, measured in windows.
         """
         window = self._windows(len(shape))[0]
         return min(
@@ -201,16 +192,10 @@ class Segmenter:
         It does not crop: the pixels that a crop leaves out would be channel 0, whatever
         that channel has learnt.
         """
-        members = (
-            dataclasses.replace(
-                one,
-                groups=None,
-                preprocessing=dataclasses.replace(
-                    one.preprocessing, crop_nonzero=False
-                ),
-            )
-            for one in self.members
-        )
+        members = []
+        for one in self.members:
+            whole = dataclasses.replace(one.preprocessing, crop_nonzero=False)
+            members.append(dataclasses.replace(one, groups=None, preprocessing=whole))
         return Segmenter(tuple(members))
 
     def __call__(
@@ -248,11 +233,7 @@ class Segmenter:
         if self.strict:
             means = _finite(means, name)
         labels = _best_classes(
-            means,
-            image.shape[:-1],
-            axis,
-            self.num_classes,
-            probabilities,
+            means, image.shape[:-1], axis, self.num_classes, probabilities
         )
         return apply_steps(labels, self.steps)
 
@@ -302,19 +283,9 @@ def make_predict_fn(
 ) -> Segmenter:
     """Bind a trained network to the preprocessing that it was trained with.
 
-    Args:
-        forward: compiled network, from `make_forward`.
-        variables: parameters and statistics of the network.
-        preprocessing: preprocessing that was fitted to the training split.
-        num_classes: number of channels of the network's scores.
-        patch_size: size of a training patch, pixels along each axis.
-        overlap: fraction of a window that its neighbour covers too.
-        window_batch: number of windows in one call of the network.
-        margin: pixels along each axis that a network without padding gives no scores
-            for, on each side; None for none.
-        multiple: number along each axis that divides the start of every window: the
-            total stride of a network without padding; None for 1.
-        steps: postprocessing of the labels.
+    The arguments are those of `Member`, whose window is the training patch less the
+    margin on each side. A network without padding has a margin, and its total stride as
+    ``multiple``.
 
     Returns:
         The segmenter: ``predict_fn(image, spacing) -> labels`` on the image's own grid.

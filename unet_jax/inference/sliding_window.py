@@ -184,13 +184,11 @@ def stream_bands(
 ) -> Iterator[tuple[int, Float[np.ndarray, "planes *rest classes"]]]:
     """Blend the scores of a network over an image, band by band along the first axis.
 
+    Arguments that are not named here are those of `sliding_window`.
+
     Args:
-        forward: network, always called with ``batch_size`` windows.
-        image: image ``(*spatial, channels)`` of any size. It is padded with zeros up to
-            one window, or by reflection where there is a margin.
+        image: image of any size, padded by reflection where there is a margin.
         window: pixels along each axis that the network gives scores for.
-        overlap: fraction of a window that its neighbour covers too, in [0, 1).
-        batch_size: number of windows in one call of ``forward``.
         margin: pixels along each axis that the network needs on each side beyond the
             window; None for none.
         multiple: number along each axis that divides every start; None for 1.

@@ -44,6 +44,22 @@ def he_normal(
     return flat.reshape(shape) * (math.sqrt(2.0 / fan_in) / 0.87962566103423978)
 
 
+def pixel_logits(
+    x: Float[Array, "batch *_ features"],
+    num_classes: int,
+    spatial: Sequence[int],
+    dtype: Any,
+) -> Float[Array, "batch *spatial classes"]:
+    """Mix features to logits by a layer ``head``, cropped to the size of the image.
+
+    ``dtype`` is that of the network: logits in bfloat16 would have two digits left for
+    the loss, so they are float32 or better.
+    """
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    logits = ops.as_array(nn.Dense(num_classes, dtype=dtype, name="head")(x))
+    return logits[:, *map(slice, spatial)]
+
+
 class Convolution(nn.Module):
     """Convolution of one or more inputs, as if their channels stood side by side.
 
@@ -155,11 +171,7 @@ class ChannelDropout(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Pixels,
-        *,
-        train: bool,
-        keys: Key[Array, " batch"] | None,
+        self, x: Pixels, *, train: bool, keys: Key[Array, " batch"] | None
     ) -> Pixels:
         """Return the input with some channels at zero."""
         if not train or not self.rate or self.is_initializing():
@@ -215,10 +227,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        *inputs: Pixels,
-        train: bool,
-        keys: Key[Array, " batch"] | None = None,
+        self, *inputs: Pixels, train: bool, keys: Key[Array, " batch"] | None = None
     ) -> Pixels:
         """Return the features; several inputs are read side by side."""
         if self.activation not in ACTIVATIONS:

@@ -83,11 +83,7 @@ class Network(Protocol):
 
 
 def outputs_of(made: Any) -> Outputs:
-    """Return what a network made as `Outputs`.
-
-    Args:
-        made: result of a network's call.
-    """
+    """Return what a network made as `Outputs`."""
     return made if isinstance(made, Outputs) else Outputs(made)
 
 
@@ -104,12 +100,7 @@ class _AnySize:
 
 
 def sizes_of(network: nn.Module, axes: int) -> Sizes:
-    """Return which sizes a network takes: what it says, or any.
-
-    Args:
-        network: a module that fulfils `Network`.
-        axes: number of spatial axes.
-    """
+    """Return which sizes a network takes on so many axes: what it says, or any."""
     own = getattr(network, "sizes", None)
     return _AnySize(axes) if own is None else own(axes)
 
@@ -117,12 +108,8 @@ def sizes_of(network: nn.Module, axes: int) -> Sizes:
 def adapted_params(network: nn.Module, params: Any) -> Any:
     """Return parameters of another network as this one can start from them.
 
-    Args:
-        network: a module that fulfils `Network`.
-        params: parameters of the other network, nested dicts.
-
-    Returns:
-        What the network's own method ``adapted`` makes of them; without one, the same.
+    That is what the network's own method ``adapted`` makes of them; without one, the
+    parameters as they are.
     """
     own = getattr(network, "adapted", None)
     return params if own is None else own(params)
@@ -134,11 +121,6 @@ def output_shapes(
     """Return the shapes of what a network makes of one image in training.
 
     Nothing is computed. What does not fit together in the network raises its errors.
-
-    Args:
-        network: a module that fulfils `Network`.
-        size: spatial size of the image.
-        channels: channels of the image.
 
     Returns:
         Outputs whose arrays are ``jax.ShapeDtypeStruct``.
@@ -185,9 +167,6 @@ class Implemented(nn.Module):
 def check_rank(x: Float[Array, "..."]) -> None:
     """Refuse what is neither a batch of pictures nor one of volumes.
 
-    Args:
-        x: input of a network.
-
     Raises:
         ValueError: there are not two or three spatial axes.
     """
@@ -201,16 +180,9 @@ def check_rank(x: Float[Array, "..."]) -> None:
 def pad_to_multiple(
     x: Float[Array, "batch *spatial channels"], multiples: Sequence[int]
 ) -> Float[Array, "batch *out_spatial channels"]:
-    """Repeat the last pixel of each axis until its size divides.
+    """Repeat the last pixel of each axis until its size divides by its multiple.
 
     Zeros would be an edge that the image does not have, and move the norms' statistics.
-
-    Args:
-        x: image, channels last.
-        multiples: number that the size of each spatial axis is to be a multiple of.
-
-    Returns:
-        The image itself, or a larger one.
     """
     sizes = x.shape[1:-1]
     pads = [(0, -size % step) for size, step in zip(sizes, multiples, strict=True)]

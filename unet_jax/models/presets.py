@@ -56,14 +56,7 @@ MedNeXtB = functools.partial(MedNeXt, expansions=(2, 3, 4, 4, 4))
 def make_wnet(
     *, num_classes: int, dtype: Any, axis_name: str | None, **options: Any
 ) -> WNet:
-    """Make a W-Net.
-
-    Args:
-        num_classes: number of clusters.
-        dtype: compute dtype.
-        axis_name: mapped axis over which batch norm is synchronised.
-        **options: attributes of both of its U-Nets; three stages if none are given.
-    """
+    """Make a W-Net; options are those of its two U-Nets, of three stages by default."""
     unet = functools.partial(UNet, **{"features": (16, 32, 64), **options})
     return WNet(num_classes=num_classes, unet=unet, dtype=dtype, axis_name=axis_name)
 
@@ -137,12 +130,8 @@ def network_row(name: str) -> Row:
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options that a network does not have.
 
-    Args:
-        name: see `network_row`.
-        options: values by name.
-
     Raises:
-        InputError: the network, or an option, is not known.
+        InputError: the network (see `network_row`), or an option, is not known.
     """
     row = network_row(name)
     known = _options(row.options_of or row.make)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from unet_jax.models import blocks, ops
+from unet_jax.models import blocks
 from unet_jax.models.network import check_rank, pad_to_multiple
 
 NORM_GROUPS = 8
@@ -28,8 +28,7 @@ class SegResNet(nn.Module):
         decoder_blocks: number of residual blocks in each stage on the way up, finest
             first; one entry fewer.
         dropout: fraction of channels left out after the first convolution, in training.
-        dtype: compute dtype; parameters are float32, logits float32 or
-            better.
+        dtype: compute dtype; parameters are float32, logits float32 or better.
     """
 
     num_classes: int
@@ -67,14 +66,11 @@ class SegResNet(nn.Module):
         x = pad_to_multiple(x, (stride,) * len(spatial)).astype(self.dtype)
         x = self._decode(self._encode(x, train, keys))
         x = nn.relu(_norm("norm")(x, train=False))
-        # Logits in bfloat16 would have two digits left for the loss.
-        dtype = jnp.promote_types(self.dtype, jnp.float32)
-        logits = ops.as_array(nn.Dense(self.num_classes, dtype=dtype, name="head")(x))
-        return logits[:, *map(slice, spatial)]
+        return blocks.pixel_logits(x, self.num_classes, spatial, self.dtype)
 
     def _encode(self, x, train, keys):
         """The output of each stage on the way down."""
-        x = _convolution(self.features, 3, x.ndim - 2, self.dtype, "stem")(x)
+        x = _convolution(self.features, x.ndim - 2, self.dtype, "stem")(x)
         dropout = blocks.ChannelDropout(rate=self.dropout, name="dropout")
         x = dropout(x, train=train, keys=keys)
         skips = []
@@ -144,9 +140,8 @@ class _Residual(nn.Module):
         y = x
         for index in range(2):
             y = nn.relu(_norm(f"norm_{index}")(y, train=False))
-            y = _convolution(
-                x.shape[-1], 3, x.ndim - 2, self.dtype, f"convolution_{index}"
-            )(y)
+            name = f"convolution_{index}"
+            y = _convolution(x.shape[-1], x.ndim - 2, self.dtype, name)(y)
         return x + y
 
 
@@ -155,8 +150,8 @@ def _norm(name):
     return blocks.Norm(kind="group", groups=NORM_GROUPS, name=name)
 
 
-def _convolution(features, size, axes, dtype, name):
-    """A convolution that keeps the grid."""
+def _convolution(features, axes, dtype, name):
+    """A convolution of kernel size 3 that keeps the grid."""
     return blocks.Convolution(
-        features=features, kernel_size=(size,) * axes, dtype=dtype, name=name
+        features=features, kernel_size=(3,) * axes, dtype=dtype, name=name
     )

@@ -58,13 +58,7 @@ class Pyramid:
         return tuple((n - k) // 2 for n, k in zip(size, left, strict=True))
 
     def output_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Return the spatial size of the logits.
-
-        Args:
-            size: spatial size of the input.
-
-        Returns:
-            ``size`` itself, or what is left of it without padding.
+        """Return the spatial size of the logits: what is left of it without padding.
 
         Raises:
             ValueError: the size does not fit a network without padding: a stage would
@@ -84,20 +78,13 @@ class Pyramid:
         return tuple(found)
 
     def fitting_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Return the smallest input size that fits and is not smaller than a size.
-
-        Args:
-            size: wanted spatial size; any size fits with padding.
-        """
+        """Return the smallest input size that fits and is not smaller than a size."""
         return self._next_size(size, (1,) * len(size))
 
     def tiling_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the smallest input size whose logits can tile an image.
 
         Logits of fewer pixels than `multiple` would leave gaps between windows.
-
-        Args:
-            size: wanted spatial size; any size can tile with padding.
         """
         return self._next_size(size, self.multiple)
 
@@ -117,12 +104,7 @@ class Pyramid:
     def largest_size(self, limit: Sequence[int]) -> tuple[int, ...] | None:
         """Return the largest input size within a limit of which at least half is left.
 
-        Args:
-            limit: largest size of each axis.
-
-        Returns:
-            A size that fits and can tile; None where there is none. ``limit`` itself
-            with padding.
+        It fits and can tile; None where there is none. ``limit`` itself with padding.
         """
         if self.padding == "SAME":
             return tuple(limit)
@@ -156,12 +138,7 @@ class Pyramid:
 
 
 def stage_counts(name: str, counts: Counts, stages: int) -> tuple[int, ...]:
-    """Return a number for each stage.
-
-    Args:
-        name: name of the attribute, for the message.
-        counts: one number for all stages, or one for each.
-        stages: number of stages.
+    """Return a number for each stage; ``name`` is the attribute's, for the message.
 
     Raises:
         ValueError: there are too few or too many.

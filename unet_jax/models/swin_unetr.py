@@ -35,8 +35,7 @@ class SwinUNETR(nn.Module):
         depths: number of transformer blocks in each stage; every other one is shifted.
         heads: number of attention heads in each stage.
         window_size: pixels of an attention window along every axis.
-        dtype: compute dtype; parameters are float32, logits float32 or
-            better.
+        dtype: compute dtype; parameters are float32, logits float32 or better.
     """
 
     num_classes: int
@@ -73,10 +72,7 @@ class SwinUNETR(nn.Module):
         spatial, stride = x.shape[1:-1], 2 ** (len(self.depths) + 1)
         x = pad_to_multiple(x, (stride,) * len(spatial)).astype(self.dtype)
         x = self._decode(x, self._hidden_states(x))
-        # Logits in bfloat16 would have two digits left for the loss.
-        dtype = jnp.promote_types(self.dtype, jnp.float32)
-        logits = ops.as_array(nn.Dense(self.num_classes, dtype=dtype, name="head")(x))
-        return logits[:, *map(slice, spatial)]
+        return blocks.pixel_logits(x, self.num_classes, spatial, self.dtype)
 
     def _decode(self, x, states):
         """The features of every pixel of the image, from all hidden states."""
@@ -302,10 +298,6 @@ class _WindowAttention(nn.Module):
 def relative_positions(window_size: int, axes: int) -> np.ndarray:
     """Return the row of the table of biases for each pair of pixels of a window.
 
-    Args:
-        window_size: pixels of the window along every axis.
-        axes: number of spatial axes.
-
     Returns:
         Integers ``(pixels, pixels)``, in ``[0, (2 * window_size - 1) ** axes)``.
 
@@ -346,15 +338,7 @@ def shift_mask(
 def to_windows(
     x: Shaped[Array | np.ndarray, "batch *grid channels"], window: Sequence[int]
 ) -> Shaped[Array | np.ndarray, "batch windows pixels channels"]:
-    """Cut a grid into windows.
-
-    Args:
-        x: ``(batch, *grid, channels)``.
-        window: pixels of a window along each axis; divides the grid.
-
-    Returns:
-        ``(batch, windows, pixels, channels)``, each in C order.
-    """
+    """Cut a grid, which the window divides, into windows; all in C order."""
     batch, *grid, channels = x.shape
     axes = len(grid)
     split = itertools.chain(
@@ -371,16 +355,7 @@ def from_windows(
     window: Sequence[int],
     grid: Sequence[int],
 ) -> Shaped[Array | np.ndarray, "batch *grid channels"]:
-    """Put windows back together.
-
-    Args:
-        x: ``(batch, windows, pixels, channels)`` of `to_windows`.
-        window: pixels of a window along each axis.
-        grid: size of the grid.
-
-    Returns:
-        ``(batch, *grid, channels)``.
-    """
+    """Put the windows of `to_windows` back together."""
     axes = len(grid)
     counts = [size // extent for size, extent in zip(grid, window, strict=True)]
     x = x.reshape(x.shape[0], *counts, *window, x.shape[-1])

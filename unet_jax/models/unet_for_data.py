@@ -62,15 +62,9 @@ def fit_stages(
 ) -> tuple[UNet, tuple[int, ...]]:
     """Leave out coarse stages until a patch suits a network without padding.
 
-    Args:
-        network: U-Net with as many stages as one with padding would have.
-        patch: its patch.
-        fixed: whether the patch has to stay; else it may become smaller or, where even
-            two stages need more, larger.
-
-    Returns:
-        The network with as many of its stages as leave half of the patch, and the
-        patch; with two stages where none do.
+    The patch may become smaller or, where even two stages need more, larger, unless it
+    is fixed. The network keeps as many of its stages as leave half of the patch, and
+    two where none do.
     """
     patch = tuple(patch)
     if network.padding == "SAME":

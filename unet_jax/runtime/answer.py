@@ -10,11 +10,7 @@ T = TypeVar("T")
 
 
 def answer_of(function: Callable[[], T], *, seconds: float = 5.0) -> T | None:
-    """Call a function in another thread, and wait for it for some time.
-
-    Args:
-        function: called without arguments.
-        seconds: time to wait.
+    """Call a function in another thread, and wait for some seconds.
 
     Returns:
         The function's result; None if it raised, or did not return in time.

@@ -111,12 +111,6 @@ def compiler_options(deterministic: bool) -> dict[str, bool | int | str | float]
 
     On CPU and TPU equal runs give equal bits anyway. On GPU some operations add in the
     order in which threads finish, unless the option forbids it.
-
-    Args:
-        deterministic: value of the config key of that name.
-
-    Returns:
-        Options of ``compile``.
     """
     if jax.default_backend() == "gpu":
         return {"xla_gpu_deterministic_ops": True} if deterministic else {}
@@ -126,22 +120,13 @@ def compiler_options(deterministic: bool) -> dict[str, bool | int | str | float]
 def compile_with_options(
     lowered: Any, options: dict[str, bool | int | str | float]
 ) -> Any:
-    """Compile a lowered function.
-
-    Args:
-        lowered: result of ``jax.jit(f).lower(...)`` or ``jax.pmap(f).lower(...)``.
-        options: options from `compiler_options`.
-    """
+    """Compile a lowered function with options from `compiler_options`."""
     with _kept_out_of_cache(options):
         return lowered.compile(options)
 
 
 def jit_network(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that applies a network, with this platform's options.
-
-    Args:
-        function: function of arrays.
-    """
+    """Compile a function that applies a network, with this platform's options."""
     options = onednn_options() or {}
     compiled = jax.jit(function, compiler_options=options)
 
@@ -179,14 +164,9 @@ def _kept_out_of_cache(options: dict[str, bool | int | str | float]) -> Iterator
 
 
 def step_cost(compiled: Any) -> dict[str, float]:
-    """Read the compiler's cost estimate of one step.
+    """Read ``flops`` and ``memory_bytes`` of one device, by the compiler's estimate.
 
-    Args:
-        compiled: the compiled, mapped step.
-
-    Returns:
-        ``flops`` and ``memory_bytes`` of one device, as far as the backend gives
-        them.
+    What the backend does not give is left out.
     """
     cost: dict[str, float] = {}
     analysis = compiled.cost_analysis() or {}

@@ -222,10 +222,7 @@ class NoLease:
 def refusal(workdir: object, other: Mapping[str, Any], age: str) -> str:
     """Write the error message that names the run that holds a lease.
 
-    Args:
-        workdir: name of the workdir.
-        other: content of the other run's lease.
-        age: age of its last renewal, in words.
+    ``age`` is that of its last renewal, in words.
     """
     job = f", job {other['job']}" if other.get("job") else ""
     return (
@@ -249,12 +246,7 @@ def identity() -> dict[str, Any]:
 
 
 def lives_here(other: Mapping[str, Any], me: Mapping[str, Any]) -> bool | None:
-    """Tell whether the process of another lease lives; None where that is unknown.
-
-    Args:
-        other: content of the other lease.
-        me: `identity` of this process.
-    """
+    """Tell whether the process of another lease lives; None where that is unknown."""
     here = other.get("boot") == me["boot"] and other.get("host") == me["host"]
     if not here or me["boot"] is None or not isinstance(other.get("pid"), int):
         return None
@@ -289,11 +281,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_lease(content: bytes) -> dict[str, Any]:
-    """Parse a lease; return an empty dict if it is half written.
-
-    Args:
-        content: bytes of the file or object.
-    """
+    """Parse a lease; return an empty dict if it is half written."""
     try:
         lease = json.loads(content)
     except ValueError:

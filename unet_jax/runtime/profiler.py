@@ -14,10 +14,6 @@ Steps = tuple[int, int] | None
 def check_profile(profile: Steps, steps: int) -> None:
     """Refuse a trace that the run would never begin or end.
 
-    Args:
-        profile: steps to trace.
-        steps: steps of the run.
-
     Raises:
         InputError: the run does not have these steps.
     """
@@ -31,10 +27,7 @@ def check_profile(profile: Steps, steps: int) -> None:
 def trace(profile: Steps, step: int, workdir: pathlib.Path) -> None:
     """Start or stop the profiler, if it is due before this step.
 
-    Args:
-        profile: steps to trace.
-        step: number of the next step.
-        workdir: folder of the run; the trace goes to ``profile`` in it.
+    The trace goes to ``profile`` in the workdir.
     """
     if profile is not None and step == profile[0]:
         jax.profiler.start_trace(str(workdir / "profile"))

@@ -10,12 +10,7 @@ _NAMES: dict[str, str] = {}
 
 @contextlib.contextmanager
 def shown_as(folder: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Have `shown` name a folder otherwise, within a block.
-
-    Args:
-        folder: path of the folder.
-        name: name that stands for it in messages, such as ``gs://bucket/run``.
-    """
+    """Have `shown` name a folder otherwise, such as ``gs://a/run``, within a block."""
     _NAMES[os.fspath(folder)] = name
     try:
         yield
@@ -26,15 +21,11 @@ def shown_as(folder: str | os.PathLike[str], name: str) -> Iterator[None]:
 def shown(text: object) -> str:
     """Return a path, or a message with paths, as the user knows them.
 
-    Args:
-        text: path or message.
-
-    Example:
-        >>> with shown_as("/tmp/copy", "gs://bucket/run"):
-        ...     shown("scores: /tmp/copy/test_metrics.json")
-        'scores: gs://bucket/run/test_metrics.json'
-        >>> shown("/tmp/copy")
-        '/tmp/copy'
+    >>> with shown_as("/tmp/copy", "gs://bucket/run"):
+    ...     shown("scores: /tmp/copy/test_metrics.json")
+    'scores: gs://bucket/run/test_metrics.json'
+    >>> shown("/tmp/copy")
+    '/tmp/copy'
     """
     message = str(text)
     for folder, name in _NAMES.items():

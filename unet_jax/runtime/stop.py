@@ -47,19 +47,12 @@ class Stop:
         """Register a callback for an exit at once; see `StopSignals`."""
 
     def leave(self, why: str) -> NoReturn:
-        """End a run that cannot wait for anything any more.
-
-        Args:
-            why: reason for the message.
+        """End a run that cannot wait for anything any more, and say why.
 
         Raises:
             Stopped: always, without a command line.
         """
-        raise Stopped(
-            self.reason or "a problem outside",
-            code=self.code,
-            saved=why,
-        )
+        raise Stopped(self.reason or "a problem outside", code=self.code, saved=why)
 
 
 class StopSignals(Stop):
@@ -132,8 +125,7 @@ class StopSignals(Stop):
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Register a callback that runs in another thread before an exit at once.
 
-        Args:
-            callback: quick, and harmless if it runs twice.
+        It has to be quick, and harmless if it runs twice.
         """
         self._on_exit.append(callback)
 
@@ -159,11 +151,7 @@ class StopSignals(Stop):
             timer.start()
 
     def leave(self, why: str) -> NoReturn:
-        """End the process at once, from any thread.
-
-        Args:
-            why: reason for the message.
-        """
+        """End the process at once, from any thread; ``why`` goes into the message."""
         for callback in self._on_exit:
             answer_of(callback)  # a disk may hang
         by = f" by {self.reason}" if self.reason else ""

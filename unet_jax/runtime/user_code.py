@@ -21,9 +21,6 @@ _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 def is_user_code(name: str) -> bool:
     """Return whether a name of a config means a function of a module.
 
-    Args:
-        name: name of a network, a loss or an augmentation.
-
     >>> is_user_code("unet"), is_user_code("my_lab.networks:wide_unet")
     (False, True)
     """
@@ -31,21 +28,14 @@ def is_user_code(name: str) -> bool:
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """Import a module and return a function of it.
+    """Import a module and return a function, or a class, of it.
 
     Modules are found where Python looks for them, and then in the current folder.
 
-    Args:
-        name: module and function, ``"package.module:function"``; a class is a function
-            too.
-
-    Returns:
-        The function.
-
     Raises:
-        InputError: the name has another form, the module cannot be imported, or it has
-            no such function. The message is one line; an error inside of the module is
-            its cause.
+        InputError: the name has another form than ``"package.module:function"``, the
+            module cannot be imported, or it has no such function. The message is one
+            line; an error inside of the module is its cause.
 
     >>> load_function("math:sqrt")(4.0)
     2.0

@@ -45,11 +45,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def watching(self, what: str) -> Iterator[None]:
-        """Watch the work of a block.
-
-        Args:
-            what: name of the work for the message, such as "step 12".
-        """
+        """Watch the work of a block, named in the message, such as "step 12"."""
         self._work = (what, time.monotonic())
         try:
             yield

@@ -175,10 +175,7 @@ class Checkpoints:
         return state, run["iterator_state"], run["record"]
 
     def restore_raw(self, step: int | None) -> dict[str, Any]:
-        """Read the arrays of a state without its classes and devices.
-
-        Args:
-            step: number of the step; None for the latest.
+        """Read the arrays of a state, of the latest step for None, without its classes.
 
         Returns:
             Nested dicts (and lists for tuples) of NumPy arrays, by attribute name:
@@ -416,11 +413,6 @@ def _by_itself() -> MultiprocessingOptions:
 
 def check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
     """Refuse a checkpoint with other arrays: Orbax may cut, pad or cast them.
-
-    Args:
-        path: path of the checkpoint, for the message.
-        saved: pytree of the saved shapes and dtypes.
-        template: pytree of the expected shapes and dtypes.
 
     Raises:
         InputError: a name, a shape or a dtype differs.

@@ -26,10 +26,8 @@ def replicate(tree: Any) -> Any:
     """Put a state on every device of all processes, as the pmap-ed step expects it.
 
     Without this, two processes of two devices each die in the first donated step. With
-    several processes the arrays are global ones, which Orbax can save.
-
-    Args:
-        tree: pytree of arrays of this process, equal in every process.
+    several processes the arrays, equal in each, become global ones, which Orbax can
+    save.
     """
     # The axis has the step's name: another one would be another placement, and the
     # step would be compiled again for the state that it gave back.
@@ -49,11 +47,7 @@ def replicate(tree: Any) -> Any:
 def local_copy(tree: Any) -> Any:
     """Return the local copies of arrays that `replicate` placed.
 
-    Args:
-        tree: pytree of such arrays.
-
-    Returns:
-        Arrays on the local devices; the tree itself with a single process.
+    With a single process it is the tree itself.
     """
     if jax.process_count() == 1:
         return tree
@@ -72,12 +66,8 @@ def shard_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndar
     A part of gradient accumulation is then the same set of rows for any number of
     devices, and so are batch Dice and batch norm.
 
-    Args:
-        batch: arrays with the rows of this process on the first axis.
-        devices: number of devices of this process.
-
     Returns:
-        Arrays ``(devices, rows per device, ...)``.
+        Arrays ``(local devices, rows per device, ...)``.
     """
     return {
         key: np.swapaxes(
@@ -90,11 +80,7 @@ def shard_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndar
 def distribute(batch: dict[str, np.ndarray]) -> dict[str, Any]:
     """Join the parts that the processes hold to one batch on all devices.
 
-    Args:
-        batch: arrays ``(local devices, ...)`` of this process, from `shard_batch`.
-
-    Returns:
-        Global arrays; the batch itself with a single process.
+    With a single process it is the batch itself, ``(local devices, ...)``.
     """
     if jax.process_count() == 1:
         return batch
@@ -109,11 +95,6 @@ def batch_shapes(
     batch_size: int, *, patch_size: Sequence[int], channels: int
 ) -> dict[str, Any]:
     """Describe a distributed batch, so that the step compiles before a batch is there.
-
-    Args:
-        batch_size: examples of the global batch.
-        patch_size: spatial size of an example.
-        channels: number of channels of the images.
 
     Returns:
         Shapes by key; with several processes arrays of zeros, votes included.
@@ -135,13 +116,7 @@ def batch_shapes(
 def check_batch_size(
     batch_size: int, *, devices: int, accumulation: int, processes: int = 1
 ) -> None:
-    """Refuse a global batch that does not divide by the devices.
-
-    Args:
-        batch_size: examples of the global batch.
-        devices: number of devices of all processes.
-        accumulation: number of parts that each device cuts its rows into.
-        processes: number of processes that read the data.
+    """Refuse a global batch that does not divide by the devices of all processes.
 
     Raises:
         InputError: the batch does not divide.

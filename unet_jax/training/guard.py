@@ -40,8 +40,7 @@ class Guard:
     def watching(self, what: str) -> contextlib.AbstractContextManager[None]:
         """End the process if the block takes longer than ``train.step_timeout``.
 
-        Args:
-            what: name of the work for the message, such as "step 12".
+        ``what`` names the work for the message, such as "step 12".
         """
         return self.watchdog.watching(what)
 
@@ -52,11 +51,7 @@ class Guard:
     def vote(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Add this process's vote for a stop to its part of a batch.
 
-        Args:
-            batch: arrays ``(local devices, ...)``.
-
-        Returns:
-            The batch itself with a single process.
+        With a single process the batch stays as it is.
         """
         if jax.process_count() == 1:
             return batch
@@ -73,9 +68,6 @@ class Guard:
         """Return whether the run stops after this step, equal in every process.
 
         Votes are read two steps late, when they are known: nothing waits for them.
-
-        Args:
-            step: number of updates done.
         """
         if jax.process_count() == 1:
             return self.stop.reason is not None
@@ -85,11 +77,7 @@ class Guard:
         return self._stopping
 
     def stopped(self, step: int) -> Stopped:
-        """Return the exception that ends a stopped run.
-
-        Args:
-            step: number of updates that are saved.
-        """
+        """Return the exception that ends a stopped run; ``step`` is saved."""
         saved = f"step {step} is saved" if step else "no step was done"
         reason = self.stop.reason or "a signal to another process"
         return Stopped(reason, code=self.stop.code, saved=saved)

@@ -40,12 +40,9 @@ def check_losses_of_network(
     *,
     size: tuple[int, ...],
 ) -> None:
-    """Refuse losses of images that do not fit what the network gives.
+    """Refuse losses that do not fit what the network gives for an input of this size.
 
-    Args:
-        spec: name, weight and parameters of each loss.
-        outputs: what the network gives in training, or its shapes.
-        size: spatial size of its input.
+    ``spec`` has name, weight and parameters of each loss.
 
     Raises:
         InputError: two of them do not go together.
@@ -70,9 +67,7 @@ def check_losses_of_network(
 
 
 def make_validation(
-    model: nn.Module,
-    loss_terms: Sequence[LossTerm],
-    images: Iterable[np.ndarray],
+    model: nn.Module, loss_terms: Sequence[LossTerm], images: Iterable[np.ndarray]
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
     """Build the validation of a run without labels: its own loss on held-out images.
 

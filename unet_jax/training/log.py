@@ -59,10 +59,7 @@ class TrainingLog:
             jax.block_until_ready(self._on_device[-3])
 
     def pending(self, step: int) -> list[Row]:
-        """Wait for the steps that are not written yet, and return their metrics.
-
-        Args:
-            step: number of the last step added.
+        """Wait for the steps that are not written yet, ``step`` the last of them.
 
         Returns:
             One JSON-able row per step.
@@ -79,12 +76,9 @@ class TrainingLog:
         return self._rows
 
     def write_steps(self, step: int) -> None:
-        """Write the means of the steps since the last line.
+        """Write the means of the steps since the last line, ``step`` the last of them.
 
         Skipped steps do not enter the means; ``skipped_steps`` counts them.
-
-        Args:
-            step: number of the last step added.
 
         Raises:
             RunError: a step is not finite, and may not be skipped.
@@ -112,35 +106,18 @@ class TrainingLog:
         self._began = time.monotonic()
 
     def write_scores(self, step: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the scores of a validation.
-
-        Args:
-            step: number of the validated step.
-            scores: numbers by name, for each split.
-        """
+        """Write the scores of a validation: numbers by name, for each split."""
         for split, values in scores.items():
             self._writer.write(step, split, values)
 
     def show_step(self, step: int, *, total: int) -> None:
-        """Show a finished step on the progress line.
-
-        Args:
-            step: number of the step.
-            total: steps of the whole run, as far as it is known.
-        """
+        """Show a finished step of about ``total`` on the progress line."""
         self._progress.update(step, loss=self._loss, total=total)
 
     def show_validation(
         self, step: int, *, score: float, line: str, seconds: float
     ) -> None:
-        """Show a validation, and leave its time out of the speed.
-
-        Args:
-            step: number of the validated step.
-            score: score that chooses the best checkpoint.
-            line: text to print.
-            seconds: duration of validation and saving.
-        """
+        """Show a validation, and leave its time (with saving) out of the speed."""
         self._progress.paused(seconds)
         self._progress.update(step, score=score)
         self._progress.write(line)

@@ -18,19 +18,12 @@ FIX = "remove the folder of this step to resume from another checkpoint"
 
 
 def write_sums(path: pathlib.Path) -> None:
-    """Write the sums of a checkpoint's items beside them.
-
-    Args:
-        path: folder of the complete checkpoint.
-    """
+    """Write the sums of a complete checkpoint's items beside them."""
     (path / SUMS_FILE).write_text(json.dumps(_sums(path), indent=1))
 
 
 def check_sums(path: pathlib.Path) -> None:
     """Refuse a checkpoint with a file that is missing or has changed.
-
-    Args:
-        path: folder of the checkpoint.
 
     Raises:
         InputError: a file is missing or has changed.
@@ -54,10 +47,6 @@ def set_damaged_aside(
     They are kept in ``damaged``, beside their folder. A damaged checkpoint that is
     neither the best nor among the latest is removed: an earlier start was killed while
     it removed it.
-
-    Args:
-        directories: folders of checkpoints; they may be missing.
-        latest_to_keep: number of the newest checkpoints that a run keeps.
 
     Returns:
         One line for each checkpoint that was moved.
@@ -97,34 +86,21 @@ def set_damaged_aside(
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    """List the steps that have a checkpoint, oldest first.
-
-    Args:
-        directory: folder of the checkpoints; it may be missing.
-    """
+    """List the steps that have a checkpoint, oldest first; none without a folder."""
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 
 def damaged(path: pathlib.Path, error: Exception) -> InputError:
-    """Make the error of a checkpoint that cannot be read.
-
-    Args:
-        path: path of the checkpoint, or of a file of it.
-        error: error of reading it.
-    """
+    """Make the error of a checkpoint, or a file of it, that cannot be read."""
     return InputError(
         f"{path}: the checkpoint cannot be read ({shortened(error)}); {FIX}"
     )
 
 
 def shortened(error: Exception) -> str:
-    """Write an error of a library in one line: its start and its end.
-
-    Args:
-        error: error whose message may be pages long.
-    """
+    """Write an error of a library in one line: its start and its end."""
     text = " ".join(str(error).split())
     if len(text) > 200:
         text = f"{text[:100]} ... {text[-80:]}"

@@ -27,10 +27,7 @@ _SHRUNK = 0.75
 
 _TPU_LINE = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-_CGROUPS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +57,9 @@ class StepMemory:
     exact: bool = False
 
     def needs(self, *, batch_size: int, accumulation: int) -> float:
-        """Estimate the bytes of another batch size or number of parts.
+        """Estimate the bytes on a device with another batch size or number of parts.
 
-        Args:
-            batch_size: examples of the global batch.
-            accumulation: number of parts.
-
-        Returns:
-            Bytes on one device; exact for the step itself.
+        They are exact for the step itself.
         """
         assert self.total is not None, "the step is not compiled yet"
         scale = batch_size / self.batch_size
@@ -138,8 +130,7 @@ class StepMemory:
     def explain(self, error: str = "") -> str:
         """Say what the step needs, what the device has, and what to lower.
 
-        Args:
-            error: message of the backend; that of a TPU's compiler has its own figures.
+        ``error`` is the backend's message; a TPU compiler's has figures of its own.
         """
         found = _TPU_LINE.search(error)
         if found is not None:
@@ -212,20 +203,13 @@ def compile_step(
     *,
     options: dict[str, Any] | None = None,
 ) -> tuple[Any, StepMemory]:
-    """Compile the step, and refuse one that does not fit into memory.
-
-    Args:
-        step: the mapped step.
-        state: the state, its first argument.
-        batch: shapes of the batch, its second argument.
-        memory: the figures of `step_memory`.
-        options: options of the compiler.
+    """Compile the mapped step for a state and the shapes of a batch.
 
     Returns:
         The compiled step, and its memory with the compiler's total.
 
     Raises:
-        InputError: the step does not fit.
+        InputError: the step does not fit into memory.
     """
     with explained(memory.explain, InputError):
         compiled = compile_with_options(step.lower(state, batch), options or {})
@@ -235,14 +219,9 @@ def compile_step(
 
 
 def device_limit(device: Any) -> tuple[int | None, bool]:
-    """Return the memory of a device.
+    """Return the bytes of a device, and whether it reported them itself.
 
-    Args:
-        device: a device of this process.
-
-    Returns:
-        Bytes, None if unknown, and whether the device itself reported them. CPU devices
-        divide the memory of the machine, or of its container.
+    CPU devices divide the memory of the machine, or of its container. None if unknown.
     """
     try:
         stats = device.memory_stats() or {}
@@ -272,13 +251,10 @@ def explained(
 ) -> Iterator[None]:
     """Turn "out of memory" of any backend into one line.
 
-    Args:
-        explain: makes the line from the message of the backend.
-        kind: class of the error to raise.
+    ``explain`` makes the line from the message of the backend.
 
     Raises:
-        InputError: memory ran out, if ``kind`` is this class.
-        RunError: memory ran out, if ``kind`` is this class.
+        InputError, RunError: memory ran out; the one that ``kind`` names.
     """
     try:
         yield

@@ -39,14 +39,7 @@ _SLOWER = "lower optimizer.learning_rate or set optimizer.gradient_clip"
 
 
 def finite_rows(array: Array) -> Array:
-    """Return which rows have finite values only.
-
-    Args:
-        array: values ``(batch, ...)``.
-
-    Returns:
-        ``(batch,)`` bool.
-    """
+    """Return which rows ``(batch,)`` of an array have finite values only."""
     return jnp.all(jnp.isfinite(array), axis=range(1, array.ndim))
 
 
@@ -108,10 +101,6 @@ def groups_not_finite(gradients: Any, batch_stats: Any) -> Array:
     A norm that overflows counts too: a clipped gradient, and Adam's second moment,
     would be wrong.
 
-    Args:
-        gradients: gradients of the parameters.
-        batch_stats: statistics that batch norm would keep; empty for other norms.
-
     Returns:
         ``(groups + 1,)`` int32, 1 where not finite, in the order of `group_names`; the
         last entry stands for the statistics.
@@ -129,17 +118,11 @@ def group_names(params: Any) -> tuple[str, ...]:
     """Name the groups of parameters whose gradients are checked.
 
     A group is a module as deep as the shallowest one that has parameters of its own: a
-    stage or the head of a U-Net, and a stage of either half of a W-Net.
+    stage or the head of a U-Net, and a stage of either half of a W-Net, such as
+    ``encoder/encoder_0``.
 
-    Args:
-        params: parameters of a network.
-
-    Returns:
-        Names such as ``encoder_0``, or ``encoder/encoder_0`` for a W-Net.
-
-    Example:
-        >>> group_names({"encoder_0": {"c": {"kernel": 0}}, "head": {"kernel": 0}})
-        ('encoder_0', 'head')
+    >>> group_names({"encoder_0": {"c": {"kernel": 0}}, "head": {"kernel": 0}})
+    ('encoder_0', 'head')
     """
     return tuple(_groups(params))
 
@@ -161,17 +144,10 @@ def _groups(tree: Any) -> dict[str, list[Any]]:
 
 
 def kind_of(code: int) -> str:
-    """Name the first value of an example that is not finite.
+    """Name the first value of an example that is not finite: the cause of the others.
 
-    Args:
-        code: code of the example, not 0.
-
-    Returns:
-        One of ``KINDS``: the others are consequences of it.
-
-    Example:
-        >>> kind_of(0b1110)
-        'augmented image'
+    >>> kind_of(0b1110)
+    'augmented image'
     """
     return next(kind for bit, kind in enumerate(KINDS) if code >> bit & 1)
 
@@ -204,14 +180,7 @@ class NonfiniteSteps:
         self._report = report
 
     def skips(self, step: int, metrics: Mapping[str, Any]) -> bool:
-        """Return whether a step was masked and is skipped.
-
-        Args:
-            step: number of the step.
-            metrics: metrics of the step, on the host.
-
-        Returns:
-            False for a finite step.
+        """Return whether a step was masked and is skipped; its metrics are on the host.
 
         Raises:
             RunError: the step was masked, and no more steps may be skipped.
@@ -307,9 +276,6 @@ def _listed(names: Sequence[str]) -> str:
 @contextlib.contextmanager
 def reading_data(step: int) -> Iterator[None]:
     """Turn an unreadable case during training into one line that names the step.
-
-    Args:
-        step: number of the step that needs the data.
 
     Raises:
         RunError: a case could not be read, in whatever thread.

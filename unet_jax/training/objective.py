@@ -22,10 +22,6 @@ def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
     accumulation: a mean of the means of parts would give the pixels of a part with many
     ignored ones too much weight.
 
-    Args:
-        labels: ``(batch, *spatial)``, the labels on this device.
-        axis_name: name of the mapped axis; None for one device.
-
     Returns:
         ``pixels`` (not ignored, at least 1) and ``samples``, float32 scalars.
     """
@@ -39,15 +35,11 @@ def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
 
 
 def targets_of(labels: Array, sizes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
-    """Bring labels to the sizes of a network's outputs.
+    """Bring labels ``(batch, *spatial)`` to the sizes of a network's outputs.
 
-    Args:
-        labels: ``(batch, *spatial)``.
-        sizes: spatial size of each output, finest first. The first is the size of the
-            labels, or smaller for a network without padding, which sees their centre.
-
-    Returns:
-        Labels of each size; a coarser pixel has the finer label nearest to its centre.
+    The first size is that of the labels, or smaller for a network without padding,
+    which sees their centre. The others are coarser: each of their pixels has the finer
+    label nearest to its centre.
     """
     finest = sizes[0]
     for axis, size in enumerate(finest, start=1):
@@ -69,22 +61,13 @@ def supervised_objective(
     logits: Sequence[Array],
     targets: Sequence[Array],
     totals: Sequence[dict[str, Array]],
-    include_background: bool,
-    axis_name: str | None,
-    images: Array | None = None,
-    reconstruction: Array | None = None,
+    **inputs: Any,
 ) -> tuple[Array, dict[str, Array], Array]:
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
-    Args:
-        terms: terms from ``create_loss_terms``.
-        logits: scores of each output, finest first.
-        targets: labels for each output, from `targets_of`.
-        totals: counts for each target, from `global_totals`.
-        include_background: count class 0 in losses with a value for each class.
-        axis_name: name of the mapped axis; None for one device.
-        images: input of the network, for terms that read it; only with one output.
-        reconstruction: the images as a W-Net reconstructs them, for terms that read it.
+    Logits (finest first), targets (`targets_of`) and totals (`global_totals`) have one
+    entry for each output. The other arguments are those of `objective`; images are read
+    with one output only.
 
     Returns:
         The results of `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are
@@ -98,15 +81,7 @@ def supervised_objective(
     for weight, output, target, counts in zip(
         weights, logits, targets, totals, strict=True
     ):
-        values = _values(
-            terms,
-            logits=output,
-            labels=target,
-            include_background=include_background,
-            axis_name=axis_name,
-            images=images,
-            reconstruction=reconstruction,
-        )
+        values = _values(terms, logits=output, labels=target, **inputs)
         loss, parts = _reduced(terms, values, totals=counts)
         for term, (_, value) in zip(terms, values, strict=True):
             # A value pooled over the batch does not belong to one sample.

@@ -76,11 +76,7 @@ def create_schedule(
 
 
 def create_optimizer(
-    *,
-    name: str,
-    weight_decay: float,
-    momentum: float,
-    gradient_clip: float,
+    *, name: str, weight_decay: float, momentum: float, gradient_clip: float
 ) -> optax.GradientTransformation:
     """Build the gradient transformation.
 

@@ -18,13 +18,7 @@ class StepPace:
     """
 
     def __init__(self, steps: int, *, every_steps: int, first_step: int) -> None:
-        """Count from the steps done.
-
-        Args:
-            steps: steps of the whole run.
-            every_steps: steps between validations.
-            first_step: steps done before, for a resumed run.
-        """
+        """Count from the steps done; ``every_steps`` lie between validations."""
         self.total_steps = steps
         self._every = every_steps
         self.is_over = first_step >= steps
@@ -189,9 +183,5 @@ def create_pace(
         "differs each time, so its weights cannot be reproduced bit by bit"
     )
     return ClockPace(
-        minutes,
-        schedule_steps=steps,
-        record=record,
-        first_step=first_step,
-        began=began,
+        minutes, schedule_steps=steps, record=record, first_step=first_step, began=began
     )

@@ -73,14 +73,9 @@ class RunCheckpoints:
         return max(self._scored.latest_step() or 0, self._interrupted, self._newest)
 
     def restore(self, template: Any) -> Restored:
-        """Read the newest checkpoint.
+        """Read the newest checkpoint, like the template's arrays.
 
-        Args:
-            template: pytree of arrays like those that were saved.
-
-        Returns:
-            What was saved. If the best checkpoint is lost, the record names the best of
-            those that are left.
+        If the best checkpoint is lost, the record names the best one left.
 
         Raises:
             InputError: the checkpoint does not fit.
@@ -109,15 +104,7 @@ class RunCheckpoints:
         record: dict[str, Any],
         score: float,
     ) -> None:
-        """Start to save a validated state; see `Checkpoints.save`.
-
-        Args:
-            step: number of updates done.
-            state: the training state.
-            place: state of the data iterator.
-            record: JSON-able record.
-            score: validation score, larger is better.
-        """
+        """Start to save a validated state; see `Checkpoints.save`."""
         self.wait()
         self._scored.save(step, state, iterator_state=place, record=record, score=score)
         self._newest = step
@@ -128,14 +115,7 @@ class RunCheckpoints:
     def save_interrupted(
         self, step: int, state: Any, *, place: dict[str, Any], record: dict[str, Any]
     ) -> None:
-        """Save a state that was not validated, and wait for it.
-
-        Args:
-            step: number of updates done.
-            state: the training state.
-            place: state of the data iterator.
-            record: JSON-able record.
-        """
+        """Save a state that was not validated, and wait for it."""
         self._scored.wait()
         with Checkpoints(self._workdir / _INTERRUPTED) as checkpoints:
             checkpoints.save(
@@ -180,21 +160,13 @@ def _set_aside(folders: list[pathlib.Path]) -> None:
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
-    """Return whether a run has saved a checkpoint; it is not touched.
-
-    Args:
-        workdir: folder of the run; it may be missing.
-    """
+    """Return whether a run has saved a checkpoint; its folder may be missing."""
     folders = (workdir / FOLDER, workdir / _INTERRUPTED)
     return any(steps_in(folder) for folder in folders)
 
 
 def last_good(workdir: pathlib.Path) -> str:
-    """Say which checkpoint a run would resume from.
-
-    Args:
-        workdir: folder of the run.
-    """
+    """Say which checkpoint a run would resume from."""
     steps = [
         step for name in (FOLDER, _INTERRUPTED) for step in steps_in(workdir / name)
     ]
@@ -202,11 +174,7 @@ def last_good(workdir: pathlib.Path) -> str:
 
 
 def last_good_of(steps: Collection[int]) -> str:
-    """Say from which of some checkpoints a run would resume.
-
-    Args:
-        steps: steps that have a checkpoint.
-    """
+    """Say from which of some checkpoints a run would resume."""
     if not steps:
         return "no checkpoint was saved yet"
     return f"the last good checkpoint is step {max(steps)}"

@@ -74,7 +74,7 @@ def create_train_state(
     input_shape: tuple[int, ...],
     ema: bool,
 ) -> TrainState:
-    """Initialise the parameters and the optimizer.
+    """Initialise the parameters and the optimizer: the state of step 0.
 
     Args:
         model: the network.
@@ -82,9 +82,6 @@ def create_train_state(
         seed: seed of the initial parameters.
         input_shape: ``(*patch_size, channels)``.
         ema: whether to keep a moving average of the parameters.
-
-    Returns:
-        The state of step 0.
     """
 
     def create() -> TrainState:

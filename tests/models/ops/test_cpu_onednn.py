@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from unet_jax.models.ops import cpu_convolution, cpu_onednn
+from unet_jax.models.ops import cpu_convolution, cpu_onednn, xla
 from unet_jax.runtime import compilation
 
 MANY = cpu_convolution.WINOGRAD_CHANNELS
@@ -22,7 +22,7 @@ def one_device(monkeypatch):
 
 
 def _plain(x, kernel, strides, pads):
-    numbers = cpu_onednn._NUMBERS[x.ndim]
+    numbers = xla.dimension_numbers(x.ndim - 2)
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=numbers)
 
 

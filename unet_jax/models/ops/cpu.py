@@ -17,15 +17,7 @@ from unet_jax.models.ops.moments import group_size, over_space, pool_moments, wi
 def convolve(
     x: Array, kernel: Array, strides: Sequence[int], padding: str, *, onednn: bool
 ) -> Array:
-    """Dense products for single pixels; otherwise the fastest form that is known.
-
-    Args:
-        x: input, channels last.
-        kernel: weights.
-        strides: pixels between outputs on each axis.
-        padding: ``"SAME"`` or ``"VALID"``.
-        onednn: whether the program is compiled with oneDNN.
-    """
+    """Dense products for single pixels; otherwise the fastest form that is known."""
     window, strides = kernel.shape[:-2], tuple(strides)
     if math.prod(window) == 1:
         x = x[:, *(slice(None, None, step) for step in strides)]
@@ -60,10 +52,6 @@ def larger(
 
     ``jnp.maximum`` would halve the gradient between equal values, and constant
     background is all equal values.
-
-    Args:
-        first: values.
-        second: other values.
     """
     return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
@@ -148,13 +136,7 @@ def batch_moments(
 
 
 def standardise(
-    x: Array,
-    *,
-    mean: Array,
-    variance: Array,
-    scale: Array,
-    bias: Array,
-    epsilon: float,
+    x: Array, *, mean: Array, variance: Array, scale: Array, bias: Array, epsilon: float
 ) -> Array:
     """One factor and one shift of each channel."""
     factor = lax.rsqrt(variance + epsilon) * scale

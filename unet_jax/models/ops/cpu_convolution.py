@@ -21,6 +21,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from unet_jax.models.ops import xla
+
 WINOGRAD_CHANNELS = 128
 """Fewest channels, in and out, for which Winograd's form is faster."""
 WINOGRAD_PIXELS = 256
@@ -44,23 +46,13 @@ def convolve_3x3(
     kernel: Float[Array, "3 3 channels features"],
     pad: int,
 ) -> Float[Array, "batch out_height out_width features"]:
-    """Convolve planes with stride 1 (cross-correlation, as in every such library).
+    """Convolve planes (cross-correlation) with stride 1, in the dtype of ``x``.
 
-    Args:
-        x: input, channels last.
-        kernel: weights; dtype of ``x``.
-        pad: zeros around every plane: 1 keeps the size, 0 takes two pixels off.
-
-    Returns:
-        The convolved planes in the dtype of ``x``. Reverse-mode differentiable.
+    ``pad`` zeros stand around every plane: 1 keeps the size, 0 takes two pixels off.
     """
     if winograd_pays(x, kernel.shape[3]):
         return _winograd(x, kernel, pad, turned=False)
     return _direct(x, kernel, pad)
-
-
-def _forward(x, kernel, pad):
-    return convolve_3x3(x, kernel, pad), (x, kernel)
 
 
 def _backward(pad, residuals, gradient):
@@ -68,7 +60,7 @@ def _backward(pad, residuals, gradient):
     return input_gradient(gradient, kernel, pad), kernel_gradient(x, gradient, pad)
 
 
-convolve_3x3.defvjp(_forward, _backward)
+convolve_3x3.defvjp(lambda *inputs: (convolve_3x3(*inputs), inputs[:2]), _backward)
 
 
 def input_gradient(
@@ -76,13 +68,7 @@ def input_gradient(
     kernel: Float[Array, "3 3 channels features"],
     pad: int,
 ) -> Float[Array, "batch height width channels"]:
-    """Return the gradient of ``convolve_3x3`` with respect to its input.
-
-    Args:
-        gradient: gradient with respect to the result.
-        kernel: weights of the convolution.
-        pad: zeros around every plane.
-    """
+    """Return the gradient of ``convolve_3x3`` with respect to its input."""
     if winograd_pays(gradient, kernel.shape[2]):
         return _winograd(gradient, kernel, 2 - pad, turned=True)
     return _direct(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 2 - pad)
@@ -93,13 +79,7 @@ def kernel_gradient(
     gradient: Float[Array, "batch out_height out_width features"],
     pad: int,
 ) -> Float[Array, "3 3 channels features"]:
-    """Return the gradient of ``convolve_3x3`` with respect to its kernel.
-
-    Args:
-        x: input of the convolution.
-        gradient: gradient with respect to the result.
-        pad: zeros around every plane.
-    """
+    """Return the gradient of ``convolve_3x3`` with respect to its kernel."""
     if winograd_pays(x, gradient.shape[-1]):
         return _winograd_kernel_gradient(x, gradient, pad)
     return _direct_kernel_gradient(x, gradient, pad)
@@ -122,23 +102,13 @@ def _direct(x, kernel, pad):
         jnp.pad(kernel, ((0, 0), (at, pack - 1 - at), (0, 0), (0, 0)))
         for at in range(pack)
     ]
-    y = lax.conv_general_dilated(
-        x,
-        jnp.concatenate(shifted, axis=-1),
-        (1, pack),
-        ((pad, pad), (pad, pad + places * pack - width)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    pads = ((pad, pad), (pad, pad + places * pack - width))
+    y = xla.convolve(x, jnp.concatenate(shifted, axis=-1), (1, pack), pads)
     return y.reshape(*y.shape[:2], -1, features)[:, :, :width]
 
 
 def winograd_pays(x: Float[Array, "*batch_spatial channels"], others: int) -> bool:
-    """Whether Winograd's form is faster, and as exact.
-
-    Args:
-        x: input of the convolution.
-        others: channels of its result.
-    """
+    """Whether Winograd's form is faster for so many output channels, and as exact."""
     return (
         min(x.shape[-1], others) >= WINOGRAD_CHANNELS
         and math.prod(x.shape[:3]) >= WINOGRAD_PIXELS
@@ -268,7 +238,7 @@ def _banded_correlation(x, by, pad):
             (1, 1),
             ((0, 0), (pad, pad + right)),
             rhs_dilation=(1, pack),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=xla.dimension_numbers(2),
         )
         return total + part, None
 

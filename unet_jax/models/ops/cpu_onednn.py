@@ -12,15 +12,12 @@ import functools
 import math
 
 import jax
-from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models.ops import cpu_convolution, cpu_planes, cpu_volumes
+from unet_jax.models.ops import cpu_convolution, cpu_planes, cpu_volumes, xla
 
 Pads = tuple[tuple[int, int], ...]
 """Zeros before and behind each axis, fewer than the kernel size."""
-
-_NUMBERS = {4: ("NHWC", "HWIO", "NHWC"), 5: ("NDHWC", "DHWIO", "NDHWC")}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -30,31 +27,10 @@ def convolve(
     strides: tuple[int, ...],
     pads: Pads,
 ) -> Float[Array, "batch *out_spatial features"]:
-    """Convolve planes or volumes (cross-correlation, as in every such library).
-
-    Args:
-        x: input, channels last.
-        kernel: weights; dtype of ``x``.
-        strides: pixels between outputs on each axis.
-        pads: zeros before and behind each axis.
-
-    Returns:
-        The convolved array in the dtype of ``x``. Reverse-mode differentiable.
-    """
+    """Convolve planes or volumes (cross-correlation), in the dtype of ``x``."""
     if _is_winograd(x, kernel.shape[-1], kernel, strides):
         return cpu_planes.convolve_planes(x, kernel, strides, pads)
-    return _plain(x, kernel, strides, pads)
-
-
-def _plain(x, kernel, strides, pads):
-    """What XLA has a name for."""
-    return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_NUMBERS[x.ndim]
-    )
-
-
-def _forward(x, kernel, strides, pads):
-    return convolve(x, kernel, strides, pads), (x, kernel)
+    return xla.convolve(x, kernel, strides, pads)
 
 
 def _backward(strides, pads, residuals, gradient):
@@ -65,7 +41,7 @@ def _backward(strides, pads, residuals, gradient):
     )
 
 
-convolve.defvjp(_forward, _backward)
+convolve.defvjp(lambda *inputs: (convolve(*inputs), inputs[:2]), _backward)
 
 
 def _input_gradient(x, kernel, gradient, strides, pads):
@@ -84,7 +60,7 @@ def _input_gradient(x, kernel, gradient, strides, pads):
         (taps - 1 - low, taps - 1 - high)
         for taps, (low, high) in zip(window, pads, strict=True)
     )
-    return _plain(gradient, turned, strides, around)
+    return xla.convolve(gradient, turned, strides, around)
 
 
 def _kernel_gradient(x, kernel, gradient, strides, pads):
@@ -94,7 +70,9 @@ def _kernel_gradient(x, kernel, gradient, strides, pads):
     if math.prod(strides) > 1 or _is_winograd(x, kernel.shape[-1], kernel, strides):
         window = kernel.shape[:-2]
         return cpu_planes.kernel_gradient(x, gradient, strides, pads, window)
-    of_kernel = jax.linear_transpose(lambda k: _plain(x, k, strides, pads), kernel)
+    of_kernel = jax.linear_transpose(
+        lambda k: xla.convolve(x, k, strides, pads), kernel
+    )
     return of_kernel(gradient)[0]
 
 

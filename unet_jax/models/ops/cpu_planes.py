@@ -15,9 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models.ops import cpu_convolution
-
-_NUMBERS = ("NHWC", "HWIO", "NHWC")
+from unet_jax.models.ops import cpu_convolution, xla
 
 PARTS_A_KERNEL = 4
 """Largest size of a part, as a multiple of the kernel, which each part reads."""
@@ -34,17 +32,7 @@ def convolve_planes(
     strides: Sizes,
     pads: Pads,
 ) -> Float[Array, "batch out_height out_width features"]:
-    """Convolve planes (cross-correlation, as in every such library).
-
-    Args:
-        x: input, channels last.
-        kernel: weights; dtype of ``x``.
-        strides: pixels between outputs.
-        pads: zeros around.
-
-    Returns:
-        The convolved planes in the dtype of ``x``. Reverse-mode differentiable.
-    """
+    """Convolve planes (cross-correlation), in the dtype of ``x``."""
     if _moves_3x3(kernel.shape[:2], strides):
         return cpu_convolution.convolve_3x3(x, kernel, pads[0][0])
     return _convolve(x, kernel, strides, pads)
@@ -53,13 +41,7 @@ def convolve_planes(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, strides, pads):
     """XLA's own convolution."""
-    return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_NUMBERS
-    )
-
-
-def _forward(x, kernel, strides, pads):
-    return _convolve(x, kernel, strides, pads), (x, kernel)
+    return xla.convolve(x, kernel, strides, pads)
 
 
 def _backward(strides, pads, residuals, gradient):
@@ -70,7 +52,7 @@ def _backward(strides, pads, residuals, gradient):
     )
 
 
-_convolve.defvjp(_forward, _backward)
+_convolve.defvjp(lambda *inputs: (_convolve(*inputs), inputs[:2]), _backward)
 
 
 def _moves_3x3(window: Sizes, strides: Sizes) -> bool:
@@ -98,23 +80,12 @@ class Phases(NamedTuple):
     outside: int
 
     def pads(self, taps: int) -> tuple[int, int]:
-        """Zeros around the gradient, where a phase sees some taps of the kernel.
-
-        Args:
-            taps: their number.
-        """
+        """Zeros around the gradient, where a phase sees so many taps of the kernel."""
         return taps - 1 - self.before, self.behind
 
 
 def phases(size: int, out: int, low: int, stride: int) -> Phases:
-    """Sort the pixels of an axis.
-
-    Args:
-        size: its pixels.
-        out: outputs of the convolution.
-        low: zeros before the axis.
-        stride: pixels between outputs.
-    """
+    """Sort the pixels of an axis; ``low`` is the number of zeros before it."""
     end, before = -(-(size + low) // stride), low // stride
     return Phases(end - before, before, end - out, low % stride)
 
@@ -126,15 +97,7 @@ def input_gradient(
     pads: Pads,
     sizes: Sizes,
 ) -> Float[Array, "batch height width channels"]:
-    """Return the gradient of ``convolve_planes`` with respect to its input.
-
-    Args:
-        gradient: gradient with respect to the result.
-        kernel: weights of the convolution.
-        strides: pixels between outputs on each axis.
-        pads: zeros before and behind each axis.
-        sizes: height and width of the input.
-    """
+    """Return the gradient of ``convolve_planes`` with respect to its input."""
     if _moves_3x3(kernel.shape[:2], strides):
         return cpu_convolution.input_gradient(gradient, kernel, pads[0][0])
     axes = [
@@ -152,9 +115,7 @@ def input_gradient(
         around = [axis.pads(n) for axis, n in zip(axes, taps.shape[:2], strict=True)]
         if taps.shape[:2] == (1, 1) and around == [(0, 0), (0, 0)]:
             return gradient @ taps[0, 0]
-        return lax.conv_general_dilated(
-            gradient, taps[::-1, ::-1], (1, 1), around, dimension_numbers=_NUMBERS
-        )
+        return xla.convolve(gradient, taps[::-1, ::-1], (1, 1), around)
 
     rows = [
         jnp.stack([phase(row, column) for column in range(strides[1])], axis=3)
@@ -176,13 +137,6 @@ def kernel_gradient(
     """Return the gradient of ``convolve_planes`` with respect to its kernel.
 
     It is summed over a few planes at a time, which stay in the processor's cache.
-
-    Args:
-        x: input of the convolution.
-        gradient: gradient with respect to the result.
-        strides: pixels between outputs on each axis.
-        pads: zeros before and behind each axis.
-        window: height and width of the kernel.
     """
     if _moves_3x3(window, strides):
         return cpu_convolution.kernel_gradient(x, gradient, pads[0][0])
@@ -211,7 +165,7 @@ def kernel_gradient(
             (1, 1),
             "VALID",
             rhs_dilation=strides,
-            dimension_numbers=_NUMBERS,
+            dimension_numbers=xla.dimension_numbers(2),
         )
         return total + part, None
 

@@ -30,17 +30,7 @@ def convolve_volumes(
     strides: tuple[int, ...],
     pads: Pads,
 ) -> Float[Array, "batch out_depth out_height out_width features"]:
-    """Convolve volumes (cross-correlation, as in every such library).
-
-    Args:
-        x: input, channels last.
-        kernel: weights; dtype of ``x``.
-        strides: pixels between outputs.
-        pads: zeros around.
-
-    Returns:
-        The convolved volumes in the dtype of ``x``. Reverse-mode differentiable.
-    """
+    """Convolve volumes (cross-correlation), in the dtype of ``x``."""
     flat = _depth_in_channels(kernel)
     slabs = _Slabs(x, kernel, kernel.shape[0], strides, pads[0])
 
@@ -51,10 +41,6 @@ def convolve_volumes(
     return slabs.joined(slabs.each(convolved))
 
 
-def _forward(x, kernel, strides, pads):
-    return convolve_volumes(x, kernel, strides, pads), (x, kernel)
-
-
 def _backward(strides, pads, residuals, gradient):
     x, kernel = residuals
     return (
@@ -63,7 +49,9 @@ def _backward(strides, pads, residuals, gradient):
     )
 
 
-convolve_volumes.defvjp(_forward, _backward)
+convolve_volumes.defvjp(
+    lambda *inputs: (convolve_volumes(*inputs), inputs[:2]), _backward
+)
 
 
 def _depth_in_channels(kernel: Array) -> Array:
@@ -82,13 +70,6 @@ def input_gradient(
     """Return the gradient of ``convolve_volumes`` with respect to its input.
 
     The planes of each phase of the depth are convolutions of planes around them.
-
-    Args:
-        gradient: gradient with respect to the result.
-        kernel: weights of the convolution.
-        strides: pixels between outputs on each axis.
-        pads: zeros before and behind each axis.
-        sizes: depth, height and width of the input.
     """
     step, features = strides[0], kernel.shape[-1]
     axis = cpu_planes.phases(sizes[0], gradient.shape[1], pads[0][0], step)
@@ -123,14 +104,7 @@ def kernel_gradient(
 ) -> Float[Array, "taps *window channels features"]:
     """Return the gradient of ``convolve_volumes`` with respect to its kernel.
 
-    Each slab adds its part.
-
-    Args:
-        x: input of the convolution.
-        gradient: gradient with respect to the result.
-        kernel: weights, of which only the shape is read.
-        strides: pixels between outputs on each axis.
-        pads: zeros before and behind each axis.
+    Each slab adds its part. Only the shape of ``kernel`` is read.
     """
     taps, *window, channels, features = kernel.shape
     slabs = _Slabs(x, kernel, taps, strides, pads[0])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from unet_jax.models.ops import xla
 from unet_jax.models.ops.implementation import current_implementation
 
 UNROLLED_TAPS = 27
@@ -69,14 +70,13 @@ def depthwise_up_convolve(
 
 def _grouped(x, kernel, *, pads, stride=1, dilation=1):
     """XLA's own grouped convolution."""
-    spatial = {2: "HW", 3: "DHW"}[x.ndim - 2]
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride,) * len(pads),
         pads,
         lhs_dilation=(dilation,) * len(pads),
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        dimension_numbers=xla.dimension_numbers(len(pads)),
         feature_group_count=x.shape[-1],
     )
 
@@ -99,10 +99,6 @@ def _convolve(x, kernel, stride):
     return lax.fori_loop(0, window[0], add_plane, zeros)
 
 
-def _convolve_forward(x, kernel, stride):
-    return _convolve(x, kernel, stride), (x, kernel)
-
-
 def _convolve_backward(stride, residuals, gradient):
     x, kernel = residuals
     if stride == 1:
@@ -113,7 +109,10 @@ def _convolve_backward(stride, residuals, gradient):
     return to_x, _kernel_gradient(x, gradient, kernel, stride)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+_convolve.defvjp(
+    lambda x, kernel, stride: (_convolve(x, kernel, stride), (x, kernel)),
+    _convolve_backward,
+)
 
 
 @jax.custom_vjp
@@ -122,17 +121,13 @@ def _up_convolve(x, kernel):
     return _spread(x, kernel)[:, *(slice(-1),) * (x.ndim - 2)]
 
 
-def _up_forward(x, kernel):
-    return _up_convolve(x, kernel), (x, kernel)
-
-
 def _up_backward(residuals, gradient):
     x, kernel = residuals
     gradient = jnp.pad(gradient, ((0, 0), *((0, 1),) * (x.ndim - 2), (0, 0)))
     return _convolve(gradient, kernel, 2), _kernel_gradient(gradient, x, kernel, 2)
 
 
-_up_convolve.defvjp(_up_forward, _up_backward)
+_up_convolve.defvjp(lambda *inputs: (_up_convolve(*inputs), inputs), _up_backward)
 
 
 def _padded(x, window):

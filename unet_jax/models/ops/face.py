@@ -57,11 +57,7 @@ def arranged(
 
 
 def as_array(x: Pixels) -> Float[Array, "batch *_ _"]:
-    """Return the plain array: the inverse of `arranged`, for the end of a network.
-
-    Args:
-        x: array in any form.
-    """
+    """Return the plain array: the inverse of `arranged`, for the end of a network."""
     x = unpack(x)
     if current_implementation() != "tpu":
         return x
@@ -72,31 +68,17 @@ def as_array(x: Pixels) -> Float[Array, "batch *_ _"]:
 
 
 def channels_of(x: Pixels) -> int:
-    """Return the number of channels of a pixel.
-
-    Args:
-        x: array in any form.
-    """
+    """Return the number of channels of a pixel."""
     return x.channels if isinstance(x, Packed) else x.shape[-1]
 
 
 def cast(x: Pixels, dtype: Any) -> Pixels:
-    """Return the array in another dtype.
-
-    Args:
-        x: array in any form.
-        dtype: dtype of the result.
-    """
+    """Return the array in another dtype."""
     return elementwise(lambda values: values.astype(dtype), x)
 
 
 def add(first: Pixels, second: Pixels) -> Pixels:
-    """Add two arrays of one shape.
-
-    Args:
-        first: array in any form, which the result has too.
-        second: array in any form.
-    """
+    """Add two arrays of one shape; the result has the form of the first."""
     if isinstance(first, Packed):
         second = repack(second, first.layout)
     return elementwise(jnp.add, first, second)
@@ -107,8 +89,7 @@ def centre_crop(x: Pixels, other: Pixels) -> Pixels:
 
     Args:
         x: array in any form.
-        other: array that is on each spatial axis at most as large as ``x``; and as
-            large where it is packed.
+        other: array that is nowhere larger than ``x``, and as large where it is packed.
 
     Returns:
         The centre; an odd rest leaves one pixel more at the end.
@@ -305,48 +286,25 @@ def standardise(
 ) -> Pixels:
     """Bring given moments to 0 and 1, then scale and shift.
 
-    Args:
-        x: array in any form.
-        mean: mean of each channel, or of each sample and channel.
-        variance: variance of each channel, or of each sample and channel.
-        scale: factor of each channel.
-        bias: summand of each channel.
-        epsilon: added to the variance.
-
-    Returns:
-        The normalised array in the dtype of ``x``.
+    The moments are those of each channel, or of each sample and channel; ``epsilon`` is
+    added to the variance. The result has the dtype of ``x``.
     """
-    options: dict[str, Any] = {
-        "mean": mean,
-        "variance": variance,
-        "scale": scale,
-        "bias": bias,
-        "epsilon": epsilon,
-    }
+    options: dict[str, Any] = {"mean": mean, "variance": variance, "epsilon": epsilon}
+    options |= {"scale": scale, "bias": bias}
     if isinstance(x, Packed):
         return packed_ops.standardise(x, **options)
     return (cpu if _for_cpu() else xla).standardise(x, **options)
 
 
 def add_bias(x: Pixels, bias: Float[Array, " channels"]) -> Pixels:
-    """Add a number to each channel.
-
-    Args:
-        x: array in any form.
-        bias: numbers, rounded to the dtype of ``x``.
-    """
+    """Add a number, rounded to the dtype of ``x``, to each channel."""
     if isinstance(x, Packed):
         return packed_ops.add_bias(x, bias)
     return x + bias.astype(x.dtype)
 
 
 def scale_channels(x: Pixels, factors: Float[Array, "batch channels"]) -> Pixels:
-    """Multiply each channel of each sample by a number.
-
-    Args:
-        x: array in any form.
-        factors: numbers, rounded to the dtype of ``x``.
-    """
+    """Multiply each channel of each sample by a number in the dtype of ``x``."""
     if isinstance(x, Packed):
         return packed_ops.scale_channels(x, factors)
     return x * over_space(factors.astype(x.dtype), x)
@@ -355,9 +313,7 @@ def scale_channels(x: Pixels, factors: Float[Array, "batch channels"]) -> Pixels
 def gate_pixels(x: Pixels, scores: Pixels) -> Pixels:
     """Multiply all channels of each pixel by the sigmoid of its score.
 
-    Args:
-        x: array in any form.
-        scores: array with one channel, in the form of ``x``.
+    ``scores`` is an array with one channel, in the form of ``x``.
     """
     if isinstance(scores, Packed):
         weights = scores.with_values(jax.nn.sigmoid(scores.values))

@@ -6,20 +6,12 @@ from jaxtyping import Array, Float
 
 
 def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the values in float32 or better, for statistics.
-
-    Args:
-        x: values in any dtype.
-    """
+    """Return the values in float32 or better, for statistics."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def group_size(channels: int, groups: int) -> int:
     """Return the number of channels in each group.
-
-    Args:
-        channels: number of channels of the array.
-        groups: number of groups.
 
     Raises:
         ValueError: the channels do not divide into the groups.
@@ -32,13 +24,7 @@ def group_size(channels: int, groups: int) -> int:
 def pool_moments(
     means: Float[Array, "*parts"], variances: Float[Array, "*parts"], *, axis: int
 ) -> tuple[Float[Array, "*_"], Float[Array, "*_"]]:
-    """Return the moments of the union of equally large parts.
-
-    Args:
-        means: mean of each part.
-        variances: variance of each part.
-        axis: axis along which the parts lie.
-    """
+    """Return the moments of the union of equally large parts along an axis."""
     mean = means.mean(axis, keepdims=True)
     variance = (variances + jnp.square(means - mean)).mean(axis)
     return jnp.squeeze(mean, axis), variance
@@ -50,12 +36,9 @@ def synchronised(
     *,
     axis_name: str | None,
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Return the moments of the whole batch.
+    """Return the moments of the whole batch, of which devices hold equal parts.
 
-    Args:
-        mean: mean of this device's part of the batch.
-        variance: variance of this device's part.
-        axis_name: mapped axis whose devices hold equal parts; None for one device.
+    ``axis_name`` is the mapped axis of the devices; None for one device.
     """
     if axis_name is None:
         return mean, variance
@@ -68,10 +51,5 @@ def synchronised(
 def over_space(
     values: Float[Array, "*sample channels"], x: Float[Array, "batch *spatial channels"]
 ) -> Float[Array, "*_ channels"]:
-    """Reshape values of channels so that they broadcast over space.
-
-    Args:
-        values: ``(channels)`` or ``(batch, channels)``.
-        x: array that they go with.
-    """
+    """Reshape values of channels so that they broadcast over space with ``x``."""
     return values.reshape(*values.shape[:-1], *(1,) * (x.ndim - 2), values.shape[-1])

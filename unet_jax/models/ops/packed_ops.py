@@ -29,8 +29,6 @@ from unet_jax.models.ops.packing import (
     unpack,
 )
 
-_SPATIAL = {2: "HW", 3: "DHW"}
-
 
 def convolve(
     inputs: Sequence[Packed],
@@ -41,14 +39,8 @@ def convolve(
 ) -> Packed:
     """Convolve with zero padding, as if the channels of the inputs stood side by side.
 
-    Args:
-        inputs: arrays in one layout.
-        kernel: weights, in float32 or better; they are rounded to the inputs' dtype.
-        layout: layout of the result.
-        strides: pixels between outputs on each spatial axis; None for 1.
-
-    Returns:
-        The convolved array in the dtype of the inputs.
+    The inputs stand in one layout, the result in ``layout``. The kernel is float32 or
+    better; it is rounded to the dtype of the inputs, which is also that of the result.
     """
     window = kernel.shape[:-2]
     strides = tuple(strides) if strides is not None else (1,) * len(window)
@@ -77,14 +69,7 @@ def convolve(
 def result_layout(
     source: Layout, shape: Sequence[int], strides: Sequence[int], *, followed: bool
 ) -> Layout:
-    """Choose the layout of a convolution's result by its channels.
-
-    Args:
-        source: layout of its inputs.
-        shape: shape of its kernel.
-        strides: pixels between outputs on each spatial axis.
-        followed: another convolution of the same kernel size reads the result.
-    """
+    """Choose the layout of a convolution's result; see `face.convolve`."""
     *window, _, features = shape
     if math.prod(window) == math.prod(strides) == 1 and source.apart is None:
         return source  # heads and gates: pixels stay where they are
@@ -152,10 +137,7 @@ def _up_convolve_blocks_backward(saved, gradient):
 
 
 _up_convolve_blocks.defvjp(
-    lambda x, kernel: (
-        xla.up_convolve(x, kernel),
-        (x, kernel),
-    ),
+    lambda x, kernel: (xla.up_convolve(x, kernel), (x, kernel)),
     _up_convolve_blocks_backward,
 )
 
@@ -165,7 +147,7 @@ def _summed_over_batch(gradient, x, pads, *, steps):
 
     The second array is laid over the first, with these steps between its pixels.
     """
-    spatial = _SPATIAL[len(steps)]
+    spatial = "DHW"[-len(steps) :]
     numbers = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")
     products = lax.conv_general_dilated(
         gradient,
@@ -263,15 +245,10 @@ def _tiling(channels, copies, dtype):
 
 
 def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
-    """Take the largest value of each window; windows do not overlap.
+    """Pool an array that is not shifted, of a size that the windows divide.
 
-    Args:
-        x: not shifted, its pixels not apart; of a size that the windows divide.
-        window: size of the window on each spatial axis, which is also the stride.
-
-    Returns:
-        The pooled array: in blocks of as many places, each window's largest in the
-        place of its first pixel.
+    In blocks of as many places each window's largest value stays in the place of its
+    first pixel: the result is apart.
     """
     layout = x.layout
     rank, factors = len(layout.size), layout.factors
@@ -311,11 +288,7 @@ def _displaced(values: Array, x: Packed, axis: int, by: int) -> Array:
 def up_convolve(
     x: Packed, kernel: Float[Array, "*strides channels features"], *, layout: Layout
 ) -> Packed:
-    """Pool an array that is not shifted, of a size that the windows divide.
-
-    In blocks of as many places each window's largest value stays in the place of its
-    first pixel: the result is apart.
-    """
+    """Upsample by a transposed convolution; see `face.up_convolve`."""
     strides = kernel.shape[:-2]
     whole = all(
         step * read % made == 0

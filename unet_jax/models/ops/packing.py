@@ -122,32 +122,19 @@ class Packed:
 
 
 def unpacked_layout(size: Sequence[int]) -> Layout:
-    """Return the layout of an array as it is.
-
-    Args:
-        size: its spatial size.
-    """
+    """Return the layout of an array as it is."""
     return Layout(tuple(size), (1,) * len(size), (0,) * len(size))
 
 
 def as_packed(x: Float[Array, "batch *spatial channels"] | Packed) -> Packed:
-    """Return an array as blocks of one pixel, and what is packed as it is.
-
-    Args:
-        x: either.
-    """
+    """Return an array as blocks of one pixel, and what is packed as it is."""
     if isinstance(x, Packed):
         return x
     return Packed(x, unpacked_layout(x.shape[1:-1]))
 
 
 def pack(x: Float[Array, "batch *spatial channels"], layout: Layout) -> Packed:
-    """Put the pixels of each block into the channels.
-
-    Args:
-        x: the array.
-        layout: of the result.
-    """
+    """Put the pixels of each block into the channels."""
     rank = len(layout.size)
     pads = [
         (shift, blocks * factor - shift - size)
@@ -166,11 +153,7 @@ def pack(x: Float[Array, "batch *spatial channels"], layout: Layout) -> Packed:
 def unpack(
     x: Float[Array, "batch *spatial channels"] | Packed,
 ) -> Float[Array, "batch *_ _"]:
-    """Return the array itself; the inverse of `pack`.
-
-    Args:
-        x: packed, or the array already.
-    """
+    """Return the array itself; the inverse of `pack`."""
     if not isinstance(x, Packed):
         return x
     layout, rank = x.layout, len(x.layout.size)
@@ -188,12 +171,7 @@ def unpack(
 def repack(
     x: Float[Array, "batch *spatial channels"] | Packed, layout: Layout | None
 ) -> Float[Array, "batch *spatial channels"] | Packed:
-    """Return the array in another layout.
-
-    Args:
-        x: packed, or not.
-        layout: of the result; None to leave the array as it is.
-    """
+    """Return the array in another layout; None leaves it as it is."""
     if layout is None or (isinstance(x, Packed) and x.layout == layout):
         return x
     return pack(unpack(x), layout)
@@ -216,11 +194,7 @@ def elementwise(
 
 
 def keep_inside(x: Packed) -> Packed:
-    """Set what lies outside of the array to zero.
-
-    Args:
-        x: values, outside too.
-    """
+    """Set what lies outside of the array to zero."""
     inside = x.layout.inside()
     if inside is None:
         return x
@@ -231,12 +205,7 @@ def keep_inside(x: Packed) -> Packed:
 def spread(
     values: Float[Array, "*sample channels"], layout: Layout
 ) -> Float[Array, "*broadcasting phases_channels"]:
-    """Repeat what belongs to the channels for all pixels of a block.
-
-    Args:
-        values: ``(channels)`` or ``(batch, channels)``.
-        layout: of the array that it is to go with.
-    """
+    """Repeat what belongs to the channels for all pixels of a block."""
     values = jnp.tile(values, layout.phases)
     return values.reshape(
         *values.shape[:-1], *(1,) * len(layout.size), values.shape[-1]
@@ -248,10 +217,6 @@ def layout_for(size: Sequence[int], channels: int) -> Layout:
 
     Blocks are as large as fills the lanes, a power of two; the axes take turns, the
     last one first. An axis that does not divide is left as it is.
-
-    Args:
-        size: spatial size of the array.
-        channels: its number of channels.
     """
     size = tuple(size)
     return Layout(size, _factors(size, LANES // channels), (0,) * len(size))

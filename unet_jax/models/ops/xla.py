@@ -9,16 +9,10 @@ from jaxtyping import Array, Float
 
 from unet_jax.models.ops.moments import group_size, over_space, wide
 
-_SPATIAL = {2: "HW", 3: "DHW"}
-
 
 def dimension_numbers(axes: int) -> tuple[str, str, str]:
-    """Return the layout of a convolution's input, kernel and result.
-
-    Args:
-        axes: number of spatial axes.
-    """
-    spatial = _SPATIAL[axes]
+    """Return the layout of a convolution's input, kernel and result."""
+    spatial = "DHW"[-axes:]
     return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
 
@@ -82,13 +76,7 @@ def batch_moments(
 
 
 def standardise(
-    x: Array,
-    *,
-    mean: Array,
-    variance: Array,
-    scale: Array,
-    bias: Array,
-    epsilon: float,
+    x: Array, *, mean: Array, variance: Array, scale: Array, bias: Array, epsilon: float
 ) -> Array:
     """Subtract the mean, divide, scale and shift."""
     factor = lax.rsqrt(variance + epsilon)
