@@ -27,13 +27,8 @@ def he_normal(
 ) -> Float[Array, "..."]:
     """Draw float32 weights that keep the variance through a rectifier.
 
-    Args:
-        key: random key.
-        shape: shape of the weights.
-        fan_in: number of inputs that one output reads.
-
-    Returns:
-        Normal values cut at two standard deviations, of variance ``2 / fan_in``.
+    They are normal, cut at two standard deviations, of variance ``2 / fan_in``, the
+    number of inputs that one output reads.
 
     Source: He et al. 2015, arXiv:1502.01852, eq. 10.
     """
@@ -64,8 +59,6 @@ class Convolution(nn.Module):
     """Convolution of one or more inputs, as if their channels stood side by side.
 
     Attributes:
-        features: output channels.
-        kernel_size: kernel size on each spatial axis.
         strides: pixels between outputs on each spatial axis; None for 1.
         padding: ``"SAME"`` or ``"VALID"``.
         use_bias: add a bias; none where a norm follows, which would cancel it.
@@ -195,21 +188,13 @@ class Stage(nn.Module):
 
     ``block="plain"`` is a chain of them. ``"residual"`` adds the input of each pair to
     its output before the second activation (He et al. 2016, arXiv:1512.03385); where
-    channels or size change the input goes through a 1x1 convolution and norm.
+    channels or size change the input goes through a 1x1 convolution and norm. The
+    attributes that are not named here are those of `UNet`.
 
     Attributes:
-        features: channels of every convolution.
         convolutions: number of convolutions; of residual blocks with two each.
-        kernel_size: kernel size on each spatial axis.
-        norm: one of ``NORMS``.
-        norm_groups: number of groups of group norm.
-        block: one of ``BLOCKS``.
         activation: one of ``ACTIVATIONS``; the leaky one has a slope of 0.01.
         strides: pixels between outputs of the first convolution; None for 1.
-        padding: ``"SAME"`` or ``"VALID"``.
-        dropout: fraction of channels left out after each activation.
-        dtype: compute dtype.
-        axis_name: mapped axis over which batch norm is synchronised.
     """
 
     features: int
@@ -303,9 +288,6 @@ class Stage(nn.Module):
 class AttentionGate(nn.Module):
     """Weights the pixels of a skip by the features of the coarser stage.
 
-    Attributes:
-        dtype: compute dtype.
-
     Source: Oktay et al. 2018, arXiv:1804.03999, eq. 1 and 2, with the gating signal
     already on the grid of the skip.
     """
@@ -331,17 +313,11 @@ class AttentionGate(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Learnt upsampling by whole factors.
+    """Learnt upsampling by whole factors, one for each spatial axis.
 
     ``"transposed"`` is a transposed convolution whose kernel is as large as its stride;
-    ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly.
-
-    Attributes:
-        features: output channels.
-        factors: upsampling factor on each spatial axis.
-        kind: one of ``UPSAMPLES``.
-        use_bias: add a bias; none where a norm follows, one step on.
-        dtype: compute dtype.
+    ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly. A bias
+    is not needed where a norm follows, one step on.
     """
 
     features: int

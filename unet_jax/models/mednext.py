@@ -48,13 +48,10 @@ class MedNeXt(nn.Module):
         train: bool = False,
         keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch *spatial classes"] | Outputs:
-        """Return the logits of every pixel.
+        """Return the logits of every pixel; see `network.Network`.
 
-        Args:
-            x: image, channels last, of any size: the last pixel of an axis is repeated
-                up to a multiple of the total stride, and the logits are cropped back.
-            train: deep supervision is on.
-            keys: not used; the network draws nothing.
+        An image of any size is padded with its last pixels up to a multiple of the
+        total stride, and the logits are cropped back. ``keys`` are not used.
 
         Returns:
             Logits ``(batch, *spatial, num_classes)``. In training with deep supervision

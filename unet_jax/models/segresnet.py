@@ -46,16 +46,10 @@ class SegResNet(nn.Module):
         train: bool = False,
         keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch *spatial classes"]:
-        """Return the logits of every pixel.
+        """Return the logits of every pixel; see `network.Network`.
 
-        Args:
-            x: image, channels last, of any size: the last pixel of an axis is repeated
-                up to a multiple of the total stride, and the logits are cropped back.
-            train: dropout is on.
-            keys: a random key for each example, for dropout.
-
-        Returns:
-            Logits ``(batch, *spatial, num_classes)``.
+        An image of any size is padded with its last pixels up to a multiple of the
+        total stride, and the logits are cropped back.
 
         Raises:
             ValueError: an attribute has a wrong length or value, or the input is

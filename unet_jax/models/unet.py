@@ -120,10 +120,7 @@ class UNet(nn.Module):
         return logits[0]
 
     def sizes(self, axes: int) -> Pyramid:
-        """Return which input sizes fit.
-
-        Args:
-            axes: number of spatial axes.
+        """Return which input sizes fit, by the number of spatial axes.
 
         Raises:
             ValueError: an attribute has a wrong length.

@@ -42,15 +42,8 @@ class WNet(nn.Module):
     ) -> Outputs:
         """Return the cluster scores of every pixel, and the image made of them.
 
-        Args:
-            x: image, channels last, of any size.
-            train: batch norm uses, and records, the statistics of this batch; dropout
-                is on.
-            keys: a random key for each example, for dropout.
-
-        Returns:
-            Logits of the clusters, and the reconstruction. A compiled function that
-            does not read the reconstruction does not run the decoder.
+        The arguments are those of `UNet`. A compiled function that does not read the
+        reconstruction does not run the decoder.
 
         Raises:
             ValueError: as `UNet`, or a U-Net that loses the border or has more than

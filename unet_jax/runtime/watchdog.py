@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 from unet_jax.runtime.answer import answer_of
 from unet_jax.runtime.stop import REQUEUE
@@ -56,12 +55,7 @@ class Watchdog:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """End the thread."""
         self._ended.set()
         if self._seconds > 0:

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from unet_jax.models.ops import cpu_onednn, cpu_planes, cpu_volumes
-from unet_jax.models.ops.moments import group_size, over_space, pool_moments, wide
+from unet_jax.models.ops.moments import group_moments, over_space, pool_moments, wide
 
 
 def convolve(
@@ -115,17 +115,8 @@ def group_norm(
     x: Array, scale: Array, bias: Array, *, groups: int, epsilon: float
 ) -> Array:
     """Group norm as one factor and one shift of each sample and channel."""
-    grouped = (x.shape[0], groups, group_size(x.shape[-1], groups))
-    means, variances = (part.reshape(grouped) for part in _channel_moments(x))
-    mean, variance = pool_moments(means, variances, axis=-1)
-    return standardise(
-        x,
-        mean=jnp.repeat(mean, grouped[-1], axis=-1),
-        variance=jnp.repeat(variance, grouped[-1], axis=-1),
-        scale=scale,
-        bias=bias,
-        epsilon=epsilon,
-    )
+    moments = group_moments(*_channel_moments(x), groups=groups)
+    return standardise(x, **moments, scale=scale, bias=bias, epsilon=epsilon)
 
 
 def batch_moments(

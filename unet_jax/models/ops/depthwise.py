@@ -35,9 +35,6 @@ def depthwise_convolve(
         kernel: weights of an odd size on each axis; rounded to the dtype of ``x``.
         stride: pixels between outputs on every axis, 1 or 2. The first output is that
             around the first pixel.
-
-    Returns:
-        ``(batch, *(spatial / stride), channels)`` in the dtype of ``x``.
     """
     kernel = kernel.astype(x.dtype)
     if current_implementation() in ("cpu", "onednn"):
@@ -52,13 +49,8 @@ def depthwise_up_convolve(
 ) -> Float[Array, "batch *out_spatial channels"]:
     """Upsample each channel by a transposed convolution of stride 2.
 
-    Args:
-        x: plain array.
-        kernel: weights of an odd size on each axis; rounded to the dtype of ``x``.
-
-    Returns:
-        ``(batch, *(2 * spatial - 1), channels)`` in the dtype of ``x``; pixel ``i`` is
-        the centre of what it adds at ``2 * i``.
+    Kernel sizes are odd. The result has ``2 * spatial - 1`` pixels on each axis; pixel
+    ``i`` is the centre of what it adds at ``2 * i``.
     """
     kernel = kernel.astype(x.dtype)
     if current_implementation() in ("cpu", "onednn"):

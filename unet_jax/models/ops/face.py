@@ -7,6 +7,7 @@ those of the plain array up to rounding.
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import jax.nn
@@ -31,9 +32,11 @@ Pixels = Float[Array, "batch *_ _"] | Packed
 """An array ``(batch, *spatial, channels)`` in any form."""
 
 
-def _for_cpu() -> bool:
-    """Whether to trace what XLA's CPU compiler is good at."""
-    return current_implementation() in ("cpu", "onednn")
+def _form_of(x: Pixels) -> ModuleType:
+    """The module that implements the operations of this array on this platform."""
+    if isinstance(x, Packed):
+        return packed_ops
+    return cpu if current_implementation() in ("cpu", "onednn") else xla
 
 
 def arranged(
@@ -41,15 +44,10 @@ def arranged(
 ) -> Float[Array, "batch *spatial channels"] | Packed:
     """Return an image in the form in which a network runs fastest on this platform.
 
-    Only a network whose convolutions and pools all have padding ``"SAME"``, and whose
-    strides divide the image, may call this, once and before its first convolution.
-
-    Args:
-        x: image.
-        features: channels that the first convolution makes.
-
-    Returns:
-        On TPU a `Packed` array, elsewhere the image itself.
+    On TPU that is a `Packed` array, elsewhere the image itself. Only a network whose
+    convolutions and pools all have padding ``"SAME"``, and whose strides divide the
+    image, may call this, once and before its first convolution, which makes so many
+    features.
     """
     if current_implementation() != "tpu":
         return x
@@ -114,15 +112,13 @@ def convolve(
 
     Args:
         x: input; several are convolved as if their channels stood side by side.
-        kernel: weights, one axis for each spatial axis; rounded to the dtype of ``x``.
+        kernel: weights, one axis for each spatial axis; rounded to the dtype of ``x``,
+            which is also that of the result.
         strides: pixels between outputs on each spatial axis; None for 1.
         padding: ``"SAME"`` (zeros), or ``"VALID"`` for plain arrays alone.
         followed: another convolution of the same kernel size reads the result, with
             nothing but element-wise operations and norms between the two. It changes no
             value: packed arrays save products.
-
-    Returns:
-        The convolved array in the dtype of ``x``.
     """
     inputs = x if isinstance(x, list | tuple) else (x,)
     strides = tuple(strides) if strides is not None else (1,) * (kernel.ndim - 2)
@@ -145,18 +141,13 @@ def convolve(
 def max_pool(x: Pixels, *, window: Sequence[int]) -> Pixels:
     """Take the largest value of each window; windows do not overlap.
 
-    Args:
-        x: array in any form; a packed one is of a size that the windows divide.
-        window: size of the window on each spatial axis, which is also the stride. What
-            is left at the end of an axis is dropped.
+    What is left at the end of an axis is dropped; the windows divide a packed array.
 
     Returns:
         ``(batch, *(spatial // window), channels)``. Of equal values the first takes the
         gradient, in every implementation.
     """
-    if isinstance(x, Packed):
-        return packed_ops.max_pool(x, window=window)
-    return (cpu if _for_cpu() else xla).max_pool(x, window=window)
+    return _form_of(x).max_pool(x, window=window)
 
 
 def up_convolve(
@@ -164,11 +155,8 @@ def up_convolve(
 ) -> Pixels:
     """Upsample by a transposed convolution whose stride is the size of its kernel.
 
-    Args:
-        x: array in any form.
-        kernel: weights; every input pixel becomes a block of the kernel's size, and
-            ``kernel[a, b]`` makes the pixel at (a, b) of the block; rounded to the
-            dtype of ``x``.
+    Every input pixel becomes a block of the kernel's size, in which ``kernel[a, b]``
+    makes the pixel at (a, b); the kernel is rounded to the dtype of ``x``.
 
     Returns:
         ``(batch, *(spatial * strides), features)`` in the dtype of ``x``.
@@ -178,7 +166,7 @@ def up_convolve(
         size = [n * step for n, step in zip(x.layout.size, strides, strict=True)]
         layout = layout_for(size, kernel.shape[-1])
         return packed_ops.up_convolve(x, kernel, layout=layout)
-    return (cpu if _for_cpu() else xla).up_convolve(x, kernel.astype(x.dtype))
+    return _form_of(x).up_convolve(x, kernel.astype(x.dtype))
 
 
 def mix_and_resize(
@@ -187,14 +175,9 @@ def mix_and_resize(
     *,
     factors: Sequence[int],
 ) -> Pixels:
-    """Mix the channels of each pixel, then upsample linearly.
+    """Mix the channels of each pixel by a 1x1 kernel, then upsample linearly.
 
     The two steps commute; mixing first works on fewer pixels.
-
-    Args:
-        x: array in any form.
-        kernel: weights of a convolution of single pixels.
-        factors: whole-number factor on each spatial axis.
 
     Returns:
         ``(batch, *(spatial * factors), features)`` in the dtype of ``x``.
@@ -210,16 +193,11 @@ def mix_and_resize(
 def resize_up(
     x: Float[Array, "batch *spatial channels"], *, factors: Sequence[int]
 ) -> Float[Array, "batch *out_spatial channels"]:
-    """Upsample linearly, pixel centres aligned at half pixels, edges continued.
+    """Upsample by whole factors, linearly, pixel centres aligned at half pixels.
 
-    Args:
-        x: plain array.
-        factors: whole-number factor on each spatial axis.
-
-    Returns:
-        ``(batch, *(spatial * factors), channels)`` in the dtype of ``x``.
+    Edges are continued. The dtype stays.
     """
-    return (cpu if _for_cpu() else xla).resize_up(x, factors=factors)
+    return _form_of(x).resize_up(x, factors=factors)
 
 
 def group_norm(
@@ -232,25 +210,15 @@ def group_norm(
 ) -> Pixels:
     """Standardise each sample and group of neighbouring channels, then scale and shift.
 
-    Args:
-        x: array in any form; statistics are taken in float32 or better.
-        scale: factor of each channel.
-        bias: summand of each channel.
-        groups: number of groups; one group for each channel is instance norm.
-        epsilon: added to the variance.
-
-    Returns:
-        The normalised array in the dtype of ``x``.
+    One group for each channel is instance norm. Statistics are taken in float32 or
+    better, and the result has the dtype of ``x``; ``epsilon`` is added to the variance.
 
     Raises:
         ValueError: the channels do not divide into the groups.
 
     Source: Wu and He 2018, arXiv:1803.08494; Ulyanov et al. 2016, arXiv:1607.08022.
     """
-    options: dict[str, Any] = {"groups": groups, "epsilon": epsilon}
-    if isinstance(x, Packed):
-        return packed_ops.group_norm(x, scale, bias, **options)
-    return (cpu if _for_cpu() else xla).group_norm(x, scale, bias, **options)
+    return _form_of(x).group_norm(x, scale, bias, groups=groups, epsilon=epsilon)
 
 
 def batch_moments(
@@ -258,21 +226,12 @@ def batch_moments(
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
     """Mean and (biased) variance of each channel over batch and space.
 
-    Args:
-        x: array in any form.
-        axis_name: mapped axis whose devices hold equal parts of the batch; the moments
-            are then those of the whole batch. None for one device.
-
-    Returns:
-        Mean and variance in float32 or better, each ``(channels)``.
+    They are float32 or better, and those of the whole batch where ``axis_name`` is the
+    mapped axis whose devices hold equal parts of it; None for one device.
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    if isinstance(x, Packed):
-        moments = packed_ops.batch_moments(x)
-    else:
-        moments = (cpu if _for_cpu() else xla).batch_moments(x)
-    return synchronised(*moments, axis_name=axis_name)
+    return synchronised(*_form_of(x).batch_moments(x), axis_name=axis_name)
 
 
 def standardise(
@@ -289,11 +248,9 @@ def standardise(
     The moments are those of each channel, or of each sample and channel; ``epsilon`` is
     added to the variance. The result has the dtype of ``x``.
     """
-    options: dict[str, Any] = {"mean": mean, "variance": variance, "epsilon": epsilon}
-    options |= {"scale": scale, "bias": bias}
-    if isinstance(x, Packed):
-        return packed_ops.standardise(x, **options)
-    return (cpu if _for_cpu() else xla).standardise(x, **options)
+    return _form_of(x).standardise(
+        x, mean=mean, variance=variance, scale=scale, bias=bias, epsilon=epsilon
+    )
 
 
 def add_bias(x: Pixels, bias: Float[Array, " channels"]) -> Pixels:

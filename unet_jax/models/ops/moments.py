@@ -30,6 +30,22 @@ def pool_moments(
     return jnp.squeeze(mean, axis), variance
 
 
+def group_moments(
+    means: Float[Array, "batch channels"],
+    variances: Float[Array, "batch channels"],
+    *,
+    groups: int,
+) -> dict[str, Float[Array, "batch channels"]]:
+    """Return the ``mean`` and ``variance`` of the group of each channel."""
+    size = group_size(means.shape[-1], groups)
+    parts = (part.reshape(-1, groups, size) for part in (means, variances))
+    mean, variance = pool_moments(*parts, axis=-1)
+    return {
+        "mean": jnp.repeat(mean, size, axis=-1),
+        "variance": jnp.repeat(variance, size, axis=-1),
+    }
+
+
 def synchronised(
     mean: Float[Array, " channels"],
     variance: Float[Array, " channels"],

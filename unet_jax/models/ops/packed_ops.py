@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from unet_jax.models.ops import xla
 from unet_jax.models.ops.cpu import larger
-from unet_jax.models.ops.moments import group_size, pool_moments, wide
+from unet_jax.models.ops.moments import group_moments, pool_moments, wide
 from unet_jax.models.ops.packing import (
     Layout,
     Packed,
@@ -328,18 +328,8 @@ def group_norm(
     epsilon: float = 1e-5,
 ) -> Packed:
     """Group norm of packed pixels; see `face.group_norm`."""
-    size = group_size(x.channels, groups)
-    mean, variance = pool_moments(
-        *(part.reshape(-1, groups, size) for part in _channel_moments(x)), axis=-1
-    )
-    return standardise(
-        x,
-        mean=jnp.repeat(mean, size, axis=-1),
-        variance=jnp.repeat(variance, size, axis=-1),
-        scale=scale,
-        bias=bias,
-        epsilon=epsilon,
-    )
+    moments = group_moments(*_channel_moments(x), groups=groups)
+    return standardise(x, **moments, scale=scale, bias=bias, epsilon=epsilon)
 
 
 def batch_moments(
