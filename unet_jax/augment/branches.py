@@ -33,9 +33,6 @@ def where_drawn(
             shapes and dtypes. It must not close over traced values.
         arrays: one array, or a tuple.
         *numbers: further arguments of ``change``: arrays, tuples of them, keys, None.
-
-    Returns:
-        The arrays, changed or not.
     """
 
     @jax.custom_batching.custom_vmap

@@ -174,20 +174,13 @@ def augment_batch(
     labels: Integer[Array, "batch *spatial"],
     **options: Any,
 ) -> tuple[Float[Array, "batch *spatial channels"], Integer[Array, "batch *spatial"]]:
-    """Augment every example of a batch with its own key.
+    """Augment every example of a batch with its own key, from `example_keys`.
 
-    Args:
-        keys: one key for each example, as ``draws.example_keys`` gives them.
-        images: pictures or volumes.
-        labels: class index of every pixel, or IGNORE.
-        **options: options of `augment`.
-
-    Returns:
-        Images and labels in their shapes and dtypes.
+    Labels are the class index of every pixel, or IGNORE; options are those of
+    `augment`. Images and labels keep their shapes and dtypes.
 
     Raises:
-        ValueError: as `augment`.
-        InputError: as `augment`.
+        ValueError, InputError: as `augment`.
     """
     return jax.vmap(lambda *example: augment(*example, **options))(keys, images, labels)
 

@@ -166,12 +166,9 @@ def check_equal(what: str, mine: str) -> None:
 def check_shared(workdir: pathlib.Path, *, patience_seconds: float = 30.0) -> None:
     """Check that the workdir is the same folder in all processes.
 
-    The first process writes a token, and the others read it. Nothing is checked where
-    each process has a workdir of its own.
-
-    Args:
-        workdir: folder of the run; it exists.
-        patience_seconds: time that a slow file system may take to show the file.
+    The first process writes a token, and the others read it; a slow file system may
+    take ``patience_seconds`` to show it. Nothing is checked where each process has a
+    workdir of its own.
 
     Raises:
         InputError: some process does not see the folder; every process raises it.

@@ -29,13 +29,10 @@ def find_processes(
     index: int | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Processes | None:
-    """Decide whether this process is one of several.
+    """Decide by flags and environment whether this process is one of several.
 
-    Args:
-        coordinator: the flag ``--coordinator``.
-        count: the flag ``--num_processes``.
-        index: the flag ``--process_id``.
-        environment: environment variables of this process.
+    ``coordinator``, ``count`` and ``index`` are the flags ``--coordinator``,
+    ``--num_processes`` and ``--process_id``.
 
     Returns:
         Arguments of ``jax.distributed``; None for a single process.
@@ -80,14 +77,11 @@ def start(
 ) -> None:
     """Connect to the other processes, before any other use of jax.
 
-    Args:
-        processes: addresses from `find_processes`.
-        heartbeat_seconds: silence after which jax takes a process for dead and aborts;
-            longer than the time of our watchdog.
-        timeout_seconds: time to wait for the other processes.
+    ``heartbeat_seconds`` is the silence after which jax takes a process for dead and
+    aborts; it is longer than the time of our watchdog.
 
     Raises:
-        InputError: the processes did not find each other.
+        InputError: the processes did not find each other in time.
     """
     import jax
 

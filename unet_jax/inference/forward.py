@@ -22,16 +22,9 @@ class WindowForward(Protocol):
     def __call__(
         self, variables: dict[str, Any], windows: np.ndarray, wanted: int | None = None
     ) -> jax.Array:
-        """Return the probabilities of windows.
+        """Return the probabilities ``(windows, *window, classes)`` of float32 windows.
 
-        Args:
-            variables: parameters and statistics of the network.
-            windows: ``(windows, *window, channels)`` float32.
-            wanted: number of windows whose probabilities are read; those of the others
-                may be zeros. None for all.
-
-        Returns:
-            Probabilities ``(windows, *window, classes)``.
+        Those of the windows from ``wanted`` on are not read and may be zeros.
         """
         ...
 

@@ -89,14 +89,10 @@ class Member:
         name: str = "image",
         reference: Reference = None,
     ) -> Iterator[np.ndarray]:
-        """Yield the probabilities of each plane of an image, in order.
+        """Yield the probabilities of each plane of an image along an axis, in order.
 
-        Args:
-            image: image ``(*spatial, channels)``.
-            spacing: millimetres of a pixel along each axis, or None.
-            axis: axis that planes are taken along.
-            name: name of the image in messages.
-            reference: see `Case`.
+        The spacing is millimetres of a pixel along each axis, or None; the reference
+        is that of `Case`.
 
         Yields:
             Probabilities ``(*rest, classes)``, float32, on the image's own grid. A
@@ -207,7 +203,7 @@ class Segmenter:
         reference: Reference = None,
         probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Segment an image.
+        """Segment an image ``(*spatial, channels)``: the class index of every pixel.
 
         Args:
             image: image ``(*spatial, channels)``.
@@ -215,9 +211,6 @@ class Segmenter:
             name: name of the image in messages.
             reference: see `Method`.
             probabilities: array ``(*spatial, classes)`` to fill, or None.
-
-        Returns:
-            Class index of every pixel ``(*spatial)``.
         """
         axis = self.members[0].band_axis(image.shape[:-1])
         streams = [

@@ -106,10 +106,7 @@ _NOT_OPTIONS = ("num_classes", "dtype", "axis_name", "name", "parent")
 
 
 def network_row(name: str) -> Row:
-    """Return the row of a network.
-
-    Args:
-        name: key of ``NETWORKS``, or ``"package.module:function"``.
+    """Return the row of a network by its name in a config.
 
     Raises:
         InputError: the name is not known, or the function cannot be loaded.

@@ -308,10 +308,7 @@ def shift_mask(
 ) -> np.ndarray:
     """Return what keeps pixels apart that the shift of the grid brought together.
 
-    Args:
-        grid: size of the grid along each axis, a multiple of the window.
-        window: pixels of a window along each axis.
-        shift: pixels that the grid was rolled backwards by; 0 for none.
+    The grid, a multiple of the window, was rolled backwards by ``shift`` pixels.
 
     Returns:
         float32 ``(windows, pixels, pixels)``, 0 or `OTHER_REGION`, to be added.

@@ -29,16 +29,10 @@ def suit_unet(
     patch_size: tuple[int, ...],
     fixed_patch: bool,
 ) -> Suggestion:
-    """Choose the options of a U-Net that its user has not.
+    """Choose the options of a U-Net that its user has not ``given``.
 
-    Args:
-        given: options that the user gave, without None.
-        features: channels of each stage that suit the patch, the spacing and the
-            memory, finest first.
-        kernel_sizes: kernel sizes of these stages.
-        strides: strides between them.
-        patch_size: crop of the training.
-        fixed_patch: whether the user gave the crop.
+    Features, kernel sizes and strides are those that suit the patch, the spacing and
+    the memory, finest first; ``fixed_patch`` says that the user gave the crop.
     """
     found: dict[str, Any] = {"features": features, "norm": "batch"}
     if "features" not in given:

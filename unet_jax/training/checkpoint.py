@@ -329,10 +329,6 @@ class _KeepLatestAndBest:
 def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
     """Copy the parameters of another run where name and shape are equal.
 
-    Args:
-        params: nested dicts of arrays to fill.
-        source_params: parameters of the other run, ``restore_raw(step)["params"]``.
-
     Returns:
         ``params`` with the values copied, dtypes and devices kept, and one line for
         each parameter of either side that was not copied: its name and both shapes.

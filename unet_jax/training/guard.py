@@ -93,11 +93,7 @@ def guarding(
 ) -> Iterator[Guard]:
     """Take the lease of a workdir, and name what is safe when the run fails.
 
-    Args:
-        workdir: folder of the run.
-        stop: requests to stop.
-        step_timeout: seconds that a step or a save may take; 0 for any time.
-        last_good: says which checkpoint a restart would resume from.
+    ``step_timeout`` is the seconds that a step or a save may take, 0 for any time.
 
     Raises:
         InputError: another run is at work in the workdir, or processes see different

@@ -17,11 +17,9 @@ from unet_jax.training.objective import objective
 def check_losses_of_images(
     spec: Sequence[tuple[str, float, dict[str, Any]]], *, foreground_oversampling: float
 ) -> None:
-    """Refuse crops that read labels where no loss does.
+    """Refuse crops that are centred on classes where no loss reads a label.
 
-    Args:
-        spec: name, weight and parameters of each loss.
-        foreground_oversampling: fraction of crops that are centred on a class.
+    ``spec`` has name, weight and parameters of each loss.
 
     Raises:
         InputError: the two do not go together.
@@ -71,10 +69,7 @@ def make_validation(
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
     """Build the validation of a run without labels: its own loss on held-out images.
 
-    Args:
-        model: the network.
-        loss_terms: the summands of the loss, none of which reads a label.
-        images: batches ``(batch, *patch, channels)`` of one shape.
+    The terms read no label. Images are batches ``(batch, *patch, channels)``.
 
     Returns:
         A function of the network's variables: the mean ``loss`` of the batches, and

@@ -169,18 +169,10 @@ def step_memory(
     devices: int,
     device: Any,
 ) -> StepMemory:
-    """Count the bytes that are known before a step is compiled.
+    """Count the bytes that are known before a step is compiled: all but the total.
 
-    Args:
-        state: the `TrainState`.
-        batch: arrays or shapes of this process, ``(local devices, rows, ...)``.
-        batch_size: examples of the global batch.
-        accumulation: number of parts that a device cuts its rows into.
-        devices: number of devices of all processes.
-        device: a device of this process.
-
-    Returns:
-        The memory, without the total.
+    The batch has arrays or shapes of this process, ``(local devices, rows, ...)``;
+    ``devices`` is the number of devices of all processes.
     """
     limit, exact = device_limit(device)
     return StepMemory(

@@ -117,7 +117,7 @@ def objective(
         include_background: count class 0 in losses with a value for each class.
         axis_name: name of the mapped axis; None for one device.
         images: input of the network, for terms that read it.
-        reconstruction: the images as a W-Net reconstructs them, for terms that read it.
+        reconstruction: the images as a W-Net makes them again, for terms that read it.
 
     Returns:
         The weighted sum of the terms, and each term by name without its weight.

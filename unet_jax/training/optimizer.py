@@ -42,9 +42,6 @@ def create_schedule(
         final_fraction: last learning rate as a fraction of the peak.
         power: exponent of the polynomial decay (0.9 in nnU-Net).
 
-    Returns:
-        A function of the step.
-
     Raises:
         InputError: an unknown name, or a warm-up that is not shorter than the run.
     """
@@ -78,7 +75,7 @@ def create_schedule(
 def create_optimizer(
     *, name: str, weight_decay: float, momentum: float, gradient_clip: float
 ) -> optax.GradientTransformation:
-    """Build the gradient transformation.
+    """Build the gradient transformation, for a learning rate of 1.
 
     Args:
         name: "adamw", or "sgd" with Nesterov momentum.
@@ -86,9 +83,6 @@ def create_optimizer(
             gradient for sgd; norms and biases have none.
         momentum: momentum of sgd; adamw does not read it.
         gradient_clip: largest global norm of the gradient; 0 for no clipping.
-
-    Returns:
-        A transformation whose updates are for a learning rate of 1.
 
     Raises:
         InputError: an unknown name.

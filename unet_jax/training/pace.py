@@ -69,15 +69,9 @@ class ClockPace:
         began: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start or resume the clock.
+        """Start or resume the clock; see `create_pace`.
 
-        Args:
-            minutes: time of the whole run, over all its starts.
-            schedule_steps: number of steps of the schedule.
-            record: record of the run that is resumed; empty for a new one.
-            first_step: steps done before.
-            began: when this start began, by ``clock``; data and compilation count.
-            clock: returns the time in seconds.
+        ``schedule_steps`` is the number of steps of the schedule.
         """
         self._budget = 60 * minutes
         self._schedule_steps = schedule_steps

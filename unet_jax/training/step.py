@@ -76,12 +76,8 @@ def create_train_state(
 ) -> TrainState:
     """Initialise the parameters and the optimizer: the state of step 0.
 
-    Args:
-        model: the network.
-        optimizer: the gradient transformation.
-        seed: seed of the initial parameters.
-        input_shape: ``(*patch_size, channels)``.
-        ema: whether to keep a moving average of the parameters.
+    ``input_shape`` is ``(*patch_size, channels)``; ``ema`` keeps a moving average of
+    the parameters.
     """
 
     def create() -> TrainState:
@@ -322,11 +318,8 @@ def _mask(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainSta
 def pmap_train_step(train_step: TrainStep, *, votes: bool = False) -> Any:
     """Map the step over all devices: the state whole, the batch by its first axis.
 
-    Args:
-        train_step: the step from `make_train_step`.
-        votes: whether the batch carries ``stop (devices,)`` beside the examples, and
-            the metrics its sum over all devices, so that all processes stop at one
-            step.
+    With ``votes`` the batch carries ``stop (devices,)`` beside the examples, and the
+    metrics its sum over all devices, so that all processes stop at one step.
     """
     mapped = functools.partial(train_step, axis_name=AXIS)
 

@@ -68,7 +68,7 @@ class Phases(NamedTuple):
     the axis.
 
     Attributes:
-        pixels: of each phase.
+        pixels: number of pixels of each phase.
         before: outputs that lie before the first of them.
         behind: pixels behind the last output.
         outside: pixels of the padding before the first of the axis.
