@@ -20,7 +20,7 @@ from unet_jax.method import Method, Reference
 def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
     """Return the axis along which a 2-D network takes the slices of a volume.
 
-    None where the network takes an image of so many spatial axes as it is.
+    None where the network takes an image of ``image_dims`` spatial axes as it is.
 
     Raises:
         InputError: the network cannot take an image with this number of axes.

@@ -100,7 +100,7 @@ class _AnySize:
 
 
 def sizes_of(network: nn.Module, axes: int) -> Sizes:
-    """Return which sizes a network takes on so many axes: what it says, or any."""
+    """Return which sizes a network takes on its spatial axes: what it says, or any."""
     own = getattr(network, "sizes", None)
     return _AnySize(axes) if own is None else own(axes)
 

@@ -108,7 +108,7 @@ def _direct(x, kernel, pad):
 
 
 def winograd_pays(x: Float[Array, "*batch_spatial channels"], others: int) -> bool:
-    """Whether Winograd's form is faster for so many output channels, and as exact."""
+    """Whether Winograd's form is faster, and as exact; ``others`` are its outputs."""
     return (
         min(x.shape[-1], others) >= WINOGRAD_CHANNELS
         and math.prod(x.shape[:3]) >= WINOGRAD_PIXELS

@@ -80,7 +80,7 @@ class Phases(NamedTuple):
     outside: int
 
     def pads(self, taps: int) -> tuple[int, int]:
-        """Zeros around the gradient, where a phase sees so many taps of the kernel."""
+        """Zeros around the gradient, where a phase sees ``taps`` taps of the kernel."""
         return taps - 1 - self.before, self.behind
 
 

@@ -46,8 +46,8 @@ def arranged(
 
     On TPU that is a `Packed` array, elsewhere the image itself. Only a network whose
     convolutions and pools all have padding ``"SAME"``, and whose strides divide the
-    image, may call this, once and before its first convolution, which makes so many
-    features.
+    image, may call this, once and before its first convolution, which makes
+    ``features`` channels.
     """
     if current_implementation() != "tpu":
         return x
