@@ -34,6 +34,11 @@ class Key:
     kind: type | None = None
 
     @property
+    def has_limits(self) -> bool:
+        """Whether the key accepts numbers alone, within limits."""
+        return self.low > -math.inf or self.high < math.inf
+
+    @property
     def limits(self) -> str:
         """The accepted numbers in words.
 

@@ -54,7 +54,7 @@ PATHS = {
     ),
     "predict: the output is the input": (
         "--output {here}/data/masks/../images: is the folder of the images, whose "
-        "files could be overwritten; name another",
+        "files could be overwritten; name another folder",
         lambda here: [
             *predict_command(here, here / "data/images/1.png", "--overwrite"),
             f"--output={here}/data/masks/../images",

@@ -118,7 +118,7 @@ def _other_network(run):
 
 
 _STEP = "{here}/run/checkpoints/2"
-_AWAY = "remove the folder of this step to go on from another checkpoint"
+_AWAY = "remove the folder of this step to resume from another checkpoint"
 CHECKPOINTS = {
     "missing": (
         lambda run: shutil.rmtree(run / "checkpoints"),
@@ -169,8 +169,8 @@ CHECKPOINTS = {
     ),
     "the clusters of the classes cut": (
         lambda run: (run / "clusters.json").write_text("{"),
-        "{here}/run/clusters.json: cannot be read (<any>); restore it, or remove it "
-        "and start the training command again, which makes it",
+        "{here}/run/clusters.json: cannot be read (<any>); restore it, or delete it "
+        "and run the training command again, which writes it",
     ),
 }
 

@@ -120,9 +120,11 @@ def _check_values(config: ConfigDict) -> None:
         if spec.choices and value not in spec.choices:
             names = ", ".join(map(repr, spec.choices))
             raise InputError(f"{key}: found {value!r}, expected one of {names}")
+        if not spec.has_limits:
+            continue
         number = isinstance(value, int | float)
-        if number and not spec.low <= value <= spec.high:
-            raise InputError(f"{key}: found {value}, expected {spec.limits}")
+        if not number or not spec.low <= value <= spec.high:
+            raise InputError(f"{key}: found {value!r}, expected {spec.limits}")
 
 
 def _check_colors(key: str, colors: Any) -> None:

@@ -6,6 +6,7 @@ of this package.
 
 import difflib
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -34,8 +35,8 @@ def load_function(name: str) -> Callable[..., Any]:
 
     Raises:
         InputError: the name has another form than ``"package.module:function"``, the
-            module cannot be imported, or it has no such function. The message is one
-            line; an error inside of the module is its cause.
+            module cannot be imported, it has no such function, or the arguments are
+            not known. The message is one line; an error inside of the module is its cause.
 
     >>> load_function("math:sqrt")(4.0)
     2.0
@@ -60,6 +61,13 @@ def load_function(name: str) -> Callable[..., Any]:
         raise InputError(
             f"{name!r}: found {type(function).__name__}, expected a function or class"
         )
+    try:
+        inspect.signature(function)
+    except ValueError:  # some functions written in C
+        raise InputError(
+            f"{name!r}: Python cannot tell its arguments; call it from a function of "
+            "your own"
+        ) from None
     return function
 
 
