@@ -36,7 +36,7 @@ def load_function(name: str) -> Callable[..., Any]:
     Raises:
         InputError: the name has another form than ``"package.module:function"``, the
             module cannot be imported, it has no such function, or the arguments are
-            not known. The message is one line; an error inside of the module is its cause.
+            unknown. The message is one line; an error in the module is its cause.
 
     >>> load_function("math:sqrt")(4.0)
     2.0
