@@ -151,7 +151,8 @@ def test_an_example_does_not_depend_on_its_batch_or_device():
     parts, part_labels = jax.pmap(
         lambda index, *arrays: augment_batch(example_keys(KEY, index), *arrays)
     )(shards(index), shards(images), shards(labels))
-    np.testing.assert_array_equal(parts.reshape(whole.shape), whole)
+    # The draws are the same; two compiled programs may round differently.
+    np.testing.assert_allclose(parts.reshape(whole.shape), whole, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(part_labels.reshape(labels.shape), whole_labels)
 
 

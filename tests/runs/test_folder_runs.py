@@ -126,7 +126,7 @@ def test_a_tiff_set_of_three_channels_runs_end_to_end(tmp_path, capsys):
     assert (
         "6 cases, median size 40 x 48, no known spacing, 3 channels, uint16" in printed
     )
-    assert "2-D unet of" in printed
+    assert "network     2-D unet, " in printed
 
 
 def test_evaluate_needs_the_workdir_and_the_unchanged_data(rgb_run, rgb_set):

@@ -12,6 +12,7 @@ import pytest
 
 from unet_jax.errors import InputError, RunError
 from unet_jax.losses.terms import create_loss_terms
+from unet_jax.models.network import Implemented
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import step_cost
 from unet_jax.training.memory import (
@@ -189,16 +190,16 @@ def test_other_errors_pass(error):
 
 def _measured(batch_size, accumulation):
     """Compile a real step and return its memory by the compiler."""
-    network = create_model(
+    model = create_model(
         name="unet_tiny",
         features=(8, 16),
         convolutions_per_stage=1,
         num_classes=3,
         norm="group",
         norm_groups=2,
-        # What it needs grows with the batch; "cpu" works in bands of one size, too.
-        implementation="plain",
     )
+    # What it needs grows with the batch; "cpu" works in bands of one size, too.
+    network = Implemented(model, "plain")
     optimizer = optax.adam(1e-3)
     step = make_train_step(
         network,

@@ -78,8 +78,6 @@ def check(config: ConfigDict, workdir: pathlib.Path) -> None:
         config.loss, foreground_oversampling=config.data.foreground_oversampling
     )
     check_options(config.model.name, given_options(config))
-    if config.data.source != "folder":  # the data of a folder may choose options
-        create_network(config, axis_name=None)
     create_augmentation(config)
     read_steps(workdir, config.eval.postprocess)
 
