@@ -2,9 +2,7 @@
 
     python -m unet_jax.main --config=configs/brain.py
 
-2.6 to 4.5 minutes on two CPU cores, from the command to the final table. Dice on the
-test slab 0.942, 0.949 and 0.948 for seeds 0, 1 and 2: CSF and other 0.89, grey matter
-0.97, white matter 0.98.
+README.md, "How good", has its minutes and its Dice on the test slab.
 """
 
 from ml_collections import ConfigDict
