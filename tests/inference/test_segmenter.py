@@ -204,6 +204,7 @@ def test_an_ensemble_is_the_mean_of_the_probabilities():
     np.testing.assert_array_equal(labels, mean.argmax(-1))
 
 
+@pytest.mark.slow
 def test_tiles_of_the_network_of_2015_equal_one_pass():
     # As wide and deep as the paper's, with fewer channels.
     model = presets.UNet2015(num_classes=2, features=(2, 2, 3, 3, 4))

@@ -37,7 +37,13 @@ def _count(shapes):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("name", golden_networks.CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.endswith("3d") else name
+        for name in golden_networks.CASES
+    ],
+)
 def test_parameters_and_outputs_are_those_of_monai(name, formula_params, apply):
     case, expected = golden_networks.CASES[name], GOLDEN["cases"][name]
     network = _network(case)
