@@ -174,7 +174,7 @@ def test_what_is_no_loss_is_refused_in_one_line(lab, function, message):
     lab.loss = function
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         _create()
-    assert str(caught.value).startswith("loss: 'lab:loss' ")
+    assert str(caught.value).startswith("loss: 'lab:loss'")
     assert "\n" not in str(caught.value)
 
 
