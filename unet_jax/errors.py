@@ -61,6 +61,19 @@ def raise_all(problems: Sequence[InputError]) -> None:
         raise InputErrors(problems)
 
 
+def setting(key: str, value: object) -> str:
+    """Write a setting of a config key as a shell takes it.
+
+    Example:
+        >>> print(setting("data.class_names", ("background", "cell")))
+        --config.data.class_names='("background", "cell")'
+    """
+    text = value if isinstance(value, str) else repr(value)
+    if not isinstance(value, str) and '"' not in text:
+        text = text.replace("'", '"')  # no quotes inside of the shell's
+    return f"--config.{key}=" + "'" + text.replace("'", "'\"'\"'") + "'"
+
+
 def named_files(files: Sequence[str], what: str = "more") -> str:
     """List at most three file names, and the number of further ones.
 

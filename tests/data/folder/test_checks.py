@@ -18,6 +18,8 @@ from tests.data.folder.folders import (
     write_pixels,
     write_set,
 )
+from unet_jax.data.folder.classes import find_classes
+from unet_jax.errors import setting
 
 # ---- every problem at once, and each with its file ----------------------------------
 
@@ -118,12 +120,12 @@ def test_values_splits_and_classes_are_looked_at_together(tmp_path):
     path = tmp_path / "splits.json"
     splits = {"train": ["0", "1", "5"], "validation": ["3"], "test": ["7", "4"]}
     path.write_text(json.dumps(splits))
-    options = {"class_names": ("a", "b", "c", "d"), "splits": str(path)}
+    options = {"class_names": tuple("abcde"), "splits": str(path)}
     lines = problems_of(folder, **options)
     assert len(lines) == 3
     assert "masks/5.png: the label has the values 0, 1, 2, 9" in lines[0]
     assert "images/7.png: the same image as" in lines[1]
-    assert lines[2].startswith("class 3 (d): no training case has it")
+    assert lines[2].startswith("class 4 (e): no training case has it")
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -153,8 +155,15 @@ def test_files_that_are_there_twice_are_problems_among_others(tmp_path, beside):
 @pytest.mark.parametrize(
     ("values", "options", "proposal"),
     [
-        ({5: [9]}, {}, ((0, 0), (1, 1), (2, 2), (9, -1))),
-        ({5: [77]}, {"class_names": tuple("abcd")}, ((0, 0), (1, 1), (2, 2), (77, -1))),
+        # A value of one mask may be a rare class: pasting the map must not delete it.
+        ({5: [9]}, {}, ((0, 0), (1, 1), (2, 2), (9, 3))),
+        ({5: [77]}, {"class_names": tuple("abcd")}, ((0, 0), (1, 1), (2, 2), (77, 3))),
+        ({5: [77]}, {"class_names": tuple("abc")}, ((0, 0), (1, 1), (2, 2), (77, -1))),
+        (
+            {1: [4, 255], 2: [4], 5: [6, 255], 6: [6]},
+            {},
+            ((0, 0), (1, 1), (2, 2), (4, 3), (6, 4), (255, -1)),
+        ),
         ({n: [255] for n in range(8)}, {}, ((0, 0), (1, 1), (2, 2), (255, -1))),
         ({n: [7] for n in range(8)}, {}, ((0, 0), (1, 1), (2, 2), (7, 3))),
         (
@@ -174,6 +183,28 @@ def test_proposed_maps_leave_out_what_is_no_class(tmp_path, values, options, pro
     names = options.get("class_names")
     if names is None or len(names) == 1 + max(index for _, index in proposal):
         assert open_set(folder, class_names=names, label_map=proposal)
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "completed"),
+    [
+        ((0, 1, 2), ("cell", "nucleus"), ("background", "cell", "nucleus")),
+        ((0, 1), ("cell",), ("background", "cell")),
+        ((0, 255), ("cell",), ("background", "cell")),
+        ((0, 1, 2), ("Background", "cell"), ("Background", "cell", "class_2")),
+        ((0, 1, 2, 5), ("a", "b"), ("a", "b", "class_2", "class_3")),
+        ((0, 1, 4, 5, 255), ("bg", "a", "b"), ("bg", "a", "b", "class_3")),
+    ],
+)
+def test_names_without_the_background_s_are_the_reason(values, names, completed):
+    masks = {f"{one}": dict.fromkeys(values, 9) for one in range(4)}
+    found = find_classes(
+        masks, class_names=names, label_map=(), file_of=lambda one, _: f"{one}.png"
+    )
+    (line,) = found.problems
+    assert f"data.class_names has {len(names)} names; expected a name for each" in line
+    assert setting("data.class_names", completed) in line
+    assert ("background too" in line) == (completed[0] == "background")
 
 
 def test_0_and_1_in_some_masks_and_255_in_others_are_one_class(tmp_path):

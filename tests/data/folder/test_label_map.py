@@ -37,6 +37,13 @@ def test_unmapped_values_name_found_expected_and_a_map_to_paste():
     )
 
 
+def test_values_without_a_name_are_not_proposed_to_be_ignored():
+    message = r"the values 0, 1, 2, but data.class_names has 2 names; expected a name"
+    with pytest.raises(InputError, match=message) as error:
+        LabelMap(None, num_classes=2)(np.array([0, 1, 2]), where="x")
+    assert "that of the background too" in str(error.value)
+
+
 def test_shifted_values_are_proposed_in_order():
     with pytest.raises(InputError, match=r"values 1, 2, 3, expected 0, 1, 2;") as error:
         LabelMap(None, num_classes=3)(np.array([3, 1, 2]), where="x")

@@ -6,16 +6,15 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from unet_jax.data.case import IGNORE
-from unet_jax.data.folder.label_map import Entry, LabelMap, listed
-from unet_jax.errors import named_files
+from unet_jax.data.folder.label_map import VOID, Entry, LabelMap, listed
+from unet_jax.errors import named_files, setting
 
 _MAX_CLASSES = 64
 _RARE = 0.1
-"""A value in at most this fraction of the masks is more likely a mistake than a class.
-"""
+"""Messages name the files of values that at most this fraction of the masks have."""
 
-_VOID = 255
-"""Value that many sets use for pixels of unknown class."""
+_BACKGROUND = frozenset({"background", "bg", "other", "none", "void", "unlabelled"})
+"""Names of class 0 that show that a list of names has one for it."""
 
 FileOf = Callable[[str, AbstractSet[int]], str]
 """Function from the id of a case and some values to its file that has one of them."""
@@ -57,8 +56,8 @@ def find_classes(
     found = sorted({value for values in masks.values() for value in values})
     names, pairs, note = class_names, tuple(label_map), ""
     if not pairs:
-        if found in ([0, _VOID], [_VOID]) and (names is None or len(names) == 2):
-            pairs, note = ((0, 0), (_VOID, 1)), "labels: 0 and 255 are classes 0 and 1"
+        if found in ([0, VOID], [VOID]) and (names is None or len(names) == 2):
+            pairs, note = ((0, 0), (VOID, 1)), "labels: 0 and 255 are classes 0 and 1"
         else:
             count = len(names) if names else found[-1] + 1
             plain = found[0] >= 0 and count <= _MAX_CLASSES
@@ -77,7 +76,10 @@ def find_classes(
         pairs = proposal or classes.proposal(found)
         strays = {value for value in unknown if (value, IGNORE) in pairs}
         where = _files_with(strays or unknown, masks, file_of)
-        problems.append(classes.refusal(found, where, proposal=pairs))
+        if not given and (missing := _too_few_names(tuple(names), masks, pairs)):
+            problems.append(f"{where}: {missing}")
+        else:
+            problems.append(classes.refusal(found, where, proposal=pairs))
     return Classes(tuple(names), pairs, (note,) if note else (), tuple(problems))
 
 
@@ -93,43 +95,83 @@ def orphan_problems(
     ]
 
 
+def _too_few_names(
+    names: tuple[str, ...],
+    masks: Mapping[str, Mapping[int, int]],
+    pairs: Sequence[Entry],
+) -> str:
+    """Write that classes have no name, if a label map would ignore them for that."""
+    counts = Counter(value for values in masks.values() for value in values)
+    ignored = {value for value, index in pairs if index == IGNORE}
+    plain = _plain(counts)
+    # As many values as names count up from 0: a value of few masks may be a mistake.
+    strays = set(_rare(counts, masks)) if plain == len(names) else set()
+    classes = {value for value in counts if _is_class(value) or plain == 1}
+    if not classes & ignored - strays:
+        return ""
+    missing = max(1, len(classes) - len(names))
+    completed = (*names, *(f"class_{len(names) + index}" for index in range(missing)))
+    what = "a name for each"
+    if missing == 1 and not set(map(str.lower, names)) & _BACKGROUND:
+        completed, what = ("background", *names), f"{what}, that of the background too"
+    return (
+        f"the masks have the values {listed(sorted(counts))}, but data.class_names has "
+        f"{len(names)} names; expected {what}, such as "
+        f"{setting('data.class_names', completed)}; {IGNORE} in data.label_map ignores "
+        "a value"
+    )
+
+
 def propose_map(
     masks: Mapping[str, Mapping[int, int]], *, num_classes: int | None
 ) -> tuple[Entry, ...] | None:
     """Propose a label map for values of which some count up from 0 without a gap.
 
-    The map ignores other values that are probably no classes: 255 beside smaller
-    classes, values below 0, and values of few masks. If some masks have 1 and others
-    255, both become class 1; without any 1, 255 becomes class 1.
+    The map ignores 255 beside smaller classes, values below 0, and values for which
+    ``num_classes`` has no room. A value of few masks is a class: a rare class cannot be
+    told from a mistake. If some masks have 1 and others 255, both become class 1;
+    without any 1, 255 becomes class 1.
 
     Returns:
         The map; None if there are no other values, or not both 0 and 1.
     """
     counts = Counter(value for values in masks.values() for value in values)
-    plain = 0
-    while plain in counts:
-        plain += 1
+    plain = _plain(counts)
     apart = sorted(value for value in counts if not 0 <= value < plain)
-    rare = _rare(counts, masks)
-    if plain == 1 and num_classes in (None, 2) and set(apart) - set(rare) == {_VOID}:
-        strays = [value for value in apart if value != _VOID]
-        return ((0, 0), (_VOID, 1), *((value, IGNORE) for value in strays))
-    if plain < 2 or not apart or plain > (num_classes or plain):
+    if not apart:
         return None
     entries: list[Entry] = [(index, index) for index in range(plain)]
+    often = set(apart) - set(_rare(counts, masks))
+    if plain == 1 and num_classes in (None, 2) and often == {VOID}:
+        apart.remove(VOID)
+        entries.append((VOID, 1))
+        plain = 2
+    if plain < 2 or plain > (num_classes or plain):
+        return None
     following = plain
     for value in apart:
         together = any({1, value} <= values.keys() for values in masks.values())
-        if value == _VOID and plain == 2 and not together:
+        if value == VOID and plain == 2 and not together:
             entries.append((value, 1))
-        elif value in (_VOID, IGNORE) or value < 0 or value in rare:
-            entries.append((value, IGNORE))
-        elif num_classes is None or following < num_classes:
+        elif _is_class(value) and (num_classes is None or following < num_classes):
             entries.append((value, following))
             following += 1
         else:
             entries.append((value, IGNORE))
     return tuple(entries)
+
+
+def _plain(counts: Mapping[int, int]) -> int:
+    """Count the values 0, 1, 2 and so on up to the first gap."""
+    plain = 0
+    while plain in counts:
+        plain += 1
+    return plain
+
+
+def _is_class(value: int) -> bool:
+    """Return whether a value stands for a class, not for unknown pixels."""
+    return value >= 0 and value != VOID
 
 
 def _rare(

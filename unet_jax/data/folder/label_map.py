@@ -11,6 +11,9 @@ from unet_jax.errors import InputError
 Entry = tuple[int | tuple[int, int], int]
 """A stored value, or the first and last value of a range, and its class."""
 
+VOID = 255
+"""Value that many sets use for pixels of unknown class."""
+
 _INSTANCES = 4
 """More values than this in masks of two classes are more likely objects than mistakes.
 """
@@ -115,6 +118,15 @@ class LabelMap:
             proposal: a label map; None makes one.
         """
         proposed = self.proposal(found) if proposal is None else proposal
+        ignored = [value for value, index in proposed if index == IGNORE]
+        if proposal is None and not self._given and set(ignored) - {VOID, IGNORE}:
+            return (
+                f"{where}: the label has the values {listed(found)}, but "
+                f"data.class_names has {self._num_classes} names; expected a name for "
+                "each, that of the background too; add the missing names, or give "
+                f"every stored value its class ({IGNORE} to ignore it) in "
+                "data.label_map"
+            )
         return (
             f"{where}: the label has the values {listed(found)}, expected "
             f"{_listed_ranges(self._ranges)}; give every stored value its class "
