@@ -35,13 +35,13 @@ class _Bright:
 def segment(monkeypatch, tmp_path):
     """Predict with a run that is a threshold."""
 
-    def of(path, *, channels=1, dims=2, contours=False, **data):
+    def of(path, *, channels=1, dims=2, contours=False, spacing=None, **data):
         config = base.get_config()
         config.data.update(data)
         preprocessing = Preprocessing(
             network_dims=dims,
             slice_axis=2,
-            spacing=None,
+            spacing=spacing,
             size=None,
             crop_nonzero=False,
             intensity="zscore",
@@ -123,6 +123,31 @@ def test_the_known_spacing_measures_new_files_too(segment, tmp_path):
     rows = list(csv.DictReader((out / "classes.csv").read_text().splitlines()))
     assert float(rows[1]["volume_ml"]) == pytest.approx(480 * 30 / 1000)
     assert tifffile.imread(out / "a.tif").shape == (4, 10, 12)
+
+
+def test_a_printing_resolution_is_no_pixel_size_for_a_run_of_version_0_1(
+    segment, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    options = {"resolution": (180, 180), "resolutionunit": "INCH"}
+    tifffile.imwrite(tmp_path / "in/a.tif", _picture(1)[0], **options)
+    with pytest.raises(InputError, match="1 of 1 images not segmented") as info:
+        segment(tmp_path / "in", spacing=(0.14, 0.14))
+    assert "a.tif: has a resolution for printing and no pixel" in info.value.details[0]
+    assert "pixels of (0.14, 0.14) mm" in info.value.details[0]
+    assert segment(tmp_path / "in", spacing=(0.14, 0.14), known_spacing=(0.2, 0.2))
+
+
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1), (20, 24, 1, 1)])
+def test_a_label_map_has_all_axes_of_its_nifti(segment, tmp_path, shape):
+    (tmp_path / "in").mkdir()
+    pixels = _picture(1)[0, :20, :24].astype(np.int16)
+    affine = np.array([[0.8, 0.6, 0, 5], [-0.6, 0.8, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(pixels.reshape(shape), affine)
+    nibabel.save(image, tmp_path / "in/a.nii")
+    label = nibabel.load(segment(tmp_path / "in") / "a.nii.gz")
+    np.testing.assert_array_equal(label.get_fdata(), pixels.reshape(shape) > 100)
+    np.testing.assert_allclose(label.affine, nibabel.load(tmp_path / "in/a.nii").affine)
 
 
 def test_contours_are_of_the_slices_that_the_network_saw(segment, tmp_path):

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.tiff_metadata import PRINTED
 from unet_jax.data.folder.new_images import find_new_images, read_new_image
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.preprocess import Preprocessing
@@ -119,6 +120,7 @@ class TrainedRun:
             Labels ``(*stored spatial)``.
         """
         name, axis = str(stored.path), self.preprocessing.slice_axis
+        self._check_spacing(stored)
         image, spacing, restore = as_case_image(stored, axis)
         view = None
         if probabilities is not None:
@@ -126,6 +128,21 @@ class TrainedRun:
             filled = dataclasses.replace(stored, image=probabilities)
             view = as_case_image(filled, axis)[0]
         return restore(self.predict_fn(image, spacing, name=name, probabilities=view))
+
+    def _check_spacing(self, stored: StoredImage) -> None:
+        """Refuse a printing resolution where the network needs a pixel size.
+
+        Version 0.1 took one for the other, so that a network of that version may have
+        been trained on pixels of a size that no file states.
+        """
+        wanted = self.preprocessing.spacing
+        no_size = stored.spacing is None and stored.tags.get("spacing") == PRINTED
+        if wanted is not None and no_size:
+            raise InputError(
+                f"{stored.path}: has a resolution for printing and no pixel size; "
+                f"expected one, since the network was trained on pixels of {wanted} "
+                "mm; write the size as ImageJ or OME metadata, or train again"
+            )
 
     def _read(self, path: str | os.PathLike[str]) -> StoredImage:
         """Read one image from its file, or from one file for each channel."""

@@ -209,28 +209,28 @@ def test_tiff_spacing_in_millimetres(tmp_path):
         resolution=(4.0, 2.0),
         metadata={"axes": "ZYX", "unit": "um", "spacing": 3.0},
     )
-    tifffile.imwrite(
-        tmp_path / "deep.tif",
-        stack,
-        photometric="minisblack",
-        resolution=(100, 50),
-        resolutionunit="CENTIMETER",
-    )
-    tifffile.imwrite(
-        tmp_path / "plane.tif",
-        plane,
-        resolution=(100, 50),
-        resolutionunit="CENTIMETER",
-    )
-    tifffile.imwrite(
-        tmp_path / "screen.tif", plane, resolution=(72, 72), resolutionunit="INCH"
-    )
     assert read_image(tmp_path / "stack.tif").spacing == pytest.approx(
         (3e-3, 0.5e-3, 0.25e-3)
     )
+    tifffile.imwrite(
+        tmp_path / "plane.tif", plane, imagej=True, resolution=(100, 50),
+        metadata={"unit": "cm"},
+    )  # fmt: skip
     assert read_image(tmp_path / "plane.tif").spacing == pytest.approx((0.2, 0.1))
-    assert read_image(tmp_path / "deep.tif").spacing is None
-    assert read_image(tmp_path / "screen.tif").spacing is None
+
+
+@pytest.mark.parametrize("unit", ["INCH", "CENTIMETER"])
+@pytest.mark.parametrize("dpi", [180, 240, 300])
+def test_a_printing_resolution_is_no_pixel_size(tmp_path, unit, dpi):
+    options = {"resolution": (dpi, dpi), "resolutionunit": unit}
+    tifffile.imwrite(tmp_path / "a.tif", _random(6, 7, 3), **options)
+    assert read_image(tmp_path / "a.tif").spacing is None
+
+
+def test_the_unit_inch_of_imagej_is_a_copied_printing_resolution(tmp_path):
+    options = {"resolution": (240, 240), "metadata": {"unit": "inch"}}
+    tifffile.imwrite(tmp_path / "a.tif", _random(6, 7), imagej=True, **options)
+    assert read_image(tmp_path / "a.tif").spacing is None
 
 
 def test_tiff_orientation_turns_pixels_and_spacing(tmp_path):
@@ -238,8 +238,9 @@ def test_tiff_orientation_turns_pixels_and_spacing(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif",
         pixels,
+        imagej=True,
         resolution=(100, 50),
-        resolutionunit="CENTIMETER",
+        metadata={"unit": "cm"},
         extratags=[(274, "H", 1, 6, True)],
     )
     stored = read_image(tmp_path / "a.tif")

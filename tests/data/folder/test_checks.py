@@ -402,7 +402,8 @@ def test_one_file_with_a_place_and_one_without_is_a_problem(tmp_path, turned):
 
 def test_a_spacing_that_some_files_lack_can_be_given(tmp_path):
     for number in range(5):
-        known = {"resolution": (100, 100), "resolutionunit": "CENTIMETER"}
+        unit = {"imagej": True, "metadata": {"unit": "cm"}}
+        known = {"resolution": (100, 100), **unit}
         path = tmp_path / f"images/{number}.tif"
         write_picture(path, number, mask=tmp_path / f"masks/{number}.png")
         pixels = tifffile.imread(path)

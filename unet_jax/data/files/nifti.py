@@ -1,5 +1,6 @@
 """Reads and writes NIfTI: voxels as stored, with their affine in millimetres."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def read_nifti(
             "a volume"
         )
     proxy: Any = nifti.dataobj
-    scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
+    slope, inter = float(proxy.slope), float(proxy.inter)
+    scaled = (slope, inter) != (1.0, 0.0)
     image = np.asarray(proxy)
     if scaled:
         image = image.astype(np.float32)
@@ -45,7 +47,18 @@ def read_nifti(
             "directions and sizes; fix the header's sform or qform"
         )
     voxel = tuple(float(size) for size in spacing)
-    return StoredImage(path, image, affine, voxel, "volume", nifti.header)
+    return StoredImage(
+        path,
+        image,
+        affine,
+        voxel,
+        "volume",
+        nifti.header,
+        step=abs(slope) if scaled else 0.0,
+        tags={"scl_slope": f"{slope:.6g}", "scl_inter": f"{inter:.6g}"}
+        if scaled
+        else {},
+    )
 
 
 def millimetres(header: nibabel.Nifti1Header) -> float:
@@ -95,6 +108,10 @@ def write_nifti(
     header["cal_min"] = header["cal_max"] = 0
     affine = np.array(stored.affine, dtype=np.float64)
     affine[:3] /= millimetres(header)
+    # A plane, or a volume with further axes of one, has all axes of its image.
+    shape = () if stored.header is None else stored.header.get_data_shape()
+    if math.prod(shape) == labels.size:
+        labels = labels.reshape(shape)
     two = isinstance(header, nibabel.Nifti2Header)
     kind = nibabel.Nifti2Image if two else nibabel.Nifti1Image
     # nibabel keeps the header's codes where the affine is the header's own.

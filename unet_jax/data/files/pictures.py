@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from unet_jax.data.files.stored import Color, StoredImage, upright
+from unet_jax.data.files.stored import Color, StoredImage, transparent_pixels
 
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """Factors by which Pillow multiplies the greys of a PNG of few bits."""
@@ -15,7 +15,7 @@ _GREY_STEPS = {"L;2": 85, "L;4": 17}
 def read_picture(
     path: Path, axes: str | None = None, indices: bool = False
 ) -> StoredImage:
-    """Decode PNG, JPEG or BMP, upright.
+    """Decode PNG, JPEG or BMP as stored, not yet upright.
 
     Args:
         indices: whether to return the indices of a palette, and the values of 1, 2 or 4
@@ -27,7 +27,8 @@ def read_picture(
     with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
         raw = picture.tile[0].args if picture.format == "PNG" else None
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        packed = _packed_bmp(path, picture)
+        packed, alpha = _packed_bmp(path, picture), None
+        colors = _colors(picture) if indices else {}
         if packed is not None:
             white = 255 if picture.mode == "1" and not indices else 1
             pixels = packed * np.uint8(white)
@@ -38,17 +39,42 @@ def read_picture(
             pixels = pixels if picture.mode != "1" else (pixels > 0).astype(np.uint8)
         elif raw in ("RGB;16B", "RGBA;16B", "LA;16B"):
             pixels = _read_deep_png(path, str(raw))
-        elif picture.mode in ("L", "RGB", "I;16", "I"):
+        elif picture.mode in ("L", "RGB", "I;16", "I", "LA"):
             pixels = np.asarray(picture)
-        elif picture.mode in ("1", "LA"):
+        elif picture.mode == "1":
             pixels = np.asarray(picture.convert("L"))
-        elif picture.mode in ("P", "PA", "RGBA"):
-            # A palette may carry transparency, which only RGBA takes in.
+        elif picture.mode == "P":
+            # A palette may carry transparency, which only RGBA takes in. An index has
+            # one colour, so that transparency hides nothing.
             pixels = np.asarray(picture.convert("RGBA"))[..., :3]
+        elif picture.mode in ("PA", "RGBA"):
+            pixels = np.asarray(picture.convert("RGBA"))
         else:
             pixels = np.asarray(picture.convert("RGB"))
-    pixels = upright(pixels if pixels.ndim == 3 else pixels[..., None], orientation)
-    return StoredImage(path, pixels, None, None, "picture")
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    if pixels.shape[-1] in (2, 4):
+        pixels, alpha = pixels[..., :-1], pixels[..., -1]
+    return StoredImage(
+        path,
+        pixels,
+        None,
+        None,
+        "picture",
+        orientation=orientation,
+        transparent=None if alpha is None else transparent_pixels(alpha),
+        colors=colors,
+    )
+
+
+def _colors(picture: ImageFile.ImageFile) -> dict[int, Color]:
+    """Return the colour of each index of a palette, and of the values of one bit."""
+    if picture.mode == "1":
+        return {0: (0, 0, 0), 1: (255, 255, 255)}
+    if picture.mode not in ("P", "PA"):
+        return {}
+    parts = picture.getpalette("RGB") or []
+    rows = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return dict(enumerate(rows))
 
 
 def _packed_bmp(path: Path, picture: ImageFile.ImageFile) -> np.ndarray | None:
@@ -88,8 +114,8 @@ def _read_deep_png(path: Path, raw: str) -> np.ndarray:
             decoded.append(np.asarray(picture).astype(np.uint16))
     if raw == "LA;16B":
         # Four bytes per pixel: grey high, grey low, alpha high, alpha low.
-        return decoded[0][..., 0] * 256 + decoded[0][..., 1]
-    return (decoded[0] * 256 + decoded[1])[..., :3]
+        return decoded[0][..., ::2] * 256 + decoded[0][..., 1::2]
+    return decoded[0] * 256 + decoded[1]
 
 
 def write_palette_png(

@@ -1,8 +1,8 @@
 """Reads images and masks of every format.
 
-Pixels keep their stored values and dtype. Only three things are undone: an EXIF or TIFF
-orientation (cameras store sideways), a palette, and a NIfTI intensity scale that is not
-the identity.
+Pixels keep their stored values and dtype, except where the file itself gives them
+another meaning: an EXIF or TIFF orientation, a palette, alpha, a photometric in which 0
+is white, and a NIfTI intensity scale are applied (docs/data.md lists all).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from unet_jax.data.files.formats import (
     format_of,
     output_name,
 )
-from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.stored import StoredImage, turned_upright
 from unet_jax.errors import InputError
 
 # Two flat values may survive; between more values a lossy format makes new ones.
@@ -30,6 +30,12 @@ _LOSSY_VALUES = 2
 
 # Larger values wrap around when they are looked up.
 _LARGEST_VALUE = 2**53
+
+# Larger intensities are marks of missing values, such as the largest float32.
+_LARGEST_INTENSITY = 1e30
+
+# A NIfTI of whole numbers whose slope is larger than this may hold other numbers.
+_LARGEST_STEP = 0.1
 
 
 def list_images(path: str | Path) -> list[Path]:
@@ -68,18 +74,24 @@ def list_images(path: str | Path) -> list[Path]:
 
 
 def read_image(
-    path: str | Path, *, tiff_axes: str | None = None, finite: bool = True
+    path: str | Path,
+    *,
+    tiff_axes: str | None = None,
+    upright: bool = True,
+    finite: bool = True,
 ) -> StoredImage:
     """Read one image exactly.
 
-    Pictures lose their alpha channel, keep 16 bits, and are turned upright; 1-bit
-    images become uint8 of 0 and 255; palettes and CMYK become RGB. TIFF axes come from
-    the file's metadata: (Z, Y, X) or (Y, X); a plain stack of pages counts as Z. A
-    NIfTI of four axes has its channels on the last.
+    Pictures keep 16 bits, and are turned upright; alpha is dropped, and pixels without
+    any opacity become 0, because nobody sees their colours; 1-bit images become uint8
+    of 0 and 255; palettes and CMYK become RGB. TIFF axes come from the file's metadata:
+    (Z, Y, X) or (Y, X); a plain stack of pages counts as Z. A NIfTI of four axes has
+    its channels on the last.
 
     Args:
         tiff_axes: name of each axis of a TIFF, such as "CYX"; None takes the names from
             the file. Other formats define their axes.
+        upright: whether to undo an EXIF or TIFF orientation.
         finite: whether to refuse NaN and infinite values; if not, the caller has to
             call `check_finite`.
 
@@ -87,14 +99,21 @@ def read_image(
         InputError: the file is missing, a folder, empty, damaged, without pixels, of an
             unknown or another format, or has values that are not finite.
     """
-    stored = _decode(Path(path), tiff_axes=tiff_axes, indices=False)
+    stored = _decode(Path(path), tiff_axes=tiff_axes, indices=False, upright=upright)
+    if stored.transparent is not None:
+        image = np.where(stored.transparent[..., None], 0, stored.image)
+        stored = dataclasses.replace(stored, image=image.astype(stored.image.dtype))
     if finite:
         check_finite(stored.image, name=str(path))
     return stored
 
 
 def read_label(
-    path: str | Path, *, palette: Sequence[Sequence[int]] = (), tolerance: float = 0.0
+    path: str | Path,
+    *,
+    palette: Sequence[Sequence[int]] = (),
+    tolerance: float = 0.0,
+    upright: bool = True,
 ) -> StoredImage:
     """Read the value that a mask stores for every pixel, exactly.
 
@@ -111,7 +130,8 @@ def read_label(
             or two, colours without a palette, or values that are no whole numbers.
     """
     path = Path(path)
-    stored = _decode(path, tiff_axes=None, indices=not palette)
+    stored = _decode(path, tiff_axes=None, indices=not palette, upright=upright)
+    _check_transparency(stored)
     values = _one_channel(stored.image, palette, tolerance, str(path))
     if values.dtype.kind == "f":
         check_finite(values, name=str(path))
@@ -122,15 +142,16 @@ def read_label(
             f"or object numbers up to {_LARGEST_VALUE}; renumber the objects"
         )
     if values.dtype.kind == "f":
-        values = _whole_numbers(values, path)
+        values = _whole_numbers(values, stored)
     kind = format_of(path)
-    if kind.lossy and not palette:
+    if (kind.lossy or stored.lossy) and not palette:
         count = len(np.unique(values))
         if count > _LOSSY_VALUES:
+            name = kind.name if kind.lossy else f"{kind.name} compressed as JPEG"
             raise InputError(
                 f"{path}: {count} different values; expected at most "
-                f"{_LOSSY_VALUES} in a {kind.name}, which blurs the edges of a "
-                "mask into values of no class; save masks as PNG or TIFF"
+                f"{_LOSSY_VALUES} in a {name}, which blurs the edges of a "
+                "mask into values of no class; save masks as PNG or lossless TIFF"
             )
     return dataclasses.replace(stored, image=values)
 
@@ -153,25 +174,55 @@ def _one_channel(
     return values[..., :1]
 
 
-def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
-    """Turn floats that are whole numbers into integers."""
-    whole = np.rint(values)
-    wrong = values != whole
-    if wrong.any():
+def _check_transparency(stored: StoredImage) -> None:
+    """Refuse a mask in which one value is both visible and transparent."""
+    if stored.transparent is None:
+        return
+    hidden, shown = (
+        set(map(tuple, np.unique(stored.image[where], axis=0).tolist()))
+        for where in (stored.transparent, ~stored.transparent)
+    )
+    if both := sorted(hidden & shown):
+        value = both[0][0] if len(both[0]) == 1 else both[0]
         raise InputError(
-            f"{path}: {int(wrong.sum())} of {values.size} values are no whole numbers, "
-            f"such as {values[wrong][0]:g}; expected the class of every pixel; save "
-            "the mask without interpolation"
+            f"{stored.path}: the value {value} is visible in some pixels and fully "
+            "transparent in others; expected one meaning for a value; save the mask "
+            "without alpha, with a value of its own for what is transparent now"
+        )
+
+
+def _whole_numbers(values: np.ndarray, stored: StoredImage) -> np.ndarray:
+    """Turn floats that are whole numbers into integers.
+
+    A NIfTI with a slope stores the nearest of its steps, so that a whole number may be
+    half a step away.
+    """
+    whole, step = np.rint(values), stored.step
+    rounding = 4e-7 * np.maximum(np.abs(values), 1) if step else 0.0
+    half = step / 2 if step <= _LARGEST_STEP else 0.0
+    wrong = np.abs(values - whole) > half + rounding
+    if wrong.any():
+        fix = "save the mask without interpolation"
+        if step:
+            fix += f", or with scl_slope 1 in place of {step:.6g}"
+        raise InputError(
+            f"{stored.path}: {int(wrong.sum())} of {values.size} values are no whole "
+            f"numbers, such as {values[wrong][0]:g}; expected the class of every "
+            f"pixel; {fix}"
         )
     return whole.astype(np.int64)
 
 
-def _decode(path: Path, *, tiff_axes: str | None, indices: bool) -> StoredImage:
+def _decode(
+    path: Path, *, tiff_axes: str | None, indices: bool, upright: bool
+) -> StoredImage:
     """Decode a file of any format to plain numbers, at least one pixel."""
     kind = format_of(path)
     _check_content(path, kind.name)
     with _decoding(path, kind.name):
         stored = kind.read(path, tiff_axes, indices)
+    if upright:
+        stored = turned_upright(stored)
     if indices and stored.image.dtype == bool:
         stored = dataclasses.replace(stored, image=stored.image.astype(np.uint8))
     image = _plain_numbers(stored.image, path)
@@ -184,7 +235,7 @@ def _decode(path: Path, *, tiff_axes: str | None, indices: bool) -> StoredImage:
 
 
 def check_finite(image: np.ndarray, *, name: str) -> None:
-    """Refuse an image with NaN or infinite values, and count them."""
+    """Refuse an image with NaN, infinite or huge values, and count them."""
     if image.dtype.kind != "f":
         return
     bad = image.size - int(np.count_nonzero(np.isfinite(image)))
@@ -192,6 +243,15 @@ def check_finite(image: np.ndarray, *, name: str) -> None:
         raise InputError(
             f"{name}: {bad} of {image.size} values are NaN or infinite; expected "
             "finite numbers; replace them, e.g. with numpy.nan_to_num, and save again"
+        )
+    low, high = (float(value) for value in (image.min(), image.max()))
+    if max(-low, high) > _LARGEST_INTENSITY:
+        extreme = high if high > _LARGEST_INTENSITY else low
+        raise InputError(
+            f"{name}: {int(np.count_nonzero(image == extreme))} of {image.size} values "
+            f"are {extreme:.6g}; expected intensities, and this is a mark of missing "
+            "values; replace it, or declare it in a TIFF with "
+            f"gdal_edit.py -a_nodata {extreme!r}"
         )
 
 

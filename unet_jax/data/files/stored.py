@@ -1,6 +1,7 @@
 """Holds an image or a mask as its file stores it."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,13 @@ class StoredImage:
         kind: "picture" (PNG, JPEG, BMP), "tiff" or "volume" (NIfTI).
         header: NIfTI header, so that a label map can have the same codes; without a
             header a label map has the affine only, in millimetres.
+        orientation: EXIF or TIFF orientation of the file, 1 to 8; 1 is upright.
+        transparent: ``(*spatial)`` bool, pixels with an alpha of 0; None if there are
+            none, or nothing else.
+        colors: colour of each stored value of a mask, as far as the file states it.
+        lossy: whether the compression changes pixels.
+        step: difference of neighbouring values of a NIfTI with a slope; 0 without one.
+        tags: what else the file states, in words, such as its photometric.
     """
 
     path: Path
@@ -30,6 +38,31 @@ class StoredImage:
     spacing: tuple[float, ...] | None
     kind: Literal["picture", "tiff", "volume"]
     header: nibabel.Nifti1Header | None = None
+    _: dataclasses.KW_ONLY
+    orientation: int = 1
+    transparent: np.ndarray | None = None
+    colors: Mapping[int, Color] = dataclasses.field(default_factory=dict)
+    lossy: bool = False
+    step: float = 0.0
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def turned_upright(stored: StoredImage) -> StoredImage:
+    """Undo the EXIF or TIFF orientation of an image; the spacing follows its axes."""
+    orientation, spacing = stored.orientation, stored.spacing
+    if orientation not in range(2, 9):
+        return stored
+    if spacing is not None and orientation >= 5:
+        spacing = (*spacing[:-2], spacing[-1], spacing[-2])
+    transparent = stored.transparent
+    if transparent is not None:
+        transparent = upright(transparent[..., None], orientation)[..., 0]
+    return dataclasses.replace(
+        stored,
+        image=upright(stored.image, orientation),
+        spacing=spacing,
+        transparent=transparent,
+    )
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -46,3 +79,13 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         image = np.flip(image, -2)
     return image
+
+
+def transparent_pixels(alpha: np.ndarray) -> np.ndarray | None:
+    """Return where alpha is 0; None if that is nowhere or everywhere (alpha unused).
+
+    Args:
+        alpha: ``(*spatial)`` numbers.
+    """
+    transparent = alpha == 0
+    return transparent if transparent.any() and not transparent.all() else None

@@ -2,25 +2,23 @@
 
 import logging
 import threading
-import xml.etree.ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from unet_jax.data.files.stored import Color, StoredImage, upright
+from unet_jax.data.files.stored import Color, StoredImage, transparent_pixels
+from unet_jax.data.files.tiff_metadata import (
+    check_photometric,
+    check_planes,
+    color_table,
+    colors_of,
+    is_lossy,
+    spacing_of,
+    white_is_zero,
+)
 from unet_jax.errors import InputError
-
-_STOCK_DPI = (72.0, 96.0, 150.0, 300.0, 600.0)
-"""Resolutions that programs write by default, without a measurement."""
-
-_MILLIMETRES = {
-    **{"m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "nm": 1e-6, "inch": 25.4},
-    **dict.fromkeys(
-        ("um", "\u00b5m", "\u03bcm", "\\u00b5m", "micron", "microns"), 1e-3
-    ),
-}
 
 
 class _DamageLog(logging.Handler):
@@ -42,15 +40,17 @@ class _DamageLog(logging.Handler):
 def read_tiff(
     path: Path, axes: str | None = None, indices: bool = False
 ) -> StoredImage:
-    """Decode a TIFF; a file that lost pages is refused.
+    """Decode a TIFF as stored, not yet upright; one that lost planes is refused.
 
     Args:
         axes: name of each axis, out of T, Z, C, Y, X and S, in capitals or not; None
             takes the names from the file.
-        indices: whether to return the indices of a palette instead of its colours.
+        indices: whether the file is a mask: the indices of a palette are returned
+            instead of its colours.
 
     Raises:
-        InputError: the file has several images, or axes of no picture or volume.
+        InputError: the file has several images, axes of no picture or volume, missing
+            planes, or colours that cannot be read.
         ValueError: the file is damaged.
     """
     # If a stack is cut short, tifffile only logs and returns the pages that are left.
@@ -58,40 +58,61 @@ def read_tiff(
     logger.addHandler(damage)
     try:
         with tifffile.TiffFile(path) as tiff:
-            if len(tiff.series) != 1:
-                shapes = ", ".join(str(series.shape) for series in tiff.series)
-                raise InputError(
-                    f"{path}: holds {len(tiff.series)} images of shapes {shapes}; "
-                    "expected one; save each as a file"
-                )
-            page, image = tiff.series[0].keyframe, tiff.series[0].asarray()
-            named = axes.upper() if axes else tiff.series[0].axes
-            if len(named) != image.ndim:
-                raise InputError(
-                    f"{path}: data.tiff_axes is {axes!r}, but the file has "
-                    f"{image.ndim} axes of sizes {image.shape} "
-                    f"({tiff.series[0].axes}); name each"
-                )
-            image = _spatial_then_channels(image, named, path)
-            if not (indices and image.shape[-1] == 1):
-                image = _tiff_colors(image, page, path)
-            spacing = _ome_spacing(tiff.ome_metadata)
-            if spacing is None:
-                spacing = _tiff_spacing(page, tiff.imagej_metadata or {})
-            orientation = page.tags.valueof("Orientation", 1)
+            stored = _decoded(tiff, path, axes, indices)
     finally:
         logger.removeHandler(damage)
     if damage.messages:
         raise ValueError(damage.messages[0])
-    image = upright(image, orientation)
-    known: tuple[float, ...] | None = None
-    if spacing is not None:
-        z, y, x = spacing
-        plane = (x, y) if orientation >= 5 else (y, x)
-        known = (z, *plane)[-(image.ndim - 1) :]
-    if known is not None and 0.0 in known:
-        known = None
-    return StoredImage(path, image, None, known, "tiff")
+    return stored
+
+
+def _decoded(
+    tiff: tifffile.TiffFile, path: Path, axes: str | None, indices: bool
+) -> StoredImage:
+    """Decode the only image of an open TIFF."""
+    if len(tiff.series) != 1:
+        shapes = ", ".join(str(series.shape) for series in tiff.series)
+        raise InputError(
+            f"{path}: holds {len(tiff.series)} images of shapes {shapes}; "
+            "expected one; save each as a file"
+        )
+    series = tiff.series[0]
+    check_planes(tiff, series, path)
+    page, image = series.keyframe, series.asarray()
+    if image.shape != series.shape:
+        raise InputError(
+            f"{path}: its metadata state the shape {series.shape}, but its planes give "
+            f"{image.shape}; expected every plane; export it again"
+        )
+    named = axes.upper() if axes else series.axes
+    if len(named) != image.ndim:
+        raise InputError(
+            f"{path}: data.tiff_axes is {axes!r}, but the file has {image.ndim} axes "
+            f"of sizes {image.shape} ({series.axes}); name each"
+        )
+    check_photometric(page, path)
+    image = _spatial_then_channels(image, named, path)
+    image, transparent = _without_alpha(image, page)
+    table = color_table(page)
+    if table is not None and not indices:
+        image = table[image[..., 0]]
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        image = white_is_zero(image, page, path, is_mask=indices)
+    spacing, source = spacing_of(tiff, page)
+    known = None if spacing is None else spacing[-(image.ndim - 1) :]
+    tags = {"photometric": tifffile.PHOTOMETRIC(page.photometric).name}
+    return StoredImage(
+        path,
+        image,
+        None,
+        known if known is not None and 0.0 not in known else None,
+        "tiff",
+        orientation=int(page.tags.valueof("Orientation", 1)),
+        transparent=transparent,
+        colors={} if table is None else colors_of(table),
+        lossy=is_lossy(page),
+        tags=tags | ({"spacing": source} if source else {}),
+    )
 
 
 def _spatial_then_channels(image: np.ndarray, axes: str, path: Path) -> np.ndarray:
@@ -116,58 +137,17 @@ def _spatial_then_channels(image: np.ndarray, axes: str, path: Path) -> np.ndarr
     return image
 
 
-def _tiff_colors(image: np.ndarray, page: tifffile.TiffPage, path: Path) -> np.ndarray:
-    """Drop alpha and expand a palette; grey values stay as stored."""
-    photometric = tifffile.PHOTOMETRIC(page.photometric)
-    if photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        # The table holds 16 bits per colour, of which the high byte counts.
-        table = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-        return table[image[..., 0]]
-    if photometric.name not in ("MINISBLACK", "MINISWHITE", "RGB"):
-        raise InputError(
-            f"{path}: colours are {photometric.name}; expected grey, RGB or a palette; "
-            "save it as RGB"
-        )
+def _without_alpha(
+    image: np.ndarray, page: tifffile.TiffPage
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Drop alpha; return its transparent pixels too."""
     extra = page.extrasamples if page.samplesperpixel == image.shape[-1] else ()
     first = image.shape[-1] - len(extra)
     alpha = [first + index for index, kind in enumerate(extra) if int(kind) in (1, 2)]
-    return np.delete(image, alpha, axis=-1) if alpha else image
-
-
-def _ome_spacing(metadata: str | None) -> tuple[float, float, float] | None:
-    """Return the PhysicalSizes of an OME-TIFF in mm on Z, Y, X (Z is 0 if unknown)."""
-    if metadata is None:
-        return None
-    try:
-        root = xml.etree.ElementTree.fromstring(metadata)
-        pixels = next(one for one in root.iter() if one.tag.endswith("}Pixels"))
-        sizes = []
-        for axis in "ZYX":
-            size = float(pixels.get(f"PhysicalSize{axis}", 0.0))
-            # Micrometres are the default of the schema.
-            unit = pixels.get(f"PhysicalSize{axis}Unit", "um").lower()
-            sizes.append(size * _MILLIMETRES.get(unit, 0.0))
-    except (xml.etree.ElementTree.ParseError, StopIteration, ValueError):
-        return None
-    z, y, x = sizes
-    return (z, y, x) if y > 0 and x > 0 else None
-
-
-def _tiff_spacing(
-    page: tifffile.TiffPage, imagej: Mapping[str, object]
-) -> tuple[float, float, float] | None:
-    """Return millimetres per pixel on Z, Y, X (Z is 0 if unknown), or None."""
-    unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1)))
-    unit = str(imagej.get("unit", unit)).lower()
-    x, y = (page.tags.valueof(f"{axis}Resolution", (0, 1)) for axis in "XY")
-    if unit not in _MILLIMETRES or not all((*x, *y)):
-        return None
-    scale = _MILLIMETRES[unit]
-    across, down = scale * x[1] / x[0], scale * y[1] / y[0]
-    if not imagej and any(abs(25.4 / across - dpi) < 0.5 for dpi in _STOCK_DPI):
-        return None
-    depth = imagej.get("spacing", 0.0)
-    return scale * abs(float(str(depth))), down, across
+    if not alpha:
+        return image, None
+    transparent = transparent_pixels(image[..., alpha[0]])
+    return np.delete(image, alpha, axis=-1), transparent
 
 
 def write_tiff(

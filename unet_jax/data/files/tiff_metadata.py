@@ -1,0 +1,178 @@
+"""Reads what the tags of a TIFF say about its numbers: planes, colours, pixel size."""
+
+import xml.etree.ElementTree
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from unet_jax.data.files.stored import Color
+from unet_jax.errors import InputError
+
+_MILLIMETRES = {
+    **{"m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "nm": 1e-6},
+    **dict.fromkeys(
+        ("um", "\u00b5m", "\u03bcm", "\\u00b5m", "micron", "microns"), 1e-3
+    ),
+}
+
+PRINTED = "none (only a printing resolution)"
+"""Source of the spacing of a TIFF that has a resolution in dpi and no pixel size."""
+
+_JPEG = (
+    tifffile.COMPRESSION.OJPEG,
+    tifffile.COMPRESSION.JPEG,
+    tifffile.COMPRESSION.JPEG_LOSSY,
+)
+
+
+def check_planes(
+    tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
+) -> None:
+    """Refuse an image of which planes are missing; tifffile would give zeros."""
+    absent = sum(page is None for page in series.pages)
+    if not absent:
+        return
+    names = [name for name in _ome_files(tiff) if not (path.parent / name).exists()]
+    found = f"{absent} of {len(series.pages)} planes are missing"
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise InputError(
+            f"{path}: {found}, which lie in {', '.join(names[:3])}{more}; expected all "
+            "files of the OME-TIFF in one folder under their own names; put them "
+            "there, or save the image as one file"
+        )
+    raise InputError(
+        f"{path}: {found}; expected every plane that its OME metadata name; export it "
+        "again"
+    )
+
+
+def _ome_files(tiff: tifffile.TiffFile) -> list[str]:
+    """Return the names of the files that the OME metadata distribute the planes to."""
+    if not tiff.ome_metadata:
+        return []
+    root = xml.etree.ElementTree.fromstring(tiff.ome_metadata)
+    names = (one.get("FileName") for one in root.iter() if one.tag.endswith("}UUID"))
+    return sorted({name for name in names if name})
+
+
+def check_photometric(page: tifffile.TiffPage, path: Path) -> None:
+    """Refuse colours that are neither grey, RGB nor a palette."""
+    photometric = tifffile.PHOTOMETRIC(page.photometric)
+    if photometric.name in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE"):
+        return
+    # The decoder of JPEG turns YCbCr into RGB.
+    if photometric.name == "YCBCR" and is_lossy(page):
+        return
+    raise InputError(
+        f"{path}: colours are {photometric.name} with the compression "
+        f"{tifffile.COMPRESSION(page.compression).name}; expected grey, RGB, a palette "
+        "or YCbCr within JPEG; save it as RGB"
+    )
+
+
+def is_lossy(page: tifffile.TiffPage) -> bool:
+    """Tell whether pixels are compressed as JPEG, which changes them."""
+    return page.compression in _JPEG
+
+
+def white_is_zero(
+    image: np.ndarray, page: tifffile.TiffPage, path: Path, *, is_mask: bool
+) -> np.ndarray:
+    """Invert a TIFF whose photometric says that 0 is white.
+
+    A mask is inverted only if it is black and white. The values of another one may be
+    meant as numbers of classes, so that two readings are possible; the same holds for a
+    mask of ImageJ, which shows its objects of value 255 as black.
+    """
+    if image.dtype == bool:
+        # tifffile gives a boolean array this photometric without being asked.
+        return image if page.software.startswith("tifffile") else ~image
+    if image.dtype.kind != "u":
+        raise InputError(
+            f"{path}: photometric WhiteIsZero with {image.dtype} values, whose black "
+            "is unknown; expected unsigned integers; save it as BlackIsZero"
+        )
+    white = 2 ** int(page.bitspersample) - 1
+    if is_mask:
+        values = np.unique(image).tolist()
+        if page.is_imagej or not set(values) <= {0, white}:
+            shown = ", ".join(str(white - value) for value in values[:3])
+            raise InputError(
+                f"{path}: photometric WhiteIsZero, so that its values "
+                f"{', '.join(map(str, values[:3]))} show as {shown}, and either may be "
+                "meant; expected BlackIsZero; save it so, or name the greys that it "
+                "shows in data.palette"
+            )
+    return image.dtype.type(white) - image
+
+
+def color_table(page: tifffile.TiffPage) -> np.ndarray | None:
+    """Return the palette ``(entries, 3)`` uint8; None without one."""
+    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
+        return None
+    # The table holds 16 bits per colour, of which the high byte counts.
+    return (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+
+
+def colors_of(table: np.ndarray) -> dict[int, Color]:
+    """Return the colour of each index of a palette ``(entries, 3)``."""
+    rows: list[list[int]] = table.tolist()
+    return {index: (row[0], row[1], row[2]) for index, row in enumerate(rows)}
+
+
+def spacing_of(
+    tiff: tifffile.TiffFile, page: tifffile.TiffPage
+) -> tuple[tuple[float, float, float] | None, str]:
+    """Return millimetres per pixel on Z, Y, X (Z is 0 if unknown), and their source.
+
+    Only OME and ImageJ metadata state the size of a pixel. The resolution tags alone
+    say how large a camera or scanner wants the picture printed.
+    """
+    spacing = _ome_spacing(tiff.ome_metadata)
+    if spacing is not None:
+        return spacing, "OME metadata"
+    spacing = _imagej_spacing(page, tiff.imagej_metadata or {})
+    if spacing is not None:
+        return spacing, "ImageJ metadata"
+    printed = page.tags.valueof("ResolutionUnit", 1) > 1 and "XResolution" in page.tags
+    return None, PRINTED if printed else ""
+
+
+def _ome_spacing(metadata: str | None) -> tuple[float, float, float] | None:
+    """Return the PhysicalSizes of an OME-TIFF in mm on Z, Y, X (Z is 0 if unknown)."""
+    if metadata is None:
+        return None
+    try:
+        root = xml.etree.ElementTree.fromstring(metadata)
+        pixels = next(one for one in root.iter() if one.tag.endswith("}Pixels"))
+        sizes = []
+        for axis in "ZYX":
+            size = float(pixels.get(f"PhysicalSize{axis}", 0.0))
+            # Micrometres are the default of the schema.
+            unit = pixels.get(f"PhysicalSize{axis}Unit", "um").lower()
+            sizes.append(size * _MILLIMETRES.get(unit, 0.0))
+    except (xml.etree.ElementTree.ParseError, StopIteration, ValueError):
+        return None
+    z, y, x = sizes
+    return (z, y, x) if y > 0 and x > 0 else None
+
+
+def _imagej_spacing(
+    page: tifffile.TiffPage, imagej: Mapping[str, object]
+) -> tuple[float, float, float] | None:
+    """Return millimetres per pixel on Z, Y, X (Z is 0 if unknown), or None.
+
+    ImageJ writes the unit "inch" where it copies the printing resolution of another
+    program, so that unit is no pixel size.
+    """
+    unit = str(imagej.get("unit")).lower()
+    x, y = (page.tags.valueof(f"{axis}Resolution", (0, 1)) for axis in "XY")
+    if unit not in _MILLIMETRES or not all((*x, *y)):
+        return None
+    scale = _MILLIMETRES[unit]
+    across, down = scale * x[1] / x[0], scale * y[1] / y[0]
+    depth = imagej.get("spacing", 0.0)
+    return scale * abs(float(str(depth))), down, across
