@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.bad_input.contents import GREY, Malicious
 from tests.bad_input.given import predict_command, train_command
+from unet_jax.training import manifest
 from unet_jax.training.manifest import write_sums
 
 pytestmark = pytest.mark.slow  # some 300 commands in all
@@ -118,7 +119,7 @@ def _other_network(run):
 
 
 _STEP = "{here}/run/checkpoints/2"
-_AWAY = "remove the folder of this step to resume from another checkpoint"
+_AWAY = manifest.FIX
 CHECKPOINTS = {
     "missing": (
         lambda run: shutil.rmtree(run / "checkpoints"),

@@ -13,8 +13,10 @@ import optax
 import pytest
 
 from unet_jax.errors import InputError, RunError
-from unet_jax.training.checkpoint import Checkpoints, transfer
+from unet_jax.training import manifest
+from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.devices import replicate
+from unet_jax.training.named_arrays import transfer
 from unet_jax.training.step import TrainState
 
 # Values that a detour through text or another dtype would not give back.
@@ -80,6 +82,40 @@ def test_restores_bits_places_iterator_and_record(tmp_path):
         assert len(leaf.devices()) == jax.local_device_count() == 4
     assert iterator_state == {"batches": 7}
     assert found == record
+
+
+@pytest.mark.parametrize("name", ["a[1]", "[2026] study/b", "what?", "*", "[!a]**"])
+def test_characters_of_a_pattern_in_the_path_are_plain_characters(tmp_path, name):
+    # The first would match a pattern of the second's name.
+    for folder in ("a1", name):
+        with Checkpoints(tmp_path / folder / "c[0]") as checkpoints:
+            _save(checkpoints, 7, 0.5, _state(len(folder)))
+            checkpoints.wait()
+            checkpoints.check_readable(7, _state(len(folder)))
+    with Checkpoints(tmp_path / name / "c[0]", read_only=True) as checkpoints:
+        raw = checkpoints.restore_raw(checkpoints.best_step())
+    _assert_identical(raw["params"], _state(len(name)).params)
+
+
+def _flip_the_largest_file(directory):
+    """Change one bit of the arrays, with sums that fit."""
+    _flip_one_bit(_array_file(directory))
+    manifest.write_sums(directory / "1")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda directory: os.remove(_array_file(directory)), _flip_the_largest_file],
+)
+def test_what_was_just_written_is_compared_bit_for_bit(tmp_path, damage):
+    state = {"w": replicate(jnp.arange(50_000.0)), "none": None}
+    with Checkpoints(tmp_path) as checkpoints:
+        _save(checkpoints, 1, state=state)
+        checkpoints.check_readable(1, state)
+        damage(tmp_path)
+        with pytest.raises(RunError, match="written a moment ago") as caught:
+            checkpoints.check_readable(1, state)
+    assert str(caught.value).startswith(f"{tmp_path}/1")
 
 
 def test_template_moves_state_to_another_number_of_devices(tmp_path):
@@ -251,7 +287,7 @@ def test_damaged_arrays_are_refused(tmp_path, damage):
                 restore()
             message = str(caught.value)
             assert message.startswith(str(path))
-            assert "remove the folder of this step" in message
+            assert message.endswith(manifest.FIX)
             assert "\n" not in message
 
 

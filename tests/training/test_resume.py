@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, RunError
+from unet_jax.training import checkpoint
+from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.resume import RunCheckpoints, has_checkpoint, last_good
 
 
@@ -120,6 +122,41 @@ def test_a_damaged_interruption_falls_back_on_the_last_validation(tmp_path, caps
     _damage(tmp_path, 15, "interrupted")
     assert _restored(tmp_path).step == 10
     assert "moved to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_first_checkpoint_of_a_start_is_read_back(
+    tmp_path, monkeypatch, interrupted
+):
+    checked = []
+    monkeypatch.setattr(
+        Checkpoints, "check_readable", lambda self, step, state: checked.append(step)
+    )
+    with RunCheckpoints(tmp_path) as checkpoints:
+        if interrupted:
+            checkpoints.save_interrupted(
+                5, _state(5), place={}, record=_record(None, None)
+            )
+        for step in (10, 20):
+            checkpoints.save(step, _state(step), place={}, record={}, score=0.1)
+    assert checked == [5 if interrupted else 10]
+
+
+def test_a_checkpoint_that_gives_nothing_back_ends_the_run_at_once(
+    tmp_path, monkeypatch
+):
+    workdir = tmp_path / "run[1]"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint, "LiteralPath", lambda path: path
+        )  # as Orbax by itself
+        with RunCheckpoints(workdir) as checkpoints, pytest.raises(RunError) as caught:
+            checkpoints.save(10, _state(10), place={}, record={}, score=0.1)
+    assert str(caught.value).startswith(f"{workdir}/checkpoints/10: ")
+    assert str(caught.value).endswith(f"it was moved to {workdir}/damaged/10")
+    assert not has_checkpoint(workdir)
+    _saved(workdir, 0.3)
+    assert _restored(workdir).step == 10
 
 
 def test_where_none_is_whole_nothing_starts_again(tmp_path):

@@ -23,7 +23,8 @@ from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.models.network import adapted_params
 from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.runtime.shown_path import shown
-from unet_jax.training.checkpoint import Checkpoints, check_fit, transfer
+from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.named_arrays import check_fit, transfer
 from unet_jax.training.step import TrainState
 
 

@@ -24,6 +24,7 @@ from unet_jax.errors import InputError, RunError
 from unet_jax.hosts import agree
 from unet_jax.hosts.lost import is_lost_peer
 from unet_jax.training.devices import local_copy
+from unet_jax.training.literal_path import LiteralPath
 from unet_jax.training.manifest import (
     RUN_FILE,
     check_sums,
@@ -31,6 +32,7 @@ from unet_jax.training.manifest import (
     shortened,
     write_sums,
 )
+from unet_jax.training.named_arrays import check_fit, check_same_bits
 
 LATEST_TO_KEEP = 3
 
@@ -73,7 +75,7 @@ class Checkpoints:
         if self._alone and not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
-            self._directory,
+            LiteralPath(self._directory),
             options=ocp.CheckpointManagerOptions(
                 create=not read_only and not self._alone,
                 multiprocessing_options=together,
@@ -161,7 +163,7 @@ class Checkpoints:
             InputError: the checkpoint is missing or damaged, or does not fit.
         """
         step = self._find(step)
-        check_fit(self._path(step), saved=self._shapes(step), template=template)
+        check_fit(self.path(step), saved=self._shapes(step), template=template)
         restored = self._read(
             step,
             state=ocp.args.StandardRestore(
@@ -187,6 +189,32 @@ class Checkpoints:
         step = self._find(step)
         template = jax.tree.map(_empty, self._shapes(step))
         return self._read(step, state=ocp.args.StandardRestore(template)).state
+
+    def check_readable(self, step: int, state: Any) -> None:
+        """Read a checkpoint of this start back, and compare it with what was saved.
+
+        Where only the first process writes, only that one reads.
+
+        Args:
+            state: pytree of arrays that was given to ``save``.
+
+        Raises:
+            RunError: it cannot be read, or an array differs.
+        """
+        if self._alone and not agree.is_first():
+            return
+        try:
+            path = self.path(step)
+            check_same_bits(path, self.restore_raw(step), expected=local_copy(state))
+        except InputError as error:
+            raise RunError(
+                f"{str(error).partition(';')[0]}: it was written a moment ago, so no "
+                "checkpoint of this run could be used; name a --workdir on another disk"
+            ) from error
+
+    def path(self, step: int) -> pathlib.Path:
+        """Return the folder of one checkpoint."""
+        return self._directory / str(step)
 
     def latest_step(self) -> int | None:
         """Return the last saved step; None without a checkpoint."""
@@ -251,10 +279,6 @@ class Checkpoints:
             f"({reason}); fix the disk, then start the same command again"
         )
 
-    def _path(self, step: int) -> pathlib.Path:
-        """Return the folder of one checkpoint."""
-        return self._directory / str(step)
-
     def _find(self, step: int | None) -> int:
         """Return the step to read, once it is on the disk."""
         self.wait()
@@ -268,7 +292,7 @@ class Checkpoints:
                 f"{self._directory}: {wanted}; found {steps or 'none'}; train first or "
                 "name the workdir of a run that has one"
             )
-        check_sums(self._path(found))
+        check_sums(self.path(found))
         return found
 
     def _seal(self) -> None:
@@ -279,7 +303,7 @@ class Checkpoints:
 
     def _read_score(self, step: int) -> float | None:
         """Read the score of one checkpoint."""
-        path = self._path(step) / "run" / RUN_FILE
+        path = self.path(step) / "run" / RUN_FILE
         try:
             return json.loads(path.read_text())["score"]
         except FileNotFoundError:
@@ -294,7 +318,7 @@ class Checkpoints:
         try:
             return self._manager.item_metadata(step)["state"].tree
         except Exception as error:
-            raise damaged(self._path(step), error) from error
+            raise damaged(self.path(step), error) from error
 
     def _read(self, step: int, **args: Any) -> Any:
         """Read some items of one checkpoint."""
@@ -303,7 +327,7 @@ class Checkpoints:
         except Exception as error:
             if is_lost_peer(error):
                 raise
-            raise damaged(self._path(step), error) from error
+            raise damaged(self.path(step), error) from error
 
 
 class _KeepLatestAndBest:
@@ -324,29 +348,6 @@ class _KeepLatestAndBest:
         steps = [checkpoint.step for checkpoint in checkpoints]
         keep = {*sorted(steps)[-LATEST_TO_KEEP:], _best_step(steps, self._scores)}
         return [step in keep for step in steps]
-
-
-def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
-    """Copy the parameters of another run where name and shape are equal.
-
-    Returns:
-        ``params`` with the values copied, dtypes and devices kept, and one line for
-        each parameter of either side that was not copied: its name and both shapes.
-    """
-    here, there = _by_name(params), _by_name(source_params)
-    skipped = [
-        f"{name}: {_shape(there, name)} in the source, {_shape(here, name)} here"
-        for name in sorted(here.keys() | there.keys())
-        if _shape(here, name) != _shape(there, name)
-    ]
-
-    def fill(path: Any, leaf: Any) -> Any:
-        name = _name(path)
-        if _shape(here, name) != _shape(there, name):
-            return leaf
-        return jax.device_put(np.asarray(there[name], leaf.dtype), leaf.sharding)
-
-    return jax.tree_util.tree_map_with_path(fill, params), skipped
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
@@ -405,49 +406,3 @@ def _by_itself() -> MultiprocessingOptions:
     return MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
     )
-
-
-def check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
-    """Refuse a checkpoint with other arrays: Orbax may cut, pad or cast them.
-
-    Raises:
-        InputError: a name, a shape or a dtype differs.
-    """
-    there, here = _by_name(saved), _by_name(template)
-    names = [*here, *(name for name in there if name not in here)]
-    wrong = [
-        f"{name} is {_kind(there, name)} there and {_kind(here, name)} here"
-        for name in names
-        if _kind(there, name) != _kind(here, name)
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise InputError(
-            f"{path}: the checkpoint does not fit this network and optimizer: "
-            f"{', '.join(wrong[:3])}{more}; use the config of that run, or init_from "
-            "in a new workdir"
-        )
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    """Return the leaves by name, such as ``params/stage_0/kernel``."""
-    return {
-        _name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _name(path: Any) -> str:
-    """Join the keys of the path to a leaf; attributes and dict keys look the same."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _shape(leaves: dict[str, Any], name: str) -> str:
-    """Write the shape of a leaf, or that it is missing."""
-    return str(tuple(leaves[name].shape)) if name in leaves else "missing"
-
-
-def _kind(leaves: dict[str, Any], name: str) -> str:
-    """Write the shape and dtype of a leaf, or that it is missing."""
-    if name not in leaves:
-        return "missing"
-    return f"{_shape(leaves, name)} {np.dtype(leaves[name].dtype)}"

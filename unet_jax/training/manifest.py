@@ -14,7 +14,10 @@ from unet_jax.errors import InputError
 
 RUN_FILE = "run.json"
 SUMS_FILE = "sha256.json"
-FIX = "remove the folder of this step to resume from another checkpoint"
+FIX = (
+    "restore it from a copy, or start the training command again, which keeps it in "
+    "damaged/ and resumes from another checkpoint"
+)
 
 
 def write_sums(path: pathlib.Path) -> None:
@@ -78,11 +81,15 @@ def set_damaged_aside(
         if step != best and len(newer) >= latest_to_keep:
             shutil.rmtree(path)
             continue
-        aside = _free_name(path.parent.parent / "damaged" / path.name)
-        aside.parent.mkdir(exist_ok=True)
-        path.rename(aside)
-        lines.append(f"{problem}: this checkpoint was moved to {aside}")
+        lines.append(f"{problem}: this checkpoint was moved to {move_aside(path)}")
     return lines
+
+
+def move_aside(path: pathlib.Path) -> pathlib.Path:
+    """Move the folder of a checkpoint to ``damaged``, and return its new path."""
+    aside = _free_name(path.parent.parent / "damaged" / path.name)
+    aside.parent.mkdir(exist_ok=True)
+    return path.rename(aside)
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:

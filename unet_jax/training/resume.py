@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
+from unet_jax.errors import RunError
 from unet_jax.hosts import agree
 from unet_jax.training.checkpoint import LATEST_TO_KEEP, Checkpoints
-from unet_jax.training.manifest import set_damaged_aside, steps_in
+from unet_jax.training.manifest import move_aside, set_damaged_aside, steps_in
 
 FOLDER = "checkpoints"
 _INTERRUPTED = "interrupted"
@@ -42,7 +43,8 @@ class RunCheckpoints:
     Each validation saves one in ``checkpoints``. A run that is asked to stop saves its
     state in ``interrupted``, so that the latest and the best checkpoint are those of an
     uninterrupted run; the next validation removes it. Damaged checkpoints are moved to
-    ``damaged``, with a line printed for each.
+    ``damaged``, with a line printed for each. The first checkpoint that is written is
+    read back at once: a folder that gives nothing back must not cost a whole training.
 
     Args:
         workdir: folder of the run.
@@ -62,6 +64,7 @@ class RunCheckpoints:
         interrupted = steps_in(workdir / _INTERRUPTED)
         newest = self._scored.latest_step() or 0
         self._interrupted = max(interrupted, default=0)
+        self._was_read_back = False
         self._newest = 0  # saved since then, here or by the first process for all
         if interrupted and self._interrupted <= newest:
             self._remove_interrupted()
@@ -104,9 +107,14 @@ class RunCheckpoints:
         record: dict[str, Any],
         score: float,
     ) -> None:
-        """Start to save a validated state; see `Checkpoints.save`."""
+        """Start to save a validated state; see `Checkpoints.save`.
+
+        Raises:
+            RunError: the checkpoint cannot be written, or not read back.
+        """
         self.wait()
         self._scored.save(step, state, iterator_state=place, record=record, score=score)
+        self._read_first_back(self._scored, step, state)
         self._newest = step
         if self._bucket is not None:
             self.wait()
@@ -122,6 +130,7 @@ class RunCheckpoints:
                 step, state, iterator_state=place, record=record, score=None
             )
             checkpoints.wait()
+            self._read_first_back(checkpoints, step, state)
         self._interrupted = step
         if self._bucket is not None:
             self._bucket.saved()
@@ -145,6 +154,20 @@ class RunCheckpoints:
         if exception[0] is None:
             self.wait()
         self._scored.__exit__(*exception)
+
+    def _read_first_back(self, checkpoints: Checkpoints, step: int, state: Any) -> None:
+        """Read a checkpoint back if it is the first one of this start."""
+        if self._was_read_back:
+            return
+        try:
+            checkpoints.check_readable(step, state)
+        except RunError as error:
+            if not agree.is_first():
+                raise
+            # Else a restart, and the message, would take it for a good one.
+            aside = move_aside(checkpoints.path(step))
+            raise RunError(f"{error}; it was moved to {aside}") from error
+        self._was_read_back = True
 
     def _remove_interrupted(self) -> None:
         """Remove the interrupted state: a later checkpoint replaces it."""
