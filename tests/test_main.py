@@ -9,10 +9,11 @@ import pytest
 ROOT = __file__.rsplit("/tests/", 1)[0]
 
 
-def _main(*arguments, cwd=ROOT):
+def _main(*arguments, cwd=ROOT, **variables):
     return subprocess.run(
         [sys.executable, "-m", "unet_jax.main", *arguments],
         cwd=cwd,
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -137,6 +138,21 @@ def test_a_config_that_cannot_run_stops_before_training(tmp_path, arguments, mes
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "variable", [{"JAX_PLATFORMS": "gpuu"}, {"JAX_PLATFORM_NAME": "cuda"}]
+)
+def test_a_platform_that_is_not_there_is_one_line(tmp_path, variable):
+    answer = _main(
+        BRAIN, f"--workdir={tmp_path}/run", **{"JAX_PLATFORMS": "", **variable}
+    )
+    ((name, value),) = variable.items()
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.startswith(f"unet_jax: error: {name}={value}: found no such ")
+    assert "expected one of its platforms: cpu" in answer.stderr
+    assert answer.stderr.count("\n") == 1, answer.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_loads_nothing_heavy():

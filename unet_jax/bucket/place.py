@@ -16,6 +16,7 @@ from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.store import SCHEME, BucketError, Store
 from unet_jax.errors import InputError, RunError
 from unet_jax.hosts import agree
+from unet_jax.runtime.home import expanded
 from unet_jax.runtime.shown_path import shown, shown_as
 from unet_jax.runtime.stop import Stop
 
@@ -53,7 +54,7 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
     is_bucket = name.startswith(SCHEME)
     agree.check_equal("--workdir", name if is_bucket else "a path")
     if not is_bucket:
-        yield Place(pathlib.Path(name), None)
+        yield Place(pathlib.Path(expanded(name)), None)
         return
     agree.keep_own_folders()
     with contextlib.ExitStack() as stack:
@@ -73,7 +74,7 @@ def opened(name: str, *, stop: Stop, trains: bool = False) -> Iterator[Place]:
 def copy_of(name: str) -> Iterator[pathlib.Path]:
     """Open a folder to read: itself, or a copy of a folder in a bucket."""
     if not name.startswith(SCHEME):
-        yield pathlib.Path(name)
+        yield pathlib.Path(expanded(name))
         return
     with _temporary_folder(Stop()) as path, _named(path, name):
         agree.on_all(lambda: Mirror(_store(name), path).fetch())

@@ -86,8 +86,10 @@ def _join_processes(config: ConfigDict | None) -> None:
         )
     timeout = 600.0 if config is None else config.train.step_timeout
     from unet_jax.hosts import agree
+    from unet_jax.runtime.platforms import check_platform
 
     start(processes, heartbeat_seconds=4 * timeout + 60)
+    check_platform()
     agree.be_patient(3 * timeout)  # some processes have more cases than others
     if not agree.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
@@ -99,7 +101,9 @@ def _train(config: ConfigDict, stop: Stop) -> None:
     allocator.keep_freed_memory()  # the next step uses it again
     if FLAGS.check_determinism:
         from unet_jax.commands.check_determinism import check_determinism
+        from unet_jax.runtime.platforms import check_platform
 
+        check_platform()
         check_determinism(config)
         return
     from unet_jax.commands.train import train_and_evaluate
@@ -167,9 +171,11 @@ def _compare(config: ConfigDict | None, stop: Stop) -> None:
 def _opened(
     workdir: str, stop: Stop, *, trains: bool = False
 ) -> AbstractContextManager["Place"]:
-    """Open a workdir as a folder."""
+    """Open a workdir as a folder, once jax has found its devices."""
     from unet_jax.bucket.place import opened
+    from unet_jax.runtime.platforms import check_platform
 
+    check_platform()
     return opened(workdir, stop=stop, trains=trains)
 
 

@@ -17,8 +17,12 @@ from unet_jax.experiment.config_file import (
     remembered_config,
 )
 from unet_jax.experiment.renamed import current_arguments
+from unet_jax.runtime.home import expanded
 
 FLAGS = flags.FLAGS
+_PATHS = ("workdir", "input", "output", "workdirs", "runs")
+"""Flags with a path, or a list of them."""
+
 _MODES = ["train", "evaluate", "predict", "compare", "plan"]
 flags.DEFINE_string(
     "config",
@@ -76,6 +80,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     found = FLAGS(rest)
     if len(found) > 1:
         raise InputError(f"found the argument {found[1]!r}, expected flags only")
+    for name in _PATHS:
+        value = FLAGS[name].value
+        if isinstance(value, str):
+            FLAGS[name].value = expanded(value)
+        elif value:
+            FLAGS[name].value = [expanded(path) for path in value]
     return [found[0], *overrides]
 
 

@@ -10,6 +10,7 @@ from unet_jax.bucket.place import copy_of, opened
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.runtime.platforms import check_platform
 from unet_jax.runtime.stop import Stop
 
 _RESULTS_DEPEND_ON = {
@@ -41,6 +42,7 @@ def load(workdir: str | os.PathLike[str]) -> TrainedRun:
         >>> run = load("runs/brain")  # doctest: +SKIP
         >>> labels = run.predict(array, spacing=(1, 1, 1))  # doctest: +SKIP
     """
+    check_platform()
     with copy_of(os.fspath(workdir)) as folder:
         return load_run(folder)
 
@@ -69,6 +71,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]
         >>> scores = train(smoke.get_config(), "runs/smoke")  # doctest: +SKIP
         >>> scores["mean"]["dice"]  # doctest: +SKIP
     """
+    check_platform()
     for line in differences():
         print(f"unet_jax.train: {line}")
     stop = Stop()

@@ -19,6 +19,7 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.options import split_options
 from unet_jax.experiment.record import as_tuples, read_record
 from unet_jax.experiment.renamed import rename_keys
+from unet_jax.runtime.home import expanded
 
 _SHIPPED = "unet_jax.configs"
 
@@ -52,7 +53,7 @@ def config_path(name: str) -> tuple[pathlib.Path, str]:
     Raises:
         InputError: there is neither a file nor a shipped config of that name.
     """
-    folder, path = shipped_folder(), pathlib.Path(name)
+    folder, path = shipped_folder(), pathlib.Path(expanded(name))
     names = sorted(file.stem for file in folder.glob("[!_]*.py"))
     match = re.fullmatch(r"(?:\./)?(?:configs/)?(\w+?)(?:\.py)?", name)
     shipped = None

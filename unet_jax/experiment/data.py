@@ -20,6 +20,7 @@ from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
 from unet_jax.inference.segmenter import stack_axis
 from unet_jax.losses.terms import reads_labels
+from unet_jax.runtime.home import expanded
 
 SPLITS = ("train", "validation", "test")
 
@@ -85,7 +86,7 @@ def _check_apart(path: str, workdir: pathlib.Path) -> None:
 
     nnU-Net's data sets, for example, have a dataset.json.
     """
-    if path and pathlib.Path(path).expanduser().resolve() == workdir.resolve():
+    if path and pathlib.Path(expanded(path)).resolve() == workdir.resolve():
         raise InputError(
             f"--workdir {workdir}: is data.path, the folder of the images; name another"
         )

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax import lax
 
+from unet_jax.runtime.home import expanded
+
 
 def use_compilation_cache(directory: str) -> None:
     """Keep compiled programs on disk for later processes.
@@ -25,8 +27,7 @@ def use_compilation_cache(directory: str) -> None:
         directory: folder of the cache; "" for no cache.
     """
     if directory and not _cache_folder():
-        path = str(pathlib.Path(directory).expanduser())
-        jax.config.update("jax_compilation_cache_dir", path)
+        jax.config.update("jax_compilation_cache_dir", expanded(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     if _cache_folder() and not isinstance(warnings.showwarning, _DeleteBadEntries):
         warnings.showwarning = _DeleteBadEntries(warnings.showwarning)

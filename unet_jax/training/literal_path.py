@@ -1,4 +1,4 @@
-"""Paths for Orbax in which ``[``, ``*`` and ``?`` are plain characters."""
+"""Paths for Orbax whose characters are never a pattern, as in ``runs/a[1]``."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ from etils.epath.gpath import PosixGPath
 
 @epath.register_path_cls
 class LiteralPath(PosixGPath):
-    """A path whose own characters are never a pattern.
+    """A path that is no part of the pattern of its own ``glob``.
 
     etils puts the whole path into the pattern of ``glob``. In ``runs/a[1]`` Orbax then
     does not find the arrays that each process has written, and leaves a checkpoint

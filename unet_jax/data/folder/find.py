@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from unet_jax.data.files.formats import SUFFIXES, stem_of
 from unet_jax.errors import InputError
+from unet_jax.runtime.home import expanded
 
 IMAGE_FOLDERS = frozenset(
     {
@@ -117,12 +118,12 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
         ("masks", masks, MASK_FOLDERS),
     ):
         if given:
-            if not (path / given).is_dir():
+            folder = path / expanded(given)
+            if not folder.is_dir():
                 raise InputError(
-                    f"data.{key}: {path / given} is no folder; expected a folder in "
-                    "data.path"
+                    f"data.{key}: {folder} is no folder; expected a folder in data.path"
                 )
-            found.append([path / given])
+            found.append([folder])
             continue
         inside = sorted(f for f in path.iterdir() if f.is_dir())
         found.append([f for f in inside if f.name.lower() in known])

@@ -9,6 +9,7 @@ from unet_jax.data.folder.find import Layout
 from unet_jax.data.folder.split_files import read_splits
 from unet_jax.data.folder.splits import split_folders
 from unet_jax.errors import InputError, named_files
+from unet_jax.runtime.home import expanded
 
 
 class GivenSplits(NamedTuple):
@@ -55,7 +56,7 @@ def find_splits(
                 _, *inside = pair.patient.split("/")
                 groups[pair.id] = inside[0] if inside else pair.id
         return GivenSplits(named, fold, _cut_groups(named, groups, path))
-    source = Path(file).expanduser()
+    source = Path(expanded(file))
     try:
         given = read_splits(source, fold=fold)
     except InputError as error:

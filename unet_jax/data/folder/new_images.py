@@ -13,6 +13,7 @@ from unet_jax.data.folder.find import CHANNEL, channel_problems
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.read import read_case_image
 from unet_jax.errors import InputError
+from unet_jax.runtime.home import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ def find_new_images(
         InputError: there are no images, channels are missing, or two label maps would
             have the same name.
     """
+    path = expanded(path)
     files = list_images(path)
     if channels == 1:
         return [NewImage(file, (file,)) for file in files]

@@ -25,6 +25,7 @@ from unet_jax.data.folder.slabs import fit_slabs, slab_index
 from unet_jax.data.folder.splits import Part, Splits, draw_splits, named_splits
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
+from unet_jax.runtime.home import expanded
 
 
 def open_folder(
@@ -47,7 +48,7 @@ def open_folder(
     """
     memory = memory or CaseMemory(0)
     layout = find_layout(
-        Path(options.path).expanduser(),
+        Path(expanded(options.path)),
         images=options.images,
         masks=options.masks,
         mask_suffix=options.mask_suffix,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_jax.errors import InputError
+from unet_jax.runtime.home import expanded
 
 OWN_SETS = ("mni152_tissue", "mni152_lesion", "vertebra_ct")
 """Sets of this project: built from installed packages, without a network."""
@@ -48,7 +49,7 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
             f"data set name {name!r}: expected 'set', 'set/config' or "
             "'set/config:1.2.3', as TFDS writes it"
         )
-    root = Path(data_dir if data_dir is not None else constants.DATA_DIR).expanduser()
+    root = Path(expanded(data_dir if data_dir is not None else constants.DATA_DIR))
     if match["name"] in OWN_SETS:
         return _prepare_own(match, root)
     folder = root / match["name"] / (match["config"] or "")
