@@ -24,7 +24,6 @@ def _constant(p):
 def test_overlaps_of_a_constant_prediction(p):
     logits, labels = _constant(p)
     tp, fp, fn = 4 * p, 6 * p, 4 * (1 - p)
-    tn = 6 * (1 - p)
     expected = {
         overlap.jaccard_loss: 1 - tp / (tp + fp + fn),
         overlap.tversky_loss: 1 - tp / (tp + 0.3 * fp + 0.7 * fn),
@@ -40,10 +39,17 @@ def test_overlaps_of_a_constant_prediction(p):
         logits=logits, labels=labels, head="sigmoid", smooth=0.0
     )
     np.testing.assert_allclose(loss[0, 1], 0.05 * (1 - p) ** 2 + 0.95 * p**2, atol=1e-6)
-    loss = confusion.mcc_loss(logits=logits, labels=labels, head="sigmoid", smooth=1.0)
-    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) / PIXELS**2
-    value = 1 - ((tp * tn - fp * fn) / PIXELS + 1) / np.sqrt(product + 1)
-    np.testing.assert_allclose(loss[0, 1], value, atol=1e-6)
+
+
+def test_mcc_is_the_correlation_of_soft_counts():
+    # 0.8 on the four pixels of the class, 0.3 on the six others.
+    _, labels = _constant(0.5)
+    p = np.where(labels == 1, 0.8, 0.3)[..., None]
+    logits = np.log(p / (1 - p)) * np.array([-1, 1])
+    tp, fn, fp, tn = 4 * 0.8, 4 * 0.2, 6 * 0.3, 6 * 0.7
+    expected = 1 - (tp * tn - fp * fn) / np.sqrt(5 * 4 * 6 * 5)
+    loss = confusion.mcc_loss(logits=logits, labels=labels, head="sigmoid")
+    np.testing.assert_allclose(loss, [[expected, expected]], atol=1e-6)
 
 
 def test_generalized_dice_weighs_classes_by_their_inverse_square():

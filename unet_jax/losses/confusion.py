@@ -63,16 +63,20 @@ def mcc_loss(
     r"""One minus the soft Matthews correlation of each sample and class.
 
     .. math::
-        L_c = 1 - \frac{TP\cdot TN - FP\cdot FN + s}
-              {\sqrt{(TP+FP)(TP+FN)(TN+FP)(TN+FN) + s^2}}
+        L_c = 1 - \frac{TP\cdot TN - FP\cdot FN}
+              {\sqrt{(TP+FP)(TP+FN)(TN+FP)(TN+FN)}}
 
-    Numerator and root are divided by the number of pixels before the smoothing
-    :math:`s` is added, so that it has the same effect in small and large images.
+    with :math:`TP=s+\sum p y`, :math:`TN=s+\sum (1-p)(1-y)`,
+    :math:`FP=\sum p(1-y)` and :math:`FN=\sum (1-p)y`. The summand :math:`s` is 1e-6 of
+    a pixel: missing all of a class costs at least 0.999, however small the class is.
+    The correlation is not defined for a class that has no pixel of a sample, or all of
+    them; there :math:`s` is ``smooth``, so that a class that is neither labelled nor
+    predicted costs 0, and one that is predicted costs more with every pixel.
 
     Args:
         logits, labels, head, class_weights: as for `dice_loss`.
-        smooth: number above 0; the loss of a class that is neither labelled nor
-            predicted is then 0.
+        smooth: pixels added to :math:`TP` and :math:`TN` of a class that has no pixel
+            of a sample, or all of them.
 
     Returns: Values in [0, 2] times the weight, float32.
     Source: Abhishek, Hamarneh: Matthews correlation coefficient loss (ISBI 2021), eq.
@@ -80,17 +84,22 @@ def mcc_loss(
 
     Example:
         >>> logits = jnp.array([[[9.0, -9.0], [-9.0, 9.0]]])
-        >>> loss = mcc_loss(logits=logits, labels=jnp.array([[1, 0]]), smooth=1e-5)
+        >>> loss = mcc_loss(logits=logits, labels=jnp.array([[1, 0]]))
         >>> [round(float(value), 3) for value in loss[0]]
         [2.0, 2.0]
+        >>> nothing = jnp.array([[[9.0, -9.0], [9.0, -9.0]]])
+        >>> loss = mcc_loss(logits=nothing, labels=jnp.array([[1, 0]]))
+        >>> [round(float(value), 2) for value in loss[0]]
+        [1.0, 1.0]
     """
     p, target, valid = probabilities_and_targets(logits, labels, head)
     p = p * valid
     axes, rest = pixel_axes(p), (1 - target) * valid
-    root = jnp.sqrt(jnp.maximum(jnp.sum(target + rest, axes), 1))
-    tp, fn = jnp.sum(p * target, axes), jnp.sum((1 - p) * target, axes)
-    fp, tn = jnp.sum(p * rest, axes), jnp.sum((1 - p) * rest, axes)
-    tp, fn, fp, tn = (each / root for each in (tp, fn, fp, tn))
-    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    loss = 1 - (tp * tn - fp * fn + smooth) / jnp.sqrt(product + smooth**2)
-    return weighted_by_class(loss, class_weights)
+    positives, negatives = jnp.sum(target, axes), jnp.sum(rest, axes)
+    defined = (positives > 0) & (negatives > 0)
+    added = jnp.where(defined, 1e-6, smooth)
+    tp, fn = jnp.sum(p * target, axes) + added, jnp.sum((1 - p) * target, axes)
+    fp, tn = jnp.sum(p * rest, axes), jnp.sum((1 - p) * rest, axes) + added
+    # Two roots: the product of four counts of a volume may overflow float32.
+    root = jnp.sqrt((tp + fp) * (tp + fn)) * jnp.sqrt((tn + fp) * (tn + fn))
+    return weighted_by_class(1 - (tp * tn - fp * fn) / root, class_weights)
