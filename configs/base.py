@@ -1,7 +1,9 @@
 """Every key of a run: its default, its meaning, its limits, and if it may change.
 
 Other configs are this one plus differences. A run may be resumed with other values of
-the keys marked ``may_change``; any other difference is refused with both values.
+the keys marked ``may_change``; any other difference is refused with both values. Runs
+that differ only in ``seed`` and in keys with ``changes_scores=False`` are compared as
+one method.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +12,11 @@ from unet_jax.augment.policy import augmentation_keys
 from unet_jax.config_key import Key, create_config
 
 KEYS = {
-    "name": Key("base", "name of the run; the default workdir is runs/<name>"),
+    "name": Key(
+        "base",
+        "name of the run; the default workdir is runs/<name>",
+        changes_scores=False,
+    ),
     "seed": Key(
         0,
         "seed of initial parameters, shuffling, crops and augmentation",
@@ -31,7 +37,10 @@ KEYS = {
         "mni152_tissue", "name of a TFDS data set, ours or a prepared one"
     ),
     "data.data_dir": Key(
-        "", "folder of TFDS sets; '' for its default", may_change=True
+        "",
+        "folder of TFDS sets; '' for its default",
+        may_change=True,
+        changes_scores=False,
     ),
     "data.train_split": Key("train", "TFDS split of training; may be 'train[:90%]'"),
     "data.validation_split": Key("validation", "TFDS split that selects a checkpoint"),
@@ -44,7 +53,9 @@ KEYS = {
     "data.group_key": Key("", "feature with the patient; '' if each case is its own"),
     "data.mean_key": Key("", "feature with the mean of a slab's scan; '' for its own"),
     "data.std_key": Key("", "feature with the standard deviation of a slab's scan"),
-    "data.path": Key("", "folder with images and masks", may_change=True),
+    "data.path": Key(
+        "", "folder with images and masks", may_change=True, changes_scores=False
+    ),
     "data.images": Key("", "subfolder of images; '' to find it"),
     "data.masks": Key("", "subfolder of masks; '' to find it"),
     "data.mask_suffix": Key(
@@ -104,9 +115,15 @@ KEYS = {
     "data.foreground_oversampling": Key(
         1 / 3, "fraction of crops centred on a random class", low=0, high=1
     ),
-    "data.cache_gib": Key(4.0, "GiB for cases in memory", low=0, may_change=True),
-    "data.num_threads": Key(2, "threads that draw crops", low=0, may_change=True),
-    "data.prefetch_batches": Key(4, "batches drawn ahead", low=1, may_change=True),
+    "data.cache_gib": Key(
+        4.0, "GiB for cases in memory", low=0, may_change=True, changes_scores=False
+    ),
+    "data.num_threads": Key(
+        2, "threads that draw crops", low=0, may_change=True, changes_scores=False
+    ),
+    "data.prefetch_batches": Key(
+        4, "batches drawn ahead", low=1, may_change=True, changes_scores=False
+    ),
     # ---- model -----------------------------------------------------------------------
     # config.model.options has the options of the network: fields such as features.
     "model.name": Key(
@@ -156,7 +173,10 @@ KEYS = {
         0.0, "decay of the averaged parameters used for scores; 0 for off", 0, 0.999999
     ),
     "train.step_timeout": Key(
-        600.0, "seconds after which a step counts as hung; 0 for off", may_change=True
+        600.0,
+        "seconds after which a step counts as hung; 0 for off",
+        may_change=True,
+        changes_scores=False,
     ),
     "train.skip_nonfinite": Key(
         0, "steps with NaN or Inf to skip before the run stops", low=0, may_change=True
@@ -224,18 +244,35 @@ KEYS = {
     ),
     # ---- comparison, logs, cache -----------------------------------------------------
     "compare.methods": Key(
-        (), "methods by name (docs/classical.md); () for all", may_change=True
+        (),
+        "methods by name (docs/classical.md); () for all",
+        may_change=True,
+        changes_scores=False,
     ),
-    "compare.w_net_steps": Key(1000, "updates of the W-Net", low=1, may_change=True),
+    "compare.w_net_steps": Key(
+        1000, "updates of the W-Net", low=1, may_change=True, changes_scores=False
+    ),
     "compare.parameters": Key(
-        (), "((method, {name: value}), ...) that are not fitted", may_change=True
+        (),
+        "((method, {name: value}), ...) that are not fitted",
+        may_change=True,
+        changes_scores=False,
     ),
     "log.every_steps": Key(
-        25, "steps between lines of metrics.jsonl", low=1, may_change=True
+        25,
+        "steps between lines of metrics.jsonl",
+        low=1,
+        may_change=True,
+        changes_scores=False,
     ),
-    "log.overlays": Key(4, "test cases drawn at the end", low=0, may_change=True),
+    "log.overlays": Key(
+        4, "test cases drawn at the end", low=0, may_change=True, changes_scores=False
+    ),
     "compilation_cache_dir": Key(
-        "~/.cache/unet_jax", "folder of compiled programs; '' for none", may_change=True
+        "~/.cache/unet_jax",
+        "folder of compiled programs; '' for none",
+        may_change=True,
+        changes_scores=False,
     ),
 }
 """Every key by its dotted name."""

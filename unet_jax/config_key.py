@@ -20,6 +20,8 @@ class Key:
         choices: accepted values; () for any.
         may_change: whether a run may be resumed with another value.
         from_data: whether None is accepted until the data of a folder give the value.
+        changes_scores: whether another value may change a score of the run. Finished
+            runs that differ only in their seed and in keys without this are one method.
         kind: type of the value, where the default's type does not say it: ``object``
             accepts any type, and with a default of None any other kind accepts None.
     """
@@ -31,6 +33,7 @@ class Key:
     choices: tuple[Any, ...] = ()
     may_change: bool = False
     from_data: bool = False
+    changes_scores: bool = True
     kind: type | None = None
 
     @property

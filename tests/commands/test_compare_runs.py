@@ -1,17 +1,23 @@
-"""Finished runs are compared case by case."""
+"""Finished runs are compared by their means, and seeds of one method averaged."""
 
 import json
+import re
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from unet_jax.commands.compare_runs import compare_runs
+from unet_jax.configs.base import KEYS
 from unet_jax.errors import InputError
 
 
-def _run(folder, name, dice, *, seed=0, rate=0.1, test="abc", groups=None, steps=5):
-    """Write the files of a finished run that are read, from ``dice[case][class]``."""
+def _run(
+    folder, name, dice, *, seed=0, rate=0.1, test="abc", groups=None, other=(), train=""
+):
+    """Write the files of a finished run that are read, from ``dice[case][class]``.
+
+    Keys of the config that ``other`` names have a value that no default has.
+    """
     workdir = folder / name
     workdir.mkdir()
     record = {
@@ -19,11 +25,11 @@ def _run(folder, name, dice, *, seed=0, rate=0.1, test="abc", groups=None, steps
             "name": name,
             "seed": seed,
             "optimizer": {"learning_rate": rate},
-            "train": {"steps": steps},
             "log": {"every_steps": seed + 1},
+            **{key: "other" for key in other},
         },
         "preprocessing": {},
-        "dataset": {"test": test},
+        "dataset": {"train": train, "test": test},
         "versions": {},
     }
     (workdir / "config.json").write_text(json.dumps(record))
@@ -50,29 +56,42 @@ def _cases(offset=0.0, count=8):
     return {f"c{i}": list(map(float, row)) for i, row in enumerate(values)}
 
 
-def test_differences_are_by_case_with_interval_and_wilcoxon(tmp_path):
-    one = _run(tmp_path, "one", _cases())
-    two = _run(tmp_path, "two", _cases(1.0), rate=0.2)
-    results = compare_runs([one, two], output=tmp_path / "out")
-    assert results == json.loads((tmp_path / "out" / "comparison.json").read_text())
-    (pair,) = results["pairs"]
-    assert (pair["method"], pair["minus"]) == (str(two), str(one))
-    means = [
-        np.array([np.mean(v) for v in dice.values()])
-        for dice in (_cases(), _cases(1.0))
+def test_the_difference_is_that_of_the_means_in_the_table(tmp_path):
+    runs = [
+        _run(tmp_path, "one", _cases()),
+        _run(tmp_path, "two", _cases(1.0), rate=0.2),
+        _run(tmp_path, "three", _cases(0.37) | {"c0": [None, 0.1]}, rate=0.3),
     ]
-    difference = means[1] - means[0]
-    assert pair["dice"]["difference"] == pytest.approx(difference.mean())
-    assert pair["iou"]["difference"] == pytest.approx(difference.mean() / 2)
-    assert pair["dice"]["p"] == pytest.approx(stats.wilcoxon(difference).pvalue)
-    low, high = pair["dice"]["ci95"]
-    expected = stats.bootstrap(
-        (difference,), np.mean, method="percentile", rng=0, n_resamples=4000
-    ).confidence_interval
-    np.testing.assert_allclose((low, high), expected, atol=0.004)
-    assert low < difference.mean() < high
+    results = compare_runs(runs, output=tmp_path / "out")
+    assert results == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    means = {row["name"]: row["dice"]["mean"] for row in results["methods"]}
     text = (tmp_path / "out" / "comparison.md").read_text()
-    assert f"| {two} - {one} | {difference.mean():+.4f} ({low:+.4f} to" in text
+    printed = dict(re.findall(r"^\| (\S+) \| (\d\.\d{4})", text, flags=re.MULTILINE))
+    for pair in results["pairs"]:
+        names = pair["method"], pair["minus"]
+        one, two = (means[name] for name in names)
+        assert pair["dice"]["difference"] == one - two
+        assert pair["iou"]["difference"] == pytest.approx((one - two) / 2)
+        low, high = pair["dice"]["ci95"]
+        assert low < one - two < high
+        one, two = (float(printed[name]) for name in names)
+        assert f"| {names[0]} - {names[1]} | {one - two:+.4f} ({low:+.4f} to" in text
+
+
+def test_false_alarms_on_healthy_cases_are_in_the_difference(tmp_path):
+    # Six patients with the structure, and fourteen healthy ones whom "many" marks.
+    few = {f"c{i:02}": [0.8 if i < 6 else None] for i in range(20)}
+    many = {f"c{i:02}": [0.8 if i < 6 else 0.0] for i in range(20)}
+    runs = [_run(tmp_path, "few", few), _run(tmp_path, "many", many, rate=0.2)]
+    results = compare_runs(runs, output=tmp_path / "out")
+    assert [row["dice"]["mean"] for row in results["methods"]] == pytest.approx(
+        [0.8, 0.24]
+    )
+    (pair,) = results["pairs"]
+    assert pair["dice"]["difference"] <= -0.56 + 1e-12
+    low, high = pair["dice"]["ci95"]
+    assert low < -0.56 < high < 0
+    assert pair["dice"]["p"] < 0.01
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_method(tmp_path):
@@ -96,10 +115,38 @@ def test_runs_that_differ_only_in_their_seed_are_one_method(tmp_path):
     assert pair["dice"]["difference"] == pytest.approx(b - np.mean(means))
 
 
-def test_another_number_of_steps_is_another_method(tmp_path):
+HARMLESS = {
+    *("name", "data.data_dir", "data.path", "compilation_cache_dir"),
+    *("data.cache_gib", "data.num_threads", "data.prefetch_batches"),
+    *("log.every_steps", "log.overlays", "train.step_timeout"),
+    *("compare.methods", "compare.w_net_steps", "compare.parameters"),
+}
+"""Paths, threads, caches and logs: no other value of these changes a score."""
+
+LABELS = {"data.class_names", "data.label_map", "data.palette"}
+"""Keys that give a score its meaning: runs that differ in one are not compared."""
+
+
+def test_runs_that_differ_in_a_key_are_seeds_only_where_it_cannot_change_a_score(
+    tmp_path,
+):
+    # A run with another value of each key: every one that may change a score is alone.
+    keys = sorted(KEYS.keys() - LABELS - {"seed"} | {"model.options.norm"})
+    cases = {"c": [0.5]}
+    runs = [_run(tmp_path, "none", cases)]
+    runs += [_run(tmp_path, key, cases, other=[key]) for key in keys]
+    rows = compare_runs(runs, output=tmp_path / "out")["methods"]
+    together, *alone = (row["runs"] for row in rows)
+    assert together == [str(runs[0])] + [
+        str(tmp_path / key) for key in sorted(HARMLESS)
+    ]
+    assert alone == [[str(tmp_path / key)] for key in keys if key not in HARMLESS]
+
+
+def test_runs_of_other_training_cases_are_no_seeds(tmp_path):
     runs = [
-        _run(tmp_path, "short", _cases(), steps=5),
-        _run(tmp_path, "long", _cases(0.5), steps=9),
+        _run(tmp_path, "one", _cases(), train="x"),
+        _run(tmp_path, "two", _cases(0.5), seed=1, train="y"),
     ]
     assert len(compare_runs(runs, output=tmp_path / "out")["methods"]) == 2
 
@@ -113,26 +160,20 @@ def test_intervals_draw_groups_and_need_five_of_them(tmp_path):
     results = compare_runs(runs, output=tmp_path / "out")
     assert (results["n_cases"], results["n_groups"]) == (8, 4)
     assert results["pairs"][0]["dice"]["ci95"] is None
+    assert results["pairs"][0]["dice"]["p"] is None
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "need at least 5 groups that have a score of each class" in text
 
 
-def test_a_case_without_a_score_in_one_run_is_in_no_pair(tmp_path):
-    gone = _cases(1.0)
-    gone["c0"] = [None, None]
-    runs = [
-        _run(tmp_path, "one", _cases()),
-        _run(tmp_path, "two", gone, rate=0.2),
-    ]
-    results = compare_runs(runs, output=tmp_path / "out")
-    assert results["pairs"][0]["dice"]["n"] == 7
-
-
-def test_equal_runs_have_no_difference(tmp_path):
-    runs = [
-        _run(tmp_path, "one", _cases()),
-        _run(tmp_path, "two", _cases(), rate=0.2),
-    ]
-    (pair,) = compare_runs(runs, output=tmp_path / "out")["pairs"]
-    assert pair["dice"] == {"difference": 0.0, "ci95": [0.0, 0.0], "p": None, "n": 8}
+def test_other_classes_are_refused(tmp_path):
+    one = _run(tmp_path, "one", _cases())
+    three = {case: [*values, 0.1] for case, values in _cases().items()}
+    others = [_run(tmp_path, key, _cases(), other=[key]) for key in sorted(LABELS)]
+    for other in (_run(tmp_path, "three", three), *others):
+        with pytest.raises(
+            InputError, match=r"classes or label map of .* differs from"
+        ):
+            compare_runs([one, other], output=tmp_path / "out")
 
 
 def test_other_test_sets_are_refused(tmp_path):

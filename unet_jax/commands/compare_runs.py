@@ -1,4 +1,4 @@
-"""Compares finished runs case by case on the test set that they have in common."""
+"""Compares the mean scores of finished runs on the test set that they share."""
 
 import json
 import pathlib
@@ -6,31 +6,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from unet_jax.errors import InputError
-from unet_jax.evaluation.scorer import MIN_GROUPS
+from unet_jax.evaluation.bootstrap import MIN_GROUPS, mean_of_present
+from unet_jax.evaluation.paired import DRAWS, compare_means, mean_scores
+from unet_jax.evaluation.summary import number
 from unet_jax.experiment.record import (
+    changes_scores,
     check_no_run,
     flat_config,
-    may_change,
     read_finished_record,
 )
 from unet_jax.runtime.atomic import atomic_path
 from unet_jax.runtime.shown_path import shown
 
-_DRAWS = 2000
 _METRICS = ("dice", "iou")
 
 
 class _Run(NamedTuple):
-    """The part of a run that is compared."""
+    """The part of a run that is compared.
+
+    Attributes:
+        name: name in the results.
+        config: the config that its scores belong to, with dotted keys.
+        dataset: fingerprint of its data, by split.
+        groups: group of each test case.
+        classes: names of the scored classes.
+        scores: ``(cases, classes)`` of each metric, NaN where a class is absent.
+    """
 
     name: str
     config: dict[str, Any]
-    test: Any
-    cases: dict[str, str]  # id -> group
-    scores: dict[str, dict[str, float]]  # metric -> case -> mean over classes
+    dataset: dict[str, Any]
+    groups: dict[str, str]
+    classes: tuple[str, ...]
+    scores: dict[str, np.ndarray]
 
 
 def compare_runs(
@@ -41,9 +51,9 @@ def compare_runs(
 ) -> dict[str, Any]:
     """Compare finished runs on the test set that they have in common.
 
-    Runs that differ only in their seed are one method: its case scores are the means
-    over its runs, reported with the standard deviation between its runs. Every other
-    method is compared with the first one.
+    Runs that differ only in their seed, and in keys that cannot change a score, are one
+    method: its mean is the mean over its runs, reported with the standard deviation
+    between its runs. Every other method is compared with the first one.
 
     Args:
         workdirs: folders of at least two finished runs.
@@ -51,9 +61,8 @@ def compare_runs(
         names: names of the runs in the files; None for their paths.
 
     Returns: The content of comparison.json: ``methods`` with ``mean`` and ``std`` of
-        each metric; ``pairs`` with the mean difference by case, its bootstrap interval
-        over groups and the p value of Wilcoxon's signed-rank test (None where there are
-        too few cases).
+        each metric; ``pairs`` with the difference of two means, its bootstrap interval
+        over groups and its p value (None where there are too few groups).
     Raises: InputError: fewer than two runs, one is not finished, or test sets differ.
     """
     if len(workdirs) < 2:
@@ -63,16 +72,11 @@ def compare_runs(
         _read_run(workdir, name)
         for workdir, name in zip(workdirs, names or map(str, workdirs), strict=True)
     ]
-    for run in runs[1:]:
-        if (run.test, run.cases) != (runs[0].test, runs[0].cases):
-            raise InputError(
-                f"--runs: the test set of {run.name} differs from that of "
-                f"{runs[0].name}; expected runs that were scored on the same cases"
-            )
+    _check_one_test(runs)
     methods = _by_method(runs)
     results = {
-        "n_cases": len(runs[0].cases),
-        "n_groups": len(set(runs[0].cases.values())),
+        "n_cases": len(runs[0].groups),
+        "n_groups": len(set(runs[0].groups.values())),
         "methods": [_method_row(name, members) for name, members in methods.items()],
         "pairs": _pairs(methods),
     }
@@ -90,129 +94,115 @@ def compare_runs(
 
 
 def _read_run(workdir: pathlib.Path, name: str) -> _Run:
-    """Read the scores of a finished run: one number for each case and metric."""
+    """Read the scores of a finished run: one number for each case, class and metric."""
     record = read_finished_record(workdir)
     path = workdir / "test_metrics.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["per_case"]
-        cases, scores = _case_scores(rows)
-        test = record["dataset"]["test"]
+        results = json.loads(path.read_text(encoding="utf-8"))
+        rows = results["per_case"]
+        groups = dict(sorted((row["id"], row["group"]) for row in rows))
+        classes = tuple(dict.fromkeys(str(row["class"]) for row in rows))
+        scores = {metric: _table(rows, metric) for metric in _METRICS}
+        record["dataset"]["test"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: cannot be read ({reason}); expected the scores of a finished "
             f"run; make them with --mode=evaluate --workdir={workdir}"
         ) from None
-    return _Run(name, record["config"], test, cases, scores)
+    config = flat_config(record["config"])
+    return _Run(name, config, record["dataset"], groups, classes, scores)
 
 
-def _case_scores(
-    rows: Sequence[dict[str, Any]],
-) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """Return the group of each case, and the mean of each metric over its classes."""
-    cases = {row["id"]: row["group"] for row in rows}
-    values: dict[str, dict[str, list[float]]] = {metric: {} for metric in _METRICS}
+def _table(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
+    """Arrange the values of a metric as ``(sorted cases, classes)``; NaN for None."""
+    cases = sorted({row["id"] for row in rows})
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    table = np.full((len(cases), len(classes)), np.nan)
+    case_place, class_place = (
+        {key: place for place, key in enumerate(keys)} for keys in (cases, classes)
+    )
     for row in rows:
-        for metric, by_case in values.items():
-            if row.get(metric) is not None:
-                by_case.setdefault(row["id"], []).append(row[metric])
-    return cases, {
-        metric: {case: float(np.mean(each)) for case, each in by_case.items()}
-        for metric, by_case in values.items()
-    }
+        if row.get(metric) is not None:
+            table[case_place[row["id"]], class_place[row["class"]]] = row[metric]
+    return table
+
+
+def _check_one_test(runs: Sequence[_Run]) -> None:
+    """Refuse runs that were scored on other cases, or for other classes."""
+
+    def scored_on(run: _Run) -> tuple[Any, ...]:
+        return run.dataset["test"], run.groups
+
+    def labels_of(run: _Run) -> tuple[Any, ...]:
+        keys = ("data.class_names", "data.label_map", "data.palette")
+        return run.classes, *(run.config.get(key) for key in keys)
+
+    for run in runs[1:]:
+        for what, of, expected in (
+            ("test set", scored_on, "on the same cases"),
+            ("classes or label map", labels_of, "for the same classes"),
+        ):
+            if of(run) != of(runs[0]):
+                raise InputError(
+                    f"--runs: the {what} of {run.name} differs from that of "
+                    f"{runs[0].name}; expected runs that were scored {expected}"
+                )
 
 
 def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
-    """Group the runs that differ only in their seed."""
+    """Group the runs that differ only in what cannot change a score, and the seed."""
     methods: dict[str, list[_Run]] = {}
     keys: dict[str, str] = {}
     for run in runs:
         plain = {
             key: value
-            for key, value in flat_config(run.config).items()
-            if key not in ("seed", "name")
-            and (key == "train.steps" or not may_change(key))
+            for key, value in run.config.items()
+            if key != "seed" and changes_scores(key)
         }
-        key = json.dumps(plain, sort_keys=True)
+        # Runs of other training cases are no seeds either.
+        key = json.dumps([plain, run.dataset], sort_keys=True)
         name = keys.setdefault(key, run.name)
         methods.setdefault(name, []).append(run)
     return methods
 
 
-def _case_means(members: Sequence[_Run], metric: str) -> dict[str, float]:
-    """Mean over the runs of a method for each case that has a score in all of them."""
-    return {
-        case: float(np.mean([run.scores[metric][case] for run in members]))
-        for case in members[0].scores[metric]
-        if all(case in run.scores[metric] for run in members)
-    }
-
-
 def _method_row(name: str, members: Sequence[_Run]) -> dict[str, Any]:
-    """Mean over cases, and its standard deviation between runs of different seeds."""
+    """Mean score, and its standard deviation between runs of different seeds."""
     row: dict[str, Any] = {
         "name": name,
         "runs": [run.name for run in members],
         "seeds": [run.config.get("seed") for run in members],
     }
     for metric in _METRICS:
-        means = [
-            float(np.mean(list(run.scores[metric].values())))
-            for run in members
-            if run.scores[metric]
-        ]
+        means = mean_scores(_scores(members, metric))
+        found = means[~np.isnan(means)]
         row[metric] = {
-            "mean": float(np.mean(means)) if means else None,
-            "std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+            "mean": number(float(mean_of_present(means))),
+            "std": float(np.std(found, ddof=1)) if len(found) > 1 else None,
         }
     return row
 
 
+def _scores(members: Sequence[_Run], metric: str) -> np.ndarray:
+    """Scores of a method, ``(runs, cases, classes)``."""
+    return np.stack([run.scores[metric] for run in members])
+
+
 def _pairs(methods: Mapping[str, list[_Run]]) -> list[dict[str, Any]]:
     """Compare every other method with the first."""
-    names = list(methods)
-    groups = methods[names[0]][0].cases
-    rows = []
-    for name in names[1:]:
-        row: dict[str, Any] = {"method": name, "minus": names[0]}
-        for metric in _METRICS:
-            one = _case_means(methods[name], metric)
-            two = _case_means(methods[names[0]], metric)
-            shared = [case for case in one if case in two]
-            differences = np.array([one[case] - two[case] for case in shared])
-            row[metric] = _paired(differences, [groups[case] for case in shared])
-        rows.append(row)
-    return rows
-
-
-def _paired(differences: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
-    """Mean difference, its interval over groups, and the p value of Wilcoxon's test."""
-    if not len(differences):
-        return {"difference": None, "ci95": None, "p": None, "n": 0}
-    ci95 = None
-    if len(set(groups)) >= MIN_GROUPS:
-        ci95 = _bootstrap(differences, groups)
-    p = None
-    if len(differences) >= MIN_GROUPS and np.any(differences):
-        p = float(stats.wilcoxon(differences).pvalue)
-    return {
-        "difference": float(differences.mean()),
-        "ci95": ci95,
-        "p": p,
-        "n": len(differences),
-    }
-
-
-def _bootstrap(differences: np.ndarray, groups: Sequence[str]) -> list[float]:
-    """Percentile bootstrap interval of the mean; whole groups are drawn."""
-    _, place = np.unique(groups, return_inverse=True)
-    sums = np.bincount(place, differences)
-    counts = np.bincount(place).astype(np.float64)
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), _DRAWS)
-    means = np.einsum("sg,g->s", draws, sums) / np.einsum("sg,g->s", draws, counts)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return [float(low), float(high)]
+    first, *others = methods
+    groups = list(methods[first][0].groups.values())
+    return [
+        {"method": name, "minus": first}
+        | {
+            metric: compare_means(
+                _scores(methods[name], metric), _scores(methods[first], metric), groups
+            )._asdict()
+            for metric in _METRICS
+        }
+        for name in others
+    ]
 
 
 def _markdown(results: Mapping[str, Any]) -> str:
@@ -221,6 +211,7 @@ def _markdown(results: Mapping[str, Any]) -> str:
     for row in results["methods"]:
         cells = [_spread(row[metric]) for metric in _METRICS]
         lines.append(f"| {', '.join(row['runs'])} | {cells[0]} | {cells[1]} |")
+    means = {row["name"]: row for row in results["methods"]}
     lines += [
         "",
         "| difference | Dice | p | IoU | p |",
@@ -229,18 +220,33 @@ def _markdown(results: Mapping[str, Any]) -> str:
     for row in results["pairs"]:
         cells = []
         for metric in _METRICS:
+            two = [means[row[key]][metric]["mean"] for key in ("method", "minus")]
             p = row[metric]["p"]
-            cells += [_difference(row[metric]), "-" if p is None else f"{p:.3g}"]
+            cells += [_difference(row[metric], two), "-" if p is None else f"{p:.3g}"]
         lines.append(f"| {row['method']} - {row['minus']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Test cases: {results['n_cases']}, groups: {results['n_groups']}. The score "
-        "of a case is the mean over its classes. Runs that differ only in their seed "
-        "are averaged; ± is the standard deviation between them. Differences are by "
-        f"case: mean with 95 % bootstrap interval over groups ({_DRAWS} samples; at "
-        f"least {MIN_GROUPS} groups), p value of Wilcoxon's signed-rank test.",
-    ]
+    lines += ["", _notes(results)]
     return "\n".join(lines) + "\n"
+
+
+def _notes(results: Mapping[str, Any]) -> str:
+    """Explain the numbers of the tables."""
+    text = (
+        f"Test cases: {results['n_cases']}, groups: {results['n_groups']}. Means are "
+        "over the cases that have a score, then over classes: a false alarm scores 0, "
+        "and a case without the class that is left empty has no score. Runs that "
+        "differ only in their seed are averaged; ± is the standard deviation between "
+        "them. A difference is that of the two means. "
+    )
+    if all(row[metric]["p"] is None for row in results["pairs"] for metric in _METRICS):
+        return text + (
+            f"An interval and p need at least {MIN_GROUPS} groups that have a score of "
+            "each class."
+        )
+    return text + (
+        f"Its 95 % interval and p are from a bootstrap of {DRAWS} samples that draws "
+        f"groups and computes both means again, with at least {MIN_GROUPS} groups that "
+        "have a score of each class."
+    )
 
 
 def _spread(value: Mapping[str, Any]) -> str:
@@ -251,11 +257,12 @@ def _spread(value: Mapping[str, Any]) -> str:
     return text if value["std"] is None else f"{text} ± {value['std']:.4f}"
 
 
-def _difference(value: Mapping[str, Any]) -> str:
-    """A signed difference with its interval."""
-    if value["difference"] is None:
+def _difference(value: Mapping[str, Any], means: Sequence[float | None]) -> str:
+    """The difference of two means as the table shows them, with its interval."""
+    one, two = means
+    if one is None or two is None:
         return "-"
-    text = f"{value['difference']:+.4f}"
+    text = f"{round(one, 4) - round(two, 4):+.4f}"
     if value["ci95"] is None:
         return text
     low, high = value["ci95"]

@@ -18,7 +18,7 @@ from unet_jax.evaluation.metric_table import (
     metric_named,
 )
 from unet_jax.evaluation.packing import pack_scores, unpack_scores
-from unet_jax.evaluation.summary import MIN_GROUPS, Summary, number, summarise
+from unet_jax.evaluation.summary import Summary, number, summarise
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
 from unet_jax.metrics.calibration import (
@@ -28,8 +28,6 @@ from unet_jax.metrics.calibration import (
 )
 from unet_jax.metrics.surface_elements import Surface
 from unet_jax.runtime.atomic import atomic_path
-
-__all__ = ["MIN_GROUPS", "evaluate", "write_results"]
 
 PredictFn = Method | Callable[..., Any]
 """``predict_fn(image, spacing) -> labels (*spatial)``, or a `Method` of such a function

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unet_jax.evaluation.bootstrap import (
+    MIN_GROUPS,
+    class_values,
+    draw_groups,
+    mean_of_present,
+)
 from unet_jax.evaluation.case_scores import CaseScores
-
-MIN_GROUPS = 5
-"""Fewest groups for an interval; fewer say nothing about the spread between groups."""
 
 _MICRO = ("dice_micro", "iou_micro")
 
@@ -53,7 +56,7 @@ def summarise(
     rows = [distinct.index(group) for group in groups]
     sums = _group_sums(scored, rows, len(distinct))
     once = np.ones((1, len(distinct)))
-    of_class = {metric: _class_values(once, *pair)[0] for metric, pair in sums.items()}
+    of_class = {metric: class_values(once, *pair)[0] for metric, pair in sums.items()}
     absent = sum(~case.present for case in scored)
     per_class = {
         name: {
@@ -64,15 +67,15 @@ def summarise(
         | {"n_absent": int(np.asarray(absent)[i])}
         for i, name in enumerate(names)
     }
-    mean = {metric: number(_nanmean(v[None])[0]) for metric, v in of_class.items()}
+    mean = {
+        metric: number(mean_of_present(v[None])[0]) for metric, v in of_class.items()
+    }
     if len(distinct) < MIN_GROUPS:
         note = f"an interval needs at least {MIN_GROUPS} groups; found {len(distinct)}"
         return Summary(mean, None, note, per_class)
-    rng = np.random.default_rng(seed)
-    equal = np.full(len(distinct), 1 / len(distinct))
-    draws = rng.multinomial(len(distinct), equal, size=bootstrap_samples)
+    draws = draw_groups(len(distinct), samples=bootstrap_samples, seed=seed)
     ci95 = {
-        metric: _interval(_nanmean(_class_values(draws.astype(np.float64), *pair)))
+        metric: _interval(mean_of_present(class_values(draws, *pair)))
         for metric, pair in sums.items()
     }
     note = (
@@ -121,24 +124,6 @@ def _group_sums(
         add("dice_micro", row, 2 * tp, 2 * tp + fp + fn)
         add("iou_micro", row, tp, tp + fp + fn)
     return sums
-
-
-def _class_values(
-    weights: np.ndarray, numerators: np.ndarray, denominators: np.ndarray
-) -> np.ndarray:
-    """Value ``(samples, classes)`` for weights ``(samples, groups)``; 0/0 is NaN."""
-    # einsum, not a BLAS product: its order of summation does not change with threads.
-    above = np.einsum("sg,gc->sc", weights, numerators)
-    below = np.einsum("sg,gc->sc", weights, denominators)
-    with np.errstate(invalid="ignore"):
-        return above / below
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN, without a warning, if all are NaN."""
-    present = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(present, values, 0).sum(-1) / present.sum(-1)
 
 
 def _interval(means: np.ndarray) -> list[float | None]:

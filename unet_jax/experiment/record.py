@@ -21,6 +21,13 @@ def may_change(key: str) -> bool:
     return key in KEYS and KEYS[key].may_change
 
 
+def changes_scores(key: str) -> bool:
+    """Tell whether another value of a dotted key may change a score of a run."""
+    from unet_jax.configs.base import KEYS
+
+    return key not in KEYS or KEYS[key].changes_scores
+
+
 DRAWS_VERSION = 2
 """Version of the random draws of `unet_jax.augment`.
 

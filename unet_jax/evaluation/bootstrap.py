@@ -1,0 +1,56 @@
+"""Draws groups with replacement and averages scores over the drawn ones."""
+
+import numpy as np
+from jaxtyping import Float
+
+MIN_GROUPS = 5
+"""Fewest groups for an interval; fewer say nothing about the spread between groups."""
+
+
+def draw_groups(
+    count: int, *, samples: int, seed: int
+) -> Float[np.ndarray, "samples groups"]:
+    """Return how often each group is drawn in each bootstrap sample.
+
+    Args:
+        count: number of groups; each sample draws this number of them.
+        samples: number of bootstrap samples.
+        seed: seed of the draws.
+
+    Example:
+        >>> draw_groups(3, samples=2, seed=0).sum(axis=1)
+        array([3., 3.])
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=samples)
+    return drawn.astype(np.float64)
+
+
+def class_values(
+    weights: Float[np.ndarray, "samples groups"],
+    numerators: Float[np.ndarray, "groups *columns"],
+    denominators: Float[np.ndarray, "groups *columns"],
+) -> Float[np.ndarray, "samples *columns"]:
+    """Divide two sums over groups in each sample; 0/0 is NaN.
+
+    Args:
+        weights: weight of each group, such as those of `draw_groups`.
+        numerators, denominators: summands of each group, by class.
+    """
+    # einsum, not a BLAS product: its order of summation does not change with threads.
+    above = np.einsum("sg,g...->s...", weights, numerators)
+    below = np.einsum("sg,g...->s...", weights, denominators)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(above / below)
+
+
+def mean_of_present(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Mean over the last axis without NaN; NaN, without a warning, if all are NaN.
+
+    Example:
+        >>> mean_of_present(np.array([[1.0, np.nan, 3.0], [np.nan] * 3]))
+        array([ 2., nan])
+    """
+    present = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(present, values, 0).sum(-1) / present.sum(-1))
