@@ -64,9 +64,17 @@ KEYS = {
     "data.stack": Key(False, "read the pictures of a patient's folder as one volume"),
     "data.known_spacing": Key((), "mm on each axis, for files without a spacing"),
     "data.tiff_axes": Key("", "axes of TIFF files such as 'CYX'; '' as the files say"),
+    "data.orientation": Key(
+        "",
+        "EXIF or TIFF orientation: 'upright' or as 'stored'; '' asks where unclear",
+        choices=("", "upright", "stored"),
+    ),
     "data.palette": Key((), "colours (red, green, blue) of colour masks, by class"),
     "data.palette_tolerance": Key(
         0.0, "accepted difference of a colour channel from the palette", low=0, high=255
+    ),
+    "data.palette_indices": Key(
+        False, "read palette masks by index where their colours differ"
     ),
     "data.group_regex": Key(
         "", r"regex for the patient in an id, '^(p\d+)_'; '' for its folder"

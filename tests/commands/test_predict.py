@@ -150,6 +150,31 @@ def test_a_label_map_has_all_axes_of_its_nifti(segment, tmp_path, shape):
     np.testing.assert_allclose(label.affine, nibabel.load(tmp_path / "in/a.nii").affine)
 
 
+def test_the_only_channel_of_nnunet_is_no_part_of_the_name(segment, tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = _picture(1)[0].astype(np.uint8)
+    for name in ("a_0000", "b_0000", "b", "c_0000", "c_0001", "d_0001"):
+        Image.fromarray(pixels).save(tmp_path / f"in/{name}.png")
+    names = {path.name for path in segment(tmp_path / "in").glob("*.png")}
+    # b has this name already, and c has two frames.
+    frames = {"b.png", "b_0000.png", "c_0000.png", "c_0001.png", "d_0001.png"}
+    assert names == {"a.png", *frames}
+    shutil.rmtree(tmp_path / "out")
+    out = segment(tmp_path / "in/a_0000.png")
+    assert [path.name for path in out.glob("*.png")] == ["a.png"]
+
+
+def test_pixels_without_data_are_background(segment, tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = _picture(1)[0].astype(np.float32) + 100
+    pixels[:9] = -1e38
+    tags = [(42113, "s", 0, "-1e38", True)]
+    tifffile.imwrite(tmp_path / "in/a.tif", pixels, extratags=tags)
+    label = tifffile.imread(segment(tmp_path / "in") / "a.tif")
+    assert not label[:9].any()
+    np.testing.assert_array_equal(label[9:], pixels[9:] > 100)
+
+
 def test_contours_are_of_the_slices_that_the_network_saw(segment, tmp_path):
     (tmp_path / "in").mkdir()
     label = np.zeros((12, 22, 20), np.uint8)  # stored z, y, x

@@ -100,7 +100,8 @@ def _folder_options(config: ConfigDict) -> FolderOptions:
             "--config.data.path=FOLDER"
         )
     keys = [field.name for field in dataclasses.fields(FolderOptions)]
-    values = {key: config.data[key] for key in keys}
+    # A record of an earlier version has not all keys.
+    values = {key: config.data[key] for key in keys if key in config.data}
     # Until the axis of slices is known, the last axis of RAS is the likeliest.
     values["slice_axis"] = 2 if values["slice_axis"] is None else values["slice_axis"]
     return FolderOptions(**values)

@@ -43,7 +43,12 @@ FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
 
 _PARTS = ("config", "preprocessing", "dataset")
-_ADDED_LATER = frozenset({"deterministic", "data.split_seed", "augment.extra"})
+_ADDED_LATER = frozenset(
+    {
+        *("deterministic", "data.split_seed", "augment.extra"),
+        *("data.orientation", "data.palette_indices"),
+    }
+)
 """Keys that runs of an earlier version did not have, and behaved as by default."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")

@@ -12,6 +12,7 @@ from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.tiff_metadata import PRINTED
 from unet_jax.data.folder.new_images import find_new_images, read_new_image
 from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.intensity import nonzero_statistics
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.inference.segmenter import Segmenter
@@ -38,6 +39,7 @@ class TrainedRun:
         data = self.config.data
         return ReadOptions(
             tiff_axes=data.tiff_axes,
+            orientation=data.get("orientation", ""),  # not in records of 0.1
             slice_axis=self.preprocessing.slice_axis,
             known_spacing=tuple(data.known_spacing),
         )
@@ -117,7 +119,8 @@ class TrainedRun:
             probabilities: array ``(*stored spatial, classes)`` to fill, or None.
 
         Returns:
-            Labels ``(*stored spatial)``.
+            Labels ``(*stored spatial)``; pixels that the file declares as missing have
+            class 0.
         """
         name, axis = str(stored.path), self.preprocessing.slice_axis
         self._check_spacing(stored)
@@ -127,7 +130,22 @@ class TrainedRun:
             # The axes of the image, as a view: what is set in it is in the array.
             filled = dataclasses.replace(stored, image=probabilities)
             view = as_case_image(filled, axis)[0]
-        return restore(self.predict_fn(image, spacing, name=name, probabilities=view))
+        reference, missing = None, stored.missing
+        if missing is not None:
+            seen = stored.image[~missing][None]
+            reference = tuple(
+                nonzero_statistics(seen[..., index]) for index in range(seen.shape[-1])
+            )
+        labels = restore(
+            self.predict_fn(
+                image, spacing, name=name, reference=reference, probabilities=view
+            )
+        )
+        return (
+            labels
+            if missing is None
+            else np.where(missing, labels.dtype.type(0), labels)
+        )
 
     def _check_spacing(self, stored: StoredImage) -> None:
         """Refuse a printing resolution where the network needs a pixel size.

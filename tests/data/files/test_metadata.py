@@ -216,3 +216,39 @@ def test_values_of_1e38_are_no_intensities(tmp_path):
     for name in ("a.tif", "a.nii"):
         with pytest.raises(InputError, match=r"7 of 42 values are -?3\.40282e\+38"):
             read_image(tmp_path / name)
+
+
+# Missing pixels.
+
+
+def _declared(path, pixels, nodata, **options):
+    options = {"photometric": "minisblack", **options}
+    tifffile.imwrite(path, pixels, extratags=[(42113, "s", 0, nodata, True)], **options)
+
+
+def test_integers_are_missing_where_all_channels_are(tmp_path):
+    pixels = np.dstack([GREY] * 3).copy()
+    pixels[0] = 0
+    pixels[3, :, 1] = 0
+    _declared(tmp_path / "a.tif", pixels, "0", photometric="rgb")
+    stored = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(stored.missing, np.arange(6)[:, None] < [1] * 7)
+    np.testing.assert_array_equal(stored.image[1:], pixels[1:])
+    np.testing.assert_array_equal(stored.image[0, 0], np.rint(pixels[1:].mean((0, 1))))
+
+
+@pytest.mark.parametrize("nodata", ["-9999", "nan", "0.5", "none", "inf"])
+def test_a_nodata_value_that_no_pixel_can_have_means_nothing(tmp_path, nodata):
+    _declared(tmp_path / "a.tif", GREY, nodata)
+    stored = read_image(tmp_path / "a.tif")
+    assert stored.missing is None
+    np.testing.assert_array_equal(stored.image[..., 0], GREY)
+
+
+def test_a_mask_of_floats_is_missing_where_no_class_can_be(tmp_path):
+    mask = (GREY > 99).astype(np.float32)
+    mask[2] = -3.4028235e38
+    _declared(tmp_path / "m.tif", mask, "-3.4028235e+38")
+    stored = read_label(tmp_path / "m.tif")
+    np.testing.assert_array_equal(stored.missing, mask < 0)
+    np.testing.assert_array_equal(stored.image[..., 0], np.where(mask < 0, 0, mask))

@@ -22,6 +22,7 @@ from unet_jax.data.files.formats import (
     format_of,
     output_name,
 )
+from unet_jax.data.files.nodata import filled, is_class
 from unet_jax.data.files.stored import StoredImage, turned_upright
 from unet_jax.errors import InputError
 
@@ -84,9 +85,10 @@ def read_image(
 
     Pictures keep 16 bits, and are turned upright; alpha is dropped, and pixels without
     any opacity become 0, because nobody sees their colours; 1-bit images become uint8
-    of 0 and 255; palettes and CMYK become RGB. TIFF axes come from the file's metadata:
-    (Z, Y, X) or (Y, X); a plain stack of pages counts as Z. A NIfTI of four axes has
-    its channels on the last.
+    of 0 and 255; palettes and CMYK become RGB. Pixels that a TIFF declares as missing
+    get the mean of the others, and `StoredImage.missing`. TIFF axes come from the
+    file's metadata: (Z, Y, X) or (Y, X); a plain stack of pages counts as Z. A NIfTI of
+    four axes has its channels on the last.
 
     Args:
         tiff_axes: name of each axis of a TIFF, such as "CYX"; None takes the names from
@@ -103,6 +105,9 @@ def read_image(
     if stored.transparent is not None:
         image = np.where(stored.transparent[..., None], 0, stored.image)
         stored = dataclasses.replace(stored, image=image.astype(stored.image.dtype))
+    if stored.missing is not None:
+        image = filled(stored.image, stored.missing)
+        stored = dataclasses.replace(stored, image=image)
     if finite:
         check_finite(stored.image, name=str(path))
     return stored
@@ -132,6 +137,13 @@ def read_label(
     path = Path(path)
     stored = _decode(path, tiff_axes=None, indices=not palette, upright=upright)
     _check_transparency(stored)
+    missing = stored.missing
+    if missing is not None and stored.nodata is not None:
+        if is_class(stored.nodata):
+            missing = None
+        else:
+            image = np.where(missing[..., None], 0, stored.image)
+            stored = dataclasses.replace(stored, image=image)
     values = _one_channel(stored.image, palette, tolerance, str(path))
     if values.dtype.kind == "f":
         check_finite(values, name=str(path))
@@ -153,7 +165,10 @@ def read_label(
                 f"{_LOSSY_VALUES} in a {name}, which blurs the edges of a "
                 "mask into values of no class; save masks as PNG or lossless TIFF"
             )
-    return dataclasses.replace(stored, image=values)
+    colors = stored.colors
+    if not colors and not palette and stored.kind != "volume":
+        colors = {0: (0, 0, 0)}  # other greys may be meant as numbers of classes
+    return dataclasses.replace(stored, image=values, colors=colors, missing=missing)
 
 
 def _one_channel(

@@ -26,6 +26,9 @@ class StoredImage:
         orientation: EXIF or TIFF orientation of the file, 1 to 8; 1 is upright.
         transparent: ``(*spatial)`` bool, pixels with an alpha of 0; None if there are
             none, or nothing else.
+        missing: ``(*spatial)`` bool, pixels that the file declares as missing (GDAL
+            nodata); None if there are none.
+        nodata: value that stands for missing pixels; None if the file declares none.
         colors: colour of each stored value of a mask, as far as the file states it.
         lossy: whether the compression changes pixels.
         step: difference of neighbouring values of a NIfTI with a slope; 0 without one.
@@ -41,6 +44,8 @@ class StoredImage:
     _: dataclasses.KW_ONLY
     orientation: int = 1
     transparent: np.ndarray | None = None
+    missing: np.ndarray | None = None
+    nodata: float | None = None
     colors: Mapping[int, Color] = dataclasses.field(default_factory=dict)
     lossy: bool = False
     step: float = 0.0
@@ -54,14 +59,20 @@ def turned_upright(stored: StoredImage) -> StoredImage:
         return stored
     if spacing is not None and orientation >= 5:
         spacing = (*spacing[:-2], spacing[-1], spacing[-2])
-    transparent = stored.transparent
-    if transparent is not None:
-        transparent = upright(transparent[..., None], orientation)[..., 0]
+
+    def turn(pixels: np.ndarray | None) -> np.ndarray | None:
+        return (
+            pixels
+            if pixels is None
+            else upright(pixels[..., None], orientation)[..., 0]
+        )
+
     return dataclasses.replace(
         stored,
         image=upright(stored.image, orientation),
         spacing=spacing,
-        transparent=transparent,
+        transparent=turn(stored.transparent),
+        missing=turn(stored.missing),
     )
 
 

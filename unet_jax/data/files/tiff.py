@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from unet_jax.data.files.nodata import missing_pixels, nodata_of
 from unet_jax.data.files.stored import Color, StoredImage, transparent_pixels
 from unet_jax.data.files.tiff_metadata import (
     check_photometric,
@@ -93,6 +94,8 @@ def _decoded(
     check_photometric(page, path)
     image = _spatial_then_channels(image, named, path)
     image, transparent = _without_alpha(image, page)
+    nodata = nodata_of(page)
+    missing = missing_pixels(image, nodata)
     table = color_table(page)
     if table is not None and not indices:
         image = table[image[..., 0]]
@@ -109,6 +112,8 @@ def _decoded(
         "tiff",
         orientation=int(page.tags.valueof("Orientation", 1)),
         transparent=transparent,
+        missing=missing,
+        nodata=nodata,
         colors={} if table is None else colors_of(table),
         lossy=is_lossy(page),
         tags=tags | ({"spacing": source} if source else {}),

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from unet_jax.data.case import Case, CaseFacts
+from unet_jax.data.case import IGNORE, Case, CaseFacts
 from unet_jax.data.class_fractions import count_classes
 from unet_jax.data.folder.label_map import Entry, LabelMap
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import (
     StoredCase,
+    joined,
     read_case_image,
     read_case_label,
     used_slice_axis,
@@ -93,10 +94,16 @@ class FolderSource:
         traits, part = self.cases[index]
         stored = self.memory.get(self._key(traits), lambda: self._read(traits))
         label = self.classes(stored.label, where=traits.masks[0])
+        if stored.missing is not None:
+            label = np.where(stored.missing, np.int16(IGNORE), label)
         group = self.groups[traits.id]
         cut = slab_index(part, traits.shape, self.options.slice_axis)
         if cut is None:
-            return Case(traits.id, stored.image, label, stored.spacing, group)
+            # The mean that fills missing pixels makes the image's own std too small.
+            reference = None if stored.missing is None else traits.reference
+            return Case(
+                traits.id, stored.image, label, stored.spacing, group, reference
+            )
         return Case(
             id=self._id(index),
             image=stored.image[cut],
@@ -150,8 +157,8 @@ class FolderSource:
     def _read(self, traits: CaseTraits) -> StoredCase:
         """Read one case from its files."""
         options, kind = self.options, traits.kind
-        image, spacing, _ = read_case_image(traits.images, options, kind=kind)
-        label, _ = read_case_label(
+        image, spacing, images = read_case_image(traits.images, options, kind=kind)
+        label, masks = read_case_label(
             traits.masks, options, kind=kind, painted=traits.painted, shape=traits.shape
         )
         expected = (*traits.shape, traits.channels)
@@ -160,7 +167,15 @@ class FolderSource:
                 f"{traits.images[0]}: changed during the run (size {image.shape}, was "
                 f"{expected}); put the old file back"
             )
-        return StoredCase(image, label, spacing)
+        return joined(
+            image,
+            label,
+            spacing,
+            images=images,
+            masks=masks,
+            options=options,
+            kind=kind,
+        )
 
     def _id(self, index: int) -> str:
         """Return the id of a case; the id of a slab contains its planes."""

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unet_jax.data.files.canonical import as_case_image
-from unet_jax.data.files.formats import file_suffix, output_name, stem_of
+from unet_jax.data.files.formats import SUFFIXES, file_suffix, output_name, stem_of
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.find import CHANNEL, channel_problems
 from unet_jax.data.folder.options import ReadOptions
-from unet_jax.data.folder.read import read_case_image
+from unet_jax.data.folder.read import missing_of_case, read_case_image
 from unet_jax.errors import InputError
 from unet_jax.runtime.home import expanded
 
@@ -42,7 +42,8 @@ def find_new_images(
     path = expanded(path)
     files = list_images(path)
     if channels == 1:
-        return [NewImage(file, (file,)) for file in files]
+        beside = list(files[0].parent.iterdir())
+        return [NewImage(_without_number(file, beside), (file,)) for file in files]
     if not Path(path).is_dir() and CHANNEL.search(stem_of(files[0])):
         files = [file for file in list_images(files[0].parent) if _same(file, files[0])]
     groups: dict[str, list[Path]] = {}
@@ -68,6 +69,22 @@ def find_new_images(
                 "move the other"
             )
     return found
+
+
+def _without_number(file: Path, beside: Sequence[Path]) -> Path:
+    """Return the name of an image that is one file, without the number of its channel.
+
+    nnU-Net calls the only channel of ``scan`` ``scan_0000``. Frames of a film have such
+    numbers too, but several of them.
+    """
+    plain = file.with_name(CHANNEL.sub("", stem_of(file)) + file_suffix(file))
+    known = [one for one in beside if one.name.lower().endswith(SUFFIXES)]
+    if not stem_of(file).endswith("_0000") or any(
+        one != file and (_same(one, file) or output_name(one) == output_name(plain))
+        for one in known
+    ):
+        return file
+    return plain
 
 
 def _same(file: Path, other: Path) -> bool:
@@ -104,8 +121,13 @@ def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
         first = dataclasses.replace(first, spacing=_as_stored(spacing, first, options))
     if len(stored) > 1:
         restore = as_case_image(first, options.slice_axis)[2]
-        first = dataclasses.replace(first, path=image.path, image=restore(pixels))
-    return first
+        missing = missing_of_case(stored, options, "channels")
+        first = dataclasses.replace(
+            first,
+            image=restore(pixels),
+            missing=None if missing is None else restore(missing),
+        )
+    return dataclasses.replace(first, path=image.path)
 
 
 def _as_stored(

@@ -18,6 +18,11 @@ from unet_jax.data.folder.find import Layout, Pair
 from unet_jax.data.folder.given_splits import GivenSplits, find_splits
 from unet_jax.data.folder.groups import find_groups
 from unet_jax.data.folder.layouts import find_layout
+from unet_jax.data.folder.meaning import (
+    nodata_problems,
+    orientation_problems,
+    palette_problems,
+)
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import file_with_values, read_case_label
 from unet_jax.data.folder.scan import Scan, scan
@@ -154,6 +159,8 @@ def _check(
     """Find the classes, place the slabs, and raise all problems together."""
     problems = [*layout.problems, *scanned.problems]
     problems += mixed_problems(scanned.images)
+    problems += palette_problems(scanned.traits, options)
+    problems += orientation_problems(scanned.traits, options)
     problems += division.problems + division.given.problems
     values, alone = _values(layout.pairs, scanned), _values(layout.orphans, scanned)
     if not values:
@@ -167,6 +174,9 @@ def _check(
     )
     problems += classes.problems
     if classes.names and not classes.problems:
+        problems += nodata_problems(
+            scanned.traits, classes.label_map, options.label_map
+        )
         problems += orphan_problems(classes, alone)
     splits = division.splits
     if splits is None:

@@ -12,6 +12,10 @@ class ReadOptions:
     Attributes:
         palette: colours of colour masks; the index of an entry is the stored value.
         palette_tolerance: largest difference of a colour channel from its entry.
+        palette_indices: read the indices of palettes even where an index has another
+            colour in another mask.
+        orientation: "upright" undoes EXIF and TIFF orientations, "stored" ignores them;
+            "" undoes them, and refuses a set of which it may be wrong.
         tiff_axes: axes of TIFF images; "" takes them from the file. Masks have no
             channels that could be mistaken for slices.
         slice_axis: axis for the pages of TIFF stacks, for slices that are files, and to
@@ -22,6 +26,8 @@ class ReadOptions:
 
     palette: tuple[tuple[int, int, int], ...] = ()
     palette_tolerance: float = 0.0
+    palette_indices: bool = False
+    orientation: str = ""
     tiff_axes: str = ""
     slice_axis: int = 2
     known_spacing: tuple[float, ...] = ()

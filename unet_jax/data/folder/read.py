@@ -1,5 +1,6 @@
 """Reads the image and the label of a case from its files."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -27,11 +28,14 @@ class StoredCase(NamedTuple):
         image: ``(*spatial, channels)`` on the case's axes.
         label: ``(*spatial)`` integers, the stored values.
         spacing: millimetres per pixel and axis; None if unknown.
+        missing: ``(*spatial)`` bool, pixels without data, which are ignored; None if
+            there are none.
     """
 
     image: np.ndarray
     label: np.ndarray
     spacing: tuple[float, ...] | None
+    missing: np.ndarray | None = None
 
 
 def used_slice_axis(
@@ -63,7 +67,11 @@ def read_case_image(
         SharedProblem: the known spacing does not fit.
     """
     axes = options.tiff_axes or None
-    stored = _each(files, lambda file: read_image(file, tiff_axes=axes, finite=finite))
+    upright = options.orientation != "stored"
+    stored = _each(
+        files,
+        lambda file: read_image(file, tiff_axes=axes, upright=upright, finite=finite),
+    )
     parts = [as_case_image(one, options.slice_axis) for one in stored]
     images, spacing = [part[0] for part in parts], parts[0][1]
     if kind == "slices":
@@ -89,7 +97,7 @@ def read_case_label(
     kind: str = "channels",
     painted: Sequence[int] = (),
     shape: tuple[int, ...] = (),
-) -> tuple[np.ndarray, StoredImage]:
+) -> tuple[np.ndarray, list[StoredImage]]:
     """Read the stored label values of a case.
 
     Args:
@@ -100,22 +108,68 @@ def read_case_label(
             fraction of it are repeated to that size.
 
     Returns:
-        ``(*spatial)`` integers on the case's axes, and the first file as stored.
+        ``(*spatial)`` integers on the case's axes, and the files as stored.
 
     Raises:
         InputErrors: one error for each file that cannot be read or has another size.
     """
+    upright = options.orientation != "stored"
     if kind == "parts":
-        return _painted(files, painted, shape)
+        return _painted(files, painted, shape, upright)
     stored = _each(
         files,
         lambda file: read_label(
-            file, palette=options.palette, tolerance=options.palette_tolerance
+            file,
+            palette=options.palette,
+            tolerance=options.palette_tolerance,
+            upright=upright,
         ),
     )
     parts = [as_case_image(one, options.slice_axis)[0] for one in stored]
     label = _stacked(parts, files, options.slice_axis) if kind == "slices" else parts[0]
-    return label[..., 0], stored[0]
+    return label[..., 0], stored
+
+
+def joined(
+    image: np.ndarray,
+    label: np.ndarray,
+    spacing: tuple[float, ...] | None,
+    *,
+    images: Sequence[StoredImage],
+    masks: Sequence[StoredImage],
+    options: ReadOptions,
+    kind: str,
+) -> StoredCase:
+    """Join image and label, which have one size, and find the pixels without data."""
+    found = [missing_of_case(images, options, kind)]
+    if kind != "parts":
+        found.append(missing_of_case(masks, options, kind))
+    missing = [one for one in found if one is not None]
+    if not missing:
+        return StoredCase(image, label, spacing)
+    without = np.logical_or.reduce(missing)
+    if not without.all():
+        # A value under missing pixels is of no class, and need not be mapped to one.
+        label = np.where(without, label[~without][0], label)
+    return StoredCase(image, label, spacing, without)
+
+
+def missing_of_case(
+    stored: Sequence[StoredImage], options: ReadOptions, kind: str
+) -> np.ndarray | None:
+    """Join the missing pixels of the files of a case on its axes; None for none."""
+    if all(one.missing is None for one in stored):
+        return None
+    parts = []
+    for one in stored:
+        missing = one.missing
+        if missing is None:
+            missing = np.zeros(one.image.shape[:-1], bool)
+        pixels = dataclasses.replace(one, image=missing[..., None])
+        parts.append(as_case_image(pixels, options.slice_axis)[0][..., 0])
+    if kind == "slices":
+        return np.stack(parts, axis=options.slice_axis)
+    return np.asarray(np.logical_or.reduce(parts))
 
 
 def file_with_values(
@@ -186,10 +240,13 @@ def _stacked(
 
 
 def _painted(
-    files: Sequence[str | Path], values: Sequence[int], shape: tuple[int, ...]
-) -> tuple[np.ndarray, StoredImage]:
+    files: Sequence[str | Path],
+    values: Sequence[int],
+    shape: tuple[int, ...],
+    upright: bool,
+) -> tuple[np.ndarray, list[StoredImage]]:
     """Paint binary masks over each other."""
-    stored = _each(files, _read_part)
+    stored = _each(files, lambda file: _read_part(file, upright))
     masks = [one.image[..., 0] for one in stored]
     _check_sizes([mask.shape for mask in masks], files, "masks of the image")
     label: np.ndarray = np.zeros(masks[0].shape, np.uint8)
@@ -199,12 +256,12 @@ def _painted(
     if factor > 1 and tuple(factor * size for size in label.shape) == shape:
         for axis in range(label.ndim):
             label = np.repeat(label, factor, axis=axis)
-    return label, stored[0]
+    return label, stored
 
 
-def _read_part(file: str | Path) -> StoredImage:
+def _read_part(file: str | Path, upright: bool) -> StoredImage:
     """Read the mask of one class."""
-    stored = read_label(file)
+    stored = read_label(file, upright=upright)
     found = np.unique(stored.image)
     if len(found) > 2 or (len(found) == 2 and found[0] != 0):
         raise InputError(

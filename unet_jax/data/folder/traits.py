@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from unet_jax.data.files.nodata import is_class
 from unet_jax.data.files.read import check_finite
-from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.files.stored import Color, StoredImage
 from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.find import Pair
 from unet_jax.data.folder.options import ReadOptions
-from unet_jax.data.folder.read import StoredCase, read_case_image, read_case_label
+from unet_jax.data.folder.read import (
+    StoredCase,
+    joined,
+    read_case_image,
+    read_case_label,
+)
+from unet_jax.data.folder.stated import stated_colors, turned
 from unet_jax.data.intensity import nonzero_statistics
 from unet_jax.errors import InputError, InputErrors, SharedProblem
 
@@ -51,6 +58,10 @@ class CaseTraits(ImageTraits):
         lowest: smallest value of the image.
         reference: mean and standard deviation of each channel's non-zero pixels.
         label_digest: SHA-256 of the mask's pixels, in hexadecimal.
+        colors: value, colour and mask for each value of which a mask states the colour.
+        nodata: value of the mask that it declares as missing; None for none.
+        turned: what sizes say about an image that is turned upright and its mask, see
+            `stated.turned`.
     """
 
     masks: tuple[str, ...]
@@ -60,6 +71,9 @@ class CaseTraits(ImageTraits):
     lowest: float
     reference: tuple[tuple[float, float], ...]
     label_digest: str
+    colors: tuple[tuple[int, Color, str], ...] = ()
+    nodata: int | None = None
+    turned: str = ""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "CaseTraits":
@@ -71,6 +85,10 @@ class CaseTraits(ImageTraits):
         parts["spacing"] = None if parts["spacing"] is None else tuple(parts["spacing"])
         parts["reference"] = tuple((pair[0], pair[1]) for pair in parts["reference"])
         parts["labelled"] = tuple((ends[0], ends[1]) for ends in parts["labelled"])
+        parts["colors"] = tuple(
+            (value, (color[0], color[1], color[2]), mask)
+            for value, color, mask in parts["colors"]
+        )
         parts["values"] = {int(key): count for key, count in parts["values"].items()}
         return cls(**parts)
 
@@ -85,6 +103,21 @@ class TiffAxesError(SharedProblem):
             "read as a stack of slices, but the mask is a picture; expected one size; "
             "if the pages are channels, which the file does not say, set "
             f"data.tiff_axes={axes!r}",
+        )
+
+
+class TurnedError(SharedProblem):
+    """An image is turned upright, and its mask has the size of the stored pixels."""
+
+    def __init__(self, image: StoredImage) -> None:
+        """Make the message."""
+        name = "EXIF" if image.kind == "picture" else "TIFF"
+        super().__init__(
+            str(image.path),
+            f"its {name} orientation {image.orientation} turns it upright, but the "
+            "mask has the size of the stored pixels; expected a mask on the image as a "
+            "viewer shows it; if all masks lie on the stored pixels, set "
+            "--config.data.orientation=stored",
         )
 
 
@@ -111,8 +144,8 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
     problems: list[InputError] = []
     image, spacing, stored = _attempt_image(pair, options, problems)
     shape = () if image is None else image.shape[:-1]
-    label, stored_label = _attempt_label(pair, options, shape, problems)
-    problems += _grid_problems(pair, image, label, stored, stored_label, options)
+    label, masks = _attempt_label(pair, options, shape, problems)
+    problems += _grid_problems(pair, image, label, stored, masks, options)
     values = None if label is None else _counted(label)
     doubtful = any(isinstance(problem, TiffAxesError) for problem in problems)
     if image is None or doubtful:
@@ -120,8 +153,26 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
     of_image = _image_traits(pair, image, spacing)
     if problems or label is None or values is None:
         return Examined(None, of_image, tuple(problems), values)
-    traits = _traits(pair, of_image, image, label, values)
-    return Examined(traits, of_image, (), values, StoredCase(image, label, spacing))
+    case = joined(
+        image,
+        label,
+        spacing,
+        images=stored,
+        masks=masks,
+        options=options,
+        kind=pair.kind,
+    )
+    if case.missing is not None:
+        if case.missing.all():
+            problem = InputError(
+                f"{pair.images[0]}: every pixel is nodata; expected an image with "
+                "data; move it away"
+            )
+            return Examined(None, of_image, (problem,), values)
+        values = _counted(case.label[~case.missing])
+    traits = _traits(pair, of_image, case, values)
+    traits = dataclasses.replace(traits, **_meaning(stored, masks, traits, options))
+    return Examined(traits, of_image, (), values, case)
 
 
 def _attempt(read: Callable[[], Any], problems: list[InputError]) -> Any:
@@ -163,7 +214,7 @@ def _attempt_image(
 
 def _attempt_label(
     pair: Pair, options: ReadOptions, shape: tuple[int, ...], problems: list[InputError]
-) -> tuple[np.ndarray | None, StoredImage | None]:
+) -> tuple[np.ndarray | None, list[StoredImage]]:
     """Read the label of a case, or add to the problems."""
     if not pair.masks:
         problems.append(
@@ -172,14 +223,14 @@ def _attempt_label(
                 "move the image away"
             )
         )
-        return None, None
+        return None, []
     found = _attempt(
         lambda: read_case_label(
             pair.masks, options, kind=pair.kind, painted=pair.painted, shape=shape
         ),
         problems,
     )
-    return (None, None) if found is None else found
+    return (None, []) if found is None else found
 
 
 def _grid_problems(
@@ -187,20 +238,23 @@ def _grid_problems(
     image: np.ndarray | None,
     label: np.ndarray | None,
     stored: Sequence[StoredImage],
-    stored_label: StoredImage | None,
+    masks: Sequence[StoredImage],
     options: ReadOptions,
 ) -> list[InputError]:
     """Name the files that do not lie on the image's grid."""
     # Slices always lie at different places.
-    others = [*stored[1:], stored_label] if stored and pair.kind != "slices" else []
+    others = [*stored[1:], *masks[:1]] if stored and pair.kind != "slices" else []
     problems = [
         InputError(problem)
         for other in others
-        if other is not None and (problem := misplaced(stored[0], other))
+        if (problem := misplaced(stored[0], other))
     ]
     if problems or image is None or label is None or label.shape == image.shape[:-1]:
         return problems
     file, sizes = pair.images[0], stored[0].image.shape[:-1]
+    turns = stored[0].orientation >= 5 > masks[0].orientation
+    if turns and label.shape == sizes[::-1] and not options.orientation:
+        return [TurnedError(stored[0])]
     if stored[0].kind == "tiff" and not options.tiff_axes and len(sizes) == 3:
         for axis, axes in enumerate(("CYX", "YCX", "YXC")):
             if (*sizes[:axis], *sizes[axis + 1 :]) == label.shape:
@@ -233,11 +287,12 @@ def _image_traits(
 def _traits(
     pair: Pair,
     of_image: ImageTraits,
-    image: np.ndarray,
-    label: np.ndarray,
+    case: StoredCase,
     values: dict[int, int],
 ) -> CaseTraits:
     """Collect the facts of a case without problems."""
+    image, label = case.image, case.label
+    seen = image if case.missing is None else image[~case.missing][None]
     return CaseTraits(
         **vars(of_image),
         masks=tuple(map(str, pair.masks)),
@@ -246,10 +301,25 @@ def _traits(
         labelled=_labelled(label, values),
         lowest=float(image.min()),
         reference=tuple(
-            nonzero_statistics(image[..., index]) for index in range(image.shape[-1])
+            nonzero_statistics(seen[..., index]) for index in range(image.shape[-1])
         ),
         label_digest=_digest(label),
     )
+
+
+def _meaning(
+    images: Sequence[StoredImage],
+    masks: Sequence[StoredImage],
+    traits: CaseTraits,
+    options: ReadOptions,
+) -> dict[str, Any]:
+    """Collect what the files state about their numbers, to compare it over the set."""
+    nodata = masks[0].nodata
+    return {
+        "colors": stated_colors(masks, traits.values, traits.kind),
+        "nodata": int(nodata) if nodata is not None and is_class(nodata) else None,
+        "turned": turned(images[0], masks[0], options),
+    }
 
 
 def _counted(label: np.ndarray) -> dict[int, int]:
