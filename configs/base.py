@@ -61,6 +61,10 @@ KEYS = {
     "data.mask_suffix": Key(
         "", "suffix of masks beside images, '_mask'; '' to find it"
     ),
+    "data.join_masks": Key(False, "join the masks of an image into one label"),
+    "data.channels": Key(
+        (), "endings of the files of an image's channels, ('_t1', '_t2')"
+    ),
     "data.stack": Key(False, "read the pictures of a patient's folder as one volume"),
     "data.known_spacing": Key((), "mm on each axis, for files without a spacing"),
     "data.tiff_axes": Key("", "axes of TIFF files such as 'CYX'; '' as the files say"),

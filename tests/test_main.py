@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from unet_jax import main
+from unet_jax.errors import InputError
+
 ROOT = __file__.rsplit("/tests/", 1)[0]
 
 
@@ -178,3 +181,12 @@ def test_debug_shows_the_traceback():
     answer = _main("--debug", "--config=configs/no.py")
     assert "Traceback" in answer.stderr
     assert answer.returncode == 1
+
+
+@pytest.mark.parametrize(("count", "shown"), [(20, 20), (21, 21), (300, 21)])
+def test_a_listing_has_20_lines_and_a_count(count, shown, capsys):
+    main._say(InputError("many problems:", [f"problem {n}" for n in range(count)]))
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "unet_jax: error: many problems:"
+    assert len(lines) == shown
+    assert (lines[-1] == f"  and {count - 20} more") == (count > 20)

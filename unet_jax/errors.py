@@ -74,6 +74,20 @@ def setting(key: str, value: object) -> str:
     return f"--config.{key}=" + "'" + text.replace("'", "'\"'\"'") + "'"
 
 
+MOST_LINES = 20
+"""Largest number of lines of a listing; a further line has the count of the others."""
+
+
+def listed_lines(lines: Sequence[str]) -> list[str]:
+    """Return the first 20 lines of a listing, and the number of further ones.
+
+    Args:
+        lines: one line for each of any number of things.
+    """
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], *([f"and {more} more"] if more > 0 else [])]
+
+
 def named_files(files: Sequence[str], what: str = "more") -> str:
     """List at most three file names, and the number of further ones.
 

@@ -22,13 +22,16 @@ from absl import app, flags, logging
 
 from unet_jax.commands.dispatch import dispatch, refuse_buckets
 from unet_jax.commands.flags import FLAGS, parse, read_config
-from unet_jax.errors import InputError, RunError, Stopped
+from unet_jax.errors import InputError, RunError, Stopped, listed_lines
 from unet_jax.experiment.config_file import shipped_folder
 from unet_jax.hosts.start import is_one_of_several
+from unet_jax.runtime.unknown_bytes import let_print
 
 
 def main(argv: list[str]) -> None:
     """Do what the flags say; exit 2 with one line if the user can fix it."""
+    let_print(sys.stdout)
+    let_print(sys.stderr)
     logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
     try:
         refuse_buckets()
@@ -96,10 +99,10 @@ def _exit(error: object) -> NoReturn:
 
 
 def _say(error: object) -> None:
-    """Print one line, and one for each of several problems."""
+    """Print one line, and one for each of several problems, at most 20."""
     line = " ".join(str(error).split())
     print(f"unet_jax: error: {line}", file=sys.stderr)
-    for detail in getattr(error, "details", ()):
+    for detail in listed_lines(getattr(error, "details", ())):
         print(f"  {' '.join(str(detail).split())}", file=sys.stderr)
 
 

@@ -50,6 +50,7 @@ WHOLE = {
     ".png": ("PNG", picture("PNG")),
     ".jpg": ("JPEG", picture("JPEG")),
     ".bmp": ("BMP", picture("BMP")),
+    ".gif": ("GIF", picture("GIF")),
     ".tif": ("TIFF", tiff()),
     ".nii": ("NIfTI", nifti(SIZE, SIZE, 4)),
     ".nii.gz": ("gzip-compressed NIfTI", gzip.compress(nifti(SIZE, SIZE, 4))),

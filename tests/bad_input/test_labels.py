@@ -72,8 +72,8 @@ BAD_MASKS = {
     "missing": (
         ".txt",
         b"",
-        "{here}/data/images/2.png: has no mask; expected one of its name; add it or "
-        "move the image away",
+        "{here}/data/images/2.png: no mask has its name; add the mask, move the image "
+        "away, or list the cases of the run in data.splits",
     ),
 }
 

@@ -203,3 +203,40 @@ def test_files_that_fail_have_a_line_each(segment, tmp_path):
         "c.png",
     ]
     assert (tmp_path / "out/a.png").exists()
+
+
+def test_names_of_any_bytes_are_segmented_and_drawn(segment, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["gr\udcfcn.png", "a$x_1$y.png", "a\\b_{1}^$c$.png", "患者.png"]
+    for number, name in enumerate(names):
+        Image.fromarray(_picture(1, number)[0].astype(np.uint8)).save(folder / name)
+    out = segment(folder)
+    for name in names:
+        assert (out / name).exists()
+        assert (out / "overlays" / f"{name}.png").exists()
+    assert "gr\\xfcn.png" in (out / "classes.csv").read_text(encoding="utf-8")
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_batch(segment, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(_picture(1)[0].astype(np.uint8)).save(folder / name)
+    draw = predict.overlay
+
+    def failing(*arguments, title, **options):
+        if title == "b.png":
+            raise MemoryError("figure too large")
+        return draw(*arguments, title=title, **options)
+
+    monkeypatch.setattr(predict, "overlay", failing)
+    with pytest.raises(InputError, match="1 of 3 images not segmented or not") as info:
+        segment(folder)
+    (line,) = info.value.details
+    assert line.endswith(
+        "b.png: segmented, but not drawn (MemoryError: figure too large)"
+    )
+    out = tmp_path / "out"
+    assert {path.name for path in out.glob("*.png")} == {"a.png", "b.png", "c.png"}
+    assert len((out / "classes.csv").read_text().splitlines()) == 1 + 3 * 2

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from unet_jax.labels import IGNORE
-from unet_jax.report.overlay import overlay, write_figure
+from unet_jax.report.figure import write_figure
+from unet_jax.report.overlay import overlay
 
 NAMES = ("background", "vessel", "nucleus")
 COLORS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))

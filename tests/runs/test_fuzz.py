@@ -37,7 +37,8 @@ def _files():
     grey = np.random.default_rng(0).integers(0, 3, (9, 11), dtype=np.uint8)
     color = np.stack([grey] * 3, axis=-1)
     whole = {}
-    for form, suffix in (("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp")):
+    suffixes = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "GIF": ".gif"}
+    for form, suffix in suffixes.items():
         buffer = io.BytesIO()
         Image.fromarray(color).save(buffer, form)
         whole[suffix] = buffer.getvalue()

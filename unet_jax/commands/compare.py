@@ -23,8 +23,8 @@ from unet_jax.experiment.finished import load_run, open_run_data
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.method import Method, Spacing
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
+from unet_jax.report.figure import write_figure
 from unet_jax.report.histogram import histogram_figure
-from unet_jax.report.overlay import write_figure
 from unet_jax.runtime.atomic import atomic_path
 from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop

@@ -1,6 +1,7 @@
 """Scores the test split of finished runs; writes results, label maps and figures."""
 
 import hashlib
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import Step
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
-from unet_jax.report.overlay import overlay, write_figure
+from unet_jax.report.figure import problem_of_drawing, write_figure
+from unet_jax.report.overlay import overlay
 from unet_jax.report.reliability import reliability_figure
 from unet_jax.runtime.shown_path import shown
 
@@ -194,7 +196,9 @@ def _score(
         colors = tuple(config.data.class_colors)
         write_label_map(folder / "predictions", _as_stored(case), labels, colors)
         if next(numbers) < config.log.overlays:
-            _draw(case, labels, config, folder)
+            problem = problem_of_drawing(_draw, case, labels, config, folder)
+            if problem:
+                print(f"case {case.id}: its overlay is not drawn ({problem})")
         return labels
 
     results = evaluate(
@@ -212,11 +216,10 @@ def _score(
         gather=agree.gather_items,
     )
     print(results_table(results, class_names))
-    if "reliability" in results and agree.is_first():
-        figure = reliability_figure(
-            results["reliability"], title=f"{config.name}: test split"
-        )
-        write_figure(folder / "figures" / "reliability.png", figure)
+    if agree.is_first() and (
+        problem := problem_of_drawing(_draw_reliability, results, config.name, folder)
+    ):
+        print(f"reliability.png is not drawn ({problem})")
     made = shown(folder)
     print(f"scores: {made}/test_metrics.json, pictures: {made}/figures")
     return results
@@ -240,6 +243,15 @@ def _draw(
     write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
 
 
+def _draw_reliability(
+    results: Mapping[str, Any], name: str, folder: pathlib.Path
+) -> None:
+    """Write the reliability diagram, where calibration was measured."""
+    if "reliability" in results:
+        figure = reliability_figure(results["reliability"], title=f"{name}: test split")
+        write_figure(folder / "figures" / "reliability.png", figure)
+
+
 def _as_stored(case: Case) -> StoredImage:
     """Describe a case as the file whose form its label map takes."""
     stem = _file_stem(case.id)
@@ -261,4 +273,4 @@ def _file_stem(case_id: str) -> str:
     stem = re.sub(r"[^\w.-]+", "_", stem).strip("_")
     if stem.replace("__", "/").replace("--", ":") == case_id:
         return stem
-    return f"{stem}-{hashlib.sha256(case_id.encode()).hexdigest()[:8]}"
+    return f"{stem}-{hashlib.sha256(os.fsencode(case_id)).hexdigest()[:8]}"

@@ -16,7 +16,8 @@ from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_
 from unet_jax.errors import InputError
 from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.trained_run import TrainedRun
-from unet_jax.report.overlay import overlay, write_figure
+from unet_jax.report.figure import problem_of_drawing, write_figure
+from unet_jax.report.overlay import overlay
 from unet_jax.runtime.atomic import atomic_path
 
 
@@ -55,7 +56,7 @@ def predict_files(
         inputs=[file for image in images for file in image.files],
         overwrite=overwrite,
     )
-    written, rows, failures = [], [], []
+    written, rows, failures, what = [], [], [], "segmented"
     for number, image in enumerate(images, start=1):
         file = image.path
         try:
@@ -74,7 +75,10 @@ def predict_files(
             failures.append(str(error))
             print(f"[{number}/{len(images)}] {file}: FAILED")
             continue
-        _draw(run, stored, labels, folder)
+        problem = problem_of_drawing(_draw, run, stored, labels, folder)
+        if problem:
+            what = "segmented or not drawn"
+            failures.append(f"{file}: segmented, but not drawn ({problem})")
         rows += label_statistics(
             *_without_single_axis(labels, stored.spacing),
             file=file.name,
@@ -87,7 +91,7 @@ def predict_files(
     if failures:
         raise InputError(
             f"--input {input_path}: {len(failures)} of {len(images)} images not "
-            "segmented:",
+            f"{what}:",
             failures,
         )
     return written

@@ -35,6 +35,7 @@ from unet_jax.experiment.validation import (
     validation_line,
 )
 from unet_jax.hosts import agree
+from unet_jax.report.figure import problem_of_drawing
 from unet_jax.runtime.profiler import check_profile, trace
 from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop
@@ -114,7 +115,7 @@ def _train(
     profile: tuple[int, int] | None,
     bucket: Mirror | None,
 ) -> int | None:
-    """Resume or begin a run, train it, and return the step whose weights are kept."""
+    """Resume or begin a run, train it to the end, and return the best step."""
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
     with (
@@ -134,7 +135,7 @@ def _train(
         if first_step:
             print(f"resumed at step {first_step} of {pace.total_steps}")
         if (pace.is_over or record["stopped"]) and not record.get("evaluation_due"):
-            return checkpoints.best_step() or checkpoints.latest_step()
+            return checkpoints.best_step()
         if not pace.is_over:
             check_same_draws(workdir, config, run.draws_version)
 
@@ -160,7 +161,7 @@ def _train_steps(
     *,
     profile: tuple[int, int] | None,
 ) -> int | None:
-    """Train, validate and save until the run is over; return the step to keep."""
+    """Train, validate and save until the run is over; return the best step."""
     run, guard, pace, log = session.run, session.guard, session.pace, session.log
     best = {key: record[key] for key in _NEW_RECORD}
     over = pace.is_over
@@ -199,7 +200,7 @@ def _train_steps(
                 best = _validate(session, state, step, best)
     with guard.watching("the last checkpoint"):
         session.checkpoints.wait()
-    return best["step"] or session.checkpoints.latest_step()
+    return best["step"]
 
 
 def _validate(
@@ -302,8 +303,8 @@ def _finish(
             return results
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # missing or damaged: they are written again
-    if agree.is_first():
-        draw_curves(run)
+    if agree.is_first() and (problem := problem_of_drawing(draw_curves, run)):
+        print(f"curves.png is not drawn ({problem})")
     if bucket is not None:
         bucket.distribute()  # the checkpoints, which the first process alone has
     return score_run(workdir, run.sources, network=run.network)

@@ -41,6 +41,7 @@ class TrainedRun:
             tiff_axes=data.tiff_axes,
             orientation=data.get("orientation", ""),  # not in records of 0.1
             slice_axis=self.preprocessing.slice_axis,
+            channels=tuple(data.get("channels", ())),
             known_spacing=tuple(data.known_spacing),
         )
 

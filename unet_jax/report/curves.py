@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet_jax.report.overlay import write_figure
+from unet_jax.report.figure import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

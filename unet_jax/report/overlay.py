@@ -1,6 +1,5 @@
 """Draws image, ground truth and prediction side by side."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,6 @@ from unet_jax.report.panels import (
     draw_panel,
     upright_slice,
 )
-from unet_jax.runtime.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +23,6 @@ Color = Sequence[int]
 _Rgb = tuple[float, float, float]
 
 _ERROR_COLORS = ((255, 0, 200), (0, 255, 255), (255, 255, 0), (255, 30, 30))
-_DPI = 150
 _SIDE, _GAP = 3.6, 0.05
 """Inches: the longer side of a panel, and the space between two."""
 
@@ -125,21 +122,6 @@ def _slice_rows(
         )
         for place, index in enumerate(chosen)
     ]
-
-
-def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
-    """Write a figure as PNG, whole or not at all.
-
-    Args:
-        path: file to write; its name ends in ``.png``.
-        figure: figure of this package's report.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(
-            temporary, format="png", dpi=_DPI, facecolor="white"
-        )
 
 
 def _figure(

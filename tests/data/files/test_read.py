@@ -396,9 +396,9 @@ def test_missing_folder_and_unknown_suffix(tmp_path):
     with pytest.raises(InputError, match=r"no\.tif: no such file"):
         read_image(tmp_path / "no.tif")
     with pytest.raises(
-        InputError, match=r"unknown suffix '\.gif'; expected one of \.p"
+        InputError, match=r"unknown suffix '\.webp'; expected one of \.p"
     ):
-        read_image(tmp_path / "a.gif")
+        read_image(tmp_path / "a.webp")
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "deflate", "packbits"])
@@ -888,3 +888,33 @@ def test_tiff_axes_in_small_letters(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
     image = read_image(tmp_path / "a.tif", tiff_axes="cyx").image
     np.testing.assert_array_equal(image, np.moveaxis(pixels, 0, -1))
+
+
+@pytest.mark.parametrize("values", [(0, 255), (255,), (0, 1), (0, 1, 2, 3), (0,)])
+def test_gif_masks_have_their_grey_values_in_whatever_order(tmp_path, values):
+    mask = np.resize(np.array(values, np.uint8), (5, 6))
+    Image.fromarray(mask).save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(read_label(tmp_path / "a.gif").image[..., 0], mask)
+    # The same picture, with its palette the other way round.
+    turned = Image.frombytes("P", (6, 5), (255 - mask).tobytes())
+    turned.putpalette([255 - grey for grey in range(256) for _ in range(3)])
+    turned.save(tmp_path / "b.gif")
+    np.testing.assert_array_equal(read_label(tmp_path / "b.gif").image[..., 0], mask)
+
+
+def test_gif_masks_of_colours_need_a_palette(tmp_path):
+    colors = np.array([(0, 0, 0), (200, 0, 0), (0, 0, 90)], np.uint8)
+    mask = np.arange(30).reshape(5, 6) % 3
+    Image.fromarray(colors[mask]).save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.gif").image, colors[mask])
+    found = read_label(tmp_path / "a.gif", palette=colors.tolist()).image[..., 0]
+    np.testing.assert_array_equal(found, mask)
+    with pytest.raises(InputError, match=r"colour mask; expected a colour for each"):
+        read_label(tmp_path / "a.gif")
+
+
+def test_a_gif_of_several_frames_is_refused(tmp_path):
+    frames = [Image.fromarray(np.full((4, 4), grey, np.uint8)) for grey in (0, 9, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="3 frames; expected a single picture"):
+        read_image(tmp_path / "a.gif")

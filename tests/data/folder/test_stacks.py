@@ -127,7 +127,7 @@ def test_every_problem_names_its_file(kaggle_3m):
     path = third / f"{PATIENTS[2]}_7_mask.tif"
     path.write_bytes(path.read_bytes()[:100])
     text = "\n".join(_problems(kaggle_3m))
-    assert f"{PATIENTS[0]}_4.tif: has no mask" in text
+    assert f"{PATIENTS[0]}_4.tif: no mask has its name" in text
     assert (
         f"{PATIENTS[1]}_2.tif: size (9, 20, 3); expected (24, 20, 3) as the other "
         "slices (with channels)"

@@ -61,6 +61,7 @@ FORMATS = (
     _picture("PNG", (".png",), ((0, b"\x89PNG\r\n\x1a\n"),)),
     _picture("JPEG", (".jpg", ".jpeg"), ((0, b"\xff\xd8\xff"),), lossy=True),
     _picture("BMP", (".bmp",), ((0, b"BM"),)),
+    _picture("GIF", (".gif",), ((0, b"GIF87a"), (0, b"GIF89a"))),
     Format(
         "TIFF",
         (".tif", ".tiff"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_jax.runtime.atomic import atomic_path
+from unet_jax.runtime.unknown_bytes import UNKNOWN_BYTES
 
 
 def label_statistics(
@@ -51,7 +52,9 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write one or more rows of equal keys as a table, complete or not at all."""
     with (
         atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as stream,
+        open(
+            temporary, "w", newline="", encoding="utf-8", errors=UNKNOWN_BYTES
+        ) as stream,
     ):
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Reads PNG, JPEG and BMP, as pixels of images or values of masks; writes PNG."""
+"""Reads PNG, JPEG, BMP and GIF, as pixels of images or values of masks; writes PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from unet_jax.data.files.stored import Color, StoredImage, transparent_pixels
+from unet_jax.errors import InputError
 
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """Factors by which Pillow multiplies the greys of a PNG of few bits."""
@@ -15,7 +16,10 @@ _GREY_STEPS = {"L;2": 85, "L;4": 17}
 def read_picture(
     path: Path, axes: str | None = None, indices: bool = False
 ) -> StoredImage:
-    """Decode PNG, JPEG or BMP as stored, not yet upright.
+    """Decode PNG, JPEG, BMP or a GIF of one frame as stored, not yet upright.
+
+    The colours of a GIF are read, never its indices: programs sort them as they like,
+    so that index 0 is black in one file and white in another.
 
     Args:
         indices: whether to return the indices of a palette, and the values of 1, 2 or 4
@@ -24,10 +28,12 @@ def read_picture(
     Returns:
         A picture ``(height, width, channels)`` without alpha.
     """
-    with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+    with Image.open(path, formats=("PNG", "JPEG", "BMP", "GIF")) as picture:
+        _check_frames(path, picture)
         raw = picture.tile[0].args if picture.format == "PNG" else None
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         packed, alpha = _packed_bmp(path, picture), None
+        indices = indices and picture.format != "GIF"
         colors = _colors(picture) if indices else {}
         if packed is not None:
             white = 255 if picture.mode == "1" and not indices else 1
@@ -75,6 +81,16 @@ def _colors(picture: ImageFile.ImageFile) -> dict[int, Color]:
     parts = picture.getpalette("RGB") or []
     rows = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     return dict(enumerate(rows))
+
+
+def _check_frames(path: Path, picture: ImageFile.ImageFile) -> None:
+    """Refuse a film."""
+    frames = getattr(picture, "n_frames", 1) if picture.format == "GIF" else 1
+    if frames > 1:
+        raise InputError(
+            f"{path}: {frames} frames; expected a single picture; save the frames as "
+            "PNG files"
+        )
 
 
 def _packed_bmp(path: Path, picture: ImageFile.ImageFile) -> np.ndarray | None:

@@ -20,7 +20,7 @@ class StoredImage:
         image: ``(*spatial, channels)`` in the stored dtype and axis order.
         affine: ``(4, 4)`` from voxel index to millimetres (RAS+); NIfTI only.
         spacing: millimetres per pixel on each stored spatial axis; None if unknown.
-        kind: "picture" (PNG, JPEG, BMP), "tiff" or "volume" (NIfTI).
+        kind: "picture" (PNG, JPEG, BMP, GIF), "tiff" or "volume" (NIfTI).
         header: NIfTI header, so that a label map can have the same codes; without a
             header a label map has the affine only, in millimetres.
         orientation: EXIF or TIFF orientation of the file, 1 to 8; 1 is upright.

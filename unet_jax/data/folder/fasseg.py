@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from unet_jax.data.folder.find import Layout, Pair, list_files, mask_alone, stem_in
+from unet_jax.data.folder.pairing import Layout, Pair, list_files, mask_alone, stem_in
 from unet_jax.errors import InputError
 
 CLASSES = {

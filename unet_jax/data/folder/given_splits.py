@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from unet_jax.data.folder.find import Layout
+from unet_jax.data.folder.channels import same_form
+from unet_jax.data.folder.pairing import Layout
 from unet_jax.data.folder.split_files import read_splits
 from unet_jax.data.folder.splits import split_folders
 from unet_jax.errors import InputError, named_files
 from unet_jax.runtime.home import expanded
+from unet_jax.runtime.unknown_bytes import printable
 
 
 class GivenSplits(NamedTuple):
@@ -87,7 +89,7 @@ def _take_groups(
         if not named:  # else the splits have reported the same names
             problems += unknown
         for case in found["group"]:
-            if column.setdefault(case, group) != group:
+            if column.setdefault(case, same_form(group)) != same_form(group):
                 problems.append(
                     f"{path}: case {case!r} has the groups {column[case]!r} and "
                     f"{group!r}; expected one; remove a row"
@@ -106,33 +108,33 @@ def _resolved(
     named: Mapping[str, Sequence[str]], ids: Sequence[str], path: Path
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Find the case of each name in a file of splits: an id, its end, or a file."""
+    # Messages show names that are not UTF-8 as `printable` writes them.
+    known = {form: one for one in ids for form in (same_form(one), printable(one))}
     ends: dict[str, list[str]] = {}
-    for one in ids:
-        ends.setdefault(one.rpartition("/")[2], []).append(one)
-    known = set(ids)
+    for key, one in known.items():
+        ends.setdefault(key.rpartition("/")[2], []).append(one)
     result: dict[str, list[str]] = {}
     problems = []
     for split, names in named.items():
-        result[split] = []
-        for name in names:
+        found: dict[str, None] = {}
+        for name in map(same_form, names):
             stem = re.sub(r"(_0000)?\.(nii\.gz|\w+)$", "", name)
-            candidates = [one for one in (name, stem) if one in known]
-            candidates += ends.get(name, []) or ends.get(stem.rpartition("/")[2], [])
-            if not candidates or (
-                candidates[0] not in (name, stem) and len(candidates) > 1
-            ):
+            exact = [known[one] for one in (name, stem) if one in known][:1]
+            candidates = exact or ends.get(name) or ends.get(stem.rpartition("/")[2])
+            if not candidates or len(set(candidates)) > 1:
                 what = "matches no file" if not candidates else "is ambiguous"
                 problems.append(
                     f"{path}: {name!r} under {split} {what}; expected ids such as "
                     f"{ids[0]!r}"
                 )
-            elif candidates[0] in result[split]:
+            elif candidates[0] in found:
                 problems.append(
                     f"{path}: {name!r} under {split} is listed twice; expected each "
                     "case once; remove one"
                 )
             else:
-                result[split].append(candidates[0])
+                found[candidates[0]] = None
+        result[split] = list(found)
     return result, problems
 
 

@@ -2,7 +2,8 @@
 
 import re
 
-from unet_jax.data.folder.find import Layout
+from unet_jax.data.folder.channels import same_form
+from unet_jax.data.folder.pairing import Layout
 from unet_jax.data.folder.splits import FEWEST_GROUPS
 
 
@@ -22,14 +23,14 @@ def find_groups(layout: Layout, regex: str) -> tuple[dict[str, str], list[str]]:
     if not regex:
         return groups, []
     try:
-        pattern = re.compile(regex)
+        pattern = re.compile(same_form(regex))
     except re.error as error:
         return groups, [
             f"data.group_regex: {regex!r} is no regular expression ({error}); fix it"
         ]
     problems = []
     for pair in layout.pairs:
-        match = pattern.search(pair.id)
+        match = pattern.search(same_form(pair.id))
         found = match and (match[1] if pattern.groups else match[0])
         if found is None:
             what = "group 1 of " if match else ""

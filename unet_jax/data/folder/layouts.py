@@ -8,7 +8,8 @@ from pathlib import Path
 
 from unet_jax.data.folder.celebamask import celebamask_layout
 from unet_jax.data.folder.fasseg import fasseg_layout
-from unet_jax.data.folder.find import Layout, find_pairs
+from unet_jax.data.folder.find import as_stored, find_pairs
+from unet_jax.data.folder.pairing import Layout, Naming
 from unet_jax.data.folder.stacks import stack_slices
 from unet_jax.errors import InputError
 
@@ -20,15 +21,15 @@ PUBLISHED: tuple[Callable[[Path], Layout | None], ...] = (
 
 
 def find_layout(
-    path: Path, *, images: str, masks: str, mask_suffix: str, stack: bool
+    path: Path, *, images: str, masks: str, naming: Naming, stack: bool
 ) -> Layout:
     """Find images and their masks; InputError if there are none, or several ways."""
-    layout = None
-    if not (images or masks or mask_suffix):
+    layout, path = None, as_stored(path)
+    if not (images or masks or naming.mask_suffix):
         found = (published(path) for published in PUBLISHED)
         layout = next((one for one in found if one is not None), None)
     if layout is None:
-        layout = find_pairs(path, images=images, masks=masks, mask_suffix=mask_suffix)
+        layout = find_pairs(path, images=images, masks=masks, naming=naming)
     elif not layout.pairs:
         raise InputError(
             f"data.path: {path}: {layout.note}; expected images with masks of their "

@@ -9,8 +9,16 @@ from unet_jax.data.files.formats import SUFFIXES, file_suffix, output_name, stem
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.alignment import misplaced
-from unet_jax.data.folder.find import CHANNEL, channel_problems
+from unet_jax.data.folder.channels import (
+    CHANNEL,
+    by_channel,
+    channel_problems,
+    image_and_channel,
+    incomplete_images,
+    same_form,
+)
 from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.pairing import list_files, stem_in
 from unet_jax.data.folder.read import missing_of_case, read_case_image
 from unet_jax.errors import InputError
 from unet_jax.runtime.home import expanded
@@ -30,16 +38,20 @@ def find_new_images(
     """Find the images of a path.
 
     Files ``scan_0000``, ``scan_0001``, ... are channels of one image if the network has
-    that many channels and a single file has fewer.
+    that many channels and a single file has fewer. With the option ``channels``, files
+    with these endings are the channels of one image.
 
     Args:
-        path: an image file, or a folder; only files directly in the folder are taken.
+        path: an image file, or a folder; only files directly in the folder are taken,
+            without the option ``channels``.
 
     Raises:
         InputError: there are no images, channels are missing, or two label maps would
             have the same name.
     """
     path = expanded(path)
+    if options.channels and Path(path).exists():
+        return _written_apart(path, _named_channels(Path(path), options.channels))
     files = list_images(path)
     if channels == 1:
         beside = list(files[0].parent.iterdir())
@@ -59,8 +71,44 @@ def find_new_images(
             found.append(NewImage(group[0].parent / key, tuple(group)))
         else:
             found += [NewImage(file, (file,)) for file in group]
+    return _written_apart(path, found)
+
+
+def _named_channels(path: Path, channels: Sequence[str]) -> list[NewImage]:
+    """Find images of several files by the endings that the run was trained with.
+
+    The files of a folder may lie in folders inside it, as a training set's do. A file
+    stands for its image; one without an ending is an image by itself.
+    """
+    folder = path if path.is_dir() else path.parent
+    stems = {file: stem_in(file, folder) for file in list_files(folder)}
+    if not path.is_dir():
+        found = image_and_channel(same_form(stems[path]), channels)
+        if found is None:
+            return [NewImage(path, (path,))]
+    groups = by_channel(stems, channels)
+    if not path.is_dir() and found is not None:
+        groups = {found[0]: groups[found[0]]}
+    for problem in incomplete_images(groups, channels):
+        raise InputError(problem)
+    if not groups:
+        raise InputError(
+            f"{path}: none of {len(stems)} images has an ending of "
+            f"data.channels={tuple(channels)}; expected files with the endings that "
+            "the run was trained with; rename them"
+        )
+    images = []
+    for key, numbered in groups.items():
+        files = tuple(file for _, file in numbered)
+        name = f"{key.rpartition('/')[2] or stem_of(files[0])}{file_suffix(files[0])}"
+        images.append(NewImage(files[0].parent / name, files))
+    return images
+
+
+def _written_apart(path: str | Path, images: list[NewImage]) -> list[NewImage]:
+    """Refuse images whose label maps would have the same name."""
     written: dict[str, NewImage] = {}
-    for image in found:
+    for image in images:
         name = output_name(image.path)
         if written.setdefault(name, image) is not image:
             raise InputError(
@@ -68,7 +116,7 @@ def find_new_images(
                 f"would both be written as {name}; expected one of them; rename or "
                 "move the other"
             )
-    return found
+    return images
 
 
 def _without_number(file: Path, beside: Sequence[Path]) -> Path:

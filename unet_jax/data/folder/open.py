@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.data.folder.channels import same_form
 from unet_jax.data.folder.checks import (
     missing_class_problems,
     mixed_problems,
@@ -14,7 +15,6 @@ from unet_jax.data.folder.checks import (
 )
 from unet_jax.data.folder.classes import Classes, find_classes, orphan_problems
 from unet_jax.data.folder.dataset import FolderDataset
-from unet_jax.data.folder.find import Layout, Pair
 from unet_jax.data.folder.given_splits import GivenSplits, find_splits
 from unet_jax.data.folder.groups import find_groups
 from unet_jax.data.folder.layouts import find_layout
@@ -24,10 +24,12 @@ from unet_jax.data.folder.meaning import (
     palette_problems,
 )
 from unet_jax.data.folder.options import FolderOptions
+from unet_jax.data.folder.pairing import Layout, Naming, Pair
 from unet_jax.data.folder.read import file_with_values, read_case_label
 from unet_jax.data.folder.scan import Scan, scan
 from unet_jax.data.folder.slabs import fit_slabs, slab_index
 from unet_jax.data.folder.splits import Part, Splits, draw_splits, named_splits
+from unet_jax.data.folder.traits import CaseTraits
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
 from unet_jax.runtime.home import expanded
@@ -56,7 +58,9 @@ def open_folder(
         Path(expanded(options.path)),
         images=options.images,
         masks=options.masks,
-        mask_suffix=options.mask_suffix,
+        naming=Naming(
+            same_form(options.mask_suffix), options.channels, options.join_masks
+        ),
         stack=options.stack,
     )
     options = dataclasses.replace(
@@ -65,6 +69,7 @@ def open_folder(
         class_names=options.class_names or layout.class_names,
     )
     division = _divide(layout, options, seed)
+    layout = _named(layout, division.given, options)
     scanned = scan(
         [*layout.pairs, *layout.orphans],
         options.reading,
@@ -84,6 +89,22 @@ def open_folder(
         notes=_notes(layout, splits, classes, scanned),
         memory=memory,
     )
+
+
+def _named(layout: Layout, given: GivenSplits, options: FolderOptions) -> Layout:
+    """Leave out the images and masks that a file of splits does not name."""
+    if not options.splits or not given.ids or given.problems:
+        return layout
+    named = {one for ids in given.ids.values() for one in ids}
+    pairs = tuple(pair for pair in layout.pairs if pair.id in named)
+    note = layout.note
+    for count, what in (
+        (len(layout.pairs) - len(pairs), "images"),
+        (len(layout.orphans), "masks without an image"),
+    ):
+        if count:
+            note += f"; {count} {what} that data.splits does not name are left out"
+    return layout._replace(pairs=pairs, orphans=(), note=note)
 
 
 class _Division(NamedTuple):
@@ -218,8 +239,9 @@ def _trained_values(
     if splits is None:
         return {value for values in scanned.values.values() for value in values}
     found: set[int] = set()
+    by_id = {case.id: case for case in scanned.traits}
     for part in splits.parts["train"]:
-        inside = _slab_values(part, scanned, options)
+        inside = _slab_values(part, by_id.get(part.id), options)
         found |= set(scanned.values.get(part.id, ())) if inside is None else inside
     return found
 
@@ -236,9 +258,10 @@ def _notes(
     return tuple(notes)
 
 
-def _slab_values(part: Part, scanned: Scan, options: FolderOptions) -> set[int] | None:
+def _slab_values(
+    part: Part, traits: CaseTraits | None, options: FolderOptions
+) -> set[int] | None:
     """Read the stored values of a slab; None for a whole case, or one with problems."""
-    traits = {case.id: case for case in scanned.traits}.get(part.id)
     if traits is None:
         return None
     cut = slab_index(part, traits.shape, options.slice_axis)

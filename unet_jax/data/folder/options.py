@@ -20,6 +20,9 @@ class ReadOptions:
             channels that could be mistaken for slices.
         slice_axis: axis for the pages of TIFF stacks, for slices that are files, and to
             cut slabs along.
+        channels: endings of the names of the files that are the channels of an image,
+            such as ``("_t1", "_t2")``; () for images of one file, or of ``_0000``,
+            ``_0001`` and so on.
         known_spacing: millimetres on each axis of cases whose files have no spacing; ()
             if it is unknown.
     """
@@ -30,6 +33,7 @@ class ReadOptions:
     orientation: str = ""
     tiff_axes: str = ""
     slice_axis: int = 2
+    channels: tuple[str, ...] = ()
     known_spacing: tuple[float, ...] = ()
 
 
@@ -41,6 +45,7 @@ class FolderOptions(ReadOptions):
         images: its folder of images; "" finds it.
         masks: its folder of masks; "" finds it.
         mask_suffix: suffix of masks that lie beside their images; "" finds it.
+        join_masks: whether several masks of an image are joined to one label.
         stack: whether the pictures in a patient's folder are slices of one volume.
         label_map: stored values and their classes; () finds them.
         class_names: name of each class; None finds them.
@@ -56,6 +61,7 @@ class FolderOptions(ReadOptions):
     images: str = ""
     masks: str = ""
     mask_suffix: str = ""
+    join_masks: bool = False
     stack: bool = False
     label_map: tuple[Entry, ...] = ()
     class_names: tuple[str, ...] | None = None

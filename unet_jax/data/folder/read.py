@@ -13,12 +13,14 @@ from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.formats import format_of
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.files.stored import StoredImage
+from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.errors import InputError, SharedProblem, named_files, raise_all
 
-KINDS = ("channels", "slices", "parts")
+KINDS = ("channels", "slices", "parts", "union")
 """Meaning of several files of a case: channels of its image (which has one mask),
-slices of a volume (images and masks), or one binary mask per class (of one image)."""
+slices of a volume (images and masks), one binary mask per class (of one image), or
+masks whose union is the label (images may be channels)."""
 
 
 class StoredCase(NamedTuple):
@@ -101,7 +103,7 @@ def read_case_label(
     """Read the stored label values of a case.
 
     Args:
-        files: the mask, or the masks of the slices or of the classes.
+        files: the mask, or the masks of the slices, of the classes or of the union.
         painted: for "parts", the value that each mask paints; later masks cover
             earlier ones.
         shape: for "parts", the spatial shape of the image; masks that are an exact
@@ -126,7 +128,9 @@ def read_case_label(
         ),
     )
     parts = [as_case_image(one, options.slice_axis)[0] for one in stored]
-    label = _stacked(parts, files, options.slice_axis) if kind == "slices" else parts[0]
+    if kind == "slices":
+        return _stacked(parts, files, options.slice_axis)[..., 0], stored
+    label = parts[0] if len(parts) == 1 else _union(parts, stored)
     return label[..., 0], stored
 
 
@@ -237,6 +241,29 @@ def _stacked(
     )
     _check_sizes([part.shape for part in parts], files, "slices (with channels)")
     return np.stack(parts, axis=axis)
+
+
+def _union(parts: Sequence[np.ndarray], stored: Sequence[StoredImage]) -> np.ndarray:
+    """Join masks; each pixel has the one value that is not 0 in any of them."""
+    files = [str(one.path) for one in stored]
+    _check_sizes([part.shape for part in parts], files, "masks of the image")
+    kind = np.result_type(*parts)
+    kind = kind if kind.kind in "iu" else np.dtype(np.int64)  # of uint64 and int64
+    label = parts[0].astype(kind)
+    for part, one in zip(parts[1:], stored[1:], strict=True):
+        if problem := misplaced(stored[0], one):
+            raise InputError(problem)
+        other = (label != 0) & (part != 0) & (label != part)
+        if other.any():
+            values = int(label[other][0]), int(part[other][0])
+            raise InputError(
+                f"{one.path}: {int(other.sum())} pixels have another value than in "
+                f"{files[0]} and the masks after it, such as {values[1]} where those "
+                f"have {values[0]}; expected masks that do not contradict each other; "
+                "fix the masks, or remove one"
+            )
+        label = np.where(part != 0, part.astype(kind), label)
+    return label
 
 
 def _painted(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unet_jax.data.files.colors import ColorsError
-from unet_jax.data.folder.find import Pair
 from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.read import used_slice_axis
 from unet_jax.data.folder.traits import CaseTraits, Examined, ImageTraits, examine
 from unet_jax.data.memory import CaseMemory

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from unet_jax.data.folder.find import Layout, Pair
+from unet_jax.data.folder.pairing import Layout, Pair
 from unet_jax.errors import named_files
 
 _NUMBER = re.compile(r"(\d+)\D*$")
@@ -28,11 +28,12 @@ def stack_slices(layout: Layout) -> Layout:
     for pair in layout.pairs:
         if pair.images[0].name.lower().endswith((".nii", ".nii.gz")):
             kept.append(pair)
-        elif pair.masks and pair.patient and len(pair.images) == 1:
+        elif len(pair.masks) == len(pair.images) == 1 and pair.patient:
             patients.setdefault(pair.patient, []).append(pair)
         else:
-            kept.append(pair._replace(kind="slices", images=pair.images[:1]))
-            if len(pair.images) > 1:
+            first = pair.images[:1], pair.masks[:1]
+            kept.append(pair._replace(kind="slices", images=first[0], masks=first[1]))
+            if len(pair.images) > 1 or len(pair.masks) > 1:
                 channels.append(str(pair.images[0]))
             elif not pair.patient:
                 outside.append(str(pair.images[0]))

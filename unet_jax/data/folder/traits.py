@@ -12,8 +12,8 @@ from unet_jax.data.files.nodata import is_class
 from unet_jax.data.files.read import check_finite
 from unet_jax.data.files.stored import Color, StoredImage
 from unet_jax.data.folder.alignment import misplaced
-from unet_jax.data.folder.find import Pair
 from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.read import (
     StoredCase,
     joined,
@@ -33,6 +33,7 @@ class ImageTraits:
         shape: spatial shape on the case's axes (RAS for NIfTI).
         spacing: millimetres per pixel and axis; None if unknown.
         digest: SHA-256 of the image's pixels, in hexadecimal.
+        blank: whether each channel has one value only.
     """
 
     id: str
@@ -44,6 +45,7 @@ class ImageTraits:
     dtype: str
     spacing: tuple[float, ...] | None
     digest: str
+    blank: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +194,9 @@ def _attempt_image(
     """Read the image of a case, or add to the problems."""
     if not pair.images:
         problems.append(
-            InputError(
-                f"{pair.masks[0]}: no image has its name; add the image, or move the "
-                "mask away"
+            SharedProblem(
+                str(pair.masks[0]),
+                "no image has its name; add the image, or move the mask away",
             )
         )
         return None, None, []
@@ -218,9 +220,10 @@ def _attempt_label(
     """Read the label of a case, or add to the problems."""
     if not pair.masks:
         problems.append(
-            InputError(
-                f"{pair.images[0]}: has no mask; expected one of its name; add it or "
-                "move the image away"
+            SharedProblem(
+                str(pair.images[0]),
+                "no mask has its name; add the mask, move the image away, or list the "
+                "cases of the run in data.splits",
             )
         )
         return None, []
@@ -281,6 +284,7 @@ def _image_traits(
         dtype=str(image.dtype),
         spacing=spacing,
         digest=_digest(image),
+        blank=_is_blank(image),
     )
 
 
@@ -341,6 +345,14 @@ def _labelled(label: np.ndarray, values: dict[int, int]) -> tuple[tuple[int, int
         planes = np.flatnonzero(along)
         ends.append((int(planes[0]), int(planes[-1]) + 1) if planes.size else (0, size))
     return tuple(ends)
+
+
+def _is_blank(image: np.ndarray) -> bool:
+    """Tell whether each channel has one value only, as outside of the body."""
+    first = image[(0,) * (image.ndim - 1)]
+    rows = image.reshape(-1, image.shape[-1])
+    # Nearly all images differ in the first pixels, which are quickly compared.
+    return bool((rows[:64] == first).all() and (rows == first).all())
 
 
 def _digest(array: np.ndarray) -> str:
