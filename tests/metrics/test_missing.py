@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from unet_jax.data.case import Case
+from unet_jax.evaluation.case_scores import Rules, case_scores
+from unet_jax.evaluation.metric_table import METRICS as TABLE
 from unet_jax.evaluation.scorer import evaluate
+from unet_jax.labels import IGNORE
 
 BETTER_HIGH = ("dice", "iou", "recall", "nsd", "lesion_f1", "lesion_dice")
 BETTER_LOW = ("hausdorff", "hd95", "assd")
@@ -213,3 +216,87 @@ def test_what_can_improve_when_a_whole_class_is_left_out(metric, sign):
     if metric == "relative_volume_difference":
         before, after = abs(before), abs(after)
     assert sign * (after - before) > 0
+
+
+EVERY = (*TABLE, "f2", "f0.5")
+SMALL_IS_GOOD = {
+    *("hausdorff", "hd95", "assd"),
+    *("ece", "classwise_ece", "brier", "variation_of_information"),
+}
+BOUNDS = {
+    "mcc": (-1, 1),
+    "adjusted_rand": (-1, 1),
+    "relative_volume_difference": (-1, 72),
+    "brier": (0, 2),
+    "variation_of_information": (0, 2 * np.log(3)),
+    **dict.fromkeys(("hausdorff", "hd95", "assd"), (0, np.hypot(8, 9))),
+}
+"""Bounds of an 8 x 9 image of three classes; those of other metrics are 0 and 1."""
+
+
+def _every_score(label, prediction, probabilities=None):
+    """Each metric of class 2, or of the case, of a method that is certain."""
+    rules = Rules(
+        metrics=EVERY,
+        num_classes=3,
+        first=1,
+        tolerance_mm=1.0,
+        tolerance_px=1.0,
+        surface="area",
+        slice_axis=None,
+        losses={},
+    )
+    if probabilities is None:
+        probabilities = np.eye(3, dtype=np.float32)[prediction]
+    scores = case_scores(
+        rules,
+        prediction=prediction,
+        label=label,
+        probabilities=probabilities,
+        spacing=(1.0, 1.0),
+    )
+    return {name: values[1] for name, values in scores.by_class.items()} | scores.whole
+
+
+def test_missing_a_class_is_never_better_than_finding_a_part_of_it():
+    # Without false positives. docs/metrics.md names the exceptions.
+    rng = np.random.default_rng(0)
+    better_missed = set()
+    for _ in range(40):
+        label = rng.integers(0, 2, (8, 9))
+        high, wide = rng.integers(1, 6, 2)
+        top, left = rng.integers(0, 9 - high), rng.integers(0, 10 - wide)
+        label[top : top + high, left : left + wide] = 2
+        places = rng.permutation(np.argwhere(label == 2))
+        missed = label % 2
+        found = missed.copy()
+        found[tuple(places[: rng.integers(1, len(places) + 1)].T)] = 2
+        one, two = _every_score(label, missed), _every_score(label, found)
+        for name in EVERY:
+            sign = -1 if name in SMALL_IS_GOOD else 1
+            before, after = sign * one[name], sign * two[name]
+            if name == "relative_volume_difference":
+                before, after = -abs(before), -abs(after)
+            if before > after + 1e-6:
+                better_missed.add(name)
+    assert better_missed == {"adjusted_rand", "variation_of_information"}
+
+
+def test_scores_are_within_their_bounds():
+    rng = np.random.default_rng(1)
+    seen = {name: [] for name in EVERY}
+    for case in range(40):
+        label, prediction = rng.integers(0, 3, (2, 8, 9))
+        probabilities = rng.dirichlet([0.1] * 3, (8, 9)).astype(np.float32)
+        if case % 4 == 1:
+            label[:] = case % 3
+        if case % 4 == 2:
+            prediction[:] = case % 3
+        if case % 4 == 3:
+            label[:, 2:] = IGNORE
+        for name, value in _every_score(label, prediction, probabilities).items():
+            seen[name].append(value)
+    for name, values in seen.items():
+        low, high = BOUNDS.get(name, (0, 1))
+        assert np.nanmin(values) >= low - 1e-6, name
+        assert np.nanmax(values) <= high + 1e-6, name
