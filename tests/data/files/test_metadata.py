@@ -252,3 +252,43 @@ def test_a_mask_of_floats_is_missing_where_no_class_can_be(tmp_path):
     stored = read_label(tmp_path / "m.tif")
     np.testing.assert_array_equal(stored.missing, mask < 0)
     np.testing.assert_array_equal(stored.image[..., 0], np.where(mask < 0, 0, mask))
+
+
+def test_the_scale_and_offset_of_gdal_are_applied_to_images(tmp_path):
+    xml = (
+        '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.5</Item>'
+        '<Item name="OFFSET" sample="0" role="offset">-3</Item><Item name="a">b</Item>'
+        "</GDALMetadata>"
+    )
+    pixels = GREY.copy()
+    pixels[0] = 0
+    tags = [(42112, "s", 0, xml, True), (42113, "s", 0, "0", True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=tags)
+    stored = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(stored.missing[:2], [[True] * 7, [False] * 7])
+    assert stored.image.dtype == np.float32
+    np.testing.assert_array_equal(stored.image[1:, :, 0], GREY[1:] * 0.5 - 3)
+    np.testing.assert_array_equal(_label(tmp_path / "a.tif"), pixels)
+
+
+def test_a_part_of_an_ome_tiff_names_the_file_of_its_metadata(tmp_path):
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<BinaryOnly MetadataFile="set.companion.ome" UUID="urn:uuid:00000000-0000-'
+        '0000-0000-000000000000"/></OME>'
+    )
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=False) as writer:
+        writer.write(GREY, description=xml, metadata=None)
+    with pytest.raises(InputError, match=r"metadata lie in set\.companion\.ome; exp"):
+        read_image(tmp_path / "a.ome.tif")
+
+
+def test_a_pyramid_is_read_at_full_size(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for level in range(3):
+            pixels = np.full((64 >> level, 64 >> level, 3), level, np.uint8)
+            options = {"photometric": "rgb", "tile": (16, 16), "metadata": None}
+            writer.write(pixels, subfiletype=int(level > 0), **options)
+    image = read_image(tmp_path / "a.tif").image
+    assert image.shape == (64, 64, 3)
+    assert not image.any()

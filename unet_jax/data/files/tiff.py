@@ -15,6 +15,7 @@ from unet_jax.data.files.tiff_metadata import (
     check_planes,
     color_table,
     colors_of,
+    gdal_scaled,
     is_lossy,
     spacing_of,
     white_is_zero,
@@ -101,6 +102,8 @@ def _decoded(
         image = table[image[..., 0]]
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         image = white_is_zero(image, page, path, is_mask=indices)
+    if table is None and not indices:
+        image = gdal_scaled(image, page)
     spacing, source = spacing_of(tiff, page)
     known = None if spacing is None else spacing[-(image.ndim - 1) :]
     tags = {"photometric": tifffile.PHOTOMETRIC(page.photometric).name}

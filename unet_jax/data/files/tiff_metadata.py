@@ -3,6 +3,7 @@
 import xml.etree.ElementTree
 from collections.abc import Mapping
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import tifffile
@@ -16,6 +17,8 @@ _MILLIMETRES = {
         ("um", "\u00b5m", "\u03bcm", "\\u00b5m", "micron", "microns"), 1e-3
     ),
 }
+
+_GDAL_METADATA = 42112
 
 PRINTED = "none (only a printing resolution)"
 """Source of the spacing of a TIFF that has a resolution in dpi and no pixel size."""
@@ -31,10 +34,19 @@ def check_planes(
     tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
 ) -> None:
     """Refuse an image of which planes are missing; tifffile would give zeros."""
+    ome = _ome_elements(tiff)
+    if "BinaryOnly" in ome:
+        root = ome["BinaryOnly"][0].get("MetadataFile")
+        raise InputError(
+            f"{path}: holds a part of an OME-TIFF whose metadata lie in {root}; "
+            "expected an image with its own metadata; read that file if it is a TIFF, "
+            "or save the image as one file"
+        )
     absent = sum(page is None for page in series.pages)
     if not absent:
         return
-    names = [name for name in _ome_files(tiff) if not (path.parent / name).exists()]
+    listed = sorted({one.get("FileName") or "" for one in ome.get("UUID", [])} - {""})
+    names = [name for name in listed if not (path.parent / name).exists()]
     found = f"{absent} of {len(series.pages)} planes are missing"
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -49,13 +61,16 @@ def check_planes(
     )
 
 
-def _ome_files(tiff: tifffile.TiffFile) -> list[str]:
-    """Return the names of the files that the OME metadata distribute the planes to."""
-    if not tiff.ome_metadata:
-        return []
-    root = xml.etree.ElementTree.fromstring(tiff.ome_metadata)
-    names = (one.get("FileName") for one in root.iter() if one.tag.endswith("}UUID"))
-    return sorted({name for name in names if name})
+def _ome_elements(tiff: tifffile.TiffFile) -> dict[str, list[Element]]:
+    """Return the elements of the OME metadata by name; {} without valid metadata."""
+    found: dict[str, list[Element]] = {}
+    try:
+        root = xml.etree.ElementTree.fromstring(tiff.ome_metadata or "")
+    except xml.etree.ElementTree.ParseError:
+        return {}
+    for element in root.iter():
+        found.setdefault(element.tag.rpartition("}")[2], []).append(element)
+    return found
 
 
 def check_photometric(page: tifffile.TiffPage, path: Path) -> None:
@@ -109,6 +124,30 @@ def white_is_zero(
     return image.dtype.type(white) - image
 
 
+def gdal_scaled(image: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Apply the scale and offset of each channel that GDAL writes; float32 with one.
+
+    Args:
+        image: ``(*spatial, channels)``.
+    """
+    try:
+        root = xml.etree.ElementTree.fromstring(str(page.tags.valueof(_GDAL_METADATA)))
+    except xml.etree.ElementTree.ParseError:
+        return image
+    factors = {"scale": np.ones(image.shape[-1]), "offset": np.zeros(image.shape[-1])}
+    for item in root.iter("Item"):
+        channel, role = int(item.get("sample", 0)), item.get("role")
+        if role in factors and channel < image.shape[-1]:
+            factors[role][channel] = float(item.text or "nan")
+    scale, offset = factors.values()
+    if (scale == 1).all() and (offset == 0).all():
+        return image
+    values = image.astype(np.float32)
+    values *= scale.astype(np.float32)
+    values += offset.astype(np.float32)
+    return values
+
+
 def color_table(page: tifffile.TiffPage) -> np.ndarray | None:
     """Return the palette ``(entries, 3)`` uint8; None without one."""
     if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
@@ -131,7 +170,7 @@ def spacing_of(
     Only OME and ImageJ metadata state the size of a pixel. The resolution tags alone
     say how large a camera or scanner wants the picture printed.
     """
-    spacing = _ome_spacing(tiff.ome_metadata)
+    spacing = _ome_spacing(tiff)
     if spacing is not None:
         return spacing, "OME metadata"
     spacing = _imagej_spacing(page, tiff.imagej_metadata or {})
@@ -141,21 +180,20 @@ def spacing_of(
     return None, PRINTED if printed else ""
 
 
-def _ome_spacing(metadata: str | None) -> tuple[float, float, float] | None:
+def _ome_spacing(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
     """Return the PhysicalSizes of an OME-TIFF in mm on Z, Y, X (Z is 0 if unknown)."""
-    if metadata is None:
+    pixels = _ome_elements(tiff).get("Pixels")
+    if not pixels:
         return None
-    try:
-        root = xml.etree.ElementTree.fromstring(metadata)
-        pixels = next(one for one in root.iter() if one.tag.endswith("}Pixels"))
-        sizes = []
-        for axis in "ZYX":
-            size = float(pixels.get(f"PhysicalSize{axis}", 0.0))
-            # Micrometres are the default of the schema.
-            unit = pixels.get(f"PhysicalSize{axis}Unit", "um").lower()
-            sizes.append(size * _MILLIMETRES.get(unit, 0.0))
-    except (xml.etree.ElementTree.ParseError, StopIteration, ValueError):
-        return None
+    sizes = []
+    for axis in "ZYX":
+        # Micrometres are the default of the schema.
+        unit = pixels[0].get(f"PhysicalSize{axis}Unit", "um").lower()
+        try:
+            size = float(pixels[0].get(f"PhysicalSize{axis}", 0.0))
+        except ValueError:
+            return None
+        sizes.append(size * _MILLIMETRES.get(unit, 0.0))
     z, y, x = sizes
     return (z, y, x) if y > 0 and x > 0 else None
 
