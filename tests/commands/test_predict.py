@@ -35,7 +35,7 @@ class _Bright:
 def segment(monkeypatch, tmp_path):
     """Predict with a run that is a threshold."""
 
-    def of(path, *, channels=1, dims=2, contours=False, spacing=None, **data):
+    def of(path, *, channels=1, dims=2, spacing=None, outputs=(), **data):
         config = base.get_config()
         config.data.update(data)
         preprocessing = Preprocessing(
@@ -51,7 +51,10 @@ def segment(monkeypatch, tmp_path):
         monkeypatch.setattr(predict, "load_run", lambda workdir: run)
         out = tmp_path / "out"
         predict.predict_files(
-            tmp_path, input_path=str(path), output_folder=str(out), contours=contours
+            tmp_path,
+            input_path=str(path),
+            output_folder=str(out),
+            **dict.fromkeys(outputs, True),
         )
         return out
 
@@ -145,8 +148,10 @@ def test_a_label_map_has_all_axes_of_its_nifti(segment, tmp_path, shape):
     affine = np.array([[0.8, 0.6, 0, 5], [-0.6, 0.8, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]])
     image = nibabel.Nifti1Image(pixels.reshape(shape), affine)
     nibabel.save(image, tmp_path / "in/a.nii")
-    label = nibabel.load(segment(tmp_path / "in") / "a.nii.gz")
+    out = segment(tmp_path / "in", outputs=["probabilities"])
+    label = nibabel.load(out / "a.nii.gz")
     np.testing.assert_array_equal(label.get_fdata(), pixels.reshape(shape) > 100)
+    assert np.load(out / "a.probabilities.npy").shape == (*shape, 2)
     np.testing.assert_allclose(label.affine, nibabel.load(tmp_path / "in/a.nii").affine)
 
 
@@ -182,7 +187,7 @@ def test_contours_are_of_the_slices_that_the_network_saw(segment, tmp_path):
     affine = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]])
     path = tmp_path / "in/a.nii.gz"
     nibabel.save(nibabel.Nifti1Image(label, affine), path)
-    out = segment(path, contours=True)
+    out = segment(path, outputs=["contours"])
     (feature,) = json.loads((out / "a.geojson").read_text())["features"]
     assert feature["properties"]["slice"] == 3
     assert feature["properties"]["pixels"] == 50

@@ -10,6 +10,7 @@ from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
 from unet_jax.data.files.formats import output_name, stem_of
 from unet_jax.data.files.label_table import label_statistics, write_csv
+from unet_jax.data.files.nifti import file_shape
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import check_targets, write_label_map
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
@@ -163,12 +164,13 @@ def _segment(
     if folder is None:
         return run.segment(stored)
     path = folder / f"{stem_of(stored.path)}.probabilities.npy"
-    shape = (*stored.image.shape[:-1], run.predict_fn.num_classes)
+    classes = run.predict_fn.num_classes
     with atomic_path(path) as temporary:
         filled = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float16, shape=shape
+            temporary, mode="w+", dtype=np.float16, shape=(*file_shape(stored), classes)
         )
-        labels = run.segment(stored, filled)
+        view = filled.reshape(*stored.image.shape[:-1], classes)
+        labels = run.segment(stored, view)
         filled.flush()
     return labels
 

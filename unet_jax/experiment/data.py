@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -36,6 +37,30 @@ class Dataset(Protocol):
     def source(self, split: str) -> Source:
         """Return the cases of one of ``SPLITS``."""
         ...
+
+
+def check_same_spacing(
+    workdir: pathlib.Path, record: Mapping[str, Any], dataset: Dataset
+) -> None:
+    """Refuse a folder without spacings if the run took the median of spacings.
+
+    Version 0.1 took the resolution in dpi of a TIFF for the size of a pixel.
+
+    Raises:
+        InputError: the first training case has no spacing now.
+    """
+    trained = record["preprocessing"].get("spacing")
+    source = dataset.source("train")
+    of_median = record["config"]["data"].get("spacing") == "median"
+    if trained is None or not of_median or not hasattr(source, "facts"):
+        return
+    first = facts_of(source, 0)
+    if first.spacing is None:
+        raise InputError(
+            f"--workdir {workdir}: its run was trained on pixels of {tuple(trained)} "
+            f"mm, but the case {first.id} states no pixel size; expected one, and a "
+            "resolution in dpi is none; train again in another --workdir"
+        )
 
 
 def create_memory(config: ConfigDict) -> CaseMemory:

@@ -20,6 +20,7 @@ from unet_jax.experiment.complete import complete_config
 from unet_jax.experiment.data import (
     SPLITS,
     Dataset,
+    check_same_spacing,
     create_memory,
     fit_preprocessing,
     open_dataset,
@@ -189,6 +190,7 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         seen = {split: ImagesAlone(source) for split, source in sources.items()}
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
+        check_same_spacing(workdir, record, dataset)
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
     else:
         preprocessing = fit_preprocessing(config, seen["train"])

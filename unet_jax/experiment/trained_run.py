@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.data.files.canonical import as_case_image
+from unet_jax.data.files.nifti import file_shape
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.tiff_metadata import PRINTED
 from unet_jax.data.folder.new_images import find_new_images, read_new_image
@@ -105,7 +106,9 @@ class TrainedRun:
             shape = (*pixels.shape[:-1], self.predict_fn.num_classes)
             filled = np.empty(shape, np.float32)
         if stored is not None:
-            labels = self.segment(stored, filled)
+            labels = self.segment(stored, filled).reshape(file_shape(stored))
+            if filled is not None:
+                filled = filled.reshape(*labels.shape, -1)
         else:
             millimetres = None if spacing is None else tuple(map(float, spacing))
             labels = self.predict_fn(pixels, millimetres, probabilities=filled)

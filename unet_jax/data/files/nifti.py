@@ -61,6 +61,18 @@ def read_nifti(
     )
 
 
+def file_shape(stored: StoredImage) -> tuple[int, ...]:
+    """Return the shape of labels with the axes of an image's file.
+
+    A plane of NIfTI has two axes, and a volume may have further axes of one.
+    """
+    spatial = stored.image.shape[:-1]
+    if stored.header is None:
+        return spatial
+    shape = tuple(map(int, stored.header.get_data_shape()))
+    return shape if math.prod(shape) == math.prod(spatial) else spatial
+
+
 def millimetres(header: nibabel.Nifti1Header) -> float:
     """Return the millimetres of the header's unit; 1 if it has none."""
     unit = header.get_xyzt_units()[0]
@@ -108,10 +120,7 @@ def write_nifti(
     header["cal_min"] = header["cal_max"] = 0
     affine = np.array(stored.affine, dtype=np.float64)
     affine[:3] /= millimetres(header)
-    # A plane, or a volume with further axes of one, has all axes of its image.
-    shape = () if stored.header is None else stored.header.get_data_shape()
-    if math.prod(shape) == labels.size:
-        labels = labels.reshape(shape)
+    labels = labels.reshape(file_shape(stored))
     two = isinstance(header, nibabel.Nifti2Header)
     kind = nibabel.Nifti2Image if two else nibabel.Nifti1Image
     # nibabel keeps the header's codes where the affine is the header's own.
