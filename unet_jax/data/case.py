@@ -23,7 +23,8 @@ class Case:
         group: the patient or volume, which splits must not cut.
         reference: mean and standard deviation of each channel over the non-zero pixels
             of the whole scan, for a case that is only a slab of a scan: the slab's own
-            statistics depend on the tissue that happens to lie in it.
+            statistics depend on the tissue that happens to lie in it. For an image with
+            missing pixels, over the others.
     """
 
     id: str

@@ -22,6 +22,11 @@ AFFINE = np.array(
 )
 
 
+_SCALE = (
+    '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.5</Item></GDALMetadata>'
+)
+
+
 def _random(*shape, dtype=np.uint8):
     top = np.iinfo(dtype).max
     return np.random.default_rng(1).integers(0, top, shape, dtype=dtype, endpoint=True)
@@ -437,6 +442,12 @@ def _whole_files(folder):
             writer.write(
                 page, photometric="minisblack", metadata=None, contiguous=False
             )
+    white = {"photometric": "miniswhite", "imagej": False}
+    tifffile.imwrite(folder / "white.tif", stack, **white)
+    tifffile.imwrite(folder / "ome.tif", stack, ome=True, metadata={"axes": "ZYX"})
+    tags = [(42112, "s", 0, _SCALE, True), (42113, "s", 0, "7", True)]
+    gdal = {"photometric": "minisblack", "extratags": tags}
+    tifffile.imwrite(folder / "gdal.tif", stack[0] % 9, **gdal)
     _nifti(folder / "a.nii", stack)
     _nifti(folder / "a.nii.gz", stack)
     return sorted(folder.iterdir())

@@ -254,7 +254,7 @@ def test_channels_of_tiff_by_the_config(tmp_path):
         tifffile.imwrite(tmp_path / f"masks/{number}.tif", labels)
     (line,) = problems_of(tmp_path)
     assert "2.tif and 1 more: read as a stack of slices" in line
-    assert "set data.tiff_axes='CYX'" in line
+    assert "set --config.data.tiff_axes=CYX" in line
     dataset = open_set(tmp_path, tiff_axes="CYX")
     case = dataset.source("train")[0]
     assert case.image.shape == (8, 9, 3)

@@ -104,7 +104,7 @@ class TiffAxesError(SharedProblem):
             file,
             "read as a stack of slices, but the mask is a picture; expected one size; "
             "if the pages are channels, which the file does not say, set "
-            f"data.tiff_axes={axes!r}",
+            f"--config.data.tiff_axes={axes}",
         )
 
 
