@@ -18,6 +18,9 @@ if importlib.util.find_spec("unet_jax.configs") is None:
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Compiling is most of the time of the tests. Without LLVM's optimisations, which change
+# no meaning, it is half; set XLA_FLAGS to anything else to test optimised programs.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Shells let what they start in the background ignore Ctrl-C, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

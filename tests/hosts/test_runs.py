@@ -31,6 +31,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 _SLOW = 'before("unet_jax.experiment.run.compile_step", lambda: time.sleep(20))'
+_STEPS_SLOWLY = 'before("unet_jax.commands.train.shard_batch", lambda: time.sleep(0.1))'
 _READS_SLOWLY = """
 import sys
 from unet_jax.experiment import validation
@@ -67,33 +68,27 @@ def test_one_process_alone_writes_and_every_case_is_scored_once(pair, folder):
     assert not (pair / "lease.json").exists()
 
 
-def test_the_same_checkpoint_gives_the_same_bytes_from_1_2_and_4_processes(
-    pair, folder
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_checkpoint_of_two_processes_is_scored_and_resumed_by_one_and_by_four(
+    pair, folder, number, command_line
 ):
-    of_two = (pair / "test_metrics.json").read_bytes()
-    for number in (1, 4):
-        workdir = folder / f"by{number}"
-        shutil.copytree(pair, workdir)
-        (workdir / "test_metrics.json").unlink()
+    workdir = folder / f"by{number}"
+    shutil.copytree(pair, workdir)
+    (workdir / "test_metrics.json").unlink()
+    if number == 1:
+        answer = command_line("--mode=evaluate", f"--workdir={workdir}")
+        codes, log = [answer.code], answer.stderr
+    else:
         codes, log = ended(start(folder, [workdir] * number, "--mode=evaluate"))
-        assert codes == [0] * number, log
-        assert (workdir / "test_metrics.json").read_bytes() == of_two, number
+    assert codes == [0] * number, log
+    expected = (pair / "test_metrics.json").read_bytes()
+    assert (workdir / "test_metrics.json").read_bytes() == expected
 
-
-def test_one_of_two_is_killed_and_the_restarted_pair_ends_as_if_not(pair, folder):
-    workdir = folder / "killed"
-    processes = train(folder, [workdir] * 2, devices=2)
-    wait_for(workdir / "checkpoints" / "20", processes)
-    began = time.monotonic()
-    processes[1].kill()
-    codes, log = ended(processes)
-    if 0 not in codes:  # it was not quicker than the kill
-        assert codes == [42, -signal.SIGKILL], log
-        assert time.monotonic() - began < 15 + 15
-        assert "another process" in log
-    codes, log = ended(train(folder, [workdir] * 2, devices=2))
-    assert codes == [0, 0], log
-    assert_equal_runs(pair, workdir)
+    more = "--config.train.steps=42"
+    codes, log = ended(train(folder, [workdir] * number, more))
+    assert codes == [0] * number, log
+    assert "resumed at step 40 of 42" in log
+    assert int(state(workdir)["step"]) == 42
 
 
 @pytest.mark.soak
@@ -103,17 +98,6 @@ def test_a_process_that_compiles_for_long_is_waited_for(folder):
         train(folder, [workdir] * 2, "--config.train.steps=10", last=_SLOW)
     )
     assert codes == [0, 0], log
-
-
-def test_one_is_killed_while_the_test_split_is_scored(pair, folder):
-    workdir = folder / "scoring"
-    codes, log = ended(train(folder, [workdir] * 2, devices=2, last=_DIES))
-    assert codes == [42, -signal.SIGKILL], log
-    assert "another process is gone" in log
-    assert "Traceback" not in log
-    codes, log = ended(train(folder, [workdir] * 2, devices=2))
-    assert codes == [0, 0], log
-    assert_equal_runs(pair, workdir)
 
 
 def test_a_signal_is_heard_before_the_others_are_there(folder):
@@ -140,51 +124,59 @@ def _wait_until_heard(process, number):
         time.sleep(0.05)
 
 
-def test_a_signal_to_one_stops_both_at_one_step(pair, folder):
-    workdir = folder / "stopped"
-    processes = train(folder, [workdir] * 2, devices=2)
+def test_a_pair_that_is_stopped_cut_off_and_killed_ends_as_if_left_alone(pair, folder):
+    workdir = folder / "interrupted"
+
+    def started(last=None):
+        return train(folder, [workdir] * 2, devices=2, last=last)
+
+    # A signal to one process stops both at the same step.
+    processes = started(_STEPS_SLOWLY)
     wait_for(workdir / "checkpoints" / "10", processes)
     processes[1].send_signal(signal.SIGTERM)
     codes, log = ended(processes)
-    if 0 not in codes:
-        assert codes == [42, 42], log
-        saved = {line for line in log.splitlines() if "is saved" in line}
-        assert len({line.partition(": step")[2] for line in saved}) == 1, log
-    codes, log = ended(train(folder, [workdir] * 2, devices=2))
-    assert codes == [0, 0], log
-    assert_equal_runs(pair, workdir)
+    assert codes == [42, 42], log
+    saved = {line for line in log.splitlines() if "is saved" in line}
+    assert len({line.partition(": step")[2] for line in saved}) == 1, log
 
-
-def test_a_signal_in_a_validation_cuts_it_off_in_both(pair, folder):
-    workdir = folder / "cut"
-    processes = train(folder, [workdir] * 2, devices=2, last=_READS_SLOWLY)
-    end = time.monotonic() + 900
-    while "reading" not in processes[1].log.read_text():
-        assert time.monotonic() < end
-        assert processes[1].poll() is None
-        time.sleep(0.05)
+    # A signal in a validation cuts it off in both.
+    processes = started(_READS_SLOWLY)
+    _wait_until_it_says("reading", processes[1])
     processes[1].send_signal(signal.SIGTERM)
     codes, log = ended(processes)
     assert codes == [42, 42], log
-    assert log.count("step 10 is saved") == 2
-    assert (workdir / "interrupted" / "10").is_dir()  # without scores
-    assert not (workdir / "checkpoints" / "10").exists()
-    codes, log = ended(train(folder, [workdir] * 2, devices=2))
+    assert log.count("step 20 is saved") == 2
+    assert (workdir / "interrupted" / "20").is_dir()  # without scores
+    assert not (workdir / "checkpoints" / "20").exists()
+
+    # One is killed while they train: the other one ends by itself.
+    processes = started(_STEPS_SLOWLY)
+    wait_for(workdir / "checkpoints" / "30", processes)
+    began = time.monotonic()
+    processes[1].kill()
+    codes, log = ended(processes)
+    assert codes == [42, -signal.SIGKILL], log
+    assert time.monotonic() - began < 15 + 15
+    assert "another process" in log
+
+    # One is killed while the test split is scored.
+    codes, log = ended(started(_DIES))
+    assert codes == [42, -signal.SIGKILL], log
+    assert "another process is gone" in log
+    assert "Traceback" not in log
+
+    codes, log = ended(started())
     assert codes == [0, 0], log
     assert_equal_runs(pair, workdir)
 
 
-@pytest.mark.parametrize("number", [1, 4])
-def test_a_checkpoint_of_two_processes_restores_in_one_and_in_four(
-    pair, folder, number
-):
-    workdir = folder / f"restored{number}"
-    shutil.copytree(pair, workdir)
-    more = "--config.train.steps=42"
-    codes, log = ended(train(folder, [workdir] * number, more))
-    assert codes == [0] * number, log
-    assert "resumed at step 40 of 42" in log
-    assert int(state(workdir)["step"]) == 42
+def _wait_until_it_says(word, process):
+    """Wait until the log of a process has a word."""
+    end = time.monotonic() + 900
+    while word not in process.log.read_text():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def test_different_folders_under_one_name_are_refused(folder):

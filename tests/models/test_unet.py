@@ -109,16 +109,19 @@ def test_padding_repeats_the_last_pixel():
         ),
         (
             (7, 11),
-            {"convolutions_per_stage": (1, 2, 3), "upsample": "resize"},
+            {"features": (4, 6), "convolutions_per_stage": (1, 3)},
             {
-                "encoder_2/convolution_2/kernel": (3, 3, 8, 8),
-                "decoder_1/convolution_1/kernel": (3, 3, 6, 6),
+                "encoder_1/convolution_2/kernel": (3, 3, 6, 6),
                 "decoder_0/convolution_0/kernel": (3, 3, 8, 4),
-                "upsample_0/kernel": (1, 1, 6, 4),
             },
         ),
-        ((9, 8), {"norm": "group", "norm_groups": 2, "strides": (3, (1, 2))}, {}),
-        ((9, 8), {"norm": "batch"}, {}),
+        (
+            (9, 8),
+            {"norm": "group", "norm_groups": 2, "strides": ((1, 3),)}
+            | {"features": (4, 6), "upsample": "resize"},
+            {"upsample_0/kernel": (1, 1, 6, 4)},
+        ),
+        ((9, 8), {"norm": "batch", "features": (4, 6)}, {}),
     ],
 )
 def test_options_and_implementations(spatial, options, shapes):
@@ -149,16 +152,25 @@ def test_options_and_implementations(spatial, options, shapes):
 PACKED = [
     ((16, 12), {}),
     ((13, 21), {"norm": "batch", "attention": True, "upsample": "resize"}),
-    ((13, 9), {"norm": "group", "dropout": 0.3, "convolutions_per_stage": 3}),
+    (
+        (13, 9),
+        {"norm": "group", "dropout": 0.3, "convolutions_per_stage": 3}
+        | {"features": (16, 128)},
+    ),
     ((12, 18), {"norm": "none", "activation": "relu", "strides": (3, (1, 2))}),
     ((9, 12), {"block": "residual", "downsample": "strided", "deep_supervision": 1}),
-    ((16, 8), {"kernel_sizes": (5, (1, 3), 2), "decoder_convolutions": 2}),
-    ((5, 6, 7), {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)}),
-    ((4, 8, 5), {"block": "residual", "downsample": "strided"}),
     (
-        (8, 16),
-        {"block": "residual", "features": (32, 32, 64)},
-    ),  # what is pooled is added
+        (16, 8),
+        {"kernel_sizes": (5, (1, 3)), "decoder_convolutions": 2}
+        | {"features": (16, 32)},
+    ),
+    ((5, 6, 7), {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)}),
+    (
+        (4, 8, 5),
+        {"block": "residual", "downsample": "strided", "features": (16, 32)},
+    ),
+    # What is pooled is added.
+    ((8, 16), {"block": "residual", "features": (32, 32)}),
 ]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from unet_jax.classical.search import confusion
 
@@ -53,6 +52,8 @@ def match_clusters(counts: np.ndarray) -> tuple[int, ...]:
     clusters, classes = counts.shape
     if clusters < classes:
         raise ValueError(f"{clusters} clusters for {classes} classes; expected as many")
+    from scipy.optimize import linear_sum_assignment  # its import takes 0.4 s
+
     rows, columns = linear_sum_assignment(-iou_of_pairs(counts))
     chosen = dict(zip(columns.tolist(), rows.tolist(), strict=True))
     return tuple(chosen[index] for index in range(classes))
