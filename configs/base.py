@@ -171,7 +171,11 @@ KEYS = {
         0.0, "minutes after which training ends; 0 for train.steps", 0, may_change=True
     ),
     "train.memory_gib": Key(
-        0.25, "GiB of activations, where the data choose the patch size", low=0.001
+        None,
+        "GiB of device memory for which patch, network and batch are chosen from data; "
+        "None for 0.25 on a CPU, and on an accelerator its class: 8, 16, 32 or 80",
+        low=0.001,
+        kind=float,
     ),
     "train.max_patch": Key(256, "largest axis of a 2-D patch chosen from data", low=8),
     "train.batch_size": Key(

@@ -1,9 +1,15 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from unet_jax.data.fingerprint import Fingerprint, fingerprint, suggest
+from unet_jax.experiment.memory_class import (
+    CLASSES_GIB,
+    USABLE_FRACTION,
+    activation_bytes,
+)
 
 
 def _case(shape, spacing=None, channels=1, dtype="uint8", lowest=0.0):
@@ -97,6 +103,30 @@ def test_more_memory_gives_more_pixels_an_update():
         )
     ]
     assert pixels[0] < pixels[1] < pixels[2]
+
+
+@pytest.mark.parametrize("shape", [(300, 340), (70, 80, 60)])
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_a_given_batch_changes_neither_patch_nor_network(shape, accelerated):
+    options = {"dims": len(shape), "accelerated": accelerated}
+    free = _suggest(_found(shape), **options)
+    for batch_size in (1, 5, 32, 300):
+        given = _suggest(_found(shape), batch_size=batch_size, **options)
+        assert given == dataclasses.replace(free, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("gib", CLASSES_GIB)
+def test_a_step_fits_into_what_an_accelerator_of_each_class_gives(gib):
+    memory = activation_bytes(gib, accelerated=True)
+    settings = _suggest(_found((300, 300, 300)), memory_bytes=memory)
+    count, size = 0, np.array(settings.patch_size)
+    for width, stride in zip(settings.features, ((1,), *settings.strides), strict=True):
+        size = size // stride
+        count += 2 * np.prod(size) * width
+    # Six copies in float32; a compiled step was measured to need 1.7 times as much.
+    needed = 1.7 * 24 * count * settings.batch_size
+    assert needed < USABLE_FRACTION * gib * 2**30
+    assert min(settings.patch_size) >= 96
 
 
 def test_the_batch_divides_among_the_devices():

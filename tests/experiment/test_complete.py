@@ -10,6 +10,7 @@ from unet_jax.configs import brain, folder
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
+from unet_jax.experiment.memory_class import CPU_GIB, MemoryChoice, choose_memory
 from unet_jax.experiment.network import create_network
 from unet_jax.experiment.record import flat_config
 
@@ -77,6 +78,28 @@ def test_a_run_that_goes_on_keeps_what_it_chose():
     config = _complete(recorded=recorded)
     assert config.train.batch_size == 12
     assert config.train.patch_size == (96, 96)
+
+
+def test_a_run_goes_on_unchanged_on_a_machine_of_another_class(capsys):
+    data = _data(shape=(90, 100, 80))
+    gpu = MemoryChoice(32.0, "class of this gpu")
+    config = folder.get_config().lock()
+    begun = complete_config(config, data, tpu_chips=1, memory=gpu)
+    assert (begun.train.memory_gib, len(begun.train.patch_size)) == (32.0, 3)
+    assert "memory      train.memory_gib=32 (class of this gpu)" in (
+        capsys.readouterr().out
+    )
+    assert _complete(data=data).train.memory_gib == CPU_GIB
+    record = {"config": begun.to_dict(), "memory_source": gpu.source}
+    memory = choose_memory(config, recorded=record)
+    resumed = complete_config(config, data, recorded=begun.to_dict(), memory=memory)
+    assert resumed.to_dict() == begun.to_dict()
+
+
+def test_other_sources_take_the_memory_of_their_workdir():
+    config = brain.get_config()
+    memory = MemoryChoice(0.25, "of the workdir")
+    assert complete_config(config, None, memory=memory).train.memory_gib == 0.25
 
 
 def test_options_of_a_run_stay_and_none_are_the_networks():

@@ -13,6 +13,7 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config, resolve_source
 from unet_jax.experiment.data import open_dataset
+from unet_jax.experiment.memory_class import class_of
 from unet_jax.experiment.network import create_network, create_optimizer_and_schedule
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.run import create_train_step
@@ -49,7 +50,7 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     jax.config.update("jax_platforms", "cpu")
     target = parse_topology(topology)
     devices = slice_devices(target)
-    config, found = _completed(config, target.chips)
+    config, found = _completed(config, target)
     channels = found or channels
     step, state = _step_and_state(config, channels)
     # Packed kernels contain many zeros; their products are not useful operations.
@@ -84,7 +85,7 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     print(plan_text(compiled, target, multiple=accumulation, fixed_bytes=_size(state)))
 
 
-def _completed(config: ConfigDict, chips: int) -> tuple[ConfigDict, int | None]:
+def _completed(config: ConfigDict, target: Slice) -> tuple[ConfigDict, int | None]:
     """Complete a config from its data, as training would; also return the channels."""
     config = resolve_source(config)
     check_config(config)
@@ -95,7 +96,11 @@ def _completed(config: ConfigDict, chips: int) -> tuple[ConfigDict, int | None]:
         return config, None
     with tempfile.TemporaryDirectory() as folder:  # a plan leaves no files
         dataset: Any = open_dataset(config, pathlib.Path(folder))
-        config = complete_config(config, dataset, tpu_chips=chips)
+        memory = None
+        if config.train.memory_gib is None:
+            chip = target.chip
+            memory = class_of(kind=chip.name, usable_bytes=chip.hbm_bytes)
+        config = complete_config(config, dataset, tpu_chips=target.chips, memory=memory)
         found = fingerprint(dataset.traits).channels
     check_config(config, complete=True)
     return config, found

@@ -20,6 +20,7 @@ _STAGES_2D, _STAGES_3D = 6, 5
 _COARSEST = 4  # pixels that the coarsest stage keeps on an axis
 _BYTES = 4  # float32
 _COPIES = 6  # copies of a stage's output in training: both sides, gradients, norms
+_REFERENCE_2D, _REFERENCE_3D = 4, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,9 @@ def suggest(
 ) -> Settings:
     """Choose settings for a data set.
 
+    Patch and stages follow from the data and from the memory at a reference batch. A
+    given batch changes neither.
+
     Args:
         dims: 2 or 3; None chooses 2 for pictures, for thick slices and without an
             accelerator, else 3.
@@ -127,9 +131,9 @@ def suggest(
         del shape[slice_axis], sizes[slice_axis]
     limit = max_patch if dims == 2 else 128
     budget = memory_bytes / (_COPIES * _BYTES)
-    smallest_batch = batch_size or (4 if dims == 2 else 2)
+    reference = _REFERENCE_2D if dims == 2 else _REFERENCE_3D
     chosen = patch_size or _largest_patch(
-        shape, sizes, limit, budget / smallest_batch, base_features, max_features
+        shape, sizes, limit, budget / reference, base_features, max_features
     )
     kernels, strides = _topology(chosen, sizes)
     features = _features(len(kernels), base_features, max_features)
@@ -144,7 +148,7 @@ def suggest(
         crop_nonzero=data.axes == 3,
         patch_size=chosen,
         batch_size=batch_size
-        or _divisible(budget / cost, least=smallest_batch, most=16, by=devices),
+        or _divisible(budget / cost, least=reference, most=16, by=devices),
         features=features,
         kernel_sizes=kernels,
         strides=strides,

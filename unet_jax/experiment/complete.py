@@ -9,6 +9,11 @@ from ml_collections import ConfigDict
 from unet_jax.data.fingerprint import Fingerprint, Settings, fingerprint, suggest
 from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.errors import InputError
+from unet_jax.experiment.memory_class import (
+    MemoryChoice,
+    activation_bytes,
+    choose_memory,
+)
 from unet_jax.experiment.options import given_options
 from unet_jax.models.network import sizes_of
 from unet_jax.models.presets import create_model, network_row
@@ -39,6 +44,7 @@ def complete_config(
     *,
     recorded: Mapping[str, Any] | None = None,
     tpu_chips: int | None = None,
+    memory: MemoryChoice | None = None,
 ) -> ConfigDict:
     """Fill in the values that a config leaves to the data.
 
@@ -48,15 +54,18 @@ def complete_config(
             of devices.
         tpu_chips: number of chips of the slice to plan for; None for the devices of
             this machine.
+        memory: memory to choose for; None for that of the config or of this machine.
 
     Returns:
         A config without these Nones, locked.
     """
+    memory = memory or choose_memory(config)
     if config.data.source != "folder":
-        return config
+        return config if memory is None else _with_memory(config, memory).lock()
+    assert memory is not None, "a folder gets a memory"
     found = fingerprint(data.traits)
-    values, options = _chosen(config, data, found, tpu_chips)
-    filled = config.copy_and_resolve_references()
+    filled = _with_memory(config, memory)
+    values, options = _chosen(filled, data, found, tpu_chips)
     before = {} if recorded is None else recorded
     with filled.unlocked():
         if not filled.data.label_map:
@@ -72,7 +81,16 @@ def complete_config(
     for line in data.notes:
         print(f"data        {line}")
     print(settings_text(found, filled))
+    print(f"memory      {memory}")
     return filled.lock()
+
+
+def _with_memory(config: ConfigDict, memory: MemoryChoice) -> ConfigDict:
+    """Return a copy of a config with the chosen memory."""
+    filled = config.copy_and_resolve_references()
+    with filled.unlocked():
+        filled.train.memory_gib = memory.gib
+    return filled
 
 
 def _chosen(
@@ -87,6 +105,7 @@ def _chosen(
             f"{key}: found {dims if patch is None else tuple(patch)} for pictures, "
             "which have two axes; expected 2-D"
         )
+    accelerated = tpu_chips is not None or jax.default_backend() != "cpu"
     chosen = suggest(
         found,
         dims=dims,
@@ -96,8 +115,8 @@ def _chosen(
         batch_size=config.train.batch_size,
         patch_size=patch,
         max_patch=config.train.max_patch,
-        memory_bytes=config.train.memory_gib * 2**30,
-        accelerated=tpu_chips is not None or jax.default_backend() != "cpu",
+        memory_bytes=activation_bytes(config.train.memory_gib, accelerated=accelerated),
+        accelerated=accelerated,
         devices=jax.device_count() if tpu_chips is None else tpu_chips,
     )
     names = tuple(data.class_names)

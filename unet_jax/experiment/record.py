@@ -61,14 +61,19 @@ def make_record(
     preprocessing: dict[str, Any],
     dataset: dict[str, Any],
     draws_version: int = DRAWS_VERSION,
+    memory_source: str | None = None,
 ) -> dict[str, Any]:
-    """Collect what is needed to repeat the run or to use its network."""
+    """Collect what is needed to repeat the run or to use its network.
+
+    ``memory_source`` says where ``train.memory_gib`` comes from.
+    """
     return {
         "format": FORMAT,
         "config": config,
         "preprocessing": preprocessing,
         "dataset": dataset,
         "draws_version": draws_version,
+        "memory_source": memory_source,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -143,6 +148,7 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         **parts,
         "config": current_config(parts["config"]),
         "draws_version": draws_version,
+        "memory_source": record.get("memory_source"),
     }
 
 

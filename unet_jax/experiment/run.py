@@ -26,6 +26,7 @@ from unet_jax.experiment.data import (
     open_dataset,
 )
 from unet_jax.experiment.finished import read_steps
+from unet_jax.experiment.memory_class import choose_memory
 from unet_jax.experiment.network import (
     create_augmentation,
     create_network,
@@ -174,10 +175,12 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
 
     agree.on_first(lambda: opened().fingerprint)  # prepares it
     dataset = opened()
+    memory_choice = choose_memory(config, recorded=record)
     config = complete_config(
         config,
         dataset,
         recorded=None if record is None else as_tuples(record["config"]),
+        memory=memory_choice,
     )
     check_config(config, complete=True)
     if config.data.slice_axis != (2 if given_axis is None else given_axis):
@@ -202,6 +205,7 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         preprocessing=preprocessing.to_dict(),
         dataset=dataset.fingerprint,
         draws_version=run.draws_version,
+        memory_source=None if memory_choice is None else memory_choice.source,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
     return run

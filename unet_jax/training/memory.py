@@ -27,6 +27,7 @@ _SHRUNK = 0.75
 
 _TPU_LINE = re.compile(r"Used ([\d.]+)([GMK]) of ([\d.]+)([GMK]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+_AVAILABLE = re.compile(r"^MemAvailable: +(\d+) kB", re.MULTILINE)
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -42,8 +43,7 @@ class StepMemory:
         accumulation: number of parts that a device cuts its rows into.
         devices: number of devices of all processes.
         total: bytes of the whole step by the compiler; None before it is compiled.
-        limit: bytes that the device has; None if unknown.
-        exact: whether the device itself reported the limit, all of it for this step.
+        limit: bytes that the device gives to a step; None if unknown.
     """
 
     state: int
@@ -54,7 +54,6 @@ class StepMemory:
     devices: int
     total: float | None = None
     limit: int | None = None
-    exact: bool = False
 
     def needs(self, *, batch_size: int, accumulation: int) -> float:
         """Estimate the bytes on a device with another batch size or number of parts.
@@ -78,13 +77,13 @@ class StepMemory:
         """Say what to lower, and by how much if the figures are known."""
         if self.total is None or self.limit is None:
             return (
-                "lower train.batch_size or train.patch_size, or raise "
-                "train.accumulation"
+                "raise train.accumulation, or lower train.batch_size or "
+                "train.patch_size"
             )
         room = _MARGIN * self.limit
         if self.total <= self.limit:
             room = _SHRUNK * self.total
-        ways = [way for way in (self._fewer(room), self._parts(room)) if way]
+        ways = [way for way in (self._parts(room), self._fewer(room)) if way]
         if ways:
             return " or ".join(ways)
         fixed = self._fixed(self.accumulation)
@@ -109,10 +108,7 @@ class StepMemory:
         for size in range(self.batch_size - unit, 0, -unit):
             needed = self.needs(batch_size=size, accumulation=self.accumulation)
             if needed <= room:
-                return (
-                    f"train.batch_size={self.batch_size} -> {size} would need about "
-                    f"{_gib(needed)}"
-                )
+                return f"lower it by --config.train.batch_size={size} ({_gib(needed)})"
         return ""
 
     def _parts(self, room: float) -> str:
@@ -122,8 +118,8 @@ class StepMemory:
             needed = self.needs(batch_size=self.batch_size, accumulation=parts)
             if rows % parts == 0 and needed <= room:
                 return (
-                    f"train.accumulation={self.accumulation} -> {parts} about "
-                    f"{_gib(needed)}"
+                    f"keep train.batch_size={self.batch_size} by "
+                    f"--config.train.accumulation={parts} (about {_gib(needed)})"
                 )
         return ""
 
@@ -144,19 +140,21 @@ class StepMemory:
             )
         if self.limit is None:
             return f"the step needs {_gib(self.total)}; {self.advice()}"
-        whole = _gib(self.limit)
-        line = f"the step needs {_gib(self.total)} of the {whole} of this device"
+        line = (
+            f"the step needs {_gib(self.total)}, and this device has "
+            f"{_gib(self.limit)} for it"
+        )
         if self.total <= self.limit:
             line += ", part of which is taken"
-        return f"{line}: {self.advice()}"
+        return f"{line}; {self.advice()}"
 
     def check(self) -> None:
-        """Refuse a step that needs more memory than the device reports.
+        """Refuse a step that needs more memory than the device has for it.
 
         Raises:
             InputError: it does not fit.
         """
-        if self.exact and self.limit and self.total and self.total > self.limit:
+        if self.limit and self.total and self.total > self.limit:
             raise InputError(self.explain())
 
 
@@ -174,7 +172,6 @@ def step_memory(
     The batch has arrays or shapes of this process, ``(local devices, rows, ...)``;
     ``devices`` is the number of devices of all processes.
     """
-    limit, exact = device_limit(device)
     return StepMemory(
         state=_bytes(state),
         gradients=_bytes(state.params),
@@ -182,8 +179,7 @@ def step_memory(
         batch_size=batch_size,
         accumulation=accumulation,
         devices=devices,
-        limit=limit,
-        exact=exact,
+        limit=device_limit(device),
     )
 
 
@@ -210,25 +206,28 @@ def compile_step(
     return compiled, memory
 
 
-def device_limit(device: Any) -> tuple[int | None, bool]:
-    """Return the bytes of a device, and whether it reported them itself.
+def device_limit(device: Any) -> int | None:
+    """Return the bytes that a device gives to programs; None if unknown.
 
-    CPU devices divide the memory of the machine, or of its container. None if unknown.
+    CPU devices divide the free memory of the machine, or the limit of its container.
     """
     try:
         stats = device.memory_stats() or {}
     except (jax.errors.JaxRuntimeError, NotImplementedError):
         stats = {}
     if stats.get("bytes_limit"):
-        return int(stats["bytes_limit"]), True
+        return int(stats["bytes_limit"])
     if device.platform != "cpu":
-        return None, False
-    return _machine_bytes() // jax.local_device_count(), False
+        return None
+    return _machine_bytes() // jax.local_device_count()
 
 
 def _machine_bytes() -> int:
-    """Bytes of the machine, or of the container if that is less."""
+    """Bytes that other programs leave, or those of the container if that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError):  # Linux alone has this file
+        found = _AVAILABLE.search(pathlib.Path("/proc/meminfo").read_text())
+        limits += [] if found is None else [int(found[1]) * 2**10]
     for name in _CGROUPS:
         try:
             limits.append(int(pathlib.Path(name).read_text()))
