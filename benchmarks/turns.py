@@ -192,22 +192,8 @@ def take_turns(
         WorkerError: our side failed, or every mode of the peer failed.
     """
     with contextlib.ExitStack() as stack:
-
-        def begin(side: str, python: str, **options: Any) -> Side:
-            worker = Worker(python, folder / f"{side}.log")
-            stack.callback(worker.close)
-            answer = worker.ask(
-                do="prepare",
-                module=case.ours if side == "ours" else case.peer,
-                options={**case.options, **options},
-                folder=str(folder),
-                cores=list(cores),
-            )
-            outputs = folder / f"{side}.npz"
-            worker.ask(do="check", file=str(outputs))
-            return Side(worker, answer["facts"], answer["versions"], outputs)
-
-        ours = begin("ours", our_python)
+        begin = functools.partial(_begun, case, stack, cores=cores, folder=folder)
+        ours = begin("ours", python=our_python)
         begin_peer = functools.partial(begin, python=peer_python, **case.peer_options)
         peers, failed = _working(case.modes, begin_peer, say)
         differences = {}
@@ -231,6 +217,34 @@ def take_turns(
             "peer": next(iter(peers.values())).versions,
         },
     )
+
+
+def _begun(
+    case: Case,
+    stack: contextlib.ExitStack,
+    side: str,
+    *,
+    python: str,
+    cores: Sequence[int],
+    folder: pathlib.Path,
+    **options: Any,
+) -> Side:
+    """Start the process of a side, which ends with the stack, and let it do the work.
+
+    ``options`` are further keywords of ``prepare`` on this side.
+    """
+    worker = Worker(python, folder / f"{side}.log")
+    stack.callback(worker.close)
+    answer = worker.ask(
+        do="prepare",
+        module=case.ours if side == "ours" else case.peer,
+        options={**case.options, **options},
+        folder=str(folder),
+        cores=list(cores),
+    )
+    outputs = folder / f"{side}.npz"
+    worker.ask(do="check", file=str(outputs))
+    return Side(worker, answer["facts"], answer["versions"], outputs)
 
 
 def _working(

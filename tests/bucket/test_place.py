@@ -1,16 +1,21 @@
 """A workdir by its name: what is refused, what is printed, what is left behind."""
 
+import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Callable
 
 import pytest
+from absl.testing import flagsaver
 
 from unet_jax.bucket import place
 from unet_jax.bucket.lease import NAME
 from unet_jax.bucket.place import Place, copy_of, opened
+from unet_jax.commands.flags import parse, read_config
+from unet_jax.configs import smoke
 from unet_jax.errors import InputError, RunError, Stopped
+from unet_jax.experiment.record import make_record
 from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop
 
@@ -52,6 +57,26 @@ def test_a_bucket_that_cannot_be_used_is_one_line_and_exit_code_2(
     assert answer.stderr.startswith(f"unet_jax: error: --workdir {url}: {fix}")
     assert answer.stderr.count("\n") == 1
     assert storage.objects == {}
+
+
+def test_a_workdir_in_a_bucket_remembers_its_config(storage):
+    config = smoke.get_config()
+    config.train.batch_size = 6
+    record = make_record(config.to_dict(), preprocessing={}, dataset={})
+    storage.objects["run/config.json"] = 1, json.dumps(record).encode()
+    with flagsaver.flagsaver():
+        parse(["unet_jax", f"--workdir={URL}"])
+        found = read_config(["--config.train.steps=9"])
+        assert (found.train.batch_size, found.train.steps) == (6, 9)
+        assert found.train.patch_size == config.train.patch_size
+        del storage.objects["run/config.json"]
+        message = f"found nothing, and --workdir {URL} holds no config.json"
+        with pytest.raises(InputError, match=message):
+            read_config([])
+        storage.refuse = lambda method, name: 403
+        with pytest.raises(InputError, match=f"--workdir {URL}: .*PERMISSION_DENIED"):
+            read_config([])
+    assert {method for method, _ in storage.requests} == {"GET"}
 
 
 def test_no_network_is_one_line_and_exit_code_2(storage, command_line, monkeypatch):

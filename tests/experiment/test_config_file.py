@@ -103,6 +103,28 @@ def test_a_file_without_a_config_is_refused(folder):
         load_config(folder / "mine.py")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "train.stpes = 9",
+            r"config.train.stpes, .* you mean config.train.steps\?",
+        ),
+        (
+            "qqq = ConfigDict({'a': 1})",
+            r"sets config.qqq.a, which is no key of ",
+        ),
+    ],
+)
+def test_a_key_that_no_run_reads_is_refused(folder, line, message):
+    head = "from ml_collections import ConfigDict\n"
+    own = head + OWN.format(package="unet_jax.configs")
+    path = folder / "mine.py"
+    path.write_text(own.replace("train.steps = 7", line))
+    with pytest.raises(InputError, match=message):
+        load_config(path)
+
+
 def test_a_copy_that_is_not_installed_is_refused(monkeypatch, tmp_path):
     module = tmp_path / "unet_jax" / "experiment" / "config_file.py"
     monkeypatch.setattr(config_file, "__file__", str(module))

@@ -89,13 +89,18 @@ def test_old_keys_are_read_from_a_config_file(tmp_path, capsys):
     path.write_text(
         "from unet_jax.configs import base\n\n\ndef get_config():\n"
         "    config = base.get_config()\n    config.model.norm = 'batch'\n"
-        "    return config\n"
+        "    config.data.test_share = 0.3\n    return config\n"
     )
     config = load_config(path)
     assert config.model.options.to_dict() == {"norm": "batch"}
+    assert config.data.test_fraction == 0.3
     assert "norm" not in config.model
+    assert "test_share" not in config.data
     assert "config.model.norm is now config.model.opt" in capsys.readouterr().err
     assert rename_keys(config) == []
+    path.write_text(path.read_text().replace("return config", "return config.lock()"))
+    assert load_config(path).to_dict() == config.to_dict()
+    assert load_config(path).is_locked
 
 
 def test_old_workdirs_are_read_and_go_on(tmp_path):

@@ -1,6 +1,7 @@
 """Finds and loads the config that ``--config`` or a workdir names."""
 
 import contextlib
+import difflib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from unet_jax.errors import InputError
 from unet_jax.experiment.options import split_options
-from unet_jax.experiment.record import as_tuples, read_record
+from unet_jax.experiment.record import as_tuples, flat_config, read_record
 from unet_jax.experiment.renamed import rename_keys
 from unet_jax.runtime.home import expanded
 
@@ -90,6 +91,9 @@ def load_config(path: pathlib.Path) -> ConfigDict:
             raise TypeError(f"get_config() returned {type(config).__name__}")
         for line in rename_keys(config):
             print(f"unet_jax: {path}: {line}", file=sys.stderr)
+        _check_keys(path, config)
+    except InputError:
+        raise
     except Exception as error:  # whatever a config file raises
         reason = " ".join(str(error).split())
         raise InputError(
@@ -97,6 +101,19 @@ def load_config(path: pathlib.Path) -> ConfigDict:
             "expected a Python file whose get_config() returns a ConfigDict"
         ) from error
     return config
+
+
+def _check_keys(path: pathlib.Path, config: ConfigDict) -> None:
+    """Refuse a key that no run reads: a mistyped one would leave the default."""
+    known = importlib.import_module(f"{_SHIPPED}.base").KEYS
+    for key in flat_config(config.to_dict()):
+        if key not in known and not key.startswith("model.options."):
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            raise InputError(
+                f"--config: {path} sets config.{key}, which is no key of "
+                f"configs/base.py{hint}"
+            )
 
 
 @contextlib.contextmanager

@@ -189,16 +189,22 @@ def check_same_run(
         InputError: a key that may not change differs, or the data do.
     """
     before, after = flat_config(record["config"]), flat_config(_plain(config))
+    added = _defaults_of_added_keys()
     for key in sorted(before.keys() | after.keys()):
-        if may_change(key) or before.get(key) == after.get(key):
-            continue
-        if key not in before and key in _ADDED_LATER:
-            continue  # the run began before there was such a key
-        raise InputError(
-            f"--workdir {workdir}: its run has {key}={before.get(key)!r}, this config "
-            f"{after.get(key)!r}; set it back or name another --workdir"
-        )
+        old, new = before.get(key, added.get(key)), after.get(key)
+        if not may_change(key) and old != new:
+            raise InputError(
+                f"--workdir {workdir}: its run has {key}={old!r}, this config {new!r}; "
+                "set it back or name another --workdir"
+            )
     check_same_data(workdir, record, dataset)
+
+
+def _defaults_of_added_keys() -> dict[str, Any]:
+    """Return what a run did that began before there were such keys."""
+    from unet_jax.configs.base import KEYS  # late, as in `may_change`
+
+    return _plain({key: KEYS[key].default for key in _ADDED_LATER})
 
 
 def check_same_draws(

@@ -63,7 +63,8 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def rename_keys(config: ConfigDict) -> list[str]:
     """Replace old names of keys in a config file; return a line of advice for each."""
-    return [_advice(key) for key in _rename(config)]
+    with config.unlocked():
+        return [_advice(key) for key in _rename(config)]
 
 
 def _advice(key: str) -> str:

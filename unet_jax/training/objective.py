@@ -60,14 +60,23 @@ def supervised_objective(
     *,
     logits: Sequence[Array],
     targets: Sequence[Array],
-    totals: Sequence[dict[str, Array]],
-    **inputs: Any,
+    totals: Sequence[Mapping[str, ArrayLike]],
+    include_background: bool,
+    axis_name: str | None,
+    images: Array | None = None,
+    reconstruction: Array | None = None,
 ) -> tuple[Array, dict[str, Array], Array]:
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
-    Logits (finest first), targets (`targets_of`) and totals (`global_totals`) have one
-    entry for each output. The other arguments are those of `objective`; images are read
-    with one output only.
+    Args:
+        terms: terms from ``create_loss_terms``.
+        logits: ``(batch, *spatial, classes)`` of each output, the finest first.
+        targets: labels for each output, from `targets_of`.
+        totals: counts for each output, from `global_totals`.
+        include_background: count class 0 in losses with a value for each class.
+        axis_name: name of the mapped axis; None for one device.
+        images: input of the network, for terms that read it; there is one output then.
+        reconstruction: the images as a W-Net makes them again, for terms that read it.
 
     Returns:
         The results of `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are
@@ -81,7 +90,15 @@ def supervised_objective(
     for weight, output, target, counts in zip(
         weights, logits, targets, totals, strict=True
     ):
-        values = _values(terms, logits=output, labels=target, **inputs)
+        values = _values(
+            terms,
+            logits=output,
+            labels=target,
+            include_background=include_background,
+            axis_name=axis_name,
+            images=images,
+            reconstruction=reconstruction,
+        )
         loss, parts = _reduced(terms, values, totals=counts)
         for term, (_, value) in zip(terms, values, strict=True):
             # A value pooled over the batch does not belong to one sample.

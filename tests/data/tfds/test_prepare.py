@@ -6,36 +6,11 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
+from tests.data.tfds.small_sets import SQUARE, brain_slices, square
 from unet_jax.data.tfds.source import TfdsSource, prepare
 from unet_jax.errors import InputError
-
-_SQUARE = {
-    "image": tfds.features.Tensor(
-        shape=(None, None, 1),
-        dtype=np.uint8,
-        encoding=tfds.features.Encoding.BYTES,
-    ),
-    "label": tfds.features.Tensor(
-        shape=(None, None, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-    ),
-}
-
-
-def _square(value, label=1):
-    return {
-        "image": np.full((4, 5, 1), value, np.uint8),
-        "label": np.full((4, 5, 1), label, np.uint8),
-    }
-
-
-def _slices(data_dir, **options):
-    return TfdsSource(
-        name="mni152_tissue", split="test", data_dir=data_dir, num_classes=4, **options
-    )
 
 
 def test_unknown_name_lists_ours(tmp_path):
@@ -67,20 +42,20 @@ def test_malformed_name(tmp_path):
 
 def test_versions_and_configs(store, tmp_path):
     for version in ("1.0.0", "10.0.0", "9.0.0"):
-        rows = [("a", _square(1))]
+        rows = [("a", square(1))]
         store(
             tmp_path,
             name="v",
             version=version,
-            features=_SQUARE,
+            features=SQUARE,
             splits={"train": rows},
         )
     store(
         tmp_path,
         name="c",
         config="big",
-        features=_SQUARE,
-        splits={"t": [("a", _square(1))]},
+        features=SQUARE,
+        splits={"t": [("a", square(1))]},
     )
     assert prepare("v", tmp_path).name == "10.0.0"
     assert prepare("v:9.0.0", tmp_path).name == "9.0.0"
@@ -130,7 +105,7 @@ def test_a_build_that_was_killed_does_not_spoil_the_next(tmp_path):
     assert len(left) == 1
     assert left[0].name.startswith("incomplete.")
     assert any(left[0].iterdir())
-    assert len(_slices(tmp_path)) == 22
+    assert len(brain_slices(tmp_path)) == 22
 
 
 _RACE = """
@@ -172,4 +147,4 @@ def test_the_slower_of_two_builds_takes_what_the_faster_has_made(tmp_path, monke
     folder = prepare("mni152_tissue", tmp_path / "slower")
     assert (folder / "mark").read_text() == "of the faster"
     assert os.listdir(folder.parent) == ["1.0.0"]
-    assert len(_slices(tmp_path / "slower")) == 22
+    assert len(brain_slices(tmp_path / "slower")) == 22

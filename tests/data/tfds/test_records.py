@@ -3,30 +3,11 @@
 import os
 import shutil
 
-import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
+from tests.data.tfds.small_sets import SQUARE, brain_slices, square
 from unet_jax.data.tfds.source import TfdsSource, prepare
 from unet_jax.errors import InputError
-
-_SQUARE = {
-    "image": tfds.features.Tensor(
-        shape=(None, None, 1),
-        dtype=np.uint8,
-        encoding=tfds.features.Encoding.BYTES,
-    ),
-    "label": tfds.features.Tensor(
-        shape=(None, None, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-    ),
-}
-
-
-def _square(value, label=1):
-    return {
-        "image": np.full((4, 5, 1), value, np.uint8),
-        "label": np.full((4, 5, 1), label, np.uint8),
-    }
 
 
 def _built(tmp_path):
@@ -34,15 +15,9 @@ def _built(tmp_path):
     return tmp_path / "mni152_tissue" / "1.0.0"
 
 
-def _slices(data_dir, **options):
-    return TfdsSource(
-        name="mni152_tissue", split="test", data_dir=data_dir, num_classes=4, **options
-    )
-
-
 def test_several_files_in_one_split(store, tmp_path):
-    rows = [(str(index), _square(index)) for index in range(7)]
-    store(tmp_path, name="many", features=_SQUARE, splits={"train": rows}, shards=3)
+    rows = [(str(index), square(index)) for index in range(7)]
+    store(tmp_path, name="many", features=SQUARE, splits={"train": rows}, shards=3)
     source = TfdsSource(name="many", split="train", data_dir=tmp_path, num_classes=2)
     cases = [source[index] for index in range(7)]
     assert sorted(int(case.image[0, 0, 0]) for case in cases) == list(range(7))
@@ -52,7 +27,7 @@ def test_several_files_in_one_split(store, tmp_path):
 
 def test_fingerprint(tmp_path):
     _built(tmp_path)
-    found = _slices(tmp_path).fingerprint
+    found = brain_slices(tmp_path).fingerprint
     assert len(found.pop("sha256")) == 64
     assert found == {
         "name": "mni152_tissue",
@@ -65,8 +40,8 @@ def test_fingerprint(tmp_path):
 
 def test_fingerprint_tells_contents_of_equal_size_apart(tmp_path, store):
     for value in (1, 2):
-        rows = [("a", _square(value))]
-        store(tmp_path / str(value), name="s", features=_SQUARE, splits={"train": rows})
+        rows = [("a", square(value))]
+        store(tmp_path / str(value), name="s", features=SQUARE, splits={"train": rows})
     one, two = (
         TfdsSource(name="s", split="train", data_dir=tmp_path / part, num_classes=2)
         for part in ("1", "2")
@@ -81,7 +56,7 @@ def test_a_set_stored_as_tfrecord(tmp_path):
     with pytest.raises(
         InputError, match=r"stored as tfrecord, expected array_record .*convert_format"
     ):
-        _slices(tmp_path)
+        brain_slices(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["half", "tail", "empty", "missing"])
@@ -94,13 +69,13 @@ def test_a_damaged_file_is_refused_at_once_and_can_be_fixed(tmp_path, damage):
     else:
         os.truncate(file, {"half": size // 2, "tail": size - 10, "empty": 0}[damage])
     with pytest.raises(InputError) as error:
-        _slices(tmp_path)
+        brain_slices(tmp_path)
     message = str(error.value)
     assert message.startswith(f"{file}: record 0 cannot be read; the file is missing,")
     assert message.endswith(f"delete {folder}: the next run builds it again")
     assert "\n" not in message
     shutil.rmtree(folder)
-    assert len(_slices(tmp_path)) == 22
+    assert len(brain_slices(tmp_path)) == 22
 
 
 def test_a_flipped_byte_is_refused_where_it_is_read(tmp_path):
@@ -110,7 +85,7 @@ def test_a_flipped_byte_is_refused_where_it_is_read(tmp_path):
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"record \d+ cannot be read"):
-        _slices(tmp_path, volume_key="volume", slice_index_key="slice_index")
+        brain_slices(tmp_path, volume_key="volume", slice_index_key="slice_index")
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
@@ -122,7 +97,7 @@ def test_damaged_information_is_refused(tmp_path, name, damage):
     else:
         os.truncate(folder / name, 100)
     with pytest.raises(InputError, match=r"missing or damaged .*delete ") as error:
-        _slices(tmp_path)
+        brain_slices(tmp_path)
     assert str(error.value).startswith(f"{folder}: dataset_info.json or features.json")
 
 
@@ -130,8 +105,8 @@ def test_records_of_another_set_are_refused(store, tmp_path):
     folder = _built(tmp_path)
     (file,) = folder.glob("*-test.array_record-*")
     other = store(
-        tmp_path, name="o", features=_SQUARE, splits={"test": [("a", _square(1))] * 1}
+        tmp_path, name="o", features=SQUARE, splits={"test": [("a", square(1))] * 1}
     )
     shutil.copy(next(other.glob("*.array_record-*")), file)
     with pytest.raises(InputError, match="does not have the features of features"):
-        _slices(tmp_path)[0]
+        brain_slices(tmp_path)[0]

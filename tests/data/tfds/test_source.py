@@ -99,24 +99,6 @@ def test_a_case_in_memory_is_read_once_until_it_is_released(pets_dir, monkeypatc
 
 # Arrays instead of pictures.
 
-_SQUARE = {
-    "image": tfds.features.Tensor(
-        shape=(None, None, 1),
-        dtype=np.uint8,
-        encoding=tfds.features.Encoding.BYTES,
-    ),
-    "label": tfds.features.Tensor(
-        shape=(None, None, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-    ),
-}
-
-
-def _square(value, label=1):
-    return {
-        "image": np.full((4, 5, 1), value, np.uint8),
-        "label": np.full((4, 5, 1), label, np.uint8),
-    }
-
 
 def _arrays(store, tmp_path, image, label, **options):
     """A set of one example with these two arrays, opened."""
