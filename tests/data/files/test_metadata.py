@@ -271,6 +271,18 @@ def test_the_scale_and_offset_of_gdal_are_applied_to_images(tmp_path):
     np.testing.assert_array_equal(_label(tmp_path / "a.tif"), pixels)
 
 
+def test_a_transparency_mask_in_a_tiff_declares_missing_pixels(tmp_path):
+    valid = np.arange(6)[:, None] + np.zeros(7) > 1
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        options = {"metadata": None, "photometric": "minisblack"}
+        writer.write(GREY, **options)
+        writer.write(valid, subfiletype=4, **options)
+    stored = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(stored.missing, ~valid)
+    np.testing.assert_array_equal(stored.image[2:, :, 0], GREY[2:])
+    np.testing.assert_array_equal(_label(tmp_path / "a.tif"), GREY)
+
+
 def test_a_part_of_an_ome_tiff_names_the_file_of_its_metadata(tmp_path):
     xml = (
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'

@@ -17,6 +17,7 @@ from unet_jax.data.files.tiff_metadata import (
     colors_of,
     gdal_scaled,
     is_lossy,
+    is_transparency_mask,
     spacing_of,
     white_is_zero,
 )
@@ -72,13 +73,15 @@ def _decoded(
     tiff: tifffile.TiffFile, path: Path, axes: str | None, indices: bool
 ) -> StoredImage:
     """Decode the only image of an open TIFF."""
-    if len(tiff.series) != 1:
-        shapes = ", ".join(str(series.shape) for series in tiff.series)
+    masks = [series for series in tiff.series if is_transparency_mask(series.keyframe)]
+    images = [series for series in tiff.series if series not in masks]
+    if len(images) != 1:
+        shapes = ", ".join(str(series.shape) for series in images)
         raise InputError(
-            f"{path}: holds {len(tiff.series)} images of shapes {shapes}; "
+            f"{path}: holds {len(images)} images of shapes {shapes}; "
             "expected one; save each as a file"
         )
-    series = tiff.series[0]
+    series = images[0]
     check_planes(tiff, series, path)
     page, image = series.keyframe, series.asarray()
     if image.shape != series.shape:
@@ -97,6 +100,10 @@ def _decoded(
     image, transparent = _without_alpha(image, page)
     nodata = nodata_of(page)
     missing = missing_pixels(image, nodata)
+    for mask in masks:
+        hidden = transparent_pixels(mask.asarray())
+        if hidden is not None and hidden.shape == image.shape[:-1]:
+            missing = hidden if missing is None else missing | hidden
     table = color_table(page)
     if table is not None and not indices:
         image = table[image[..., 0]]

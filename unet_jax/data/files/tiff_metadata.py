@@ -93,6 +93,11 @@ def is_lossy(page: tifffile.TiffPage) -> bool:
     return page.compression in _JPEG
 
 
+def is_transparency_mask(page: tifffile.TiffPage) -> bool:
+    """Tell whether a page says which pixels of another one have data (0: none)."""
+    return bool(int(page.subfiletype) & 4)
+
+
 def white_is_zero(
     image: np.ndarray, page: tifffile.TiffPage, path: Path, *, is_mask: bool
 ) -> np.ndarray:
