@@ -61,4 +61,5 @@ def test_swin_unetr_trains_resumes_and_predicts(tmp_path):
         input_path=str(tmp_path / "new.png"),
         output_folder=str(tmp_path / "out"),
     )
-    assert Image.open(tmp_path / "out" / "new.png").size == (37, 40)
+    with Image.open(tmp_path / "out" / "new.png") as found:
+        assert found.size == (37, 40)
