@@ -129,7 +129,9 @@ def test_a_tiff_set_of_three_channels_runs_end_to_end(tmp_path, capsys):
     assert "network     2-D unet, " in printed
 
 
-def test_evaluate_needs_the_workdir_and_the_unchanged_data(rgb_run, rgb_set):
+def test_evaluate_needs_the_workdir_and_the_unchanged_cases_of_its_splits(
+    rgb_run, rgb_set
+):
     path = rgb_run / "test_metrics.json"
     before = path.read_bytes()
     path.unlink()
@@ -140,12 +142,20 @@ def test_evaluate_needs_the_workdir_and_the_unchanged_data(rgb_run, rgb_set):
     Image.fromarray(255 - np.asarray(picture)).save(added)
     mask = rgb_set / "masks" / "new.png"
     mask.write_bytes((rgb_set / "masks/0.png").read_bytes())
+    # A new case is in no split: the recorded ones are read, and nothing is drawn.
+    path.unlink()
+    evaluate_run(rgb_run)
+    assert path.read_bytes() == before
+    added.unlink()
+    mask.unlink()
+    changed = rgb_set / "images/0.png"
+    stored = changed.read_bytes()
+    Image.fromarray(255 - np.asarray(picture)).save(changed)
     with pytest.raises(InputError, match="the data changed since its run began"):
         evaluate_run(rgb_run)
     with pytest.raises(InputError, match="the data changed since its run began"):
         train_and_evaluate(_config(rgb_set, **{"data.palette": PALETTE}), rgb_run)
-    added.unlink()
-    mask.unlink()
+    changed.write_bytes(stored)
 
 
 def test_probabilities_and_contours_of_new_files(rgb_run, rgb_set, tmp_path):

@@ -50,6 +50,19 @@ class CaseFacts(NamedTuple):
         return cls(case.id, len(spatial), channels, case.spacing)
 
 
+class Extent(NamedTuple):
+    """Counts what a split holds beside its cases.
+
+    Attributes:
+        groups: number of groups (patients).
+        images: number of stored images: files of pictures, channels and volumes, or
+            slices that are stored one by one.
+    """
+
+    groups: int
+    images: int
+
+
 class Source(Protocol):
     """Gives random access to cases: ``len(source)`` and ``source[i]``.
 
@@ -59,6 +72,7 @@ class Source(Protocol):
     - ``facts(index) -> CaseFacts`` describes a case without reading it.
     - ``class_counts(index)`` counts the pixels of each class without reading the case;
       None for a case without a label.
+    - ``extent() -> Extent`` counts groups and images without reading them.
     - ``release(index)`` frees a case that the source holds in memory, and
       ``held_bytes`` is the memory of all cases that it holds.
     """

@@ -31,14 +31,16 @@ def class_fractions(
 
     Args:
         source: cases of a split; with a method ``class_counts(index)`` no case is read.
+        limit: largest number of cases to read.
 
     Returns:
         The fractions; 0 for a class that no counted case has.
     """
     counts = np.zeros(len(class_names), np.int64)
     labelled_cases = 0
+    count = len(source) if hasattr(source, "class_counts") else limit
     chosen = np.unique(
-        np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
+        np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
     )
     for index in chosen:
         found = _class_counts(source, int(index), len(class_names))

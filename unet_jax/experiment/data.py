@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case, Source, facts_of, read_case
+from unet_jax.data.folder.division import RecordedSplits
 from unet_jax.data.folder.open import open_folder
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.grids import apply_label
@@ -32,6 +33,11 @@ class Dataset(Protocol):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Entry of config.json; equal for equal content and splits."""
+        ...
+
+    @property
+    def splits_record(self) -> dict[str, Any] | None:
+        """What a workdir keeps of drawn splits beside their ids; None if none are."""
         ...
 
     def source(self, split: str) -> Source:
@@ -74,7 +80,11 @@ def _cache_bytes(config: ConfigDict) -> int:
 
 
 def open_dataset(
-    config: ConfigDict, workdir: pathlib.Path, *, memory: CaseMemory | None = None
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    memory: CaseMemory | None = None,
+    recorded: RecordedSplits | None = None,
 ) -> Dataset:
     """Open the data set.
 
@@ -82,6 +92,7 @@ def open_dataset(
         workdir: folder of the run; keeps the facts of the cases of a folder.
         memory: memory for the training cases, so that each is read once; None if
             nothing is trained.
+        recorded: splits of a folder that the run recorded; None for a new run.
 
     Raises:
         InputError: the data set does not exist, or has problems.
@@ -98,12 +109,27 @@ def open_dataset(
                 num_threads=config.data.num_threads,
                 scan_cache=workdir / "dataset.json",
                 memory=memory,
+                recorded=recorded,
             )
         case _:
             raise InputError(
                 f"data.source: unknown source {config.data.source!r}; expected one of "
                 "'tfds', 'folder', 'path_or_tfds'"
             )
+
+
+def recorded_splits(record: Mapping[str, Any] | None) -> RecordedSplits | None:
+    """Return the splits of a folder that a run recorded; None for no record."""
+    if record is None or record["config"]["data"]["source"] != "folder":
+        return None
+    try:
+        ids = {split: record["dataset"][split]["ids"] for split in SPLITS}
+        return RecordedSplits(ids, **(record["splits"] or {}))
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"config.json: does not describe the splits of a run ({error!r}); restore "
+            "the file"
+        ) from None
 
 
 def _check_apart(path: str, workdir: pathlib.Path) -> None:
@@ -145,6 +171,11 @@ class _TfdsDataset:
     def fingerprint(self) -> dict[str, Any]:
         """Describe every split."""
         return {split: self.source(split).fingerprint for split in SPLITS}
+
+    @property
+    def splits_record(self) -> None:
+        """Nothing: the splits are those of the set."""
+        return None
 
     def source(self, split: str) -> TfdsSource:
         """Return the cases of one split."""

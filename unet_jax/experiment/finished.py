@@ -14,7 +14,12 @@ from ml_collections import ConfigDict
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
-from unet_jax.experiment.data import Dataset, check_same_spacing, open_dataset
+from unet_jax.experiment.data import (
+    Dataset,
+    check_same_spacing,
+    open_dataset,
+    recorded_splits,
+)
 from unet_jax.experiment.inference import create_predict_fn_maker
 from unet_jax.experiment.network import create_network
 from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
@@ -47,8 +52,8 @@ def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
 def open_run_data(workdir: pathlib.Path) -> Dataset:
     """Open the data of a run without its network; refuse data that have changed."""
     config, _ = _read_run(workdir)
-    dataset = open_dataset(config, workdir)
     record = read_finished_record(workdir)
+    dataset = open_dataset(config, workdir, recorded=recorded_splits(record))
     check_same_data(workdir, record, dataset.fingerprint)
     check_same_spacing(workdir, record, dataset)
     return dataset

@@ -81,6 +81,11 @@ def print_summary(run: Run, state: TrainState, compiled: Any) -> None:
                 name: class_fractions(source, names)
                 for name, source in run.seen.items()
             },
+            extents={
+                name: source.extent()
+                for name, source in run.sources.items()
+                if hasattr(source, "extent")
+            },
         )
     )
 

@@ -62,16 +62,21 @@ def make_record(
     dataset: dict[str, Any],
     draws_version: int = DRAWS_VERSION,
     memory_source: str | None = None,
+    splits: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect what is needed to repeat the run or to use its network.
 
-    ``memory_source`` says where ``train.memory_gib`` comes from.
+    Args:
+        memory_source: where ``train.memory_gib`` comes from.
+        splits: version of the rule that drew the splits, their slabs and groups; None
+            if the data set has splits of its own.
     """
     return {
         "format": FORMAT,
         "config": config,
         "preprocessing": preprocessing,
         "dataset": dataset,
+        "splits": splits,
         "draws_version": draws_version,
         "memory_source": memory_source,
         "versions": {
@@ -146,6 +151,7 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         )
     return {
         **parts,
+        "splits": record.get("splits"),
         "config": current_config(parts["config"]),
         "draws_version": draws_version,
         "memory_source": record.get("memory_source"),

@@ -24,6 +24,7 @@ from unet_jax.experiment.data import (
     create_memory,
     fit_preprocessing,
     open_dataset,
+    recorded_splits,
 )
 from unet_jax.experiment.finished import read_steps
 from unet_jax.experiment.memory_class import choose_memory
@@ -171,7 +172,8 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     memory = create_memory(config)
 
     def opened() -> Dataset:
-        return open_dataset(config, workdir, memory=memory)
+        recorded = recorded_splits(record)
+        return open_dataset(config, workdir, memory=memory, recorded=recorded)
 
     agree.on_first(lambda: opened().fingerprint)  # prepares it
     dataset = opened()
@@ -206,6 +208,7 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         dataset=dataset.fingerprint,
         draws_version=run.draws_version,
         memory_source=None if memory_choice is None else memory_choice.source,
+        splits=dataset.splits_record,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
     return run

@@ -84,9 +84,7 @@ def test_splits_of_a_json_file(tmp_path, names):
     assert ids_of(dataset, "test") == ["p07_0"]
     assert ids_of(dataset, "validation") == ["p06_0", "p06_1"]
     assert len(ids_of(dataset, "train")) == 12
-    assert any(
-        "5 images that data.splits does not name" in note for note in dataset.notes
-    )
+    assert any("5 images that the splits do not name" in note for note in dataset.notes)
     del content["val"]
     path.write_text(json.dumps(content))
     drawn = open_set(folder, splits=str(path), group_regex=r"^(p\d+)_")

@@ -288,8 +288,8 @@ def test_what_data_splits_does_not_name_is_left_out(tmp_path):
     path.write_text(json.dumps(splits))
     dataset = open_set(folder, splits=str(path))
     assert len(dataset.traits) == 6
-    assert "3 images that data.splits does not name are left out" in dataset.notes[0]
-    assert "1 masks without an image that data.splits" in dataset.notes[0]
+    assert "3 images that the splits do not name are left out" in dataset.notes[0]
+    assert "1 masks without an image that the splits do" in dataset.notes[0]
     splits["train"].append("7")
     path.write_text(json.dumps(splits))
     (line,) = problems_of(folder, splits=str(path))

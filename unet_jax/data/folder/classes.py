@@ -103,10 +103,10 @@ def _too_few_names(
     """Write that classes have no name, if a label map would ignore them for that."""
     counts = Counter(value for values in masks.values() for value in values)
     ignored = {value for value, index in pairs if index == IGNORE}
-    plain = _plain(counts)
-    # As many values as names count up from 0: a value of few masks may be a mistake.
-    strays = set(_rare(counts, masks)) if plain == len(names) else set()
+    plain, rare = _plain(counts), set(_rare(counts, masks))
     classes = {value for value in counts if _is_class(value) or plain == 1}
+    # If the common values have their names, a value of few masks may be a mistake.
+    strays = rare if len(classes - rare) == len(names) else set()
     if not classes & ignored - strays:
         return ""
     missing = max(1, len(classes) - len(names))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unet_jax.data.case import IGNORE, Case, CaseFacts
+from unet_jax.data.case import IGNORE, Case, CaseFacts, Extent
 from unet_jax.data.class_fractions import count_classes
+from unet_jax.data.folder.division import record_of
 from unet_jax.data.folder.label_map import Entry, LabelMap
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import (
@@ -16,8 +17,8 @@ from unet_jax.data.folder.read import (
     joined,
     read_case_image,
     read_case_label,
-    used_slice_axis,
 )
+from unet_jax.data.folder.scan import memory_key
 from unet_jax.data.folder.slabs import cut_axis, slab_index, slab_of
 from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.folder.traits import CaseTraits
@@ -55,6 +56,11 @@ class FolderDataset:
             ids = [part.id for part in parts]
             result[split] = {"ids": ids, "sha256": digest.hexdigest()}
         return result
+
+    @property
+    def splits_record(self) -> dict[str, Any]:
+        """What a workdir keeps of the splits beside their ids, for ``config.json``."""
+        return record_of(self.splits, self.groups)
 
     def source(self, split: str) -> "FolderSource":
         """Return the cases of a split; training cases may come from memory."""
@@ -126,6 +132,12 @@ class FolderSource:
             self._id(index), len(traits.shape), traits.channels, traits.spacing
         )
 
+    def extent(self) -> Extent:
+        """Count groups and image files."""
+        files = {file for traits, _ in self.cases for file in traits.images}
+        groups = {self.groups[traits.id] for traits, _ in self.cases}
+        return Extent(len(groups), len(files))
+
     def class_counts(self, index: int) -> np.ndarray:
         """Count the pixels of each class of one case; only a slab is read for it."""
         traits, part = self.cases[index]
@@ -151,8 +163,8 @@ class FolderSource:
         return self.memory.held_bytes
 
     def _key(self, traits: CaseTraits) -> Any:
-        """Return the key of a case in the memory, as `scan` forms it."""
-        return traits.id, used_slice_axis(traits.images, self.options, traits.kind)
+        """Return the key of a case in the memory."""
+        return memory_key(traits, self.options)
 
     def _read(self, traits: CaseTraits) -> StoredCase:
         """Read one case from its files."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet_jax.data.folder.channels import same_form
+from unet_jax.data.folder.groups import is_class_folder
 from unet_jax.data.folder.pairing import Layout
 from unet_jax.data.folder.split_files import read_splits
 from unet_jax.data.folder.splits import split_folders
@@ -53,9 +54,11 @@ def find_splits(
         if named is None:
             return GivenSplits(None, fold, [])
         if not by_regex:
-            # The folder of a split is no patient; the outermost folder in it is.
+            # The folder of a split is no patient, nor is one of a class; the outermost
+            # other folder in it is.
             for pair in layout.pairs:
-                _, *inside = pair.patient.split("/")
+                _, *names = pair.patient.split("/")
+                inside = [name for name in names if not is_class_folder(name)]
                 groups[pair.id] = inside[0] if inside else pair.id
         return GivenSplits(named, fold, _cut_groups(named, groups, path))
     source = Path(expanded(file))

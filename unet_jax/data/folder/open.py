@@ -1,12 +1,13 @@
 """Opens a folder of images and masks: finds, reads, checks and splits its cases."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.data.case import IGNORE
 from unet_jax.data.folder.channels import same_form
 from unet_jax.data.folder.checks import (
     missing_class_problems,
@@ -15,8 +16,9 @@ from unet_jax.data.folder.checks import (
 )
 from unet_jax.data.folder.classes import Classes, find_classes, orphan_problems
 from unet_jax.data.folder.dataset import FolderDataset
-from unet_jax.data.folder.given_splits import GivenSplits, find_splits
-from unet_jax.data.folder.groups import find_groups
+from unet_jax.data.folder.division import Division, RecordedSplits, divide
+from unet_jax.data.folder.groups import cut_groups, describe_groups
+from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.folder.layouts import find_layout
 from unet_jax.data.folder.meaning import (
     nodata_problems,
@@ -26,9 +28,9 @@ from unet_jax.data.folder.meaning import (
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.pairing import Layout, Naming, Pair
 from unet_jax.data.folder.read import file_with_values, read_case_label
-from unet_jax.data.folder.scan import Scan, scan
+from unet_jax.data.folder.scan import Scan, memory_key, scan
 from unet_jax.data.folder.slabs import fit_slabs, slab_index
-from unet_jax.data.folder.splits import Part, Splits, draw_splits, named_splits
+from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.folder.traits import CaseTraits
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
@@ -42,13 +44,17 @@ def open_folder(
     num_threads: int,
     scan_cache: Path | None,
     memory: CaseMemory | None = None,
+    recorded: RecordedSplits | None = None,
 ) -> FolderDataset:
     """Find, read and check all cases of a folder, and split them.
 
     Args:
+        seed: seed of drawn splits.
         scan_cache: file that keeps the facts of the cases; None for none.
         memory: memory for the training cases, so that preparing them reads no file
             again; None for none.
+        recorded: splits that the workdir keeps; other cases are left out. None to take
+            or draw splits.
 
     Raises:
         InputError: the data have problems; ``details`` has one line for each.
@@ -68,114 +74,54 @@ def open_folder(
         palette=options.palette or layout.palette,
         class_names=options.class_names or layout.class_names,
     )
-    division = _divide(layout, options, seed)
-    layout = _named(layout, division.given, options)
+    division = divide(layout, options, recorded)
+    layout = _named(layout, division.used_ids)
     scanned = scan(
         [*layout.pairs, *layout.orphans],
         options.reading,
         num_threads=num_threads,
         cache=scan_cache,
         memory=memory,
-        keep=division.training_ids,
+        keep=division.trainable_ids,
     )
-    splits, classes = _check(layout, scanned, division, options)
+    splits, classes = _check(layout, scanned, division, options, seed)
+    kept_for_nothing = division.trainable_ids - {p.id for p in splits.parts["train"]}
+    for pair in layout.pairs:
+        if pair.id in kept_for_nothing:
+            memory.release(memory_key(pair, options))
     return FolderDataset(
         scanned.traits,
         splits,
         class_names=classes.names,
         label_map=classes.label_map,
-        groups=division.groups,
+        groups=division.groups.of,
         options=options,
-        notes=_notes(layout, splits, classes, scanned),
+        notes=_notes(layout, splits, classes, division),
         memory=memory,
     )
 
 
-def _named(layout: Layout, given: GivenSplits, options: FolderOptions) -> Layout:
-    """Leave out the images and masks that a file of splits does not name."""
-    if not options.splits or not given.ids or given.problems:
+def _named(layout: Layout, used: AbstractSet[str] | None) -> Layout:
+    """Leave out the images and masks that are in no split; None keeps all."""
+    if used is None:
         return layout
-    named = {one for ids in given.ids.values() for one in ids}
-    pairs = tuple(pair for pair in layout.pairs if pair.id in named)
+    pairs = tuple(pair for pair in layout.pairs if pair.id in used)
     note = layout.note
     for count, what in (
         (len(layout.pairs) - len(pairs), "images"),
         (len(layout.orphans), "masks without an image"),
     ):
         if count:
-            note += f"; {count} {what} that data.splits does not name are left out"
+            note += f"; {count} {what} that the splits do not name are left out"
     return layout._replace(pairs=pairs, orphans=(), note=note)
 
 
-class _Division(NamedTuple):
-    """Groups and splits, which names and not pixels decide.
-
-    Attributes:
-        splits: the splits; None if problems prevent them.
-        given: whether a file or folders give splits, with what problems.
-        split_problem: error of drawing the splits; "" for none.
-    """
-
-    groups: dict[str, str]
-    splits: Splits | None
-    given: GivenSplits
-    problems: list[str]
-    split_problem: str
-
-    @property
-    def training_ids(self) -> frozenset[str]:
-        """Ids of the training cases."""
-        if self.splits is None:
-            return frozenset()
-        return frozenset(part.id for part in self.splits.parts["train"])
-
-
-def _divide(layout: Layout, options: FolderOptions, seed: int) -> _Division:
-    """Find the groups, and take or draw the splits."""
-    groups, problems = find_groups(layout, options.group_regex)
-    given = find_splits(
-        layout,
-        groups,
-        path=Path(options.path),
-        file=options.splits,
-        fold=options.fold,
-        by_regex=bool(options.group_regex),
-    )
-    if given.ids is not None and not given.ids.get("train"):
-        # The problems of the ids say why.
-        return _Division(groups, None, given, problems, "")
-    try:
-        splits = _split(given, groups, options, seed)
-    except InputError as error:
-        return _Division(groups, None, given, problems, str(error))
-    return _Division(groups, splits, given, problems, "")
-
-
-def _split(
-    given: GivenSplits, groups: Mapping[str, str], options: FolderOptions, seed: int
-) -> Splits:
-    """Draw the splits, or complete the given ones."""
-    if given.ids is None:
-        return draw_splits(
-            groups,
-            seed=seed,
-            test_fraction=options.test_fraction,
-            validation_fraction=options.validation_fraction,
-            fold=given.fold,
-            folds=options.folds,
-        )
-    return named_splits(
-        given.ids,
-        groups,
-        seed=seed,
-        validation_fraction=options.validation_fraction,
-        fold=given.fold,
-        folds=options.folds,
-    )
-
-
 def _check(
-    layout: Layout, scanned: Scan, division: _Division, options: FolderOptions
+    layout: Layout,
+    scanned: Scan,
+    division: Division,
+    options: FolderOptions,
+    seed: int,
 ) -> tuple[Splits, Classes]:
     """Find the classes, place the slabs, and raise all problems together."""
     problems = [*layout.problems, *scanned.problems]
@@ -199,14 +145,20 @@ def _check(
             scanned.traits, classes.label_map, options.label_map
         )
         problems += orphan_problems(classes, alone)
-    splits = division.splits
-    if splits is None:
-        problems += [division.split_problem] * bool(division.split_problem)
-    else:
-        parts = fit_slabs(splits.parts, scanned.traits, options.slice_axis)
-        splits = splits._replace(parts=parts)
+    splits = None
+    if division.has_training:  # else the problems of the ids say why there are none
+        try:
+            # With problems no run begins: splits are drawn to find more of them.
+            features = {} if problems else _features(values, classes)
+            splits = division.splits(features, options, seed=seed)
+        except InputError as error:
+            problems.append(str(error))
+    if splits is not None:
+        if not splits.placed:
+            parts = fit_slabs(splits.parts, scanned.traits, options.slice_axis)
+            splits = splits._replace(parts=parts, placed=True)
         problems += same_image_problems(scanned.images, splits)
-    if classes.names:
+    if classes.names and division.recorded is None:
         usable = None if division.given.problems else splits
         trained = _trained_values(usable, scanned, options)
         problems += missing_class_problems(
@@ -221,6 +173,19 @@ def _values(pairs: Sequence[Pair], scanned: Scan) -> dict[str, dict[int, int]]:
     """Return the stored values of the readable masks, by id."""
     found = scanned.values
     return {pair.id: found[pair.id] for pair in pairs if pair.id in found}
+
+
+def _features(
+    values: Mapping[str, Mapping[int, int]], classes: Classes
+) -> dict[str, set[Hashable]]:
+    """Return the classes of each case, of which each split keeps a fraction."""
+    if not classes.names or classes.problems:
+        return {}
+    known = LabelMap(classes.label_map, num_classes=len(classes.names))
+    return {
+        one: set(known(np.array(list(found), np.int64), where=one).tolist()) - {IGNORE}
+        for one, found in values.items()
+    }
 
 
 def _raise(problems: Sequence[str], path: str) -> None:
@@ -247,15 +212,22 @@ def _trained_values(
 
 
 def _notes(
-    layout: Layout, splits: Splits, classes: Classes, scanned: Scan
+    layout: Layout, splits: Splits, classes: Classes, division: Division
 ) -> tuple[str, ...]:
-    """Write how files were paired, splits made and labels mapped."""
-    notes = [layout.note, f"splits: {splits.note}", *classes.notes]
-    chosen = {part.id for parts in splits.parts.values() for part in parts}
-    left_out = len(scanned.traits) - len(chosen)
-    if left_out:
+    """Write how files were paired, groups and splits made and labels mapped."""
+    ids = {split: [part.id for part in parts] for split, parts in splits.parts.items()}
+    chosen = {one for of_split in ids.values() for one in of_split}
+    used = {one: division.groups.of[one] for one in division.groups.of if one in chosen}
+    notes = [
+        layout.note,
+        f"groups: {describe_groups(division.groups._replace(of=used))}",
+        f"splits: {splits.note}",
+        *classes.notes,
+    ]
+    if left_out := len(layout.pairs) - len(chosen):
         notes.append(f"{left_out} cases are in no split and are left out")
-    return tuple(notes)
+    warning = cut_groups(division.groups, ids)
+    return (*notes, warning) if warning else tuple(notes)
 
 
 def _slab_values(

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,8 +61,7 @@ def scan(
             traits_json = dataclasses.asdict(result.traits)
             found[pair.id] = {"stamp": stamp, "traits": traits_json}
         if result.pixels is not None and pair.id in keep:
-            axis = used_slice_axis(pair.images, options, pair.kind)
-            memory.keep((pair.id, axis), result.pixels)
+            memory.keep(memory_key(pair, options), result.pixels)
         return dataclasses.replace(result, pixels=None)
 
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
@@ -79,6 +78,11 @@ def scan(
             if result.values is not None
         },
     )
+
+
+def memory_key(case: Pair | ImageTraits, options: ReadOptions) -> Hashable:
+    """Return the key of a case in the memory; pages have other axes on another axis."""
+    return case.id, used_slice_axis(case.images, options, case.kind)
 
 
 def _problem_lines(problems: Sequence[InputError]) -> list[str]:

@@ -1,6 +1,8 @@
 """Draws and completes splits; no patient is in two of them."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,12 @@ SPLIT_NAMES = {
 FEWEST_GROUPS = 3
 """Smallest number of groups to draw splits from; the cases of fewer are cut into slabs.
 """
+SPLITS_VERSION = 2
+"""Version of the rule that draws splits, which stands in config.json.
+
+Version 1, of unet_jax 0.1, did not look at the classes of the cases.
+"""
+
 TRAIN_FRACTION, VALIDATION_FRACTION, GAP_FRACTION = 0.6, 0.2, 0.02
 """Fractions of a single image in its slabs and in the gap between them."""
 
@@ -41,10 +49,21 @@ class Part(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The cases or slabs of "train", "validation" and "test", and their origin."""
+    """The cases or slabs of "train", "validation" and "test", and their origin.
+
+    Attributes:
+        version: version of the rule that drew them.
+        placed: whether slabs are where they are read, see `slabs.fit_slabs`.
+    """
 
     parts: dict[str, tuple[Part, ...]]
     note: str
+    version: int = SPLITS_VERSION
+    placed: bool = False
+
+
+Features = Mapping[str, AbstractSet[Hashable]]
+"""Classes of each case or group (or what else splits keep a fraction of)."""
 
 
 def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
@@ -80,6 +99,7 @@ def split_folders(ids: Sequence[str]) -> dict[str, list[str]] | None:
 def draw_splits(
     groups: Mapping[str, str],
     *,
+    features: Features,
     seed: int,
     test_fraction: float,
     validation_fraction: float,
@@ -88,8 +108,13 @@ def draw_splits(
 ) -> Splits:
     """Draw the splits by group.
 
+    Each split gets its fraction of the groups, and of the groups that have a class: of
+    three such groups one trains, one validates and one tests, of two one trains and one
+    tests. A group with more than half of the cases trains.
+
     Args:
         groups: group of each case.
+        features: classes of each case.
         test_fraction: fraction of the groups for the test split.
         validation_fraction: fraction of the groups for validation without folds.
         folds: number of parts of the groups outside the test split.
@@ -105,32 +130,88 @@ def draw_splits(
         if fold >= 0:
             raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds from")
         return _few_groups(groups, names)
-    shuffled = np.random.default_rng(seed).permutation(names).tolist()
+    shuffled, rare = _shuffled(groups, features, seed)
     count = round(test_fraction * len(names))
     count = min(max(count, 1 if test_fraction > 0 else 0), len(names) - 2)
-    test, rest = set(shuffled[:count]), shuffled[count:]
-    validation = _drawn(rest, validation_fraction, fold, folds)
+    seats = ["test"] * count + ["others"] * (len(names) - count)
+    chosen = _allotted(shuffled, seats, rare, least="test")
+    rest = [group for group in shuffled if chosen[group] == "others"]
+    validation = _drawn(rest, validation_fraction, fold, folds, rare)
     note = f"{len(names)} groups drawn with data.split_seed={seed}"
     if fold >= 0:
         note += f", fold {fold} of {folds}"
-    chosen = {
-        group: "test"
-        if group in test
-        else "validation"
-        if group in validation
-        else "train"
-        for group in names
-    }
+    chosen |= {one: "validation" if one in validation else "train" for one in rest}
     parts = {
         split: tuple(
             Part(one) for one in sorted(groups) if chosen[groups[one]] == split
         )
         for split in SPLITS
     }
-    if not test:
+    if not count:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
     return Splits(parts, note)
+
+
+def _shuffled(
+    groups: Mapping[str, str], features: Features, seed: int
+) -> tuple[list[str], dict[str, set[Hashable]]]:
+    """Shuffle the groups, and find which have what only some of them have.
+
+    A group with more than half of the cases is the last, where training has its place.
+    """
+    found: dict[str, set[Hashable]] = {group: set() for group in groups.values()}
+    for one, group in groups.items():
+        found[group] |= features.get(one, set())
+    everywhere = set.intersection(*found.values())
+    sizes = Counter(groups.values())
+    large = {group for group, size in sizes.items() if 2 * size > len(groups)}
+    rare = {one: set() if one in large else found[one] - everywhere for one in found}
+    shuffled = np.random.default_rng(seed).permutation(sorted(found)).tolist()
+    return sorted(shuffled, key=lambda group: group in large), rare
+
+
+def _allotted(
+    groups: Sequence[str], seats: Sequence[str], rare: Features, *, least: str = ""
+) -> dict[str, str]:
+    """Give each group a seat of a split, and each split its fraction of each feature.
+
+    The rarest feature comes first (Sechidis et al. 2011, doi:10.1007/978-3-642-23808-6
+    _10). Groups without one take the seats that are left, in order.
+
+    Args:
+        seats: split of each seat, as many as there are groups.
+        least: the split that gets a group of every feature that two groups have.
+    """
+    sizes, free = Counter(seats), Counter(seats)
+    chosen: dict[str, str] = {}
+    counts = Counter(feature for group in groups for feature in rare[group])
+    for feature in sorted(counts, key=lambda one: (counts[one], str(one))):
+        holders = [group for group in groups if feature in rare[group]]
+        part = {split: len(holders) * n / len(seats) for split, n in sizes.items()}
+        if least in part and len(holders) > 1:
+            more = min(max(part[least], 1), len(holders) - 1) - part[least]
+            part = {
+                one: n + (more if one == least else -more) for one, n in part.items()
+            }
+        for group in holders:
+            if group in chosen:
+                part[chosen[group]] -= 1
+        for group in holders:
+            if group not in chosen:
+                places = [split for split in part if free[split]]
+                split = max(places, key=lambda one: (part[one], free[one]))
+                chosen[group] = split
+                free[split] -= 1
+                part[split] -= 1
+    used, left = Counter(chosen.values()), []
+    for seat in seats:
+        if used[seat]:
+            used[seat] -= 1
+        else:
+            left.append(seat)
+    others = [group for group in groups if group not in chosen]
+    return chosen | dict(zip(others, left, strict=True))
 
 
 def _no_folds(fold: int, what: str) -> InputError:
@@ -140,10 +221,15 @@ def _no_folds(fold: int, what: str) -> InputError:
     )
 
 
-def _drawn(rest: Sequence[str], fraction: float, fold: int, folds: int) -> set[str]:
+def _drawn(
+    rest: Sequence[str], fraction: float, fold: int, folds: int, rare: Features
+) -> set[str]:
     """Choose the groups that validate."""
     if fold < 0:
-        return set(rest[: min(max(round(fraction * len(rest)), 1), len(rest) - 1)])
+        count = min(max(round(fraction * len(rest)), 1), len(rest) - 1)
+        seats = ["validation"] * count + ["train"] * (len(rest) - count)
+        chosen = _allotted(rest, seats, rare, least="validation")
+        return {group for group in rest if chosen[group] == "validation"}
     if fold >= folds:
         raise InputError(f"data.fold: found {fold}, expected 0 to {folds - 1}")
     if folds > len(rest):
@@ -151,7 +237,9 @@ def _drawn(rest: Sequence[str], fraction: float, fold: int, folds: int) -> set[s
             f"data.folds: found {folds}, expected at most {len(rest)}, the number of "
             "groups outside the test split; lower it"
         )
-    return set(rest[fold::folds])
+    seats = [f"fold {number % folds}" for number in range(len(rest))]
+    chosen = _allotted(rest, seats, rare)
+    return {group for group in rest if chosen[group] == f"fold {fold}"}
 
 
 def _few_groups(groups: Mapping[str, str], names: Sequence[str]) -> Splits:
@@ -190,6 +278,7 @@ def named_splits(
     named: Mapping[str, Sequence[str]],
     groups: Mapping[str, str],
     *,
+    features: Features,
     seed: int,
     validation_fraction: float,
     fold: int,
@@ -199,6 +288,7 @@ def named_splits(
 
     Args:
         named: ids by split, all of them ids of ``groups``.
+        features: classes of each case.
         seed: seed of the draw of a validation split that is not given.
         validation_fraction: fraction of the training groups for that validation split.
         folds: number of parts of the training groups.
@@ -222,8 +312,9 @@ def named_splits(
             parts["train"], parts["validation"] = slabs(list(named["train"]))
             note += "; validation on a slab of the training images"
         else:
-            shuffled = np.random.default_rng(seed).permutation(names).tolist()
-            chosen = _drawn(shuffled, validation_fraction, fold, folds)
+            training = {one: groups[one] for one in named["train"]}
+            shuffled, rare = _shuffled(training, features, seed)
+            chosen = _drawn(shuffled, validation_fraction, fold, folds, rare)
             cases = parts["train"]
             parts["train"] = tuple(p for p in cases if groups[p.id] not in chosen)
             parts["validation"] = tuple(p for p in cases if groups[p.id] in chosen)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unet_jax.data.case import Case
+from unet_jax.data.case import Case, Extent
 from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.memory import CaseMemory
 from unet_jax.data.tfds.prepare import prepare
@@ -140,6 +140,18 @@ class TfdsSource:
         if self._volumes is None:
             return self._read_picture(index)
         return self._read_volume(self._volumes[index])
+
+    def extent(self) -> Extent:
+        """Count groups and stored pictures or slices."""
+        if self._volumes is not None:
+            groups = len({volume.facts.group for volume in self._volumes})
+            return Extent(groups, sum(len(volume.records) for volume in self._volumes))
+        if self._keys["group_key"] is None:
+            return Extent(len(self), len(self))
+        features = self._features("group_key")
+        examples = (self._records.example(i, features) for i in range(len(self)))
+        found = {_text(self._value(one, "group_key")) for one in examples}
+        return Extent(len(found), len(self))
 
     def release(self, index: int) -> None:
         """Free one case that is held in memory."""
