@@ -57,10 +57,12 @@ def _cases(offset=0.0, count=8):
 
 
 def test_the_difference_is_that_of_the_means_in_the_table(tmp_path):
+    one, two, three = (_cases(offset, count=18) for offset in (0.0, 1.0, 0.37))
+    groups = {f"c{i}": f"g{i % 6}" for i in range(18)}
     runs = [
-        _run(tmp_path, "one", _cases()),
-        _run(tmp_path, "two", _cases(1.0), rate=0.2),
-        _run(tmp_path, "three", _cases(0.37) | {"c0": [None, 0.1]}, rate=0.3),
+        _run(tmp_path, "one", one, groups=groups),
+        _run(tmp_path, "two", two, rate=0.2, groups=groups),
+        _run(tmp_path, "three", three | {"c0": [None, 0.1]}, rate=0.3, groups=groups),
     ]
     results = compare_runs(runs, output=tmp_path / "out")
     assert results == json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -141,6 +143,15 @@ def test_runs_that_differ_in_a_key_are_seeds_only_where_it_cannot_change_a_score
         str(tmp_path / key) for key in sorted(HARMLESS)
     ]
     assert alone == [[str(tmp_path / key)] for key in keys if key not in HARMLESS]
+
+
+def test_the_settings_of_the_scores_count_not_those_set_afterwards(tmp_path):
+    runs = [_run(tmp_path, "a", _cases()), _run(tmp_path, "b", _cases(0.5), seed=1)]
+    path = runs[1] / "test_metrics.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "eval": {"mirror": True}})
+    )
+    assert len(compare_runs(runs, output=tmp_path / "out")["methods"]) == 2
 
 
 def test_runs_of_other_training_cases_are_no_seeds(tmp_path):

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_jax.commands.evaluate import _check_one_test, _common_steps, _file_stem
+from unet_jax.commands.evaluate import (
+    _check_one_test,
+    _common_steps,
+    _file_stem,
+    read_scores,
+)
 from unet_jax.configs import base, folder
 from unet_jax.errors import InputError
 from unet_jax.experiment.data import open_dataset
@@ -101,3 +106,19 @@ def test_every_case_has_its_own_file_name():
     assert stems[0] == "p1--a"
     assert stems[2:4] == ["p1__a", "p1_a"]
     assert stems[5] == "p1"
+
+
+def test_scores_of_other_settings_or_of_another_checkpoint_are_made_again(tmp_path):
+    config = base.get_config()
+    assert read_scores(tmp_path, config, 4) is None
+    path = tmp_path / "test_metrics.json"
+    results = {"checkpoint_step": 4, "eval": config.eval.to_dict()}
+    path.write_text(json.dumps(results))
+    assert read_scores(tmp_path, config, 4) == json.loads(path.read_text())
+    assert read_scores(tmp_path, config, 6) is None
+    config.eval.mirror = True
+    assert read_scores(tmp_path, config, 4) is None
+    path.write_text(json.dumps({"checkpoint_step": 4}))  # of version 0.1
+    assert read_scores(tmp_path, config, 4) == {"checkpoint_step": 4}
+    path.write_text("[")
+    assert read_scores(tmp_path, config, 4) is None

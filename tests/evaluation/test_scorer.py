@@ -8,6 +8,7 @@ import pytest
 from tests.evaluation.coded import FOUR, NAMES, TWO, coded, labelled, read
 from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.scorer import evaluate, write_results
+from unet_jax.evaluation.table import results_table
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
 from unet_jax.metrics.surface import surface_scores
@@ -276,6 +277,23 @@ def test_a_class_that_is_nowhere_stays_out_of_means_and_intervals():
     }
     assert results["mean"]["dice"] == 1.0
     assert results["ci95"]["dice"] == [1.0, 1.0]
+
+
+def test_a_class_of_few_groups_has_no_interval():
+    # Each of six groups has class a; class b is in four of them, or in five.
+    def scored(groups_with_b):
+        cases = [
+            coded([[0, 1, 1, b]], [[0, 1, 0, b]], id=str(i))
+            for i, b in enumerate([2] * groups_with_b + [0] * (6 - groups_with_b))
+        ]
+        return evaluate(read, cases, class_names=NAMES, metrics=("dice",))
+
+    few, enough = scored(4), scored(5)
+    assert few["ci95"]["dice"] == [None, None]
+    assert few["ci95_note"].endswith("fewer than 5 groups have a score of a class")
+    assert "95 % interval of the mean: none." in results_table(few, NAMES)
+    assert None not in enough["ci95"]["dice"]
+    assert "fewer" not in enough["ci95_note"]
 
 
 def test_nothing_present_at_all_is_null_not_an_error():

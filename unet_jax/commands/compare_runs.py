@@ -104,13 +104,15 @@ def _read_run(workdir: pathlib.Path, name: str) -> _Run:
         classes = tuple(dict.fromkeys(str(row["class"]) for row in rows))
         scores = {metric: _table(rows, metric) for metric in _METRICS}
         record["dataset"]["test"]
+        settings = dict(results.get("eval", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: cannot be read ({reason}); expected the scores of a finished "
             f"run; make them with --mode=evaluate --workdir={workdir}"
         ) from None
-    config = flat_config(record["config"])
+    # A workdir can be given other settings after its scores were made.
+    config = flat_config(record["config"]) | flat_config(settings, "eval.")
     return _Run(name, config, record["dataset"], groups, classes, scores)
 
 

@@ -1,6 +1,7 @@
 """Scores the test split of finished runs; writes results, label maps and figures."""
 
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -74,9 +75,30 @@ def score_run(
     print(f"test split with the checkpoint of step {run.step}:")
     results = _score(segmenter, run.config, sources, workdir)
     results["checkpoint_step"] = run.step
+    results["eval"] = run.config.eval.to_dict()
     if agree.is_first():
         write_results(workdir / "test_metrics.json", results)
     return results
+
+
+def read_scores(
+    workdir: pathlib.Path, config: ConfigDict, checkpoint_step: int | None
+) -> dict[str, Any] | None:
+    """Read the scores of a checkpoint, made with the section ``eval`` of a config.
+
+    Returns: The content of test_metrics.json; None where it is missing or damaged, or
+        has the scores of another checkpoint or of other settings.
+    """
+    try:
+        results: dict[str, Any] = json.loads(
+            (workdir / "test_metrics.json").read_text()
+        )
+        settings = json.loads(json.dumps(config.eval.to_dict()))
+        # Version 0.1 recorded no settings.
+        found = results["checkpoint_step"], results.get("eval", settings)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return results if found == (checkpoint_step, settings) else None
 
 
 def evaluate_ensemble(

@@ -7,7 +7,6 @@ the loop needs, `_train_steps` is the loop, and what it calls follows in order.
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.place import copy_of
-from unet_jax.commands.evaluate import score_run
+from unet_jax.commands.evaluate import read_scores, score_run
 from unet_jax.data.pipeline import TrainIterator
 from unet_jax.errors import RunError, Stopped
 from unet_jax.experiment.complete import resolve_source
@@ -292,17 +291,13 @@ def _finish(
 ) -> dict[str, Any]:
     """Draw the curves and score the best checkpoint, unless that is done."""
     workdir = run.workdir
-    path = workdir / "test_metrics.json"
-    try:
-        results = json.loads(path.read_text())
-        if results["checkpoint_step"] == checkpoint_step:
-            print(
-                f"{shown(workdir)} is complete: nothing to do; its scores are in "
-                f"{shown(path)}"
-            )
-            return results
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass  # missing or damaged: they are written again
+    results = read_scores(workdir, run.config, checkpoint_step)
+    if results is not None:
+        print(
+            f"{shown(workdir)} is complete: nothing to do; its scores are in "
+            f"{shown(workdir / 'test_metrics.json')}"
+        )
+        return results
     if agree.is_first() and (problem := problem_of_drawing(draw_curves, run)):
         print(f"curves.png is not drawn ({problem})")
     if bucket is not None:

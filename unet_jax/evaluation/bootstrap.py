@@ -1,12 +1,15 @@
 """Draws groups with replacement and averages scores over the drawn ones."""
 
+import functools
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 MIN_GROUPS = 5
 """Fewest groups for an interval; fewer say nothing about the spread between groups."""
 
 
+@functools.lru_cache(maxsize=1)  # metrics and methods are compared on the same draws
 def draw_groups(
     count: int, *, samples: int, seed: int
 ) -> Float[np.ndarray, "samples groups"]:
@@ -23,7 +26,9 @@ def draw_groups(
     """
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=samples)
-    return drawn.astype(np.float64)
+    weights = drawn.astype(np.float64)
+    weights.flags.writeable = False
+    return weights
 
 
 def class_values(
@@ -42,6 +47,19 @@ def class_values(
     below = np.einsum("sg,g...->s...", weights, denominators)
     with np.errstate(invalid="ignore"):
         return np.asarray(above / below)
+
+
+def groups_of_rarest_class(present: Bool[np.ndarray, "groups classes"]) -> int:
+    """Return the fewest groups with a score of a class, over the classes with a score.
+
+    Draws of many groups of which few have a class know only those few.
+
+    Example:
+        >>> groups_of_rarest_class(np.array([[True, False], [True, False]]))
+        2
+    """
+    of_class = present.sum(axis=0)
+    return int(of_class[of_class > 0].min(initial=len(present)))
 
 
 def mean_of_present(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:

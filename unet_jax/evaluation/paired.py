@@ -12,6 +12,7 @@ from unet_jax.evaluation.bootstrap import (
     MIN_GROUPS,
     class_values,
     draw_groups,
+    groups_of_rarest_class,
     mean_of_present,
 )
 
@@ -46,9 +47,7 @@ def mean_scores(scores: Scores) -> Float[np.ndarray, " runs"]:
         >>> mean_scores(np.array([[[0.5, np.nan], [0.7, 0.2]]]))
         array([0.4])
     """
-    return _means(np.ones((1, scores.shape[1])), _sums(scores, range(scores.shape[1])))[
-        0
-    ]
+    return mean_of_present(mean_of_present(scores.swapaxes(1, 2)))
 
 
 def compare_means(
@@ -73,23 +72,23 @@ def compare_means(
     Source: Hesterberg 2015, "What teachers should know about the bootstrap", section
         "Expanding the percentile interval".
     """
-    distinct = list(dict.fromkeys(groups))
-    rows = [distinct.index(group) for group in groups]
+    place = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    rows = [place[group] for group in groups]
     sums = _sums(one, rows), _sums(two, rows)
-    once = np.ones((1, len(distinct)))
-    first, second = (float(mean_of_present(_means(once, each))[0]) for each in sums)
+    first, second = (float(mean_of_present(mean_scores(each))) for each in (one, two))
     if math.isnan(first) or math.isnan(second):
         return Comparison(None, None, None)
-    count = _groups_of_rarest_class([counts for _, counts in sums])
+    present = np.any([counts.any(axis=1) for _, counts in sums], axis=0)
+    count = groups_of_rarest_class(present)
     if count < MIN_GROUPS:
         return Comparison(first - second, None, None)
-    draws = draw_groups(len(distinct), samples=DRAWS, seed=seed)
+    draws = draw_groups(len(place), samples=DRAWS, seed=seed)
     drawn = np.subtract(*(mean_of_present(_means(draws, each)) for each in sums))
     ci95, p = _interval_and_p(drawn[~np.isnan(drawn)], count)
     return Comparison(first - second, ci95, p)
 
 
-def _sums(scores: Scores, rows: Sequence[int] | range) -> tuple[np.ndarray, np.ndarray]:
+def _sums(scores: Scores, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the scores of each group, ``(groups, runs, classes)``."""
     by_case = scores.swapaxes(0, 1)
     present = ~np.isnan(by_case)
@@ -102,13 +101,6 @@ def _sums(scores: Scores, rows: Sequence[int] | range) -> tuple[np.ndarray, np.n
 def _means(weights: np.ndarray, sums: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Mean of each sample and run over cases, then classes, ``(samples, runs)``."""
     return mean_of_present(class_values(weights, *sums))
-
-
-def _groups_of_rarest_class(counts: Sequence[np.ndarray]) -> int:
-    """Fewest groups that have a score of a class, over the classes with a score."""
-    present = np.any([each.any(axis=1) for each in counts], axis=0)  # (groups, classes)
-    of_class = present.sum(axis=0)
-    return int(of_class[of_class > 0].min())
 
 
 def _interval_and_p(drawn: np.ndarray, groups: int) -> tuple[list[float], float]:

@@ -10,6 +10,7 @@ from unet_jax.evaluation.bootstrap import (
     MIN_GROUPS,
     class_values,
     draw_groups,
+    groups_of_rarest_class,
     mean_of_present,
 )
 from unet_jax.evaluation.case_scores import CaseScores
@@ -74,14 +75,13 @@ def summarise(
         note = f"an interval needs at least {MIN_GROUPS} groups; found {len(distinct)}"
         return Summary(mean, None, note, per_class)
     draws = draw_groups(len(distinct), samples=bootstrap_samples, seed=seed)
-    ci95 = {
-        metric: _interval(mean_of_present(class_values(draws, *pair)))
-        for metric, pair in sums.items()
-    }
+    ci95 = {metric: _interval(draws, *pair) for metric, pair in sums.items()}
     note = (
         f"percentile bootstrap over {len(distinct)} groups, {bootstrap_samples} "
         f"samples, seed {seed}"
     )
+    if any(span == [None, None] for span in ci95.values()):
+        note += f"; none where fewer than {MIN_GROUPS} groups have a score of a class"
     return Summary(mean, ci95, note, per_class)
 
 
@@ -126,8 +126,13 @@ def _group_sums(
     return sums
 
 
-def _interval(means: np.ndarray) -> list[float | None]:
+def _interval(
+    draws: np.ndarray, numerators: np.ndarray, denominators: np.ndarray
+) -> list[float | None]:
     """2.5th and 97.5th percentile of the samples in which some class is present."""
+    if groups_of_rarest_class(denominators > 0) < MIN_GROUPS:
+        return [None, None]
+    means = mean_of_present(class_values(draws, numerators, denominators))
     means = means[~np.isnan(means)]
     if not len(means):
         return [None, None]

@@ -144,8 +144,9 @@ def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
             f"{title} {_cell(metric, ci95[metric][0])} to "
             f"{_cell(metric, ci95[metric][1])}"
             for metric, title in titles.items()
+            if ci95[metric] != [None, None]
         ]
-        notes.append(f"95 % interval of the mean: {', '.join(spans)}.")
+        notes.append(f"95 % interval of the mean: {', '.join(spans) or 'none'}.")
         notes.append(f"({results['ci95_note']})")
     return [line for note in notes for line in textwrap.wrap(note, WIDTH)]
 
