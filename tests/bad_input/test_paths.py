@@ -192,7 +192,7 @@ def test_data_of_a_run_that_are_gone_or_changed(place, refused, mode, change):
 
 
 @pytest.mark.parametrize(
-    "there", ["0.png", "overlays/1.png.png", "classes.csv", "1.geojson"]
+    "there", ["0.png", "overlays/1.png", "classes.csv", "1.geojson"]
 )
 def test_predict_asks_before_it_replaces(place, refused, command_line, there):
     target = place / "out" / there

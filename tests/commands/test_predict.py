@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -11,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from unet_jax.commands import predict
+from unet_jax.commands.predict import _overlay_names
 from unet_jax.configs import base
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
@@ -115,6 +117,14 @@ def test_frames_of_a_film_are_not_channels(segment, tmp_path):
         Image.fromarray(frame).save(folder / f"frame_{number:04d}.png")
     out = segment(folder, channels=3)
     assert len(list(out.glob("frame_*.png"))) == 3
+
+
+def test_overlays_have_the_names_of_their_images():
+    files = ["n0.png", "b.JPG", "scan.nii.gz", "x.y.tif", "two.png", "two.nii"]
+    names = _overlay_names([Path(file) for file in files])
+    assert list(names.values()) == [
+        *("n0.png", "b.png", "scan.png", "x.y.png", "two_png.png", "two_nii.png")
+    ]
 
 
 def test_the_known_spacing_measures_new_files_too(segment, tmp_path):

@@ -363,6 +363,18 @@ def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finishe
     jax.tree.map(equal, started.batch_stats, source["batch_stats"])
 
 
+def test_a_start_from_a_run_of_which_nothing_fits_is_refused(shared, finished):
+    options = {"model.options.features": (5, 7), "model.options.norm": "none"}
+    network = create_network(_config(shared, **options), axis_name=None)
+    state = create_train_state(
+        network, optax.sgd(1.0), seed=1, input_shape=(32, 32, 1), ema=False
+    )
+    with pytest.raises(InputError) as caught:
+        init_from(state, finished, network)
+    assert f"init_from: no array of {finished} fits this network" in str(caught.value)
+    assert "take model.name and model.options from the config.json" in str(caught.value)
+
+
 def test_the_binary_family_trains_with_weights_from_the_training_split(
     shared, tmp_path
 ):

@@ -99,6 +99,36 @@ def test_a_run_goes_on_with_the_time_that_is_left():
     assert _pace(clock=clock, record=resumed.record()).is_over
 
 
+def test_the_account_adds_up_over_all_starts():
+    clock = _Clock()
+    pace = _pace(clock=clock)
+    clock.now += 30.0
+    pace.ready()
+    _, step, _ = _train(pace, clock, seconds=1.0, validation=6.0, stop=101)
+    record = pace.record()
+    clock.now += 10_000  # nothing runs
+    pace = _pace(clock=clock, record=record, first_step=step)
+    clock.now += 12.0
+    pace.ready()
+    _train(pace, clock, seconds=3.0, validation=6.0, first=step + 1, stop=step + 11)
+    clock.now += 6.0  # the last checkpoint
+    assert pace.account() == (
+        "3.07 of 10 minutes over 2 starts (the test split comes after them): start "
+        "(data, compilation) 0.70, training (110 steps) 2.17, validation and "
+        "checkpoints 0.20"
+    )
+
+
+def test_a_run_of_version_0_1_has_an_account_too():
+    clock = _Clock()
+    record = {"seconds": 300.0, "reserve_seconds": 1.0, "ready_seconds": 60.0}
+    pace = _pace(clock=clock, record=record, first_step=50)
+    pace.ready()
+    assert "over 2 starts" in pace.account()
+    assert "start (data, compilation) 1.00, training (50 steps) 4.00" in pace.account()
+    assert StepPace(10, every_steps=4, first_step=0).account() == ""
+
+
 def test_the_number_of_steps_is_estimated_from_their_time():
     clock = _Clock()
     pace = _pace(minutes=1.0, clock=clock)

@@ -133,6 +133,12 @@ def read_config(overrides: Sequence[str]) -> ConfigDict | None:
     else:
         return None
     override(config, overrides)
+    if "train" in config and "optimizer" in config:
+        from unet_jax.experiment.warmup import fit_warmup
+
+        keys = [re.split(r"config\.|=", one)[1] for one in overrides]
+        if line := fit_warmup(config, given=keys):
+            print(f"unet_jax: {line}", file=sys.stderr)
     return config
 
 

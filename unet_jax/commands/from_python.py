@@ -10,6 +10,7 @@ from unet_jax.bucket.place import copy_of, opened
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.experiment.warmup import fit_warmup
 from unet_jax.runtime.platforms import check_platform
 from unet_jax.runtime.stop import Stop
 
@@ -72,6 +73,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]
         >>> scores["mean"]["dice"]  # doctest: +SKIP
     """
     check_platform()
+    config = config.copy_and_resolve_references()
+    if line := fit_warmup(config):
+        print(f"unet_jax.train: {line}")
     for line in differences():
         print(f"unet_jax.train: {line}")
     stop = Stop()

@@ -2,13 +2,14 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
-from unet_jax.data.files.formats import output_name, stem_of
+from unet_jax.data.files.formats import file_suffix, output_name, stem_of
 from unet_jax.data.files.label_table import label_statistics, write_csv
 from unet_jax.data.files.nifti import file_shape
 from unet_jax.data.files.stored import StoredImage
@@ -51,6 +52,7 @@ def predict_files(
     channels, data = run.preprocessing.channels, run.config.data
     images = find_new_images(input_path, run.reading, channels=channels)
     names, colors = tuple(data.class_names), tuple(data.class_colors)
+    overlays = _overlay_names([image.path for image in images])
     _check_output(folder, images)
     check_targets(
         _targets(folder, images, probabilities=probabilities, contours=contours),
@@ -76,7 +78,8 @@ def predict_files(
             failures.append(str(error))
             print(f"[{number}/{len(images)}] {file}: FAILED")
             continue
-        problem = problem_of_drawing(_draw, run, stored, labels, folder)
+        drawn = folder / "overlays" / overlays[file]
+        problem = problem_of_drawing(_draw, run, stored, labels, drawn)
         if problem:
             what = "segmented or not drawn"
             failures.append(f"{file}: segmented, but not drawn ({problem})")
@@ -121,9 +124,11 @@ def _targets(
     folder: pathlib.Path, images: list[NewImage], *, probabilities: bool, contours: bool
 ) -> Iterator[pathlib.Path]:
     """Yield the paths of all files that will be written."""
-    for file in (image.path for image in images):
+    files = [image.path for image in images]
+    for name in _overlay_names(files).values():
+        yield folder / "overlays" / name
+    for file in files:
         yield folder / output_name(file)
-        yield _overlay_path(folder, file)
         if probabilities:
             yield folder / f"{stem_of(file)}.probabilities.npy"
         if contours:
@@ -131,9 +136,17 @@ def _targets(
     yield folder / "classes.csv"
 
 
-def _overlay_path(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
-    """Return the path of the overlay of an image."""
-    return folder / "overlays" / f"{output_name(file)}.png"
+def _overlay_names(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
+    """Name the overlay of each image: n0.png for n0.png and for n0.nii.gz.
+
+    Where both are there, n0_png.png and n0_nii_gz.png.
+    """
+    count = Counter(stem_of(file) for file in files)
+    names = {}
+    for file in files:
+        ending = file_suffix(file).replace(".", "_") if count[stem_of(file)] > 1 else ""
+        names[file] = f"{stem_of(file)}{ending}.png"
+    return names
 
 
 def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
@@ -176,7 +189,7 @@ def _segment(
 
 
 def _draw(
-    run: TrainedRun, stored: StoredImage, labels: np.ndarray, folder: pathlib.Path
+    run: TrainedRun, stored: StoredImage, labels: np.ndarray, path: pathlib.Path
 ) -> None:
     """Write the overlay of an image; volumes are shown in RAS order."""
     image, spacing = stored.image, stored.spacing
@@ -195,4 +208,4 @@ def _draw(
         color_background=data.include_background,
         title=stored.path.name,
     )
-    write_figure(_overlay_path(folder, stored.path), figure)
+    write_figure(path, figure)

@@ -146,9 +146,12 @@ def _train(
         ):
             validate = create_validation(run, stop=guard.stop)
             session = _Session(run, guard, batches, checkpoints, pace, log, validate)
-            return _train_steps(
+            best_step = _train_steps(
                 session, train_step, state, first_step, record, profile=profile
             )
+        if account := pace.account():
+            print(f"time        {account}")
+        return best_step
 
 
 def _train_steps(

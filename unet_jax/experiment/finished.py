@@ -115,18 +115,27 @@ def init_from(
         workdir: folder of the other run.
 
     Raises:
-        InputError: there is no such run.
+        InputError: there is no such run, or no array of its network fits.
     """
     read_finished_record(workdir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
         raw = checkpoints.restore_raw(step)
     source = adapted_params(network, raw.get("ema_params") or raw["params"])
-    params, skipped = transfer(state.params, source)
-    batch_stats, unmatched = transfer(state.batch_stats, raw.get("batch_stats") or {})
+    params, copied, skipped = transfer(state.params, source)
+    if not copied:
+        raise InputError(
+            f"init_from: no array of {shown(workdir)} fits this network (such as "
+            f"{skipped[0]}), expected some of equal names and shapes; take model.name "
+            "and model.options from the config.json there, or leave init_from empty"
+        )
+    batch_stats, more, unmatched = transfer(
+        state.batch_stats, raw.get("batch_stats") or {}
+    )
     skipped += [f"batch_stats/{line}" for line in unmatched]
     print(
-        f"init_from {shown(workdir)} (step {step or 'latest'}): {len(skipped)} skipped"
+        f"init_from {shown(workdir)} (step {step or 'latest'}): {copied + more} arrays "
+        f"copied, {len(skipped)} skipped"
     )
     for line in skipped:
         print(f"  skipped {line}")

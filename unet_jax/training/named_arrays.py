@@ -49,12 +49,13 @@ def check_same_bits(path: pathlib.Path, found: Any, *, expected: Any) -> None:
             raise InputError(f"{path}: {name} differs from the array that was saved")
 
 
-def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
+def transfer(params: Any, source_params: Any) -> tuple[Any, int, list[str]]:
     """Copy the parameters of another run where name and shape are equal.
 
     Returns:
-        ``params`` with the values copied, dtypes and devices kept, and one line for
-        each parameter of either side that was not copied: its name and both shapes.
+        ``params`` with the values copied, dtypes and devices kept; the number of
+        parameters copied; and one line for each parameter of either side that was not
+        copied: its name and both shapes.
     """
     here, there = _by_name(params), _by_name(source_params)
     skipped = [
@@ -69,7 +70,8 @@ def transfer(params: Any, source_params: Any) -> tuple[Any, list[str]]:
             return leaf
         return jax.device_put(np.asarray(there[name], leaf.dtype), leaf.sharding)
 
-    return jax.tree_util.tree_map_with_path(fill, params), skipped
+    copied = sum(_shape(here, name) == _shape(there, name) for name in here)
+    return jax.tree_util.tree_map_with_path(fill, params), copied, skipped
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import optax
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 
 Schedule = Callable[[float], float]
 """``(updates done) -> learning rate``.
@@ -48,7 +48,9 @@ def create_schedule(
     if not 0 <= warmup_steps < total_steps:
         raise InputError(
             f"optimizer.warmup_steps: found {warmup_steps}, expected fewer than the "
-            f"{total_steps} steps of the run; lower it or raise train.steps"
+            f"{total_steps} steps of the run; give "
+            f"{setting('optimizer.warmup_steps', total_steps // 10)}, or raise "
+            "train.steps"
         )
     if name not in _SCHEDULES:
         raise InputError(

@@ -42,6 +42,10 @@ class StepPace:
         """Return what a resumed run needs to know: nothing beside the step number."""
         return {}
 
+    def account(self) -> str:
+        """Say how the time went: nothing, since steps are counted."""
+        return ""
+
 
 class ClockPace:
     """A run that ends by the clock, with the schedule stretched to fit.
@@ -80,6 +84,12 @@ class ClockPace:
         self._reserve = float(record.get("reserve_seconds", 0.0))
         self._began = began
         self._ready_at: float | None = record.get("ready_seconds")
+        # Of all starts; a run of 0.1 has recorded the first of them alone.
+        self._starting = float(record.get("start_seconds", self._ready_at or 0.0))
+        self._trained = float(
+            record.get("training_seconds", max(self._used - self._starting, 0.0))
+        )
+        self._starts = 1 + int(record.get("starts", bool(record)))
         self.is_over = self._used > 0 and self._used + self._reserve >= self._budget
         self._step, self._first_step = first_step, first_step
         self._paused = 0.0
@@ -99,6 +109,7 @@ class ClockPace:
         """Start the schedule, unless an earlier start did, and time the steps."""
         if self._ready_at is None:
             self._ready_at = self._seconds()
+        self._starting += self._clock() - self._began
         self._start_training()
 
     def place(self, step: int) -> float:
@@ -111,7 +122,9 @@ class ClockPace:
     def after(self, step: int) -> tuple[bool, bool]:
         """Look at the clock."""
         self._step = step
-        seconds = self._seconds()
+        now, seconds = self._clock(), self._seconds()
+        self._trained += now - self._training_since
+        self._training_since = now
         last = seconds + self._reserve >= self._budget
         return last or seconds >= self._validate_at, last
 
@@ -120,6 +133,7 @@ class ClockPace:
         # The first one compiles, so a later and shorter one counts for more.
         self._reserve = 1.2 * seconds
         self._paused += seconds
+        self._training_since = self._clock()
         apart = max(self._APART * self._budget, self._SLOW * seconds)
         self._validate_at = self._seconds() + apart
 
@@ -129,11 +143,32 @@ class ClockPace:
             "seconds": self._seconds(),
             "reserve_seconds": self._reserve,
             "ready_seconds": self._ready_at,
+            "start_seconds": self._starting,
+            "training_seconds": self._trained,
+            "starts": self._starts,
         }
+
+    def account(self) -> str:
+        """Say how the time of all starts went, in minutes."""
+        used, starts = self._seconds(), self._starts
+        rest = max(used - self._starting - self._trained, 0.0)
+        over = f" over {starts} starts" if starts > 1 else ""
+        parts = ", ".join(
+            f"{what} {seconds / 60:.2f}"
+            for what, seconds in (
+                ("start (data, compilation)", self._starting),
+                (f"training ({self._step} steps)", self._trained),
+                ("validation and checkpoints", rest),
+            )
+        )
+        return (
+            f"{used / 60:.2f} of {self._budget / 60:g} minutes{over} (the test split "
+            f"comes after them): {parts}"
+        )
 
     def _start_training(self) -> None:
         """Time the steps, and the wait for the first validation, from now."""
-        self._training_began = self._clock()
+        self._training_began = self._training_since = self._clock()
         self._validate_at = self._seconds() + self._FIRST * self._budget
 
     def _seconds(self) -> float:
@@ -172,9 +207,12 @@ def create_pace(
         raise InputError(
             "train.max_minutes: clocks of several processes differ; give train.steps"
         )
+    used = float(record.get("seconds", 0.0)) / 60
+    before = f", {used:.2f} of them used by earlier starts" if used else ""
     print(
-        f"this run ends after {minutes:g} minutes of training: the number of steps "
-        "differs each time, so its weights cannot be reproduced bit by bit"
+        f"this run ends after {minutes:g} minutes, a total over all resumes of start, "
+        f"training and validation{before}; the number of steps differs each time, so "
+        "its weights cannot be reproduced bit by bit"
     )
     return ClockPace(
         minutes, schedule_steps=steps, record=record, first_step=first_step, began=began
