@@ -1,5 +1,6 @@
 """Defines the exceptions that ``main`` prints as one line, without a traceback."""
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -64,6 +65,12 @@ def raise_all(problems: Sequence[InputError]) -> None:
 def setting(key: str, value: object) -> str:
     """Write a setting of a config key as a shell takes it.
 
+    Messages propose settings in no other form, so that they can be pasted.
+
+    Args:
+        key: dotted name of the key.
+        value: value of plain Python types, which a literal describes.
+
     Example:
         >>> print(setting("data.class_names", ("background", "cell")))
         --config.data.class_names='("background", "cell")'
@@ -71,7 +78,7 @@ def setting(key: str, value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     if not isinstance(value, str) and '"' not in text:
         text = text.replace("'", '"')  # no quotes inside of the shell's
-    return f"--config.{key}=" + "'" + text.replace("'", "'\"'\"'") + "'"
+    return f"--config.{key}={shlex.quote(text)}"
 
 
 MOST_LINES = 20

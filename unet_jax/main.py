@@ -100,10 +100,14 @@ def _exit(error: object) -> NoReturn:
 
 def _say(error: object) -> None:
     """Print one line, and one for each of several problems, at most 20."""
-    line = " ".join(str(error).split())
-    print(f"unet_jax: error: {line}", file=sys.stderr)
+    print(f"unet_jax: error: {_one_line(error)}", file=sys.stderr)
     for detail in listed_lines(getattr(error, "details", ())):
-        print(f"  {' '.join(str(detail).split())}", file=sys.stderr)
+        print(f"  {_one_line(detail)}", file=sys.stderr)
+
+
+def _one_line(text: object) -> str:
+    """Join the lines of a text; spaces within a line may belong to a setting."""
+    return " ".join(filter(None, map(str.strip, str(text).splitlines())))
 
 
 def console() -> None:

@@ -22,7 +22,7 @@ _MASK = "{here}/data/masks/2"
 _GAP = (
     "masks: the values {} ({} only in {}); expected 0 to the largest class without "
     "a gap, or a label map, in this order, or another (-1 to ignore a value): "
-    "data.label_map={}"
+    "--config.data.label_map='{}'"
 )
 BAD_MASKS = {
     "out of range": (
@@ -88,7 +88,8 @@ def test_a_mask_that_is_none(place, refused, mode, name):
         found = line.partition("values ")[2].partition(" (")[0]
         line = (
             f"{_MASK}{suffix}: the label has the values {found}, expected 0, 1; give "
-            "every stored value its class (-1 to ignore it), such as label_map = <any>"
+            "every stored value its class (-1 to ignore it), such as "
+            "--config.data.label_map=<any>"
         )
     one_problem(refused, mode, place, line)
 

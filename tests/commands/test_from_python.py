@@ -185,7 +185,9 @@ def test_a_workdir_goes_on_with_its_own_config(workdir, tmp_path, command_line):
     shutil.copytree(workdir, copy)
     answer = command_line(f"--workdir={copy}", "--config.seed=3")
     assert answer.code == 2
-    assert "its run has seed=0, this config 3; set it back or" in answer.stderr
+    assert (
+        "its run has seed=0, this config 3; give --config.seed=0, or" in answer.stderr
+    )
     answer = command_line(f"--workdir={copy}")
     assert answer.code == 0, answer.stderr
     assert "is complete: nothing to do" in answer.stdout

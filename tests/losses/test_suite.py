@@ -216,10 +216,14 @@ class Variants(chex.TestCase):
 @pytest.mark.parametrize(
     ("name", "head", "message"),
     [
-        ("bce", "softmax", "needs model.head='sigmoid', found 'softmax'; set it, or"),
+        ("bce", "softmax", "than 'softmax'; give --config.model.head=sigmoid, or"),
         ("weighted_bce", "softmax", "use cross_entropy with class_weights"),
         ("lovasz_hinge", "softmax", "use lovasz_softmax"),
-        ("cross_entropy", "sigmoid", "needs model.head='softmax', found 'sigmoid'"),
+        (
+            "cross_entropy",
+            "sigmoid",
+            "'sigmoid'; give --config.model.head=softmax",
+        ),
     ],
 )
 def test_a_loss_of_the_other_head_is_refused(name, head, message):

@@ -10,6 +10,7 @@ from unet_jax.configs import base
 from unet_jax.data.folder.layouts import find_layout
 from unet_jax.data.folder.new_images import find_new_images
 from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.pairing import Naming
 from unet_jax.data.tfds.prepare import prepare
 from unet_jax.errors import InputError
 from unet_jax.experiment.config_file import config_path
@@ -71,7 +72,11 @@ def test_files_of_configs_images_and_data(home):
     )
     assert found.path == home / "set/images/a.png"
     layout = find_layout(
-        home, images="~/set/images", masks="~/set/masks", mask_suffix="", stack=False
+        home,
+        images="~/set/images",
+        masks="~/set/masks",
+        naming=Naming(),
+        stack=False,
     )
     assert [pair.id for pair in layout.pairs] == ["a"]
     with pytest.raises(InputError, match=f"{home}/tfds/"):

@@ -437,8 +437,8 @@ def test_transfer_copies_what_fits_and_names_the_rest():
         "head": {"kernel": np.ones((2, 3))},
         "old": np.ones(5),
     }
-    filled, copied, skipped = transfer(params, source)
-    assert copied == 2
+    filled, copied, kernels, skipped = transfer(params, source)
+    assert (copied, kernels) == (2, 1)
     np.testing.assert_array_equal(filled["stem"]["kernel"], source["stem"]["kernel"])
     np.testing.assert_array_equal(filled["stem"]["bias"], source["stem"]["bias"])
     np.testing.assert_array_equal(filled["head"]["kernel"], np.full((2, 4), 7.0))

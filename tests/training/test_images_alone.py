@@ -295,7 +295,10 @@ def _shape(*size):
         ({"spec": LOSS[:1]}, "makes reconstructions; the loss 'reconstruction' and"),
         ({"reconstruction": None}, "makes no reconstructions; the loss 'reconstruct"),
         ({"logits": _shape(6, 8)}, "'soft_ncut' compares pixels with the whole image"),
-        ({"deep": (_shape(4, 4),)}, "set model.options.padding='SAME' and model.opt"),
+        (
+            {"deep": (_shape(4, 4),)},
+            "give --config.model.options.padding=SAME --config.model.options.deep",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):

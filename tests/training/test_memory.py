@@ -66,7 +66,8 @@ def test_needs_are_the_fixed_part_and_a_fraction_of_the_rest():
             {"batch_size": 1},
             "the step needs 18.0 GiB, and this device has 16.0 GiB for it; a single "
             "crop on each device would need about 18.0 GiB: lower train.patch_size to "
-            "83 % of its pixels, with train.batch_size=1",
+            "83 % of its pixels, with "
+            "--config.train.batch_size=1",
         ),
         (
             {"limit": GIB},

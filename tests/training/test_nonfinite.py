@@ -232,7 +232,7 @@ def test_the_error_names_step_terms_groups_and_files():
         "step 7: loss is nan, dice_loss is nan; the gradient of head is not finite; "
         "the image is not finite for example 101 (case 'p101', /data/p101.nii.gz, "
         "slice 3); fix or remove these cases; the step changed nothing; "
-        "train.skip_nonfinite=N skips N such steps"
+        "--config.train.skip_nonfinite=10 skips up to that many such steps"
     )
 
 

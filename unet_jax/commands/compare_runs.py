@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ def _read_run(workdir: pathlib.Path, name: str) -> _Run:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: cannot be read ({reason}); expected the scores of a finished "
-            f"run; make them with --mode=evaluate --workdir={workdir}"
+            f"run; make them with --mode=evaluate --workdir={shlex.quote(str(workdir))}"
         ) from None
     # A workdir can be given other settings after its scores were made.
     config = flat_config(record["config"]) | flat_config(settings, "eval.")

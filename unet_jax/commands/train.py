@@ -19,7 +19,7 @@ from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.place import copy_of
 from unet_jax.commands.evaluate import read_scores, score_run
 from unet_jax.data.pipeline import TrainIterator
-from unet_jax.errors import RunError, Stopped
+from unet_jax.errors import RunError, Stopped, setting
 from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.finished import init_from
@@ -241,8 +241,9 @@ def _validate(
 def _validating(step: int, config: ConfigDict) -> Iterator[None]:
     """Name the step and the fix if a case, or memory, is missing in validation."""
     line = (
-        f"step {step}: validation ran out of memory; lower eval.window_batch, "
-        f"which is {config.eval.window_batch}, or train.patch_size"
+        f"step {step}: validation ran out of memory; give "
+        f"{setting('eval.window_batch', max(1, config.eval.window_batch // 2))} (now "
+        f"{config.eval.window_batch}), or lower train.patch_size"
     )
     with reading_data(step), explained(lambda _: line, RunError):
         yield

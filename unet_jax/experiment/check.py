@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.configs.base import KEYS
 from unet_jax.data.folder.label_map import LabelMap
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 from unet_jax.evaluation.metric_table import LOSS_PREFIX, check_metric_names
 from unet_jax.experiment.record import flat_config
 
@@ -53,7 +53,8 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         if key not in _MODEL:
             raise InputError(
                 f"model.{key}: unknown key; expected one of {', '.join(_MODEL)}. An "
-                f"option of the network is config.model.options.{key}"
+                f"option of the network is "
+                f"{setting(f'model.options.{key}', config.model[key])}"
             )
 
 

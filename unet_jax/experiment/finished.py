@@ -115,35 +115,37 @@ def init_from(
         workdir: folder of the other run.
 
     Raises:
-        InputError: there is no such run, or no array of its network fits.
+        InputError: there is no such run, or no kernel of its network fits.
     """
     read_finished_record(workdir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
         raw = checkpoints.restore_raw(step)
     source = adapted_params(network, raw.get("ema_params") or raw["params"])
-    params, copied, skipped = transfer(state.params, source)
-    if not copied:
+    weights = transfer(state.params, source)
+    if not weights.kernels:
         raise InputError(
-            f"init_from: no array of {shown(workdir)} fits this network (such as "
-            f"{skipped[0]}), expected some of equal names and shapes; take model.name "
-            "and model.options from the config.json there, or leave init_from empty"
+            f"init_from: no kernel of {shown(workdir)} fits this network (such as "
+            f"{weights.skipped[0]}), expected some of equal names and shapes; take "
+            "model.name and model.options from the config.json there, or leave "
+            "init_from empty"
         )
-    batch_stats, more, unmatched = transfer(
-        state.batch_stats, raw.get("batch_stats") or {}
-    )
-    skipped += [f"batch_stats/{line}" for line in unmatched]
+    stats = transfer(state.batch_stats, raw.get("batch_stats") or {})
+    skipped = [*weights.skipped, *(f"batch_stats/{line}" for line in stats.skipped)]
     print(
-        f"init_from {shown(workdir)} (step {step or 'latest'}): {copied + more} arrays "
-        f"copied, {len(skipped)} skipped"
+        f"init_from {shown(workdir)} (step {step or 'latest'}): "
+        f"{weights.copied + stats.copied} arrays copied, {len(skipped)} skipped"
     )
     for line in skipped:
         print(f"  skipped {line}")
     ema_params = state.ema_params
     if ema_params is not None:
-        ema_params = jax.tree.map(lambda leaf: leaf.copy(), params)
+        ema_params = jax.tree.map(lambda leaf: leaf.copy(), weights.params)
     return dataclasses.replace(
-        state, params=params, batch_stats=batch_stats, ema_params=ema_params
+        state,
+        params=weights.params,
+        batch_stats=stats.params,
+        ema_params=ema_params,
     )
 
 

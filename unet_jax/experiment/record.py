@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 from unet_jax.experiment.renamed import current_config
 from unet_jax.runtime.atomic import atomic_path
 
@@ -201,7 +201,7 @@ def check_same_run(
         if not may_change(key) and old != new:
             raise InputError(
                 f"--workdir {workdir}: its run has {key}={old!r}, this config {new!r}; "
-                "set it back or name another --workdir"
+                f"give {setting(key, as_tuples(old))}, or name another --workdir"
             )
     check_same_data(workdir, record, dataset)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtyping import Array
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 from unet_jax.losses.parameters import (
     INVERSE_FREQUENCY,
     checked_parameters,
@@ -153,8 +153,8 @@ def _create_term(
     loss = find_loss(name)
     if loss.head not in (None, head):
         raise InputError(
-            f"loss: {name!r} needs model.head={loss.head!r}, found {head!r}; set it, "
-            f"or use {loss.instead}"
+            f"loss: {name!r} needs another model.head than {head!r}; give "
+            f"{setting('model.head', loss.head)}, or use {loss.instead}"
         )
     accepted = loss.parameters
     required = [key for key in loss.options if key not in loss.defaults]

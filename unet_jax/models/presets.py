@@ -201,8 +201,8 @@ def create_model(
     ]
     if missing:
         raise InputError(
-            f"model.options: network {name!r} needs {', '.join(missing)}; set "
-            f"config.model.options.{missing[0]}"
+            f"model.options: network {name!r} needs {', '.join(missing)}; give "
+            f"--config.model.options.{missing[0]}=VALUE"
         )
     network = row.make(num_classes=num_classes, **given)
     if not isinstance(network, nn.Module):

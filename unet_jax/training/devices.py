@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 
 AXIS = "devices"
 """Name of the mapped axis of the training step."""
@@ -125,8 +125,8 @@ def check_batch_size(
     if batch_size < 1 or batch_size % parts or batch_size % processes:
         raise InputError(
             f"train.batch_size: found {batch_size}, expected a multiple of {parts} "
-            f"({devices} devices x train.accumulation {accumulation}); use "
-            f"--config.train.batch_size={max(1, round(batch_size / parts)) * parts}"
+            f"({devices} devices x train.accumulation {accumulation}); give "
+            f"{setting('train.batch_size', max(1, round(batch_size / parts)) * parts)}"
         )
 
 

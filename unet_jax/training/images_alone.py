@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 from unet_jax.losses.terms import LossTerm, find_loss, reads_labels
 from unet_jax.models.network import Outputs, outputs_of
 from unet_jax.runtime.compilation import jit_network
@@ -28,7 +28,7 @@ def check_losses_of_images(
         raise InputError(
             f"data.foreground_oversampling: found {foreground_oversampling:g}, "
             "expected 0: no loss reads a label, and to centre crops on classes would; "
-            "use --config.data.foreground_oversampling=0"
+            f"give {setting('data.foreground_oversampling', 0)}"
         )
 
 
@@ -52,15 +52,16 @@ def check_losses_of_network(
         raise InputError(
             f"loss: found {names} with a network that "
             f"{'makes' if made else 'makes no'} reconstructions; the loss "
-            "'reconstruction' and such a network, as model.name='wnet', go together: "
-            "give both or neither"
+            "'reconstruction' and such a network, as with "
+            f"{setting('model.name', 'wnet')}, go together: give both or neither"
         )
     of_images = [name for name, inputs in reads.items() if "images" in inputs]
     if of_images and (outputs.logits.shape[1:-1] != size or outputs.deep):
         raise InputError(
             f"loss: {of_images[0]!r} compares pixels with the whole image, expected a "
-            "network with one output of the image's size; for a U-Net set "
-            "model.options.padding='SAME' and model.options.deep_supervision=0"
+            "network with one output of the image's size; for a U-Net give "
+            f"{setting('model.options.padding', 'SAME')} "
+            f"{setting('model.options.deep_supervision', 0)}"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unet_jax.errors import InputError, RunError
+from unet_jax.errors import InputError, RunError, setting
 from unet_jax.runtime.compilation import compile_with_options, step_cost
 
 _GIB = 2**30
@@ -99,7 +99,7 @@ class StepMemory:
         return (
             f"a single crop on each device would need about {_gib(least)}: lower "
             f"train.patch_size to {max(int(100 * fraction), 1)} % of its pixels, with "
-            f"train.batch_size={self.devices * self.accumulation}"
+            f"{setting('train.batch_size', self.devices * self.accumulation)}"
         )
 
     def _fewer(self, room: float) -> str:

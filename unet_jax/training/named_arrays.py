@@ -1,7 +1,7 @@
 """Compares and copies the arrays of two states by name."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,14 +49,26 @@ def check_same_bits(path: pathlib.Path, found: Any, *, expected: Any) -> None:
             raise InputError(f"{path}: {name} differs from the array that was saved")
 
 
-def transfer(params: Any, source_params: Any) -> tuple[Any, int, list[str]]:
-    """Copy the parameters of another run where name and shape are equal.
+class Transfer(NamedTuple):
+    """The result of `transfer`.
 
-    Returns:
-        ``params`` with the values copied, dtypes and devices kept; the number of
-        parameters copied; and one line for each parameter of either side that was not
-        copied: its name and both shapes.
+    Attributes:
+        params: parameters with the values copied, dtypes and devices kept.
+        copied: number of arrays copied.
+        kernels: number of these with more than one axis; biases and norms alone carry
+            nothing of what a network has learnt.
+        skipped: one line for each array of either side that was not copied: its name
+            and both shapes.
     """
+
+    params: Any
+    copied: int
+    kernels: int
+    skipped: list[str]
+
+
+def transfer(params: Any, source_params: Any) -> Transfer:
+    """Copy the parameters of another run where name and shape are equal."""
     here, there = _by_name(params), _by_name(source_params)
     skipped = [
         f"{name}: {_shape(there, name)} in the source, {_shape(here, name)} here"
@@ -70,8 +82,13 @@ def transfer(params: Any, source_params: Any) -> tuple[Any, int, list[str]]:
             return leaf
         return jax.device_put(np.asarray(there[name], leaf.dtype), leaf.sharding)
 
-    copied = sum(_shape(here, name) == _shape(there, name) for name in here)
-    return jax.tree_util.tree_map_with_path(fill, params), copied, skipped
+    copied = [leaf for n, leaf in here.items() if _shape(here, n) == _shape(there, n)]
+    return Transfer(
+        params=jax.tree_util.tree_map_with_path(fill, params),
+        copied=len(copied),
+        kernels=sum(leaf.ndim > 1 for leaf in copied),
+        skipped=skipped,
+    )
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

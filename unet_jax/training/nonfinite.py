@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from unet_jax.errors import InputError, RunError
+from unet_jax.errors import InputError, RunError, setting
 
 KINDS = ("image", "augmented image", "network's output", "loss")
 """Values of an example that may not be finite, each a consequence of the one before."""
@@ -194,7 +194,8 @@ class NonfiniteSteps:
             )
             raise RunError(
                 f"step {step}: {text}; the step changed nothing; {before}"
-                "train.skip_nonfinite=N skips N such steps"
+                f"{setting('train.skip_nonfinite', self._allowed + 10)} skips up to "
+                "that many such steps"
             )
         self._skipped += 1
         self._report(

@@ -89,10 +89,10 @@ class ClockPace:
         self._trained = float(
             record.get("training_seconds", max(self._used - self._starting, 0.0))
         )
-        self._starts = 1 + int(record.get("starts", bool(record)))
+        self._starts = 1 + int(record.get("starts", "seconds" in record))
         self.is_over = self._used > 0 and self._used + self._reserve >= self._budget
         self._step, self._first_step = first_step, first_step
-        self._paused = 0.0
+        self._paused = self._training_since = 0.0
         self._start_training()
 
     @property

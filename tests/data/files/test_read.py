@@ -813,7 +813,7 @@ def test_colours_are_entries_or_refused(tmp_path):
     path = tmp_path / "m.png"
     Image.fromarray(colors).save(path)
     np.testing.assert_array_equal(_values(path, palette=PALETTE), labels)
-    with pytest.raises(InputError, match=r"a colour mask; .*data.palette=\(\(") as info:
+    with pytest.raises(InputError, match=r"a colour mask; .*palette='\(\(") as info:
         read_label(path)
     assert all(str(color) in str(info.value) for color in PALETTE)
     near = colors.copy()

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shlex
 
 import nibabel
 import numpy as np
@@ -47,7 +48,7 @@ def test_all_problems_of_one_case_are_collected(tmp_path):
     assert "masks/1.png: size (8, 10); expected (8, 12)" in lines[1]
     assert "masks/0.png, " in lines[2]
     assert "masks/1.png: the label has the values 0, 1, 2, 8, 9" in lines[2]
-    assert lines[2].endswith("((0, 0), (1, 1), (2, 2), (8, -1), (9, -1))")
+    assert lines[2].endswith("='((0, 0), (1, 1), (2, 2), (8, -1), (9, -1))'")
 
 
 @pytest.mark.parametrize("mask", ["broken", "missing"])
@@ -178,7 +179,7 @@ def test_files_that_are_there_twice_are_problems_among_others(tmp_path, beside):
 def test_proposed_maps_leave_out_what_is_no_class(tmp_path, values, options, proposal):
     folder = _named(tmp_path, values)
     lines = problems_of(folder, **options)
-    found = ast.literal_eval(lines[0].split("label_map")[1].lstrip(" ="))
+    found = ast.literal_eval(shlex.split(lines[0].split("label_map=")[1])[0])
     assert found == proposal
     if len(values) == 1:
         assert "masks/5.png" in lines[0]
@@ -216,7 +217,7 @@ def test_0_and_1_in_some_masks_and_255_in_others_are_one_class(tmp_path):
     for number in range(3):
         write_pixels(tmp_path / f"masks/{number}.png", label)
     (line,) = problems_of(tmp_path)
-    assert line.endswith("data.label_map=((0, 0), (1, 1), (255, 1))")
+    assert line.endswith("--config.data.label_map='((0, 0), (1, 1), (255, 1))'")
 
 
 def test_a_class_outside_of_the_training_slab_is_missing(tmp_path):
@@ -335,7 +336,7 @@ def test_colour_masks_without_a_palette_share_one_proposal(tmp_path):
         write_pixels(tmp_path / f"masks/{number}.png", mask)
     (line,) = problems_of(tmp_path)
     assert "2.png and 3 more masks: a colour mask" in line
-    assert "data.palette=((0, 0, 0), (0, 0, 255), (255, 0, 0))" in line
+    assert "--config.data.palette='((0, 0, 0), (0, 0, 255), (255, 0, 0))'" in line
 
 
 def test_a_channel_that_lies_elsewhere_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Tests folders of images and masks: layouts, labels, and the scan cache."""
 
 import ast
+import shlex
 
 import numpy as np
 import pytest
@@ -184,12 +185,12 @@ def test_unexpected_values_propose_a_map_that_works(tmp_path):
     _masks(tmp_path, np.uint8([[0, 40], [80, 120]]))
     (line,) = problems_of(tmp_path)
     assert "the values 0, 40, 80, 120; expected 0 to the largest class" in line
-    proposal = ast.literal_eval(line.split("data.label_map=")[1])
+    proposal = ast.literal_eval(shlex.split(line.split("data.label_map=")[1])[0])
     dataset = open_set(tmp_path, label_map=proposal)
     np.testing.assert_array_equal(dataset.source("test")[0].label, [[0, 1], [2, 3]])
     names = ("a", "b", "c", "d")
     (line,) = problems_of(tmp_path, class_names=names)
-    proposal = ast.literal_eval(line.split("label_map = ")[1])
+    proposal = ast.literal_eval(shlex.split(line.split("data.label_map=")[1])[0])
     assert open_set(tmp_path, class_names=names, label_map=proposal)
     (line,) = problems_of(tmp_path, label_map=((0, 0), (40, 1), (80, 1)))
     assert "expected 0, 40, 80" in line
@@ -201,7 +202,7 @@ def test_unexpected_values_propose_a_map_that_works(tmp_path):
 def test_few_instances_are_one_class_too(tmp_path):
     write_set(tmp_path, classes=8)
     (line,) = problems_of(tmp_path, class_names=("background", "nucleus"))
-    assert line.endswith("label_map = ((0, 0), ((1, 7), 1))")
+    assert line.endswith("--config.data.label_map='((0, 0), ((1, 7), 1))'")
 
 
 def test_instances_become_one_class_by_a_range(tmp_path):
@@ -209,7 +210,7 @@ def test_instances_become_one_class_by_a_range(tmp_path):
     _masks(tmp_path, instances)
     for names in (None, ("background", "nucleus")):
         (line,) = problems_of(tmp_path, class_names=names)
-        proposal = ast.literal_eval(line.split("label_map")[1].lstrip(" ="))
+        proposal = ast.literal_eval(shlex.split(line.split("label_map=")[1])[0])
         assert proposal == ((0, 0), ((1, 399), 1))
         dataset = open_set(tmp_path, class_names=names, label_map=proposal)
         label = dataset.source("train")[0].label
@@ -223,7 +224,7 @@ def test_instances_with_a_value_to_ignore_propose_a_map_that_works(tmp_path):
         file.unlink()
         tifffile.imwrite(file.with_suffix(".tif"), ids)
     (line,) = problems_of(tmp_path)
-    proposal = ast.literal_eval(line.split("data.label_map=")[1])
+    proposal = ast.literal_eval(shlex.split(line.split("data.label_map=")[1])[0])
     assert proposal[0] == ((-6, -1), -1)
     assert open_set(tmp_path, label_map=proposal).class_names == (
         "background",
@@ -254,7 +255,7 @@ def test_channels_of_tiff_by_the_config(tmp_path):
         tifffile.imwrite(tmp_path / f"masks/{number}.tif", labels)
     (line,) = problems_of(tmp_path)
     assert "2.tif and 1 more: read as a stack of slices" in line
-    assert "set --config.data.tiff_axes=CYX" in line
+    assert "give --config.data.tiff_axes=CYX" in line
     dataset = open_set(tmp_path, tiff_axes="CYX")
     case = dataset.source("train")[0]
     assert case.image.shape == (8, 9, 3)

@@ -32,8 +32,8 @@ def test_unmapped_values_name_found_expected_and_a_map_to_paste():
         LabelMap(None, num_classes=2)(stored, where="set s, example e")
     assert str(error.value) == (
         "set s, example e: the label has the values 0, 1, 255, expected 0, 1; give "
-        "every stored value its class (-1 to ignore it), such as label_map = "
-        "((0, 0), (1, 1), (255, -1))"
+        "every stored value its class (-1 to ignore it), such as "
+        "--config.data.label_map='((0, 0), (1, 1), (255, -1))'"
     )
 
 
@@ -47,13 +47,13 @@ def test_values_without_a_name_are_not_proposed_to_be_ignored():
 def test_shifted_values_are_proposed_in_order():
     with pytest.raises(InputError, match=r"values 1, 2, 3, expected 0, 1, 2;") as error:
         LabelMap(None, num_classes=3)(np.array([3, 1, 2]), where="x")
-    assert str(error.value).endswith("label_map = ((1, 0), (2, 1), (3, 2))")
+    assert str(error.value).endswith("label_map='((1, 0), (2, 1), (3, 2))'")
 
 
 def test_a_given_map_is_extended():
     with pytest.raises(InputError, match=r"values 1, 4, expected 1, 3;") as error:
         LabelMap(((1, 0), (3, 1)), num_classes=2)(np.array([1, 4]), where="x")
-    assert str(error.value).endswith("label_map = ((1, 0), (3, 1), (4, -1))")
+    assert str(error.value).endswith("label_map='((1, 0), (3, 1), (4, -1))'")
 
 
 @pytest.mark.parametrize("stored", [-1, 2, 3, 9])

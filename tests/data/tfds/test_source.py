@@ -157,8 +157,8 @@ def test_label_value_outside_the_classes_is_refused(pets_dir):
     with pytest.raises(
         InputError,
         match=r"data set 'oxford_iiit_pet', split 'train', example 'train-0-0': the "
-        r"label has the values 1, 2, 3, expected 0, 1, 2; .* label_map = "
-        r"\(\(1, 0\), \(2, 1\), \(3, 2\)\)$",
+        r"label has the values 1, 2, 3, expected 0, 1, 2; .* --config.data.label_map='"
+        r"\(\(1, 0\), \(2, 1\), \(3, 2\)\)'$",
     ):
         source[0]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 
 _LISTED = 24
 
@@ -72,10 +72,9 @@ class ColorsError(InputError):
             )
             return
         order = sorted(counts, key=lambda color: -counts[color])
-        listed = ", ".join(map(str, order)) + ("," if len(counts) == 1 else "")
         super().__init__(
             f"{name}: a colour mask; expected a colour for each class; list them, the "
-            f"background's first, such as data.palette=({listed})"
+            f"background's first, such as {setting('data.palette', tuple(order))}"
         )
 
     @property

@@ -201,7 +201,8 @@ def _no_classes(
         where = _where_rare(masks, file_of)
     return (
         f"masks: the values {listed(found)}{where}; expected 0 to the largest class "
-        f"without a gap, or a label map, {what}: data.label_map={proposal}"
+        "without a gap, or a label map, "
+        f"{what}: {setting('data.label_map', proposal)}"
     )
 
 

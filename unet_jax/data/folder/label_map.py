@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unet_jax.data.case import IGNORE
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 
 Entry = tuple[int | tuple[int, int], int]
 """A stored value, or the first and last value of a range, and its class."""
@@ -47,13 +47,13 @@ class LabelMap:
         ):
             if first <= last:
                 raise InputError(
-                    f"data.label_map: {_written(self._ranges)} has a value twice, "
+                    f"data.label_map: {_entries(self._ranges)} has a value twice, "
                     "expected every stored value once"
                 )
         wrong = [r for r in self._ranges if not IGNORE <= r[2] < num_classes]
         if wrong:
             raise InputError(
-                f"data.label_map: {_written(wrong)} lead to no class, expected classes "
+                f"data.label_map: {_entries(wrong)} lead to no class, expected classes "
                 f"0 to {num_classes - 1}, or {IGNORE} to ignore a value; fix it, or "
                 "data.class_names"
             )
@@ -127,11 +127,11 @@ class LabelMap:
                 f"every stored value its class ({IGNORE} to ignore it) in "
                 "data.label_map"
             )
+        entries = _entries([_as_range(pair) for pair in proposed])
         return (
             f"{where}: the label has the values {listed(found)}, expected "
             f"{_listed_ranges(self._ranges)}; give every stored value its class "
-            f"({IGNORE} to ignore it), such as label_map = "
-            f"{_written([_as_range(pair) for pair in proposed])}"
+            f"({IGNORE} to ignore it), such as {setting('data.label_map', entries)}"
         )
 
     def proposal(self, found: Sequence[int]) -> tuple[Entry, ...]:
@@ -161,13 +161,12 @@ def _as_range(pair: Any) -> tuple[int, int, int]:
         ) from None
 
 
-def _written(ranges: Sequence[tuple[int, int, int]]) -> str:
-    """Write ranges as a tuple to paste into a config."""
-    entries = [
-        str((first if first == last else (first, last), index))
+def _entries(ranges: Sequence[tuple[int, int, int]]) -> tuple[Entry, ...]:
+    """Return ranges as the entries of a label map."""
+    return tuple(
+        (first if first == last else (first, last), index)
         for first, last, index in ranges
-    ]
-    return f"({', '.join(entries)}{',' if len(entries) == 1 else ''})"
+    )
 
 
 def _listed_ranges(ranges: Sequence[tuple[int, int, int]]) -> str:

@@ -15,7 +15,7 @@ from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.options import ReadOptions
-from unet_jax.errors import InputError, SharedProblem, named_files, raise_all
+from unet_jax.errors import InputError, SharedProblem, named_files, raise_all, setting
 
 KINDS = ("channels", "slices", "parts", "union")
 """Meaning of several files of a case: channels of its image (which has one mask),
@@ -233,7 +233,7 @@ def _stacked(
         [
             InputError(
                 f"{file}: {part.ndim - 1} spatial axes; expected a picture, one slice "
-                "of its folder's volume; set data.stack=False"
+                f"of its folder's volume; give {setting('data.stack', False)}"
             )
             for part, file in zip(parts, files, strict=True)
             if part.ndim != 3

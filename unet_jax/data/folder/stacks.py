@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from unet_jax.data.folder.pairing import Layout, Pair
-from unet_jax.errors import named_files
+from unet_jax.errors import named_files, setting
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -39,8 +39,8 @@ def stack_slices(layout: Layout) -> Layout:
                 outside.append(str(pair.images[0]))
     problems = [
         f"{named_files(files)}: {what}; expected the slices of each patient in a "
-        "folder, because data.stack=True; set data.stack=False to score each "
-        "picture by itself"
+        f"folder, because data.stack is True; give {setting('data.stack', False)} to "
+        "score each picture by itself"
         for files, what in ((outside, "in no folder"), (channels, "of several files"))
         if files
     ]
@@ -78,7 +78,8 @@ def _in_order(pairs: Sequence[Pair]) -> tuple[list[Pair], bool, list[str]]:
             others.append(pair)
             problems.append(
                 f"{pair.images[0]}: no number in its name; expected the number of the "
-                "slice, because data.stack=True; rename it, or set data.stack=False"
+                "slice, because data.stack is True; rename it, or give "
+                f"{setting('data.stack', False)}"
             )
             continue
         other = numbers.setdefault(int(match[1]), pair)

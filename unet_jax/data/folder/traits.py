@@ -22,7 +22,7 @@ from unet_jax.data.folder.read import (
 )
 from unet_jax.data.folder.stated import stated_colors, turned
 from unet_jax.data.intensity import nonzero_statistics
-from unet_jax.errors import InputError, InputErrors, SharedProblem
+from unet_jax.errors import InputError, InputErrors, SharedProblem, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,8 @@ class TiffAxesError(SharedProblem):
         super().__init__(
             file,
             "read as a stack of slices, but the mask is a picture; expected one size; "
-            "if the pages are channels, which the file does not say, set "
-            f"--config.data.tiff_axes={axes}",
+            "if the pages are channels, which the file does not say, give "
+            f"{setting('data.tiff_axes', axes)}",
         )
 
 

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import io
 import re
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ def _not_prepared(
     if name in public:
         return InputError(
             f"data set {match[0]!r} is not prepared: looked in {folder}; run "
-            f"`tfds build {match[0]} --file_format=array_record --data_dir={root}` "
+            f"`tfds build {match[0]} --file_format=array_record "
+            f"--data_dir={shlex.quote(str(root))}` "
             "once (needs TensorFlow and the network), or use one that needs no "
             f"preparation: {ours}"
         )

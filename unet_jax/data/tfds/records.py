@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import shlex
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -139,7 +140,7 @@ class TfdsRecords:
             raise InputError(
                 f"{self._directory}: stored as {', '.join(sorted(formats))}, expected "
                 "array_record (random access); run `tfds convert_format "
-                f"--dataset_version_dir={self._directory} "
+                f"--dataset_version_dir={shlex.quote(str(self._directory))} "
                 "--out_file_format=array_record` once (needs TensorFlow)"
             )
         splits = ", ".join(
