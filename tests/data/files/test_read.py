@@ -868,6 +868,17 @@ def test_tiff_axes_can_be_named(tmp_path):
         read_image(path, tiff_axes="ZCYX")
 
 
+@pytest.mark.parametrize("axes", ["ZCYX", "ZYXC", "CZYX"])
+def test_four_axes_without_names_are_asked_for(tmp_path, axes):
+    sizes = {"Z": 5, "C": 2, "Y": 8, "X": 9}
+    image = _random(*(sizes[axis] for axis in axes))
+    tifffile.imwrite(tmp_path / "i.tif", image, photometric="minisblack")
+    with pytest.raises(InputError, match=f"--config.data.tiff_axes={axes}, or the ord"):
+        read_image(tmp_path / "i.tif")
+    named = read_image(tmp_path / "i.tif", tiff_axes=axes).image
+    np.testing.assert_array_equal(named, np.moveaxis(image, axes.index("C"), -1))
+
+
 def test_the_spacing_of_an_ome_tiff(tmp_path):
     """PhysicalSizes, in the unit that stands there, micrometres else."""
     path = tmp_path / "a.ome.tif"

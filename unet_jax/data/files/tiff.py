@@ -132,6 +132,16 @@ def _decoded(
 
 def _spatial_then_channels(image: np.ndarray, axes: str, path: Path) -> np.ndarray:
     """Move the channel axis of a TIFF to the end; the spatial axes keep their order."""
+    unknown = [axis for axis, name in enumerate(axes) if name in "IQ"]
+    if image.ndim == 4 and len(unknown) > 1:
+        # Of four axes without names the shortest is most likely that of channels.
+        names = ["Z", "Y", "X"]
+        names.insert(int(np.argmin(image.shape)), "C")
+        raise InputError(
+            f"{path}: four axes of sizes {image.shape}, of which the file names "
+            f"{4 - len(unknown)}; expected to know the axis of channels; set "
+            f"--config.data.tiff_axes={''.join(names)}, or the order that is true"
+        )
     for axis in reversed(range(len(axes))):
         if image.shape[axis] == 1 and axes[axis] not in "YX":
             image, axes = image.squeeze(axis), axes[:axis] + axes[axis + 1 :]
