@@ -37,9 +37,9 @@ class _Bright:
 def segment(monkeypatch, tmp_path):
     """Predict with a run that is a threshold."""
 
-    def of(path, *, channels=1, dims=2, spacing=None, outputs=(), **data):
+    def of(path, *, channels=1, dims=2, spacing=None, outputs=(), channels_=(), **data):
         config = base.get_config()
-        config.data.update(data)
+        config.data.update(data | {"channels": channels_})
         preprocessing = Preprocessing(
             network_dims=dims,
             slice_axis=2,
@@ -255,3 +255,28 @@ def test_a_picture_that_cannot_be_drawn_ends_no_batch(segment, tmp_path, monkeyp
     out = tmp_path / "out"
     assert {path.name for path in out.glob("*.png")} == {"a.png", "b.png", "c.png"}
     assert len((out / "classes.csv").read_text().splitlines()) == 1 + 3 * 2
+
+
+@pytest.mark.parametrize("place", ["{0}{1}.png", "{0}/{0}{1}.png", "{0}/{1}.png"])
+def test_channels_have_the_endings_of_the_run(segment, tmp_path, place):
+    endings = ("_t1", "_t1ce")
+    pixels = {name: _picture(2, number) for number, name in enumerate("ab")}
+    for name, image in pixels.items():
+        for ending, channel in zip((*endings, "_seg"), (*image, image[0]), strict=True):
+            path = tmp_path / "in" / place.format(name, ending)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(channel.astype(np.uint8)).save(path)
+    for order in (endings, endings[::-1]):
+        out = segment(tmp_path / "in", channels=2, channels_=order)
+        assert {path.name for path in out.glob("*.png")} == {"a.png", "b.png"}
+        for name, image in pixels.items():
+            found = np.asarray(Image.open(out / f"{name}.png"))
+            np.testing.assert_array_equal(found, image.mean(axis=0) > 100)
+        shutil.rmtree(out)
+    one = tmp_path / "in" / place.format("a", "_t1ce")
+    out = segment(one, channels=2, channels_=endings)
+    assert len(list(out.glob("*.png"))) == 1
+    shutil.rmtree(out)
+    one.unlink()
+    with pytest.raises(InputError, match="no files for the channel '_t1ce'"):
+        segment(tmp_path / "in", channels=2, channels_=endings)

@@ -1,7 +1,7 @@
 import io
 import os
 
-from unet_jax.report.progress import Progress
+from unet_jax.report.progress import Progress, ReadingBar
 
 
 class _Terminal(io.StringIO):
@@ -98,3 +98,27 @@ def test_a_terminal_without_a_width_gets_plain_lines():
         shown = os.read(leader, 1000)
     os.close(leader)
     assert shown == b"step 1/1 (100 %), loss 0.5\r\n"
+
+
+def test_reading_shows_plain_lines_where_it_takes_long():
+    stream, clock = io.StringIO(), _Clock()
+    with ReadingBar(stream=stream, clock=clock) as bar:
+        for done in range(1, 26):
+            clock.now += 1.0
+            bar.step(done, 1000)
+    assert stream.getvalue().splitlines() == [
+        "reading     10 of 1000 cases",
+        "reading     20 of 1000 cases",
+    ]
+
+
+def test_reading_has_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr("unet_jax.report.progress._has_no_width", lambda stream: False)
+    stream = _Terminal()
+    with ReadingBar(stream=stream) as bar:
+        bar.step(1, 4)
+        bar._bar.delay = 0.0
+        bar._bar.mininterval = 0.0
+        bar.step(3, 4)
+    assert "reading" in stream.getvalue()
+    assert "3/4" in stream.getvalue()

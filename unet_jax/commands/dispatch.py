@@ -66,6 +66,11 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
                 _predict(config, stop)
             case "compare":
                 _compare(config, stop)
+            case "verify":
+                assert config is not None, "read_config gives one"
+                from unet_jax.commands.verify import verify
+
+                verify(config, pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None)
             case "plan":
                 from unet_jax.commands.plan import plan_run
 

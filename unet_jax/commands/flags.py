@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 _PATHS = ("workdir", "input", "output", "workdirs", "runs")
 """Flags with a path, or a list of them."""
 
-_MODES = ["train", "evaluate", "predict", "compare", "plan"]
+_MODES = ["train", "evaluate", "predict", "compare", "verify", "plan"]
 flags.DEFINE_string(
     "config",
     None,
@@ -120,7 +120,7 @@ def read_config(overrides: Sequence[str]) -> ConfigDict | None:
         if taken:
             print(taken)
         config = load_config(path)
-    elif FLAGS.mode in ("train", "plan") or (
+    elif FLAGS.mode in ("train", "plan", "verify") or (
         # Without changes it compares what the workdir holds.
         FLAGS.mode == "compare" and overrides and not FLAGS.runs
     ):

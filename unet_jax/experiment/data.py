@@ -13,6 +13,7 @@ from unet_jax.data.case import Case, Source, facts_of, read_case
 from unet_jax.data.folder.division import RecordedSplits
 from unet_jax.data.folder.open import open_folder
 from unet_jax.data.folder.options import FolderOptions
+from unet_jax.data.folder.watch import Watch
 from unet_jax.data.grids import apply_label
 from unet_jax.data.memory import CaseMemory
 from unet_jax.data.pipeline import TrainIterator, make_train_iterator
@@ -22,6 +23,7 @@ from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
 from unet_jax.inference.segmenter import stack_axis
 from unet_jax.losses.terms import reads_labels
+from unet_jax.report.progress import ReadingBar
 from unet_jax.runtime.home import expanded
 
 SPLITS = ("train", "validation", "test")
@@ -81,18 +83,21 @@ def _cache_bytes(config: ConfigDict) -> int:
 
 def open_dataset(
     config: ConfigDict,
-    workdir: pathlib.Path,
+    workdir: pathlib.Path | None,
     *,
     memory: CaseMemory | None = None,
     recorded: RecordedSplits | None = None,
+    watch: Watch | None = None,
 ) -> Dataset:
     """Open the data set.
 
     Args:
-        workdir: folder of the run; keeps the facts of the cases of a folder.
+        workdir: folder of the run; keeps the facts of the cases of a folder. None to
+            read all files again and to keep nothing.
         memory: memory for the training cases, so that each is read once; None if
             nothing is trained.
         recorded: splits of a folder that the run recorded; None for a new run.
+        watch: is told what is read of a folder; None for a bar alone.
 
     Raises:
         InputError: the data set does not exist, or has problems.
@@ -101,16 +106,19 @@ def open_dataset(
         case "tfds":
             return _TfdsDataset(config, memory or CaseMemory(0))
         case "folder":
-            _check_apart(config.data.path, workdir)
-            return open_folder(
-                _folder_options(config),
-                # Not the run's seed: runs of several seeds have the same splits.
-                seed=config.data.get("split_seed", config.seed),
-                num_threads=config.data.num_threads,
-                scan_cache=workdir / "dataset.json",
-                memory=memory,
-                recorded=recorded,
-            )
+            if workdir is not None:
+                _check_apart(config.data.path, workdir)
+            with ReadingBar() as bar:
+                return open_folder(
+                    _folder_options(config),
+                    # Not the run's seed: runs of several seeds have the same splits.
+                    seed=config.data.get("split_seed", config.seed),
+                    num_threads=config.data.num_threads,
+                    scan_cache=None if workdir is None else workdir / "dataset.json",
+                    memory=memory,
+                    recorded=recorded,
+                    watch=watch or Watch(bar.step),
+                )
         case _:
             raise InputError(
                 f"data.source: unknown source {config.data.source!r}; expected one of "

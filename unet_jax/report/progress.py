@@ -1,4 +1,4 @@
-"""Shows how far a run is: a tqdm bar on a terminal, plain lines elsewhere."""
+"""Shows how far a run or its start is: a tqdm bar on a terminal, lines elsewhere."""
 
 import os
 import sys
@@ -142,6 +142,72 @@ class Progress:
             parts.append(f"{self._images / seconds:.1f} images/s")
             parts.append(f"ETA {self._bar.format_interval(left)}")
         return ", ".join(parts) if parts else "first step done"
+
+
+class ReadingBar:
+    """Shows how many cases were read, where reading them takes a while.
+
+    A terminal gets a tqdm bar after a second, other streams a plain line every ten
+    seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream: TextIO | None = None,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Show nothing yet.
+
+        Args:
+            stream: stream to write to; standard error by default.
+            interval: time between plain lines, in seconds.
+            clock: function that returns the time in seconds.
+        """
+        self._stream = sys.stderr if stream is None else stream
+        self._interval, self._clock = interval, clock
+        self._last_line = clock()
+        self._bar: Any = None
+
+    def step(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` cases are read."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                desc="reading",
+                total=total,
+                unit=" cases",
+                delay=1.0,
+                leave=False,
+                file=self._stream,
+                disable=not self._stream.isatty() or _has_no_width(self._stream),
+                dynamic_ncols=True,
+            )
+        self._bar.update(done - self._bar.n)
+        if self._bar.disable and self._clock() - self._last_line >= self._interval:
+            self._last_line = self._clock()
+            self._stream.write(f"reading     {done} of {total} cases\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close, also after an error, so that its message starts on a new line."""
+        self.close()
 
 
 def _has_no_width(stream: TextIO) -> bool:

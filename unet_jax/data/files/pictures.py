@@ -30,6 +30,7 @@ def read_picture(
     """
     with Image.open(path, formats=("PNG", "JPEG", "BMP", "GIF")) as picture:
         _check_frames(path, picture)
+        mode = picture.mode
         raw = picture.tile[0].args if picture.format == "PNG" else None
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         packed, alpha = _packed_bmp(path, picture), None
@@ -69,6 +70,7 @@ def read_picture(
         orientation=orientation,
         transparent=None if alpha is None else transparent_pixels(alpha),
         colors=colors,
+        tags={"photometric": mode},
     )
 
 

@@ -32,6 +32,7 @@ from unet_jax.data.folder.scan import Scan, memory_key, scan
 from unet_jax.data.folder.slabs import fit_slabs, slab_index
 from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.folder.traits import CaseTraits
+from unet_jax.data.folder.watch import Watch
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
 from unet_jax.runtime.home import expanded
@@ -45,6 +46,7 @@ def open_folder(
     scan_cache: Path | None,
     memory: CaseMemory | None = None,
     recorded: RecordedSplits | None = None,
+    watch: Watch | None = None,
 ) -> FolderDataset:
     """Find, read and check all cases of a folder, and split them.
 
@@ -55,11 +57,12 @@ def open_folder(
             again; None for none.
         recorded: splits that the workdir keeps; other cases are left out. None to take
             or draw splits.
+        watch: is told what is read and found, also if there are problems.
 
     Raises:
         InputError: the data have problems; ``details`` has one line for each.
     """
-    memory = memory or CaseMemory(0)
+    memory, watch = memory or CaseMemory(0), watch or Watch()
     layout = find_layout(
         Path(expanded(options.path)),
         images=options.images,
@@ -83,8 +86,10 @@ def open_folder(
         cache=scan_cache,
         memory=memory,
         keep=division.trainable_ids,
+        watch=watch,
     )
-    splits, classes = _check(layout, scanned, division, options, seed)
+    watch.groups = division.groups.of
+    splits, classes = _check(layout, scanned, division, options, seed, watch)
     kept_for_nothing = division.trainable_ids - {p.id for p in splits.parts["train"]}
     for pair in layout.pairs:
         if pair.id in kept_for_nothing:
@@ -122,6 +127,7 @@ def _check(
     division: Division,
     options: FolderOptions,
     seed: int,
+    watch: Watch,
 ) -> tuple[Splits, Classes]:
     """Find the classes, place the slabs, and raise all problems together."""
     problems = [*layout.problems, *scanned.problems]
@@ -157,6 +163,7 @@ def _check(
         if not splits.placed:
             parts = fit_slabs(splits.parts, scanned.traits, options.slice_axis)
             splits = splits._replace(parts=parts, placed=True)
+        watch.splits = splits
         problems += same_image_problems(scanned.images, splits)
     if classes.names and division.recorded is None:
         usable = None if division.given.problems else splits

@@ -14,6 +14,7 @@ from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.read import used_slice_axis
 from unet_jax.data.folder.traits import CaseTraits, Examined, ImageTraits, examine
+from unet_jax.data.folder.watch import Watch
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError, SharedProblem, named_files
 from unet_jax.runtime.atomic import atomic_path
@@ -37,6 +38,7 @@ def scan(
     cache: Path | None,
     memory: CaseMemory,
     keep: AbstractSet[str],
+    watch: Watch,
 ) -> Scan:
     """Read every case once.
 
@@ -45,6 +47,7 @@ def scan(
             none.
         memory: memory for the cases that will be read again.
         keep: ids of these cases.
+        watch: is told of each case that was read.
     """
     kept = _read_cache(cache, options)
     found: dict[str, Any] = {}
@@ -65,7 +68,10 @@ def scan(
         return dataclasses.replace(result, pixels=None)
 
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
-        results = list(pool.map(one, pairs))
+        results = []
+        for pair, result in zip(pairs, pool.map(one, pairs), strict=True):
+            results.append(result)
+            watch.add(pair, result, len(pairs))
     if found != kept:
         _write_cache(cache, options, found)
     return Scan(

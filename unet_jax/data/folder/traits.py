@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from unet_jax.data.folder.read import (
     read_case_image,
     read_case_label,
 )
-from unet_jax.data.folder.stated import stated_colors, turned
+from unet_jax.data.folder.stated import stated_colors, statements, turned
 from unet_jax.data.intensity import nonzero_statistics
 from unet_jax.errors import InputError, InputErrors, SharedProblem, setting
 
@@ -132,6 +132,8 @@ class Examined:
             doubt.
         values: number of pixels of each stored label value; None if no mask could be
             read.
+        stated: what the files say about their numbers, see `stated.statements`; {}
+            if the image could not be read now.
     """
 
     traits: CaseTraits | None
@@ -139,6 +141,7 @@ class Examined:
     problems: tuple[InputError, ...]
     values: dict[int, int] | None
     pixels: StoredCase | None = None
+    stated: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def examine(pair: Pair, options: ReadOptions) -> Examined:
@@ -149,12 +152,15 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
     label, masks = _attempt_label(pair, options, shape, problems)
     problems += _grid_problems(pair, image, label, stored, masks, options)
     values = None if label is None else _counted(label)
+    stated = {}
+    if image is not None:
+        stated = statements(stored, masks, shape=image.shape, spacing=spacing)
     doubtful = any(isinstance(problem, TiffAxesError) for problem in problems)
     if image is None or doubtful:
-        return Examined(None, None, tuple(problems), values)
+        return Examined(None, None, tuple(problems), values, stated=stated)
     of_image = _image_traits(pair, image, spacing)
     if problems or label is None or values is None:
-        return Examined(None, of_image, tuple(problems), values)
+        return Examined(None, of_image, tuple(problems), values, stated=stated)
     case = joined(
         image,
         label,
@@ -170,11 +176,11 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
                 f"{pair.images[0]}: every pixel is nodata; expected an image with "
                 "data; move it away"
             )
-            return Examined(None, of_image, (problem,), values)
+            return Examined(None, of_image, (problem,), values, stated=stated)
         values = _counted(case.label[~case.missing])
     traits = _traits(pair, of_image, case, values)
     traits = dataclasses.replace(traits, **_meaning(stored, masks, traits, options))
-    return Examined(traits, of_image, (), values, case)
+    return Examined(traits, of_image, (), values, case, stated)
 
 
 def _attempt(read: Callable[[], Any], problems: list[InputError]) -> Any:
