@@ -282,20 +282,6 @@ def test_without_resampling_scores_become_argmax():
     np.testing.assert_array_equal(_labels(inverse, scores), scores.argmax(-1))
 
 
-@pytest.mark.parametrize("old", [(5, 7), (6, 9), (1, 2)])
-@pytest.mark.parametrize("new", [(9, 13), (12, 27), (11, 10)])
-def test_labels_go_to_a_finer_grid_by_the_nearest_pixel(old, new):
-    inverse = Inverse(old, tuple((0, size) for size in old), new)
-    labels = np.random.default_rng(5).integers(-1, 4, old)
-    moved = apply_label(labels, inverse)
-    assert moved.shape == new
-    for place in np.ndindex(*new):
-        centre = [
-            (2 * i + 1) * n / (2 * m) for i, n, m in zip(place, old, new, strict=True)
-        ]
-        assert moved[place] == labels[tuple(int(part) for part in centre)]
-
-
 def test_labels_move_exactly_with_the_image():
     # A step edge: where the image passes its middle, the label changes.
     image = np.zeros((20, 6, 8, 1), np.uint8)

@@ -5,7 +5,9 @@ import pytest
 from unet_jax.errors import InputError
 from unet_jax.experiment.record import (
     DRAWS_VERSION,
+    LABELS_VERSION,
     check_same_draws,
+    check_same_labels,
     check_same_run,
     make_record,
     read_finished_record,
@@ -52,6 +54,22 @@ def test_other_draws_are_refused_with_the_version_to_use(tmp_path):
         message = f"begun by {program}, .* differ; finish it with {program}, or name an"
         with pytest.raises(InputError, match=message):
             check_same_draws(tmp_path, on, version)
+
+
+def test_labels_of_another_grid_are_refused_where_they_matter(tmp_path):
+    write_record(tmp_path, _record())
+    assert read_record(tmp_path)["labels_version"] == LABELS_VERSION
+    old = _record()
+    del old["labels_version"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert read_record(tmp_path)["labels_version"] == 1
+    plain, deep = ({"model": {"options": o}} for o in ({}, {"deep_supervision": 2}))
+    check_same_labels(tmp_path, deep, LABELS_VERSION, resampled=True)
+    check_same_labels(tmp_path, plain, 1, resampled=False)
+    for config, resampled in ((plain, True), (deep, False)):
+        message = r"begun by unet_jax 0\.1\.0, .* labels .* Finish it with unet_jax 0"
+        with pytest.raises(InputError, match=message):
+            check_same_labels(tmp_path, config, 1, resampled=resampled)
 
 
 def test_no_run_is_none_or_an_error(tmp_path):

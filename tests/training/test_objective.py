@@ -10,7 +10,6 @@ from unet_jax.training.objective import (
     global_totals,
     objective,
     supervised_objective,
-    targets_of,
 )
 
 
@@ -64,7 +63,7 @@ def test_outputs_of_deep_supervision_have_halving_weights():
     rng = np.random.default_rng(0)
     sizes = [(8, 12), (4, 6), (2, 3)]
     logits = [rng.normal(size=(2, *size, 3)).astype(np.float32) for size in sizes]
-    targets = targets_of(rng.integers(0, 3, (2, 8, 12)), sizes)
+    targets = targets_of(rng.integers(0, 3, (2, 8, 12)), sizes, num_classes=3)
     terms = create_loss_terms((("dice", 2.0, {}), ("cross_entropy", 0.5, {})))
     totals = [global_totals(target, axis_name=None) for target in targets]
     options = {"include_background": False, "axis_name": None}
@@ -81,16 +80,6 @@ def test_outputs_of_deep_supervision_have_halving_weights():
     for name, mean in sums.items():
         expected = np.dot(weights, [parts[name] for _, parts in each])
         np.testing.assert_allclose(mean, expected, rtol=1e-6)
-
-
-def test_targets_are_the_centre_and_the_nearest_labels():
-    labels = np.arange(2 * 9 * 10).reshape(2, 9, 10)
-    (centre,) = targets_of(labels, [(5, 4)])
-    np.testing.assert_array_equal(centre, labels[:, 2:7, 3:7])
-    whole, coarse = targets_of(labels, [(9, 10), (5, 5)])
-    np.testing.assert_array_equal(whole, labels)
-    # Each coarse pixel has the label of the fine one at, or just after, its centre.
-    np.testing.assert_array_equal(coarse, labels[:, [0, 2, 4, 6, 8]][:, :, 1::2])
 
 
 def test_an_empty_batch_of_ignored_pixels_is_finite():

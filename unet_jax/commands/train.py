@@ -24,7 +24,7 @@ from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.finished import init_from
 from unet_jax.experiment.logs import draw_curves, open_log, print_summary
-from unet_jax.experiment.record import check_same_draws, read_record
+from unet_jax.experiment.record import check_same_draws, check_same_labels, read_record
 from unet_jax.experiment.run import Run, check, create_run
 from unet_jax.experiment.validation import (
     Rows,
@@ -137,6 +137,12 @@ def _train(
             return checkpoints.best_step()
         if not pace.is_over:
             check_same_draws(workdir, config, run.draws_version)
+            check_same_labels(
+                workdir,
+                config,
+                run.labels_version,
+                resampled=run.preprocessing.resamples,
+            )
 
         train_step, memory = run.compile_step(state)
         print_summary(run, state, train_step)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
+from unet_jax.data.label_grids import resample_labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Inverse:
@@ -106,14 +108,15 @@ def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
         label: ``(*spatial)`` integers.
 
     Returns:
-        ``(*grid)`` in the same dtype; every pixel has the value of the nearest one.
+        ``(*grid)`` in the same dtype; every pixel has the class with the largest area
+        in it (`label_grids`).
 
     Raises:
         ValueError: label and image have different shapes.
     """
     if label.shape != inverse.shape:
         raise ValueError(f"Label of {label.shape} for an image of {inverse.shape}")
-    return _nearest(label[slices(inverse.box)], inverse.grid)
+    return resample_labels(label[slices(inverse.box)], inverse.grid)
 
 
 def slices(box: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
@@ -145,14 +148,3 @@ def shrunk_or_grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if any(sigmas):
         values = ndimage.gaussian_filter(values, sigmas, mode="nearest")
     return _linear(values, shape)
-
-
-def _nearest(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Give every new pixel the label of the old pixel that contains its centre."""
-    if labels.shape == shape:
-        return labels
-    indices = [
-        (2 * np.arange(new) + 1) * old // (2 * new)
-        for new, old in zip(shape, labels.shape, strict=True)
-    ]
-    return labels[np.ix_(*indices)]

@@ -77,6 +77,11 @@ class Preprocessing:
             if value is not None and not all(part > 0 for part in value):
                 raise ValueError(f"{name} {value} must be positive")
 
+    @property
+    def resamples(self) -> bool:
+        """Whether images are brought to another spacing or size."""
+        return self.spacing is not None or self.size is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; ``from_dict`` gives an equal object."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))

@@ -39,6 +39,13 @@ reads records before jax is loaded.
 DRAWS_RELEASES = {1: "0.1.0"}
 """Last release of unet_jax that has the draws of each earlier version."""
 
+LABELS_VERSION = 2
+"""Version of how labels are brought to another grid (`unet_jax.data.label_grids`).
+
+It is raised when a label gives other pixels there. Version 1, that of 0.1.0, took the
+label at the centre of each new pixel.
+"""
+
 FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
 
@@ -61,6 +68,7 @@ def make_record(
     preprocessing: dict[str, Any],
     dataset: dict[str, Any],
     draws_version: int = DRAWS_VERSION,
+    labels_version: int = LABELS_VERSION,
     memory_source: str | None = None,
     splits: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -78,6 +86,7 @@ def make_record(
         "dataset": dataset,
         "splits": splits,
         "draws_version": draws_version,
+        "labels_version": labels_version,
         "memory_source": memory_source,
         "versions": {
             "python": platform.python_version(),
@@ -132,7 +141,9 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         parts = {key: dict(record[key]) for key in _PARTS}
         written = int(record.get("format", FORMAT))
-        draws_version = int(record.get("draws_version", 1))
+        versions = {
+            name: int(record.get(name, 1)) for name in ("draws_version", "labels_version")
+        }
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -153,8 +164,8 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         **parts,
         "splits": record.get("splits"),
         "config": current_config(parts["config"]),
-        "draws_version": draws_version,
         "memory_source": record.get("memory_source"),
+        **versions,
     }
 
 
@@ -224,6 +235,29 @@ def check_same_draws(
             f"--workdir {workdir}: its training was begun by {program}, whose "
             f"augmentation draws differ; finish it with {program}, or name another "
             "--workdir"
+        )
+
+
+def check_same_labels(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    labels_version: int,
+    *,
+    resampled: bool,
+) -> None:
+    """Refuse to resume a run whose labels would change half-way through training.
+
+    Args:
+        resampled: whether the preprocessing resamples images and labels. Deep
+            supervision brings labels to coarser grids too.
+    """
+    coarser = resampled or config["model"]["options"].get("deep_supervision")
+    if coarser and labels_version != LABELS_VERSION:
+        program = "unet_jax 0.1.0" if labels_version == 1 else "a newer unet_jax"
+        raise InputError(
+            f"--workdir {workdir}: its training was begun by {program}, which brings "
+            f"labels to another grid in another way. Finish it with {program}, or name "
+            "another --workdir."
         )
 
 

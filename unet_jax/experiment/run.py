@@ -36,6 +36,7 @@ from unet_jax.experiment.network import (
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.record import (
     DRAWS_VERSION,
+    LABELS_VERSION,
     as_tuples,
     check_same_run,
     make_record,
@@ -94,6 +95,7 @@ class Run:
             reads one.
         step: training step mapped over all devices, not compiled yet.
         draws_version: version of the random draws that training began with.
+        labels_version: version of how labels change grid that training began with.
     """
 
     config: ConfigDict
@@ -107,6 +109,7 @@ class Run:
     loss_terms: tuple[LossTerm, ...]
     step: Any
     draws_version: int = DRAWS_VERSION
+    labels_version: int = LABELS_VERSION
 
     def create_state(self) -> TrainState:
         """Initialise the state of step 0 on all devices."""
@@ -201,12 +204,17 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         preprocessing = fit_preprocessing(config, seen["train"])
     run = assemble_run(config, workdir, sources, seen, preprocessing)
     if record is not None:
-        run = dataclasses.replace(run, draws_version=record["draws_version"])
+        run = dataclasses.replace(
+            run,
+            draws_version=record["draws_version"],
+            labels_version=record["labels_version"],
+        )
     new_record = make_record(
         config.to_dict(),
         preprocessing=preprocessing.to_dict(),
         dataset=dataset.fingerprint,
         draws_version=run.draws_version,
+        labels_version=run.labels_version,
         memory_source=None if memory_choice is None else memory_choice.source,
         splits=dataset.splits_record,
     )

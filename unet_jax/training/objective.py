@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -34,27 +33,6 @@ def global_totals(labels: Array, *, axis_name: str | None) -> dict[str, Array]:
     return totals | {"pixels": jnp.maximum(totals["pixels"], 1)}
 
 
-def targets_of(labels: Array, sizes: Sequence[Sequence[int]]) -> tuple[Array, ...]:
-    """Bring labels ``(batch, *spatial)`` to the sizes of a network's outputs.
-
-    The first size is that of the labels, or smaller for a network without padding,
-    which sees their centre. The others are coarser: each of their pixels has the finer
-    label nearest to its centre.
-    """
-    finest = sizes[0]
-    for axis, size in enumerate(finest, start=1):
-        start = (labels.shape[axis] - size) // 2
-        labels = jax.lax.slice_in_dim(labels, start, start + size, axis=axis)
-    targets = [labels]
-    for coarse in sizes[1:]:
-        target = labels
-        for axis, (size, old) in enumerate(zip(coarse, finest, strict=True), start=1):
-            nearest = (2 * np.arange(size) + 1) * old // (2 * size)
-            target = jnp.take(target, nearest, axis=axis)
-        targets.append(target)
-    return tuple(targets)
-
-
 def supervised_objective(
     terms: Sequence[LossTerm],
     *,
@@ -71,7 +49,7 @@ def supervised_objective(
     Args:
         terms: terms from ``create_loss_terms``.
         logits: ``(batch, *spatial, classes)`` of each output, the finest first.
-        targets: labels for each output, from `targets_of`.
+        targets: labels for each output, from `targets.targets_of`.
         totals: counts for each output, from `global_totals`.
         include_background: count class 0 in losses with a value for each class.
         axis_name: name of the mapped axis; None for one device.

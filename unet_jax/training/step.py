@@ -21,7 +21,8 @@ from unet_jax.losses.terms import LossTerm
 from unet_jax.models.network import outputs_of
 from unet_jax.training.devices import AXIS, STOP, replicate
 from unet_jax.training.nonfinite import code_of, finite_rows, problem_report
-from unet_jax.training.objective import global_totals, supervised_objective, targets_of
+from unet_jax.training.objective import global_totals, supervised_objective
+from unet_jax.training.targets import targets_of
 
 # Number that dropout's keys are folded with.
 _DROPOUT = 1 << 20
@@ -136,8 +137,10 @@ def make_train_step(
         state: TrainState, batch: Batch, *, axis_name: str | None
     ) -> tuple[TrainState, Metrics]:
         images, labels, keys = _augment(batch, augmentation, seed=seed)
-        sizes = _output_sizes(model, state, images, keys)
-        targets = targets_of(labels, sizes)
+        shapes = _output_shapes(model, state, images, keys)
+        targets = targets_of(
+            labels, [one[1:-1] for one in shapes], num_classes=shapes[0][-1]
+        )
         totals = [global_totals(target, axis_name=axis_name) for target in targets]
         objective = functools.partial(
             supervised_objective,
@@ -202,13 +205,13 @@ def _forward(
     return logits, found.reconstruction, updated.get("batch_stats", {})
 
 
-def _output_sizes(
+def _output_shapes(
     model: nn.Module, state: TrainState, images: jax.Array, keys: jax.Array
 ) -> list[tuple[int, ...]]:
-    """Return the spatial size of each output, finest first, without computing it."""
+    """Return the shape of each output, finest first, without computing it."""
     forward = functools.partial(_forward, model)
     logits, *_ = jax.eval_shape(forward, state.params, state.batch_stats, images, keys)
-    return [one.shape[1:-1] for one in logits]
+    return [one.shape for one in logits]
 
 
 def _forward_and_loss(

@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from unet_jax.data.grids import shrunk_or_grown
+from unet_jax.data.label_grids import resample_labels
 from unet_jax.data.intensity import nonzero_statistics
 from unet_jax.method import Reference
 from unet_jax.models.blocks import he_normal
@@ -90,11 +91,7 @@ class FeatureClustering:
             min_labels=self.min_labels,
         )
         labels = np.stack([_labels(params, statistics, plane) for plane in planes])
-        rows, columns = (
-            (2 * np.arange(new) + 1) * old // (2 * new)
-            for new, old in zip(size, labels.shape[1:], strict=True)
-        )
-        labels = labels[:, rows[:, None], columns]
+        labels = resample_labels(labels, (len(labels), *size))
         labels = labels[0] if image.ndim == 3 else np.moveaxis(labels, 0, axis)
         return _by_size(labels)
 
