@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from skimage import filters
@@ -84,11 +86,58 @@ def test_levels_of_one_class_alone_need_no_threshold():
 def test_otsu_is_that_of_scikit_image(dtype):
     rng = np.random.default_rng(0)
     values = rng.normal(rng.choice([40, 110, 190], 4000), 9).round().astype(dtype)
+    whole = values.astype(np.int64)  # scikit-image gives floats the centres of bins
     (two,) = otsu_thresholds(values, 2)
-    assert two == filters.threshold_otsu(values)
-    np.testing.assert_allclose(
-        otsu_thresholds(values, 3), filters.threshold_multiotsu(values, 3), atol=1e-3
+    assert two == filters.threshold_otsu(whole)
+    np.testing.assert_array_equal(
+        otsu_thresholds(values, 3), filters.threshold_multiotsu(whole, 3)
     )
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize(
+    ("parts", "above"),
+    [
+        # A bin's centre would lie below the values in the middle: 70 % above.
+        ({0.2: 30, 0.399: 40, 1.0: 30}, 0.3),
+        ({-1000.0: 20, -999.6: 45, -997.0: 35}, 0.35),
+        ({0.1: 25, 0.30000001: 60, 0.9: 15}, 0.15),
+    ],
+)
+def test_otsu_cuts_floats_at_a_value_that_occurs(parts, above, levels):
+    values = np.repeat(list(parts), list(parts.values())).astype(np.float32)
+    cuts = otsu_thresholds(values, levels)
+    assert np.isin(cuts, values.astype(np.float64)).all()
+    assert (levels_of(values, cuts) == levels - 1).mean() == above
+
+
+@pytest.mark.parametrize(("levels", "count"), [(2, 3000), (3, 200), (4, 40)])
+def test_otsu_of_floats_is_the_best_of_all_cuts(levels, count):
+    rng = np.random.default_rng(levels)
+    values = rng.gamma(2, size=count).astype(np.float32)
+    different = np.unique(values)[:-1]
+    if levels > 2:
+        different = different[:: 1 + len(different) // 30]
+        values = values[np.isin(values, different)]
+
+    def within(cuts):
+        level = levels_of(values, cuts)
+        parts = [values[level == i].astype(np.float64) for i in range(levels)]
+        return sum(part.var() * part.size for part in parts if part.size)
+
+    best = min(
+        within(cuts) for cuts in itertools.combinations(different, levels - 1)
+    )
+    assert within(otsu_thresholds(values, levels)) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("cut", [0.1, 0.7, -0.3, 1e5 + 0.1])
+def test_a_decimal_that_equals_a_cut_falls_below_it(dtype, cut):
+    with np.errstate(over="ignore"):
+        values = np.array([cut, np.nextafter(dtype(cut), dtype(np.inf))], dtype)
+    assert levels_of(values, (cut,))[0] == 0
+    assert levels_of(values, (cut,))[1] == (1 if np.isfinite(values[0]) else 0)
 
 
 def test_more_levels_are_the_optimum_that_scikit_image_finds():

@@ -18,7 +18,9 @@ mean Dice that a further cut must bring."""
 def levels_of(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
     """Count the cuts that each value exceeds.
 
-    A value that equals a cut falls below it, as in OpenCV's ``THRESH_BINARY``.
+    A value that equals a cut falls below it, as in OpenCV's ``THRESH_BINARY``. Cuts are
+    rounded to the precision of floating values: a float32 pixel of 0.1 equals the cut
+    0.1, although it is larger than the float64 of that name.
 
     Returns:
         Indices from 0 to ``len(cuts)``, in the shape of the values.
@@ -32,7 +34,10 @@ def levels_of(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
         >>> levels_of(np.array([0, 60, 61, 255], np.uint8), (60,))
         array([0, 0, 1, 1])
     """
-    return np.searchsorted(np.asarray(cuts, np.float64), values, side="left")
+    floating = np.issubdtype(values.dtype, np.floating)
+    with np.errstate(over="ignore"):  # a cut above all values of float16 is infinite
+        rounded = np.asarray(cuts, values.dtype if floating else np.float64)
+    return np.searchsorted(rounded, values, side="left")
 
 
 def fit_levels(

@@ -20,17 +20,17 @@ compared with thresholds."""
 def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndarray:
     """Find the thresholds between which the values differ least (Otsu; multi-Otsu).
 
-    They maximise the variance between the levels' means. Two and three levels are found
-    by scikit-image; more by dynamic programming over the same histogram, which gives
-    the same optimum in a time that does not grow with a power of the bins.
+    They maximise the variance between the levels' means: two levels exactly, by trying
+    each value; more by dynamic programming, between bins of a histogram where the
+    values are many.
 
     Args:
         values: array of any shape.
         levels: number of levels, at least 2 and one more than thresholds.
 
     Returns:
-        ``(levels - 1)`` ascending thresholds, fewer where there are fewer values; a
-        value that equals a threshold falls below it.
+        ``(levels - 1)`` ascending thresholds, fewer where there are fewer values. Each
+        is a value that occurs, and the largest one that falls below it.
 
     Source:
         Otsu: A Threshold Selection Method from Gray-Level Histograms (1979); Liao,
@@ -41,42 +41,41 @@ def otsu_thresholds(values: np.ndarray, levels: int, bins: int = 256) -> np.ndar
         >>> otsu_thresholds(np.array([0, 1, 1, 8, 9, 9], np.uint8), levels=2)
         array([1.])
     """
-    values = values[np.isfinite(values)].ravel()
-    if not values.size or values.min() == values.max():
-        return np.empty(0)
-    if np.issubdtype(values.dtype, np.integer):
-        low, high = int(values.min()), int(values.max())
-        if high - low >= 2**12:  # a bin for each of 65536 values would take hours
-            values = values.astype(np.float64)
-    different = np.unique(values)
-    levels = min(levels, len(different))
-    if len(different) == levels:
-        return different[:-1].astype(np.float64)
+    values = values[np.isfinite(values)]
+    different, counts = np.unique(values, return_counts=True)
+    different = different.astype(np.float64)
+    if len(different) <= levels:
+        return different[:-1]
     if levels == 2:
-        return np.array([float(filters.threshold_otsu(values, nbins=bins))])
-    counts, centers = _histogram(values, bins)
-    if levels == 3:
-        found = filters.threshold_multiotsu(classes=levels, hist=(counts, centers))
-        return np.asarray(found, np.float64)
-    return _optimal_cuts(counts, centers, levels)
+        weight = counts.cumsum()[:-1]
+        moment = _moments(different, counts)[:-1]
+        between = moment**2 / (weight * (values.size - weight))
+        return different[[between.argmax()]]
+    few = len(different) <= (2**12 if np.issubdtype(values.dtype, np.integer) else bins)
+    return _optimal_cuts(different, counts, levels, len(different) if few else bins)
 
 
-def _histogram(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts and centres of bins; integers have a bin for each value."""
-    if np.issubdtype(values.dtype, np.integer):
-        low = int(values.min())
-        counts = np.bincount(values.astype(np.int64) - low)
-        return counts, np.arange(low, low + len(counts))
-    counts, edges = np.histogram(values, bins)
-    return counts, (edges[:-1] + edges[1:]) / 2
+def _moments(different: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sum the values up to each one, about their mean: an offset takes no digits."""
+    centred = different - np.average(different, weights=counts)
+    return (counts * centred).cumsum()
 
 
-def _optimal_cuts(counts: np.ndarray, centers: np.ndarray, levels: int) -> np.ndarray:
-    """The cuts of a histogram that leave the least variance within levels."""
-    centers, counts = centers[counts > 0].astype(np.float64), counts[counts > 0]
-    levels = min(levels, len(counts))
-    weight = np.concatenate([[0.0], np.cumsum(counts)])
-    moment = np.concatenate([[0.0], np.cumsum(counts * centers)])
+def _optimal_cuts(
+    different: np.ndarray, counts: np.ndarray, levels: int, bins: int
+) -> np.ndarray:
+    """The cuts of ascending values that leave the least variance within levels.
+
+    Fewer bins than values have equal widths.
+    """
+    ends = np.arange(1, len(different) + 1)
+    if bins < len(different):
+        edges = np.linspace(different[0], different[-1], bins + 1)[1:-1]
+        found = np.searchsorted(different, edges, side="right")
+        ends = np.unique([*found, len(different)])
+    levels = min(levels, len(ends))
+    weight = np.concatenate([[0.0], counts.cumsum()[ends - 1]])
+    moment = np.concatenate([[0.0], _moments(different, counts)[ends - 1]])
     # gain[i, j]: what the bins from i to before j give as one level.
     mass = np.maximum(weight[None] - weight[:, None], 1)
     gain = np.triu((moment[None] - moment[:, None]) ** 2 / mass)
@@ -86,11 +85,11 @@ def _optimal_cuts(counts: np.ndarray, centers: np.ndarray, levels: int) -> np.nd
         through = best[:, None] + gain
         came.append(through.argmax(axis=0))
         best = through.max(axis=0)
-    end, ends = len(counts), []
+    end, cuts = len(ends), []
     for step in reversed(came):
         end = int(step[end])
-        ends.append(end)
-    return centers[np.array(ends[::-1]) - 1]
+        cuts.append(end)
+    return different[ends[np.array(cuts[::-1]) - 1] - 1]
 
 
 def adaptive_field(
