@@ -125,9 +125,7 @@ def test_otsu_of_floats_is_the_best_of_all_cuts(levels, count):
         parts = [values[level == i].astype(np.float64) for i in range(levels)]
         return sum(part.var() * part.size for part in parts if part.size)
 
-    best = min(
-        within(cuts) for cuts in itertools.combinations(different, levels - 1)
-    )
+    best = min(within(cuts) for cuts in itertools.combinations(different, levels - 1))
     assert within(otsu_thresholds(values, levels)) == pytest.approx(best, rel=1e-9)
 
 

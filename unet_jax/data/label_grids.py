@@ -3,13 +3,13 @@
 A new pixel covers old pixels, wholly or in part. IGNORE wins only where it covers more
 than half of the new pixel; elsewhere the class of the largest area wins.
 
-Classes of equal area take turns. No fixed rule can do better: where an edge runs through
-the middle of a pixel, any rule prefers one class or one side. So the place of the new
-pixel decides whether the tied class wins that lies first in it, or the one that lies
-last; the indices of the classes have no influence. Along rows, columns and diagonals
-both happen equally often, to within two or three pixels: areas and centroids stay, and
-a line of one pixel is lost as often as it is widened. The same labels always give the
-same result.
+Classes of equal area take turns. No fixed rule can do better: where an edge runs
+through the middle of a pixel, any rule prefers one class or one side. So the place of
+the new pixel decides whether the tied class wins that comes first in it, or the one
+that comes last; the indices of the classes have no influence. Along rows, columns and
+diagonals both happen equally often, to within two or three pixels: areas and centroids
+stay, and a line of one pixel is lost as often as it is widened. The same labels always
+give the same result.
 """
 
 import dataclasses

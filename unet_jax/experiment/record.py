@@ -142,7 +142,8 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         parts = {key: dict(record[key]) for key in _PARTS}
         written = int(record.get("format", FORMAT))
         versions = {
-            name: int(record.get(name, 1)) for name in ("draws_version", "labels_version")
+            name: int(record.get(name, 1))
+            for name in ("draws_version", "labels_version")
         }
     except FileNotFoundError:
         return None

@@ -75,6 +75,9 @@ def _coarser(labels: Array, covers: Sequence[Cover], num_classes: int) -> Array:
         jnp,
     )
     best = jax.lax.fori_loop(
-        0, num_classes, lambda label, best: contest.challenge(best, label), contest.start()
+        0,
+        num_classes,
+        lambda label, best: contest.challenge(best, label),
+        contest.start(),
     )
     return contest.end(best)

@@ -17,8 +17,8 @@ import optax
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from unet_jax.data.grids import shrunk_or_grown
-from unet_jax.data.label_grids import resample_labels
 from unet_jax.data.intensity import nonzero_statistics
+from unet_jax.data.label_grids import resample_labels
 from unet_jax.method import Reference
 from unet_jax.models.blocks import he_normal
 from unet_jax.models.ops import convolve
