@@ -147,7 +147,7 @@ def test_the_largest_area_wins(old, new):
     found = resample_labels(label, new)
     assert found.shape == new
     assert found.dtype == label.dtype
-    # Each pixel cut into so many parts that every new one holds whole parts.
+    # Old pixels are cut into parts, so that every new one holds whole parts.
     fine = label
     for axis, count in enumerate(new):
         fine = fine.repeat(count, axis)

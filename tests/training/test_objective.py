@@ -11,6 +11,7 @@ from unet_jax.training.objective import (
     objective,
     supervised_objective,
 )
+from unet_jax.training.targets import targets_of
 
 
 def _example():
