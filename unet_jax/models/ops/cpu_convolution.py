@@ -1,13 +1,14 @@
-"""3x3 convolution of planes, each pass in the form that is fastest on CPU with XLA.
+"""Convolves planes with 3x3 kernels; each pass uses the fastest algorithm on CPU.
 
-With many channels it is Winograd's: 16 products for four outputs instead of 36, for a
-few more roundings of the same size. With few channels, where moving the tiles would
-cost more than the products, it is XLA's own, but for the gradient of the kernel: XLA
-transposes both arrays first, and here that is done a band at a time, within the caches.
+With many channels, all passes use Winograd's algorithm: it takes 16 products for four
+outputs instead of 36, and adds a few rounding errors of the same size. With few
+channels, moving the tiles would cost more than the products save, so the passes use
+XLA's own convolution. The exception is the gradient of the kernel: XLA transposes both
+arrays first, and this module transposes one band at a time, which stays in the caches.
 
-The gradients are written out because what JAX derives is fast outside of loops only:
-inside of `lax.scan` XLA's CPU compiler leaves a convolution as it is written, and runs
-the derived forms a hundred times slower.
+The gradients are written by hand because the gradients that JAX derives are fast only
+outside of loops. Inside `lax.scan`, XLA's CPU compiler does not rewrite a convolution,
+and the derived gradients run a hundred times slower.
 
 Source: Lavin and Gray 2016, arXiv:1509.09308, F(2x2, 3x3).
 """
@@ -24,17 +25,20 @@ from jaxtyping import Array, Float
 from unet_jax.models.ops import xla
 
 WINOGRAD_CHANNELS = 128
-"""Fewest channels, in and out, for which Winograd's form is faster."""
+"""Smallest number of input and output channels with which Winograd's is faster."""
 WINOGRAD_PIXELS = 256
-"""Fewest pixels of a batch for which it is: the kernel is transformed in every step."""
-BAND_BYTES = 2**20
-"""Bytes of input and output that one band of the kernel's gradient reads."""
-PACKED_CHANNELS = 32
-"""Most channels of which the kernel's gradient takes two pixels at once."""
-THIN_CHANNELS = 4
-"""Most channels, in or out, for which a convolution makes two pixels at once."""
+"""Smallest number of pixels of a batch with which Winograd's algorithm is faster.
 
-# The matrices of the paper: a tile of 4x4 inputs, its kernel, a tile of 2x2 outputs.
+The kernel is transformed in every step, which has to pay off.
+"""
+BAND_BYTES = 2**20
+"""Bytes of input and output in one band of the kernel gradient."""
+PACKED_CHANNELS = 32
+"""Largest number of features with which the kernel gradient pairs pixels."""
+THIN_CHANNELS = 4
+"""Largest number of channels or features with which a convolution pairs pixels."""
+
+# The matrices of the paper transform a 4x4 input tile, a kernel and a 2x2 output tile.
 _TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
@@ -48,7 +52,8 @@ def convolve_3x3(
 ) -> Float[Array, "batch out_height out_width features"]:
     """Convolve planes (cross-correlation) with stride 1, in the dtype of ``x``.
 
-    ``pad`` zeros stand around every plane: 1 keeps the size, 0 takes two pixels off.
+    Every plane is padded with ``pad`` zeros on each side: 1 keeps the size, 0 makes
+    each axis two pixels shorter.
     """
     if winograd_pays(x, kernel.shape[3]):
         return _winograd(x, kernel, pad, turned=False)
@@ -86,10 +91,11 @@ def kernel_gradient(
 
 
 def _direct(x, kernel, pad):
-    """XLA's own convolution; of very few channels a place makes two pixels at once.
+    """Convolve with XLA; with very few channels, compute two pixels at each position.
 
-    That is a third more products, some with zeros, but features enough for XLA's
-    library for convolution, which leaves fewer than 17 to code that is slower.
+    Pairs of pixels take a third more products, some of them with zeros. In exchange,
+    there are enough features for XLA's convolution library: XLA computes convolutions
+    of fewer than 17 features with slower code.
     """
     channels, features = kernel.shape[2:]
     pack = 1
@@ -97,7 +103,8 @@ def _direct(x, kernel, pad):
         pack = 2
     width = x.shape[2] + 2 * pad - 2
     places = -(-width // pack)
-    # The kernel beside itself a pixel on: (3, 2 + pack, channels, pack * features).
+    # Copies of the kernel, each a pixel further, side by side in the features:
+    # (3, 2 + pack, channels, pack * features).
     shifted = [
         jnp.pad(kernel, ((0, 0), (at, pack - 1 - at), (0, 0), (0, 0)))
         for at in range(pack)
@@ -108,7 +115,10 @@ def _direct(x, kernel, pad):
 
 
 def winograd_pays(x: Float[Array, "*batch_spatial channels"], others: int) -> bool:
-    """Whether Winograd's form is faster, and as exact; ``others`` are its outputs."""
+    """Tell whether Winograd's algorithm is faster and as exact.
+
+    ``others`` is the number of output channels.
+    """
     return (
         min(x.shape[-1], others) >= WINOGRAD_CHANNELS
         and math.prod(x.shape[:3]) >= WINOGRAD_PIXELS
@@ -117,10 +127,11 @@ def winograd_pays(x: Float[Array, "*batch_spatial channels"], others: int) -> bo
 
 
 def _winograd(x, kernel, pad, *, turned):
-    """Convolution by tiles, or with the kernel turned round and its channels swapped.
+    """Convolve with Winograd's algorithm.
 
-    The transform of a turned kernel is that of the kernel in another order: both passes
-    use it together.
+    With ``turned``, the kernel is reversed along its spatial axes and its channels are
+    swapped with its features. The transform of a reversed kernel has the values of the
+    kernel's own transform in another order, so that both passes use one transform.
     """
     batch = x.shape[0]
     height, width = (n + 2 * pad - 2 for n in x.shape[1:3])
@@ -142,7 +153,7 @@ def _winograd(x, kernel, pad, *, turned):
 
 
 def _winograd_kernel_gradient(x, gradient, pad):
-    """The kernel's gradient from the tiles of input and output."""
+    """Compute the kernel gradient from the tiles of input and output."""
     batch, *sizes, features = gradient.shape
     tiles = [-(-size // 2) for size in sizes]
     ends = [(0, 2 * n - size) for n, size in zip(tiles, sizes, strict=True)]
@@ -160,7 +171,7 @@ def _winograd_kernel_gradient(x, gradient, pad):
 
 
 def _input_tiles(x, pad, tiles, matrix):
-    """All overlapping 4x4 tiles, transformed: (16, batch * tiles, channels)."""
+    """Transform all overlapping 4x4 tiles: (16, batch * tiles, channels)."""
     batch, *sizes, channels = x.shape
     ends = [(pad, 2 * n + 2 - size - pad) for n, size in zip(tiles, sizes, strict=True)]
     x = _written(jnp.pad(x, ((0, 0), *ends, (0, 0))))
@@ -172,18 +183,18 @@ def _input_tiles(x, pad, tiles, matrix):
 
 
 def _written(x):
-    """The same array, computed once: what reads it is not fused with what makes it.
+    """Return the array itself, and prevent XLA from computing it more than once.
 
-    XLA would compute it again for each of the terms of `_mix` that read it.
+    XLA would otherwise fuse its computation into every term of `_mix` that reads it.
     """
     return lax.optimization_barrier(x)
 
 
 def _mix(parts, matrix, *, axis):
-    """A matrix times a column of arrays, the results along a new axis.
+    """Multiply a matrix by a column of arrays; the results lie along a new axis.
 
-    Zeros are multiplied too: one loop over all results compiles five times faster than
-    a loop for each, and runs about as fast.
+    Products with zeros are computed too: one loop over all results compiles five times
+    faster than one loop for each result, and runs about as fast.
     """
     shape = [1] * (parts[0].ndim + 1)
     shape[axis] = -1
@@ -195,10 +206,10 @@ def _mix(parts, matrix, *, axis):
 
 
 def _direct_kernel_gradient(x, gradient, pad):
-    """The kernel's gradient; the array of more channels takes the part of a kernel.
+    """Compute the kernel gradient; the array with more channels acts as the kernel.
 
-    It is a correlation of the two arrays, and read from the other side the same one
-    turned round.
+    The kernel gradient is a correlation of the two arrays. If the arrays change roles,
+    their correlation is the same, reversed along its spatial axes.
     """
     if x.shape[-1] <= gradient.shape[-1]:
         return _banded_correlation(x, gradient, pad)
@@ -209,9 +220,10 @@ def _direct_kernel_gradient(x, gradient, pad):
 def _banded_correlation(x, by, pad):
     """Correlate two arrays over batch and space: (3, 3, channels, features).
 
-    Summed over bands of rows of a few planes each. Of few features, two neighbouring
-    pixels stand side by side in the features of ``by``: XLA's library for convolution
-    leaves fewer than 17 to code that is several times slower.
+    The result is a sum over bands; a band has some rows of a few planes. If there are
+    few features, pairs of neighbouring pixels lie side by side in the features of
+    ``by``: XLA computes convolutions of fewer than 17 features with code that is
+    several times slower than its convolution library.
     """
     batch, height, width, features = by.shape
     channels = x.shape[-1]
@@ -231,7 +243,7 @@ def _banded_correlation(x, by, pad):
         start = (index // bands * planes, index % bands * rows, 0, 0)
         band = lax.dynamic_slice(x, start, (planes, rows + 2, *x.shape[2:]))
         band_by = lax.dynamic_slice(by, start, (planes, rows, *by.shape[2:]))
-        # The channels take the place of the batch, and the planes that of the channels.
+        # The channels act as the batch, and the planes act as the channels.
         part = lax.conv_general_dilated(
             band.transpose(3, 1, 2, 0),
             band_by.transpose(1, 2, 0, 3),

@@ -1,9 +1,9 @@
-"""2-D convolution on CPU of any kernel size and stride, and both of its gradients.
+"""Convolves planes on CPU with any kernel size and stride; has both gradients.
 
-Windows of 3x3 that move a pixel at a time are `cpu_convolution`'s. For the others the
-gradients are written out here: what JAX derives of a stride is a convolution of an
-array with zeros between its pixels, which XLA's CPU compiler runs several times slower
-than dense ones, and inside of `lax.scan` far slower still.
+Kernels of 3x3 with stride 1 are left to `cpu_convolution`. For all others the gradients
+are written by hand. From a strided convolution JAX derives a convolution of an array
+with zeros between its pixels. XLA's CPU compiler runs it several times slower than a
+dense convolution, and still slower inside `lax.scan`.
 """
 
 import functools
@@ -18,12 +18,12 @@ from jaxtyping import Array, Float
 from unet_jax.models.ops import cpu_convolution, xla
 
 PARTS_A_KERNEL = 4
-"""Largest size of a part, as a multiple of the kernel, which each part reads."""
+"""Largest size of a part, as a multiple of the kernel, which each part reads whole."""
 
 Sizes = tuple[int, ...]
-"""Of the rows and the columns."""
+"""One number for the rows and one for the columns."""
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and behind the rows, and the columns; fewer than the kernel size."""
+"""Padding: zeros before and after the rows and the columns, below the kernel size."""
 
 
 def convolve_planes(
@@ -40,7 +40,7 @@ def convolve_planes(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, strides, pads):
-    """XLA's own convolution."""
+    """Convolve with XLA's own convolution."""
     return xla.convolve(x, kernel, strides, pads)
 
 
@@ -56,22 +56,22 @@ _convolve.defvjp(lambda *inputs: (_convolve(*inputs), inputs[:2]), _backward)
 
 
 def _moves_3x3(window: Sizes, strides: Sizes) -> bool:
-    """Whether the window is of 3x3 and moves a pixel at a time."""
+    """Tell whether the kernel is of 3x3 with stride 1."""
     return window == (3, 3) and strides == (1, 1)
 
 
 class Phases(NamedTuple):
-    """The pixels of an axis by their place between the outputs of a convolution.
+    """The pixels of an axis, grouped by their position between two outputs.
 
-    Pixels a stride apart see the same taps of the kernel. Those of one phase are what a
-    dense convolution of the gradient makes; put into each other's gaps, all phases are
-    the axis.
+    Pixels whose distance is a multiple of the stride see the same taps of the kernel;
+    they are one phase. A dense convolution of the gradient computes one phase. The
+    phases, interleaved, are the whole axis.
 
     Attributes:
         pixels: number of pixels of each phase.
-        before: outputs that lie before the first of them.
-        behind: pixels behind the last output.
-        outside: pixels of the padding before the first of the axis.
+        before: number of outputs before the first pixel of a phase.
+        behind: number of pixels after the last output.
+        outside: number of padding pixels before the first pixel of the axis.
     """
 
     pixels: int
@@ -80,12 +80,12 @@ class Phases(NamedTuple):
     outside: int
 
     def pads(self, taps: int) -> tuple[int, int]:
-        """Zeros around the gradient, where a phase sees ``taps`` taps of the kernel."""
+        """Return the padding of the gradient for a phase that sees ``taps`` taps."""
         return taps - 1 - self.before, self.behind
 
 
 def phases(size: int, out: int, low: int, stride: int) -> Phases:
-    """Sort the pixels of an axis; ``low`` is the number of zeros before it."""
+    """Group the pixels of an axis; ``low`` is the number of zeros before the axis."""
     end, before = -(-(size + low) // stride), low // stride
     return Phases(end - before, before, end - out, low % stride)
 
@@ -136,7 +136,7 @@ def kernel_gradient(
 ) -> Float[Array, "*window channels features"]:
     """Return the gradient of ``convolve_planes`` with respect to its kernel.
 
-    It is summed over a few planes at a time, which stay in the processor's cache.
+    The gradient is a sum over groups of planes; a group is small enough for the cache.
     """
     if _moves_3x3(window, strides):
         return cpu_convolution.kernel_gradient(x, gradient, pads[0][0])
@@ -149,7 +149,7 @@ def kernel_gradient(
         (low, end - low - size, 0)
         for end, (low, _), size in zip(reached, pads, x.shape[1:3], strict=True)
     ]
-    # What no output reaches is cut off: lax.pad takes numbers below 0.
+    # Negative padding cuts off the pixels that no output reads.
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
     plane = (x[0].size + gradient[0].size) * x.dtype.itemsize
     kernel = x.shape[-1] * features * math.prod(window) * x.dtype.itemsize
@@ -158,7 +158,7 @@ def kernel_gradient(
     planes = next(n for n in range(planes, 0, -1) if batch % n == 0)
 
     def add_planes(total, start):
-        # The channels take the place of the batch, and the planes that of the channels.
+        # The channels act as the batch, and the planes act as the channels.
         part = lax.conv_general_dilated(
             lax.dynamic_slice_in_dim(x, start, planes).transpose(3, 1, 2, 0),
             lax.dynamic_slice_in_dim(gradient, start, planes).transpose(1, 2, 0, 3),

@@ -1,9 +1,10 @@
-"""3-D convolution on CPU as 2-D convolutions, a slab of planes at a time.
+"""Convolves volumes on CPU by 2-D convolutions, one slab of planes at a time.
 
-The depth taps stand side by side in the channels, so their sum is the 2-D convolution's
-own sum over channels: one call with a long inner product, which pays for few channels.
-Written out for a whole volume that is three copies of it; a slab of a few planes stays
-in the processor's cache, is up to twice as fast, and takes the memory of a slab.
+The planes that the depth taps read are concatenated along the channels, so that the 2-D
+convolution adds up the taps in its own sum over channels. One call then has a long
+inner product, which is faster where there are few channels. For a whole volume this
+would take three copies of the volume. A slab of a few planes stays in the cache, is up
+to twice as fast, and needs only the memory of a slab.
 """
 
 import functools
@@ -18,9 +19,9 @@ from jaxtyping import Array, Float
 from unet_jax.models.ops import cpu_convolution, cpu_planes
 
 SLAB_BYTES = 2**21
-"""Most bytes of a slab with its depth taps side by side."""
+"""Largest number of bytes of a slab with the planes of all depth taps."""
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and behind each axis, fewer than the kernel size."""
+"""Padding: zeros before and after each axis, fewer than the kernel size."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -55,7 +56,10 @@ convolve_volumes.defvjp(
 
 
 def _depth_in_channels(kernel: Array) -> Array:
-    """(taps, *window, channels, features) to (*window, taps * channels, features)."""
+    """Move the taps of (taps, *window, channels, features) into the channels.
+
+    Returns: (*window, taps * channels, features).
+    """
     window, features = kernel.shape[1:3], kernel.shape[-1]
     return jnp.moveaxis(kernel, 0, 2).reshape(*window, -1, features)
 
@@ -69,7 +73,7 @@ def input_gradient(
 ) -> Float[Array, "batch depth height width channels"]:
     """Return the gradient of ``convolve_volumes`` with respect to its input.
 
-    The planes of each phase of the depth are convolutions of planes around them.
+    Each phase of the depth (`cpu_planes.Phases`) is a convolution of the planes around.
     """
     step, features = strides[0], kernel.shape[-1]
     axis = cpu_planes.phases(sizes[0], gradient.shape[1], pads[0][0], step)
@@ -81,7 +85,7 @@ def input_gradient(
         if not len(taps):  # the kernel is smaller than the stride
             shape = (len(planes), *sizes[1:], kernel.shape[-2])
             return jnp.zeros(shape, planes.dtype)
-        # The features of the taps are what the planes have side by side.
+        # The planes have the features of all taps side by side.
         flat = _depth_in_channels(taps.swapaxes(3, 4)).swapaxes(2, 3)
         planes = planes[..., (most - len(taps)) * features :]
         return cpu_planes.input_gradient(planes, flat, strides[1:], pads[1:], sizes[1:])
@@ -104,7 +108,8 @@ def kernel_gradient(
 ) -> Float[Array, "taps *window channels features"]:
     """Return the gradient of ``convolve_volumes`` with respect to its kernel.
 
-    Each slab adds its part. Only the shape of ``kernel`` is read.
+    The gradient is the sum of the gradients of all slabs. Of ``kernel`` only the shape
+    is read.
     """
     taps, *window, channels, features = kernel.shape
     slabs = _Slabs(x, kernel, taps, strides, pads[0])
@@ -130,7 +135,7 @@ class _Slabs:
         strides: tuple[int, ...],
         depth_pad: tuple[int, int],
     ) -> None:
-        """Choose their size, and pad the depth to a whole number of them."""
+        """Choose the size of a slab, and pad the depth to a whole number of slabs."""
         self._batch, depth, height, width, channels = x.shape
         self._taps, self._step = taps, strides[0]
         self._depth = (depth + sum(depth_pad) - taps) // self._step + 1
@@ -138,7 +143,7 @@ class _Slabs:
         most = max(
             SLAB_BYTES, cpu_planes.PARTS_A_KERNEL * kernel.size * x.dtype.itemsize
         )
-        # Where Winograd's form is taken, every call transforms the kernel.
+        # With Winograd's algorithm every call transforms the kernel: make one call.
         many = strides[1:] == (1, 1) and kernel.shape[1:3] == (3, 3)
         others = kernel.size // (math.prod(kernel.shape[1:3]) * taps * channels)
         many &= min(taps * channels, others) >= cpu_convolution.WINOGRAD_CHANNELS
@@ -148,7 +153,7 @@ class _Slabs:
         self._planes = math.ceil(self._depth / self._slabs)
         self._volumes = self._batch if whole else 1
         self._behind = self._slabs * self._planes - self._depth
-        # What no output reaches is cut off: lax.pad takes numbers below 0.
+        # Negative padding cuts off the planes that no output reads.
         reached = (self._slabs * self._planes - 1) * self._step + taps
         depths = (depth_pad[0], reached - depth_pad[0] - depth, 0)
         none = (0, 0, 0)
@@ -159,13 +164,13 @@ class _Slabs:
         return self._batch // self._volumes * self._slabs
 
     def _start(self, index: Array) -> tuple[Array, ...]:
-        """Index of the first output of a slab."""
+        """Return the index of the first output of a slab."""
         zero = jnp.zeros_like(index)
         volume, slab = index // self._slabs, index % self._slabs
         return (volume, slab * self._planes, zero, zero, zero)
 
     def planes(self, index: Array) -> Array:
-        """Cut out a slab: (planes, height, width, taps * channels)."""
+        """Cut out the planes of a slab: (planes, height, width, taps * channels)."""
         last = (self._planes - 1) * self._step
         size = (self._volumes, last + self._taps, *self._x.shape[2:])
         volume, first, *rest = self._start(index)
@@ -175,7 +180,7 @@ class _Slabs:
         return joined.reshape(-1, *joined.shape[2:])
 
     def cut(self, y: Array) -> Callable[[Array], Array]:
-        """Prepare what has the size of the result to be cut alike."""
+        """Prepare an array of the size of the result, to be cut into the same slabs."""
         y = jnp.pad(y, ((0, 0), (0, self._behind), (0, 0), (0, 0), (0, 0)))
         size = (self._volumes, self._planes, *y.shape[2:])
 
@@ -186,13 +191,13 @@ class _Slabs:
         return planes
 
     def each(self, function: Callable[[Array], Array]) -> Array:
-        """Stack what a function makes of each slab."""
+        """Stack the results of a function for each slab."""
         if self._count == 1:
             return function(jnp.int32(0))[None]
         return lax.map(function, jnp.arange(self._count, dtype=jnp.int32))
 
     def total(self, function: Callable[[Array], Array]) -> Array:
-        """Add up what a function makes of each slab."""
+        """Add up the results of a function for each slab."""
         if self._count == 1:
             return function(jnp.int32(0))
         part = jax.eval_shape(function, jnp.int32(0))
@@ -205,6 +210,6 @@ class _Slabs:
         ).astype(part.dtype)
 
     def joined(self, stacked: Array) -> Array:
-        """Put slabs together: (batch, depth, ...)."""
+        """Join the stacked slabs to volumes: (batch, depth, ...)."""
         shape = (self._batch, self._slabs * self._planes, *stacked.shape[2:])
         return stacked.reshape(shape)[:, : self._depth]
