@@ -75,7 +75,7 @@ def _extremes():
 
 @functools.cache
 def _values(name, head):
-    """Values of missed and found objects by height, and of extreme input.
+    """Values of missed and found objects by height, of absent ones, of extreme input.
 
     They are computed by one call, so that every loss is compiled once.
     """
@@ -87,22 +87,25 @@ def _values(name, head):
     found = np.where(part, 2, missed)
     scores, others = _extremes()
     logits = [_logits(each, h) for each in (missed, found) for h in HEIGHTS]
+    logits.append(_logits(missed, 100.0))
     values = jax.jit(term.function)(
         logits=jnp.concatenate([*logits, scores]),
-        labels=np.concatenate([labels] * 4 + [others]),
+        labels=np.concatenate([labels] * 4 + [missed, others]),
     )
-    objects, extreme = np.split(np.asarray(values), [4 * BATCH])
+    objects, extreme = np.split(np.asarray(values), [5 * BATCH])
     if objects.ndim == 2:
         objects = objects[:, 2]
-    return *objects.reshape(2, len(HEIGHTS), BATCH), extreme
+    return *np.split(objects, [2 * BATCH, 4 * BATCH]), extreme
 
 
 @pytest.mark.parametrize(("name", "head"), PAIRS)
 def test_missing_a_class_costs_at_least_as_much_as_finding_a_part_of_it(name, head):
-    missed, found, _ = _values(name, head)
+    missed, found, absent, _ = _values(name, head)
     assert (missed >= found - 1e-6).all()
     if name == "mcc":
         assert missed.min() >= 0.99
+    # A class that is neither labelled nor predicted costs nothing.
+    np.testing.assert_allclose(absent, 0, atol=1e-5)
 
 
 def _bounds(loss: Loss) -> tuple[float, float]:
