@@ -40,6 +40,15 @@ class _DamageLog(logging.Handler):
             self.messages.append(text)
 
 
+def _is_told(record: logging.LogRecord) -> bool:
+    """Pass what tifffile logs, but not what is read or refused here."""
+    text = record.getMessage()
+    return "GDAL_NODATA" not in text and "OME series" not in text
+
+
+logging.getLogger("tifffile").addFilter(_is_told)
+
+
 def read_tiff(
     path: Path, axes: str | None = None, indices: bool = False
 ) -> StoredImage:
