@@ -1,9 +1,10 @@
-"""Golden numbers of MONAI's networks, for weights and images made by a formula.
+"""Golden numbers of the networks of MONAI and nnU-Net, for weights by a formula.
 
     python -m benchmarks.golden_networks > tests/models/golden.json
 
-needs the extra ``bench`` and einops. The tests call the formulas from here, and need
-neither: torch and MONAI are imported where the numbers are made alone.
+needs the extra ``bench``, einops, and timm for dynamic-network-architectures 0.4.4. The
+tests call the formulas from here, and need none of them: torch, MONAI and nnU-Net's
+networks are imported where the numbers are made alone.
 """
 
 import json
@@ -18,6 +19,12 @@ import numpy as np
 CLASSES = 3
 VALUES = 120
 """Most values of each output that are stored."""
+
+
+def _thin(axes: int, size: int) -> tuple[int, ...]:
+    """A kernel or stride of volumes that leaves the first axis alone."""
+    return (1, size, size)[-axes:]
+
 
 CASES: dict[str, dict[str, Any]] = {
     f"mednext_{variant}{kernel}_{axes}d": {
@@ -43,12 +50,37 @@ CASES: dict[str, dict[str, Any]] = {
         "features": 16,
         "shape": (1, 16, 24, 32, 1),
     },
+    # The planes of the first stages lie far apart, as in most of nnU-Net's plans.
+    **{
+        f"{network}{'_biases' * biases}_{axes}d": {
+            "network": network,
+            "features": (8, 12, 16, 16),
+            "kernel_sizes": (_thin(axes, 3), *((3,) * axes,) * 3),
+            "strides": (_thin(axes, 2), *((2,) * axes,) * 2),
+            "counts": counts,
+            "biases": biases,
+            "shape": {2: (2, 32, 48, 2), 3: (1, 8, 32, 16, 1)}[axes],
+        }
+        for network, counts in (
+            ("plain_conv", (2, 2, 2, 2)),
+            ("residual_encoder", (1, 2, 3, 2)),
+        )
+        for axes, biases in ((2, False), (3, False), (2, True))
+    },
 }
 """Network and shape of the image, channels last, of each case."""
 
 PUBLISHED = {
     "swin_unetr": {"network": "swin_unetr", "features": 48},
     "segresnet": {"network": "segresnet", "features": 32},
+    "residual_encoder": {
+        "network": "residual_encoder",
+        "features": (32, 64, 128, 256, 320, 320),
+        "kernel_sizes": 3,
+        "strides": (2, 2, 2, 2, 2),
+        "counts": (1, 3, 4, 6, 6, 6),
+        "biases": False,
+    },
 }
 """Networks of the size in their papers, of which the parameters are only counted."""
 
@@ -107,9 +139,28 @@ def _uniform(seed: int, count: int) -> np.ndarray:
     return (x >> np.uint64(40)).astype(np.float64) / 2**23 - 1
 
 
-# Parts of the name of a module in MONAI, and what they are in our tree: a function of
-# the numbers in them. MONAI counts the stages of a decoder from the coarsest.
-NAMES: dict[str, tuple[tuple[str, str | Callable[..., str]], ...]] = {
+Names = tuple[tuple[str, str | Callable[..., str]], ...]
+
+_NNUNET: Names = (
+    (r"encoder\.stem\.", "stem/"),
+    (r"encoder\.stages\.(\d)\.blocks\.(\d)\.", lambda i, j: f"encoder_{i}/{j}_"),
+    (r"encoder\.stages\.(\d)\.0\.", lambda i: f"encoder_{i}/"),
+    (r"decoder\.stages\.(\d)\.", lambda i: f"decoder_{2 - i}/"),
+    (r"decoder\.transpconvs\.(\d)", lambda i: f"upsample_{2 - i}"),
+    (r"decoder\.seg_layers\.2", "head"),
+    (r"decoder\.seg_layers\.(\d)", lambda i: f"head_{2 - i}"),
+    (r"convs\.(\d)\.", lambda i: f"{i}_"),
+    (r"conv(\d)\.", lambda i: f"{i - 1}_"),
+    (r"skip\.\d\.", "skip_"),
+    (r"/([^/]*)_conv$", lambda place: f"/convolution_{place}"),
+    (r"/([^/]*)_norm$", lambda place: f"/norm_{place}"),
+)
+
+# Parts of the name of a module elsewhere, and what they are in our tree: a function of
+# the numbers in them. The stages of a decoder are counted there from the coarsest.
+NAMES: dict[str, Names] = {
+    "plain_conv": _NNUNET,
+    "residual_encoder": _NNUNET,
     "mednext": (
         (r"stem", "stem"),
         (r"enc_stages\.(\d)\.(\d)\.", lambda i, j: f"encoder_{i}_{j}/"),
@@ -160,12 +211,20 @@ NAMES: dict[str, tuple[tuple[str, str | Callable[..., str]], ...]] = {
 
 def main() -> None:
     """Print the numbers of every case as JSON."""
+    import importlib.metadata
+
     import monai
     import torch
 
     torch.set_grad_enabled(False)
     result = {
-        "made_by": {"monai": monai.__version__, "torch": torch.__version__},
+        "made_by": {
+            "monai": monai.__version__,
+            "torch": torch.__version__,
+            "dynamic-network-architectures": importlib.metadata.version(
+                "dynamic-network-architectures"
+            ),
+        },
         "cases": {name: _numbers(case) for name, case in CASES.items()},
         "published_parameters": {
             f"{name}_{axes}d": _count(_network(case, channels=1, axes=axes))
@@ -187,7 +246,7 @@ def _numbers(case: Mapping[str, Any]) -> dict[str, Any]:
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image(case["shape"]), -1, 1)))
     # In training alone there are the outputs of deep supervision; nothing else differs.
     outputs = network.train()(x)
-    if not isinstance(outputs, tuple):
+    if not isinstance(outputs, tuple | list):
         outputs = (outputs,)
     return {
         "parameters": _count(network),
@@ -196,7 +255,7 @@ def _numbers(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network(case: Mapping[str, Any], *, channels: int, axes: int) -> Any:
-    """MONAI's network of a case."""
+    """The peer's network of a case."""
     from monai.networks import nets
 
     options = {"spatial_dims": axes, "in_channels": channels, "out_channels": CLASSES}
@@ -212,8 +271,39 @@ def _network(case: Mapping[str, Any], *, channels: int, axes: int) -> Any:
             return nets.SwinUNETR(feature_size=case["features"], **options)
         case "segresnet":
             return nets.SegResNet(init_filters=case["features"], **options)
+        case "plain_conv" | "residual_encoder":
+            return _nnunet(case, channels=channels, axes=axes)
         case name:
             raise ValueError(f"Unknown network {name!r}")
+
+
+def _nnunet(case: Mapping[str, Any], *, channels: int, axes: int) -> Any:
+    """nnU-Net's network of a case, with biases as in its plans, or without."""
+    from dynamic_network_architectures.architectures import unet
+    from torch import nn
+
+    stages = len(case["features"])
+    options = {
+        "input_channels": channels,
+        "n_stages": stages,
+        "features_per_stage": case["features"],
+        "conv_op": {2: nn.Conv2d, 3: nn.Conv3d}[axes],
+        "kernel_sizes": case["kernel_sizes"],
+        "strides": (1, *case["strides"]),
+        "num_classes": CLASSES,
+        "conv_bias": case["biases"],
+        "norm_op": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[axes],
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": nn.LeakyReLU,
+        "deep_supervision": True,
+    }
+    if case["network"] == "plain_conv":
+        return unet.PlainConvUNet(
+            n_conv_per_stage=case["counts"], n_conv_per_stage_decoder=2, **options
+        )
+    return unet.ResidualEncoderUNet(
+        n_blocks_per_stage=case["counts"], n_conv_per_stage_decoder=1, **options
+    )
 
 
 def _count(network: Any) -> int:
@@ -248,6 +338,9 @@ def _fill(network: Any, name: str) -> None:
         for kind, parameter in module.named_parameters(recurse=False):
             path, order = _ours(module_name, module, kind, parameter.ndim, name)
             values = weights(path, [parameter.shape[axis] for axis in order])
+            if NAMES[name] is _NNUNET and _reads_skip(path):
+                # Ours reads the skip first, nnU-Net what comes from below.
+                values = np.roll(values, values.shape[-2] // 2, axis=-2)
             values = np.ascontiguousarray(np.transpose(values, np.argsort(order)))
             parameter.copy_(torch.from_numpy(values))
 
@@ -272,11 +365,18 @@ def _ours(
     return (f"{path}/{kind}".replace("//", "/")), order
 
 
+def _reads_skip(path: str) -> bool:
+    """Whether this is the kernel that reads a skip."""
+    return re.fullmatch(r"decoder_\d/convolution_0/kernel", path) is not None
+
+
 def _replacing(replacement: str | Callable[..., str]) -> Any:
     """The replacement as `re.sub` takes it."""
     if isinstance(replacement, str):
         return replacement
-    return lambda match: replacement(*map(int, match.groups()))
+    return lambda match: replacement(
+        *(int(one) if one.isdigit() else one for one in match.groups())
+    )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         config.data.crop_nonzero = config_dict.placeholder(bool)
         config.data.intensity = config_dict.placeholder(str)
     config.model.name = "residual_encoder"
+    # nnU-Net gives the coarsest of its outputs no weight.
     config.model.options.deep_supervision = 3
     config.model.dtype = "bfloat16"
     config.loss = (("dice", 1.0, {"batch_dice": True}), ("cross_entropy", 1.0, {}))

@@ -264,7 +264,7 @@ def _as_of_version_0_1(workdir):
     """Rewrite the record of a run as version 0.1 wrote it."""
     path = workdir / "config.json"
     record = json.loads(path.read_text())
-    del record["draws_version"]
+    del record["draws_version"], record["networks_version"]
     augment = record["config"]["augment"]
     del augment["extra"]
     augment["spatial_axes_flip"] = augment.pop("flip_axes")
@@ -285,6 +285,27 @@ def test_augmented_training_of_version_0_1_is_not_resumed(shared, finished, tmp_
             InputError, match=r"finish it with unet_jax 0\.1\.0, or nam"
         ):
             train_and_evaluate(longer, old)
+
+
+def test_a_residual_encoder_of_version_0_1_goes_on_as_what_it_was(
+    shared, tmp_path, monkeypatch
+):
+    options = {
+        "model.options.convolutions_per_stage": (1, 1),
+        "model.options.deep_supervision": 0,
+    }
+    run.create_run(
+        _config(shared, **options, **{"model.name": "residual_encoder_v0"}), tmp_path
+    )
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("residual_encoder_v0", "residual_encoder"))
+    _as_of_version_0_1(tmp_path)
+    monkeypatch.setattr(run, "has_checkpoint", lambda workdir: True)
+    config = _config(shared, **options, **{"model.name": "residual_encoder"})
+    for _ in range(2):  # the first start writes the record again
+        resumed = run.create_run(config, tmp_path)
+        assert resumed.config.model.name == "residual_encoder_v0"
+        assert resumed.network.network.block == "residual"
 
 
 def test_another_config_is_refused_with_both_values(shared, finished):
@@ -361,6 +382,7 @@ def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finishe
     jax.tree.map(equal, started.params, source["params"])
     jax.tree.map(equal, started.ema_params, source["params"])
     jax.tree.map(equal, started.batch_stats, source["batch_stats"])
+    jax.tree.map(equal, started.ema_batch_stats, source["batch_stats"])
 
 
 def test_a_start_from_a_run_of_which_nothing_fits_is_refused(shared, finished):

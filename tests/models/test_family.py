@@ -47,15 +47,19 @@ def _output(model, variables, x, **options):
 # Options that add parameters, or change the function of the same ones.
 ADDING = [
     {"block": "residual"},
+    {"block": "residual_d", "decoder_block": "plain"},
+    {"stem": True},
     {"attention": True},
     {"deep_supervision": 1},
     {"norm": "none"},
     {"decoder_convolutions": 1},
     {"kernel_sizes": ((1, 3), 3, 3)},
     {"upsample": "resize"},
+    {"upsample_bias": True},
 ]
 CHANGING = [
     {"downsample": "strided"},
+    {"downsample": "centred"},
     {"activation": "relu"},
     {"norm": "group", "norm_groups": 2},
 ]
@@ -128,6 +132,20 @@ def test_residual_blocks_add_their_input():
     found = stage.apply(zeros, x, train=False)
     expected = np.where(x > 0, x, 1e-4 * x)  # two leaky activations, nothing else
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_mean_of_windows_goes_round_a_residual_d_block():
+    stage = blocks.Stage(
+        features=4, convolutions=1, kernel_size=(3, 3), norm="instance", norm_groups=1,
+        block="residual_d", strides=(2, 1), padding="CENTRED", activation="relu",
+    )  # fmt: skip
+    x = _image(1, 6, 5, 4)
+    variables = stage.init(_keys(1)[0], x, train=False)
+    assert not any("skip" in name for name in variables["params"])
+    # As initialised: the scale of the second norm is 0, so that all else is nothing.
+    found = stage.apply(variables, x, train=False)
+    mean = (x[:, ::2] + x[:, 1::2]) / 2
+    np.testing.assert_allclose(found, np.maximum(mean, 0), atol=1e-6)
 
 
 def test_attention_weighs_between_nothing_and_all():
@@ -240,6 +258,7 @@ def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
         {"block": "residual", "downsample": "strided"},
         {"attention": True, "deep_supervision": 1, "norm": "batch"},
         {"padding": "VALID", "norm": "none"},
+        {"block": "residual_d", "downsample": "centred", "stem": True},
     ],
     ids=str,
 )

@@ -46,6 +46,12 @@ It is raised when a label gives other pixels there. Version 1, that of 0.1.0, to
 label at the centre of each new pixel.
 """
 
+NETWORKS_VERSION = 2
+"""Version of the names of networks, raised when a name stands for another network."""
+
+_FORMER_NETWORKS = {"residual_encoder": "residual_encoder_v0"}
+"""Name of a network in version 1 -> name of the network that it stood for."""
+
 FORMAT = 1
 """Of config.json; to be raised when what an older program reads would mislead it."""
 
@@ -71,6 +77,7 @@ def make_record(
     labels_version: int = LABELS_VERSION,
     memory_source: str | None = None,
     splits: dict[str, Any] | None = None,
+    networks_version: int = NETWORKS_VERSION,
 ) -> dict[str, Any]:
     """Collect what is needed to repeat the run or to use its network.
 
@@ -88,6 +95,7 @@ def make_record(
         "draws_version": draws_version,
         "labels_version": labels_version,
         "memory_source": memory_source,
+        "networks_version": networks_version,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -143,7 +151,7 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
         written = int(record.get("format", FORMAT))
         versions = {
             name: int(record.get(name, 1))
-            for name in ("draws_version", "labels_version")
+            for name in ("draws_version", "labels_version", "networks_version")
         }
     except FileNotFoundError:
         return None
@@ -161,13 +169,26 @@ def read_record(workdir: pathlib.Path) -> dict[str, Any] | None:
             f"{path}: is of format {written}, expected at most {FORMAT}: a newer "
             "unet_jax wrote it; update this one, or name another --workdir"
         )
+    config = current_config(parts["config"])
+    model = config.get("model")
+    if isinstance(model, dict) and "name" in model:
+        model["name"] = network_of(model["name"], versions["networks_version"])
     return {
         **parts,
         "splits": record.get("splits"),
-        "config": current_config(parts["config"]),
+        "config": config,
         "memory_source": record.get("memory_source"),
         **versions,
     }
+
+
+def network_of(name: str, networks_version: int) -> str:
+    """Return the present name of a network that a run named in some version.
+
+    >>> network_of("residual_encoder", 1), network_of("residual_encoder", 2)
+    ('residual_encoder_v0', 'residual_encoder')
+    """
+    return _FORMER_NETWORKS.get(name, name) if networks_version < 2 else name
 
 
 def read_finished_record(workdir: pathlib.Path) -> dict[str, Any]:

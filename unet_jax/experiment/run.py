@@ -37,9 +37,11 @@ from unet_jax.experiment.options import given_options
 from unet_jax.experiment.record import (
     DRAWS_VERSION,
     LABELS_VERSION,
+    NETWORKS_VERSION,
     as_tuples,
     check_same_run,
     make_record,
+    network_of,
     read_record,
     write_record,
 )
@@ -170,6 +172,10 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     record = read_record(workdir)
     if not has_checkpoint(workdir):
         record = None  # it saved nothing: this config may be another
+    networks_version = NETWORKS_VERSION
+    if record is not None:
+        networks_version = record["networks_version"]
+        config = _with_network_of(config, networks_version)
     use_compilation_cache(config.compilation_cache_dir)
     given_axis = config.data.slice_axis
     memory = create_memory(config)
@@ -217,9 +223,17 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         labels_version=run.labels_version,
         memory_source=None if memory_choice is None else memory_choice.source,
         splits=dataset.splits_record,
+        networks_version=networks_version,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
     return run
+
+
+def _with_network_of(config: ConfigDict, networks_version: int) -> ConfigDict:
+    """Return a config whose network is the one that its name was in some version."""
+    with (found := config.copy_and_resolve_references()).unlocked():
+        found.model.name = network_of(config.model.name, networks_version)
+    return found.lock()
 
 
 def assemble_run(

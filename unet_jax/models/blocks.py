@@ -16,7 +16,7 @@ from unet_jax.models.ops import Pixels
 
 NORMS = ("instance", "group", "batch", "none")
 ACTIVATIONS = ("leaky_relu", "relu")
-BLOCKS = ("plain", "residual")
+BLOCKS = ("plain", "residual", "residual_d")
 UPSAMPLES = ("transposed", "resize")
 BATCH_NORM_MOMENTUM = 0.9
 """Fraction of the old running statistics that a training step keeps."""
@@ -60,7 +60,7 @@ class Convolution(nn.Module):
 
     Attributes:
         strides: pixels between outputs on each spatial axis; None for 1.
-        padding: ``"SAME"`` or ``"VALID"``.
+        padding: ``"SAME"``, ``"CENTRED"`` or ``"VALID"``, see ``ops.convolve``.
         use_bias: add a bias; none where a norm follows, which would cancel it.
         followed: see ``ops.convolve``.
         dtype: compute dtype; the parameters are float32.
@@ -102,11 +102,13 @@ class Norm(nn.Module):
     Attributes:
         kind: one of ``NORMS``.
         groups: number of groups of group norm.
+        initial_scale: value of the scale at the start of training.
         axis_name: mapped axis over which batch norm is synchronised.
     """
 
     kind: str
     groups: int = 8
+    initial_scale: float = 1.0
     axis_name: str | None = None
 
     @nn.compact
@@ -115,7 +117,8 @@ class Norm(nn.Module):
         if self.kind == "none":
             return x
         channels = ops.channels_of(x)
-        scale = self.param("scale", nn.initializers.ones, (channels,))
+        initial = nn.initializers.constant(self.initial_scale)
+        scale = self.param("scale", initial, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         match self.kind:
             case "instance":
@@ -188,13 +191,17 @@ class Stage(nn.Module):
 
     ``block="plain"`` is a chain of them. ``"residual"`` adds the input of each pair to
     its output before the second activation (He et al. 2016, arXiv:1512.03385); where
-    channels or size change the input goes through a 1x1 convolution and norm. The
-    attributes that are not named here are those of `UNet`.
+    channels or size change the input goes through a 1x1 convolution and norm.
+    ``"residual_d"`` is ResNet-D's: where the size changes the input is pooled to its
+    mean, and the convolution and norm follow only where channels change. The second
+    norm's scale starts at 0, as nnU-Net's (He et al. 2019, arXiv:1812.01187, figure 2c
+    and section 3.1). The attributes that are not named here are those of `UNet`.
 
     Attributes:
         convolutions: number of convolutions; of residual blocks with two each.
         activation: one of ``ACTIVATIONS``; the leaky one has a slope of 0.01.
         strides: pixels between outputs of the first convolution; None for 1.
+        padding: that of `Convolution`.
     """
 
     features: int
@@ -230,7 +237,7 @@ class Stage(nn.Module):
                     )
                     inputs = (self._activated(x, str(index), train, keys),)
                 return inputs[0]
-            case "residual":
+            case "residual" | "residual_d":
                 for index in range(self.convolutions):
                     inputs = (self._residual(inputs, index, train, keys),)
                 return inputs[0]
@@ -244,7 +251,13 @@ class Stage(nn.Module):
         strides = self.strides if index == 0 else None
         x = self._normed(inputs, strides, f"{index}_0", train, followed=True)
         x = self._activated(x, f"{index}_0", train, keys)
-        x = self._normed((x,), None, f"{index}_1", train)
+        pools = self.block == "residual_d"
+        x = self._normed(
+            (x,), None, f"{index}_1", train, initial_scale=0.0 if pools else 1.0
+        )
+        if pools and strides is not None:
+            inputs = [ops.average_pool(part, window=strides) for part in inputs]
+            strides = None
         channels = sum(ops.channels_of(part) for part in inputs)
         if channels == self.features and strides is None and len(inputs) == 1:
             skip = inputs[0]
@@ -255,7 +268,17 @@ class Stage(nn.Module):
         x = ops.add(x, ops.centre_crop(skip, x))
         return self._activated(x, f"{index}_1", train, keys)
 
-    def _normed(self, inputs, strides, name, train, *, size=None, followed=False):
+    def _normed(
+        self,
+        inputs,
+        strides,
+        name,
+        train,
+        *,
+        size=None,
+        followed=False,
+        initial_scale=1.0,
+    ):
         """A convolution, of this kernel size or another, and its norm."""
         x = Convolution(
             features=self.features,
@@ -270,6 +293,7 @@ class Stage(nn.Module):
         return Norm(
             kind=self.norm,
             groups=self.norm_groups,
+            initial_scale=initial_scale,
             axis_name=self.axis_name,
             name=f"norm_{name}",
         )(x, train=train)
@@ -316,8 +340,9 @@ class Upsample(nn.Module):
     """Learnt upsampling by whole factors, one for each spatial axis.
 
     ``"transposed"`` is a transposed convolution whose kernel is as large as its stride;
-    ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly. A bias
-    is not needed where a norm follows, one step on.
+    ``"resize"`` mixes the channels (1x1 convolution) and interpolates linearly. Where a
+    norm follows, one step on, it cancels a bias but for the pixels whose convolution
+    reads zeros outside of the image.
     """
 
     features: int

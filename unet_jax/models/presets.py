@@ -42,13 +42,31 @@ UNet2015 = functools.partial(
 ResidualEncoder = functools.partial(
     UNet,
     features=(32, 64, 128, 256, 320, 320),
+    block="residual_d",
+    decoder_block="plain",
+    stem=True,
+    downsample="centred",
+    convolutions_per_stage=(1, 3, 4, 6, 6, 6),
+    decoder_convolutions=1,
+    # Its coarsest output has no weight in nnU-Net's loss, but it is in its weights.
+    deep_supervision=4,
+)
+"""nnU-Net's ResEnc without biases before norms (Isensee et al. 2024, arXiv:2404.09556).
+
+With the same weights it gives the outputs of dynamic-network-architectures'
+``ResidualEncoderUNet``; ``UNet`` with ``downsample="centred"`` those of its
+``PlainConvUNet``.
+"""
+
+ResidualEncoderV0 = functools.partial(
+    UNet,
+    features=(32, 64, 128, 256, 320, 320),
     block="residual",
     downsample="strided",
     convolutions_per_stage=(1, 3, 4, 6, 6, 6),
     decoder_convolutions=1,
 )
-"""Residual blocks on the way down as in nnU-Net's ResEnc (Isensee et al. 2024,
-arXiv:2404.09556), and one on the way up."""
+"""What ``residual_encoder`` was in version 0.1."""
 
 MedNeXtB = functools.partial(MedNeXt, expansions=(2, 3, 4, 4, 4))
 
@@ -93,7 +111,8 @@ NETWORKS: dict[str, Row] = {
     "unet_small": Row(UNetSmall, "a U-Net of 16 to 128 channels"),
     "unet_base": Row(UNetBase, "a U-Net of 32 to 512 channels"),
     "unet_2015": Row(UNet2015, "the U-Net of the paper, without padding"),
-    "residual_encoder": Row(ResidualEncoder, "a U-Net with nnU-Net's residual encoder"),
+    "residual_encoder": Row(ResidualEncoder, "nnU-Net's residual encoder U-Net"),
+    "residual_encoder_v0": Row(ResidualEncoderV0, "residual_encoder of version 0.1"),
     "wnet": Row(make_wnet, "two U-Nets that need no labels", options_of=UNet),
     "mednext_s": Row(MedNeXt, "a U-Net of ConvNeXt blocks"),
     "mednext_b": Row(MedNeXtB, "MedNeXt with wider blocks"),

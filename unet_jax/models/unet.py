@@ -11,7 +11,7 @@ from unet_jax.models import blocks, ops
 from unet_jax.models.network import Outputs, check_rank, pad_to_multiple
 from unet_jax.models.sizes import Counts, Pyramid, Sizes, stage_counts, stage_sizes
 
-DOWNSAMPLES = ("max_pool", "strided")
+DOWNSAMPLES = ("max_pool", "strided", "centred")
 PADDINGS = ("SAME", "VALID")
 
 
@@ -26,13 +26,17 @@ class UNet(nn.Module):
         num_classes: channels of the logits.
         features: channels of each stage, finest first.
         convolutions_per_stage: convolutions in each stage on either side, or one number
-            per stage; residual blocks of two where ``block`` is ``"residual"``.
+            per stage; residual blocks of two where ``block`` is not ``"plain"``.
         decoder_convolutions: the same for the stages on the way up; None for those on
             the way down.
         kernel_sizes: None for 3, or one entry per stage, each a number or one per axis.
         strides: None for 2, or one such entry per transition between stages.
-        block: ``"plain"`` or ``"residual"``.
-        downsample: ``"max_pool"``, or ``"strided"`` first convolutions of the stages.
+        block: ``"plain"``, ``"residual"`` or ``"residual_d"``, see `blocks.Stage`.
+        decoder_block: that of the stages on the way up; None for ``block``.
+        stem: one plain convolution before the first stage.
+        downsample: ``"max_pool"``, or strided first convolutions of the stages:
+            ``"centred"`` ones with zeros before and behind the image, as in PyTorch and
+            nnU-Net, or ``"strided"`` ones with zeros behind it.
         attention: gates on the skips.
         deep_supervision: how many coarser stages of the decoder give logits too, in
             training.
@@ -45,6 +49,9 @@ class UNet(nn.Module):
         norm_groups: groups of group norm; divides every entry of ``features``.
         activation: ``"leaky_relu"`` or ``"relu"``.
         upsample: ``"transposed"`` or ``"resize"``.
+        upsample_bias: add a bias to what is upsampled, also before a norm, as nnU-Net's
+            plans do; near the edges of the image the norm does not cancel it. It is
+            always added where there is no norm.
         dtype: compute dtype; parameters are float32, logits float32 or better.
         axis_name: mapped axis over which batch norm is synchronised; None for none.
     """
@@ -56,6 +63,8 @@ class UNet(nn.Module):
     kernel_sizes: Sequence[Sizes] | None = None
     strides: Sequence[Sizes] | None = None
     block: str = "plain"
+    decoder_block: str | None = None
+    stem: bool = False
     downsample: str = "max_pool"
     attention: bool = False
     deep_supervision: int = 0
@@ -65,6 +74,7 @@ class UNet(nn.Module):
     norm_groups: int = 8
     activation: str = "leaky_relu"
     upsample: str = "transposed"
+    upsample_bias: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -126,17 +136,24 @@ class UNet(nn.Module):
             ValueError: an attribute has a wrong length.
         """
         stages = len(self.features)
-        each = 2 if self.block == "residual" else 1
-        down, up = self._counts()
+        down, up = (
+            tuple(count if block == "plain" else 2 * count for count in counts)
+            for block, counts in zip(self._blocks(), self._counts(), strict=True)
+        )
+        down = (down[0] + int(self.stem), *down[1:])
         return Pyramid(
             kernel_sizes=stage_sizes(
                 "kernel_sizes", self.kernel_sizes, 3, stages, axes
             ),
             strides=stage_sizes("strides", self.strides, 2, stages - 1, axes),
-            down=tuple(each * count for count in down),
-            up=tuple(each * count for count in up),
+            down=down,
+            up=up,
             padding=self.padding,
         )
+
+    def _blocks(self):
+        """Kind of the blocks on the way down and up."""
+        return self.block, self.decoder_block or self.block
 
     def _counts(self):
         """Convolutions, or residual blocks, of each stage on the way down and up."""
@@ -179,7 +196,7 @@ class UNet(nn.Module):
                 f"{coarser}, the coarser decoder stages of {len(self.features)} stages"
             )
         if self.padding == "VALID" and (
-            self.deep_supervision or self.downsample == "strided"
+            self.deep_supervision or self.downsample != "max_pool"
         ):
             raise ValueError(
                 "padding 'VALID' goes with max_pool and without deep_supervision"
@@ -188,6 +205,8 @@ class UNet(nn.Module):
     def _encode(self, x, sizes, train, keys):
         """The output of each stage on the way down."""
         outputs = []
+        if self.stem:
+            x = self._stage("stem", 0, sizes, None)(x, train=train, keys=keys)
         for index in range(len(self.features)):
             step = sizes.strides[index - 1] if index else None
             if step is not None and self.downsample == "max_pool":
@@ -212,7 +231,7 @@ class UNet(nn.Module):
         return decoded or [x]
 
     def _stage(self, side, index, sizes, strides):
-        """The stage of one resolution, on the way down or up."""
+        """The stem, or the stage of one resolution, on the way down or up."""
         stages = len(self.features)
         dropout = self.dropout
         if not isinstance(dropout, int | float):
@@ -223,21 +242,28 @@ class UNet(nn.Module):
                 )
             # Per stage it is that of the way down: the paper's end of the contraction.
             dropout = dropout[index] if side == "encoder" else 0.0
-        counts = self._counts()[0 if side == "encoder" else 1]
+        (down, up), (block, decoder_block) = self._counts(), self._blocks()
+        match side:
+            case "stem":
+                block, convolutions = "plain", 1
+            case "encoder":
+                convolutions = down[index]
+            case _:
+                block, convolutions = decoder_block, up[index]
         return blocks.Stage(
             features=self.features[index],
-            convolutions=counts[index],
+            convolutions=convolutions,
             kernel_size=sizes.kernel_sizes[index],
             norm=self.norm,
             norm_groups=self.norm_groups,
-            block=self.block,
+            block=block,
             activation=self.activation,
             strides=strides,
-            padding=self.padding,
+            padding="CENTRED" if self.downsample == "centred" else self.padding,
             dropout=dropout,
             dtype=self.dtype,
             axis_name=self.axis_name,
-            name=f"{side}_{index}",
+            name="stem" if side == "stem" else f"{side}_{index}",
         )
 
     def _upsample(self, index, factors):
@@ -246,7 +272,7 @@ class UNet(nn.Module):
             features=self.features[index],
             factors=factors,
             kind=self.upsample,
-            use_bias=self.norm == "none",
+            use_bias=self.upsample_bias or self.norm == "none",
             dtype=self.dtype,
             name=f"upsample_{index}",
         )

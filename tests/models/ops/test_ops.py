@@ -61,6 +61,9 @@ CONVOLUTIONS = [
     ((7, 6, 5), (3, 1, 3), (2, 1, 2), "SAME"),
     ((6, 5, 7), (2, 3, 3), (2, 2, 1), "VALID"),
     ((3, 2, 5), (1, 1, 1), (1, 1, 1), "SAME"),
+    ((6, 7), (3, 3), (2, 2), "CENTRED"),
+    ((8, 6), (1, 5), (2, 3), "CENTRED"),
+    ((4, 6, 7), (1, 3, 3), (1, 2, 2), "CENTRED"),
 ]
 
 
@@ -86,6 +89,35 @@ def test_convolution_is_the_correlation_of_every_channel(spatial):
         )
     found = ops.convolve(jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_a_centred_convolution_with_strides_takes_every_nth_of_one_without():
+    x = jnp.asarray(_values((2, 6, 9, 3)), jnp.float32)
+    kernel = jnp.asarray(_values((3, 5, 3, 2), seed=1), jnp.float32)
+    found = ops.convolve(x, kernel, strides=(2, 3), padding="CENTRED")
+    np.testing.assert_allclose(found, ops.convolve(x, kernel)[:, ::2, ::3], atol=1e-5)
+    behind = ops.convolve(x[:, :, ::3], kernel[:, 2:3], strides=(2, 1))
+    centred = ops.convolve(x[:, :, ::3], kernel[:, 2:3], strides=(2, 1),
+                           padding="CENTRED")  # fmt: skip
+    assert np.abs(behind - centred).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"), [((6, 8), (2, 4)), ((5, 6, 4), (1, 2, 2))]
+)
+def test_average_pooling_implementations_agree(spatial, window):
+    def pool(x):
+        return ops.average_pool(x, window=window)
+
+    _assert_implementations_agree(pool, _values((2, *spatial, 3)))
+
+
+@pytest.mark.usefixtures("implementation")
+def test_average_pooling_takes_the_mean():
+    x = np.arange(24.0, dtype=np.float32).reshape(1, 4, 6, 1)
+    found = ops.average_pool(jnp.asarray(x), window=(2, 3))
+    np.testing.assert_allclose(found[0, ..., 0], [[4, 7], [16, 19]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

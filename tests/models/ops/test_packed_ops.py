@@ -96,6 +96,51 @@ def test_convolution_of_blocks_is_that_of_pixels(
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "window", "strides", "read", "made", "made_shifts"),
+    [
+        ((8, 12), (3, 3), (2, 2), (4, 2), (2, 2), (1, 1)),
+        ((8, 12), (5, 1), (2, 2), (2, 2), (1, 2), (0, 1)),
+        ((4, 4, 6), (1, 3, 3), (1, 2, 2), (1, 2, 2), (1, 2, 1), (0, 0, 0)),
+    ],
+)
+def test_centred_convolution_of_blocks_is_that_of_pixels(
+    size, window, strides, read, made, made_shifts
+):
+    source = Layout(size, read, (0,) * len(size))
+    outputs = tuple(n // step for n, step in zip(size, strides, strict=True))
+    layout = Layout(outputs, made, made_shifts)
+
+    def packed(x, kernel):
+        return packed_ops.convolve(
+            [pack(x, source)], kernel, layout=layout, strides=strides, centred=True
+        )
+
+    def plain(x, kernel):
+        return ops.convolve(x, kernel, strides=strides, padding="CENTRED")
+
+    _assert_equal(packed, plain, _values((2, *size, 3)), _values((*window, 3, 4), 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "factors", "shifts", "window"),
+    [
+        ((8, 8), (2, 2), (0, 0), (2, 2)),
+        ((4, 8, 8), (1, 1, 2), (0, 0, 0), (2, 2, 2)),
+        # Unpacked on the way: windows end within blocks, blocks begin before the array.
+        ((8, 8), (4, 2), (0, 0), (2, 2)),
+        ((8, 8), (2, 2), (1, 0), (2, 2)),
+    ],
+)
+def test_average_pooling_of_blocks_is_that_of_pixels(size, factors, shifts, window):
+    _assert_equal(
+        lambda x: ops.average_pool(pack(x, Layout(size, factors, shifts)),
+                                   window=window),
+        lambda x: ops.average_pool(x, window=window),
+        _values((2, *size, 3)),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("made", "taps"), [((0, 0), (3, 3)), ((1, 1), (2, 2))])
 def test_a_shifted_result_reads_fewer_blocks(made, taps):
     """The kernels of the compiled program, as XLA is given them."""

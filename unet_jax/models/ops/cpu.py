@@ -10,19 +10,26 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from unet_jax.models.ops import cpu_onednn, cpu_planes, cpu_volumes
+from unet_jax.models.ops import cpu_onednn, cpu_planes, cpu_volumes, xla
 from unet_jax.models.ops.moments import group_moments, over_space, pool_moments, wide
 
 
 def convolve(
-    x: Array, kernel: Array, strides: Sequence[int], padding: str, *, onednn: bool
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int],
+    padding: xla.Padding,
+    *,
+    onednn: bool,
 ) -> Array:
     """Dense products for single pixels; otherwise the fastest form that is known."""
     window, strides = kernel.shape[:-2], tuple(strides)
     if math.prod(window) == 1:
         x = x[:, *(slice(None, None, step) for step in strides)]
         return x @ kernel.reshape(kernel.shape[-2:])
-    pads = tuple(lax.padtype_to_pads(x.shape[1:-1], window, strides, padding))
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
+    pads = tuple(padding)
     if onednn:
         return cpu_onednn.convolve(x, kernel, strides, pads)
     if len(window) == 3:

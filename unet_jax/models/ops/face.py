@@ -115,7 +115,8 @@ def convolve(
         kernel: weights, one axis for each spatial axis; rounded to the dtype of ``x``,
             which is also that of the result.
         strides: pixels between outputs on each spatial axis; None for 1.
-        padding: ``"SAME"`` (zeros), or ``"VALID"`` for plain arrays alone.
+        padding: ``"SAME"`` (zeros), ``"CENTRED"`` (zeros, see `centred_pads`), or
+            ``"VALID"`` for plain arrays alone.
         followed: another convolution of the same kernel size reads the result, with
             nothing but element-wise operations and norms between the two. It changes no
             value: packed arrays save products.
@@ -127,15 +128,39 @@ def convolve(
         layout = packed_ops.result_layout(
             packed[0].layout, kernel.shape, strides, followed=followed
         )
-        return packed_ops.convolve(packed, kernel, layout=layout, strides=strides)
+        return packed_ops.convolve(
+            packed,
+            kernel,
+            layout=layout,
+            strides=strides,
+            centred=padding == "CENTRED",
+        )
     # A kernel split between the inputs instead would be no faster.
     joined = jnp.concatenate(inputs, axis=-1) if len(inputs) > 1 else inputs[0]
     kernel = kernel.astype(joined.dtype)
+    pads: xla.Padding = padding
+    if padding == "CENTRED":
+        pads = centred_pads(joined.shape[1:-1], kernel.shape[:-2], strides)
     implementation = current_implementation()
     if implementation in ("cpu", "onednn"):
         onednn = implementation == "onednn"
-        return cpu.convolve(joined, kernel, strides, padding, onednn=onednn)
-    return xla.convolve(joined, kernel, strides, padding)
+        return cpu.convolve(joined, kernel, strides, pads, onednn=onednn)
+    return xla.convolve(joined, kernel, strides, pads)
+
+
+def centred_pads(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Return the zeros before and behind each axis with the kernel on every n-th pixel.
+
+    Output ``i`` is centred on pixel ``i * stride``, as in PyTorch with a padding of
+    ``(kernel size - 1) // 2``. ``"SAME"`` pads behind first: with a stride of 2 it is
+    centred on the pixel after that.
+    """
+    return tuple(
+        ((taps - 1) // 2, max(0, (n - 1) // step * step + taps // 2 + 1 - n))
+        for n, taps, step in zip(size, window, strides, strict=True)
+    )
 
 
 def max_pool(x: Pixels, *, window: Sequence[int]) -> Pixels:
@@ -148,6 +173,17 @@ def max_pool(x: Pixels, *, window: Sequence[int]) -> Pixels:
         gradient, in every implementation.
     """
     return _form_of(x).max_pool(x, window=window)
+
+
+def average_pool(x: Pixels, *, window: Sequence[int]) -> Pixels:
+    """Take the mean of each window; windows do not overlap, and divide the array.
+
+    Returns:
+        ``(batch, *(spatial // window), channels)`` in the dtype of ``x``.
+    """
+    if isinstance(x, Packed):
+        return packed_ops.average_pool(x, window=window)
+    return xla.average_pool(x, window=window)
 
 
 def up_convolve(

@@ -36,18 +36,20 @@ def convolve(
     *,
     layout: Layout,
     strides: tuple[int, ...] | None = None,
+    centred: bool = False,
 ) -> Packed:
     """Convolve with zero padding, as if the channels of the inputs stood side by side.
 
     The inputs stand in one layout, the result in ``layout``. The kernel is float32 or
     better; it is rounded to the dtype of the inputs, which is also that of the result.
+    The padding is ``"SAME"``, or ``"CENTRED"`` with ``centred``.
     """
     window = kernel.shape[:-2]
     strides = tuple(strides) if strides is not None else (1,) * len(window)
     inputs = [_dividing(x, layout, strides) for x in inputs]
     source = inputs[0].layout
     axes = [
-        _convolution_axis(source, layout, axis, window[axis], strides[axis])
+        _convolution_axis(source, layout, axis, window[axis], strides[axis], centred)
         for axis in range(len(window))
     ]
     places = [place for place, _, _ in axes]
@@ -172,7 +174,7 @@ def _dividing(x: Packed, layout: Layout, strides: Sequence[int]) -> Packed:
 
 
 def _convolution_axis(
-    source: Layout, layout: Layout, axis: int, window: int, stride: int
+    source: Layout, layout: Layout, axis: int, window: int, stride: int, centred: bool
 ) -> tuple[Bool[np.ndarray, "taps weights read made"], int, tuple[int, int]]:
     """What a convolution of the blocks does along one axis.
 
@@ -183,6 +185,8 @@ def _convolution_axis(
     read, made = source.factors[axis], layout.factors[axis]
     size, outputs = source.size[axis], layout.size[axis]
     low = max(0, (outputs - 1) * stride + window - size) // 2
+    if centred:
+        low = (window - 1) // 2
     # The first block that is made reads from this place on in the blocks that are read.
     start = source.shifts[axis] - stride * layout.shifts[axis] - low
     first, lead = start // read, start % read
@@ -270,6 +274,30 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
         others = [_displaced(values, x, axis, by) for by in range(1, window[axis])]
         values = functools.reduce(larger, others, values)
     return Packed(values, dataclasses.replace(pooled, apart=tuple(window)))
+
+
+def average_pool(x: Packed, *, window: Sequence[int]) -> Packed:
+    """Take the mean of windows; the result is not packed.
+
+    Where blocks do not straddle windows, the pixels of a block are added up first.
+    """
+    layout = x.layout
+    rank = len(layout.size)
+    values, left = x.values, tuple(window)
+    whole = not any(
+        step % factor for step, factor in zip(window, layout.factors, strict=True)
+    )
+    if whole and layout.apart is None and not any(layout.shifts):
+        left = tuple(
+            step // factor for step, factor in zip(window, layout.factors, strict=True)
+        )
+        values = wide(values).reshape(*values.shape[:-1], layout.phases, x.channels)
+        values = values.mean(-2)
+    else:
+        values = unpack(x)
+    plain = as_packed(xla.average_pool(values, window=left).astype(x.dtype))
+    # Not None: see `max_pool`.
+    return Packed(plain.values, dataclasses.replace(plain.layout, apart=(1,) * rank))
 
 
 def _displaced(values: Array, x: Packed, axis: int, by: int) -> Array:

@@ -1,5 +1,6 @@
 """The operations as XLA has names for them; see `face` for what they do."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +10,9 @@ from jaxtyping import Array, Float
 
 from unet_jax.models.ops.moments import group_size, over_space, wide
 
+Padding = str | Sequence[tuple[int, int]]
+"""``"SAME"``, ``"VALID"``, or the zeros before and behind each axis."""
+
 
 def dimension_numbers(axes: int) -> tuple[str, str, str]:
     """Return the layout of a convolution's input, kernel and result."""
@@ -17,10 +21,7 @@ def dimension_numbers(axes: int) -> tuple[str, str, str]:
 
 
 def convolve(
-    x: Array,
-    kernel: Array,
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
+    x: Array, kernel: Array, strides: Sequence[int], padding: Padding
 ) -> Array:
     """XLA's convolution."""
     numbers = dimension_numbers(x.ndim - 2)
@@ -33,6 +34,15 @@ def max_pool(x: Array, *, window: Sequence[int]) -> Array:
     """XLA's reduction over windows."""
     dimensions = (1, *window, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, dimensions, dimensions, "VALID")
+
+
+def average_pool(x: Array, *, window: Sequence[int]) -> Array:
+    """The mean over a reshaped array, in float32 or better."""
+    counts = [size // step for size, step in zip(x.shape[1:-1], window, strict=True)]
+    # (batch, out_0, window_0, out_1, window_1, ..., channels)
+    split = itertools.chain(*zip(counts, window, strict=True))
+    values = wide(x).reshape(x.shape[0], *split, x.shape[-1])
+    return values.mean(tuple(range(2, values.ndim - 1, 2))).astype(x.dtype)
 
 
 def up_convolve(x: Array, kernel: Array) -> Array:
