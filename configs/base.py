@@ -186,7 +186,11 @@ KEYS = {
     ),
     "train.accumulation": Key(1, "parts of a device's batch, one after another", low=1),
     "train.ema_decay": Key(
-        0.0, "decay of the averaged parameters used for scores; 0 for off", 0, 0.999999
+        0.0,
+        "decay of the averages, of parameters and batch norm's statistics, that are "
+        "scored; 0 for off",
+        low=0,
+        high=0.999999,
     ),
     "train.step_timeout": Key(
         600.0,

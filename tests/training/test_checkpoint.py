@@ -203,6 +203,18 @@ def test_saving_an_existing_step_changes_nothing(tmp_path):
     _assert_identical(restored, _state(1))
 
 
+def test_a_state_of_a_version_before_a_field_gets_its_default(tmp_path):
+    state = _state(3)
+    before = {key: value for key, value in vars(state).items() if "ema_b" not in key}
+    with Checkpoints(tmp_path) as checkpoints:
+        _save(checkpoints, 3, state=before)
+        averages = {"statistics": jnp.ones(2)}
+        restored, *_ = checkpoints.restore(
+            3, _state(0).replace(ema_batch_stats=averages)
+        )
+    _assert_identical(restored, state)
+
+
 def test_raw_restore_needs_no_template(tmp_path):
     state = _state(3)
     with Checkpoints(tmp_path) as checkpoints:

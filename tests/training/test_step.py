@@ -234,8 +234,8 @@ def test_augmentation_follows_the_example_and_not_its_place():
     assert float(step(state, other)[1]["loss"]) != pytest.approx(loss, rel=1e-4)
 
 
-def test_the_moving_average_follows_the_parameters():
-    _, one, state = _steps("instance", optax.sgd(0.1), ema=True)
+def test_the_moving_averages_follow_parameters_and_statistics():
+    _, one, state = _steps("batch", optax.sgd(0.1), ema=True)
     start = np.asarray(state.params["head"]["kernel"])
     step = jax.jit(functools.partial(one, axis_name=None))
     after, _ = step(state, _batch())
@@ -244,7 +244,32 @@ def test_the_moving_average_follows_the_parameters():
     np.testing.assert_allclose(
         after.ema_params["head"]["kernel"], 0.1 * start + 0.9 * moved, rtol=1e-5
     )
+    norm = ("encoder_0", "norm_0", "var")
+    start, moved, average = (
+        functools.reduce(dict.get, norm, stats)
+        for stats in (state.batch_stats, after.batch_stats, after.ema_batch_stats)
+    )
+    assert np.abs(moved - start).max() > 1e-3
+    np.testing.assert_allclose(average, 0.1 * start + 0.9 * moved, rtol=1e-5)
     assert after.eval_variables["params"] is after.ema_params
+    assert after.eval_variables["batch_stats"] is after.ema_batch_stats
+
+
+@pytest.mark.parametrize(("norm", "ema"), [("instance", True), ("batch", False)])
+def test_without_average_or_batch_norm_there_are_no_averaged_statistics(norm, ema):
+    *_, state = _steps(norm, optax.sgd(0.1), ema=ema)
+    assert state.ema_batch_stats is None
+    found = jax.tree.leaves(state.eval_variables["batch_stats"])
+    for leaf, one in zip(found, jax.tree.leaves(state.batch_stats), strict=True):
+        assert leaf is one
+
+
+def test_a_run_that_began_without_averaged_statistics_goes_on_without():
+    _, one, state = _steps("batch", optax.sgd(0.1), ema=True)
+    step = jax.jit(functools.partial(one, axis_name=None))
+    after, _ = step(state.replace(ema_batch_stats=None), _batch())
+    assert after.ema_batch_stats is None
+    assert after.eval_variables["batch_stats"] is after.batch_stats
 
 
 def test_rows_are_dealt_to_the_devices_like_cards():

@@ -30,7 +30,7 @@ from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.runtime.shown_path import shown
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.named_arrays import check_fit, transfer
-from unet_jax.training.step import TrainState
+from unet_jax.training.step import TrainState, averaged_variables
 
 
 def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
@@ -87,10 +87,7 @@ def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> Trai
         if step is None:
             step = checkpoints.latest_step()
         state = checkpoints.restore_raw(step)
-    variables = {
-        "params": state.get("ema_params") or state["params"],
-        "batch_stats": state.get("batch_stats") or {},
-    }
+    variables = averaged_variables(state)
     if network is None:
         network = create_network(config, axis_name=None)
     path = workdir / "checkpoints" / str(step)
@@ -120,9 +117,8 @@ def init_from(
     read_finished_record(workdir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
-        raw = checkpoints.restore_raw(step)
-    source = adapted_params(network, raw.get("ema_params") or raw["params"])
-    weights = transfer(state.params, source)
+        source = averaged_variables(checkpoints.restore_raw(step))
+    weights = transfer(state.params, adapted_params(network, source["params"]))
     if not weights.kernels:
         raise InputError(
             f"init_from: no kernel of {shown(workdir)} fits this network (such as "
@@ -130,7 +126,7 @@ def init_from(
             "model.name and model.options from the config.json there, or leave "
             "init_from empty"
         )
-    stats = transfer(state.batch_stats, raw.get("batch_stats") or {})
+    stats = transfer(state.batch_stats, source["batch_stats"])
     skipped = [*weights.skipped, *(f"batch_stats/{line}" for line in stats.skipped)]
     print(
         f"init_from {shown(workdir)} (step {step or 'latest'}): "
@@ -138,15 +134,7 @@ def init_from(
     )
     for line in skipped:
         print(f"  skipped {line}")
-    ema_params = state.ema_params
-    if ema_params is not None:
-        ema_params = jax.tree.map(lambda leaf: leaf.copy(), weights.params)
-    return dataclasses.replace(
-        state,
-        params=weights.params,
-        batch_stats=stats.params,
-        ema_params=ema_params,
-    )
+    return state.starting_from(weights.params, stats.params)
 
 
 def read_clusters_of_classes(

@@ -5,6 +5,7 @@ are kept here and not as Orbax's metrics: there a NaN may be the best, and a che
 without a score is never deleted. SHA-256 sums are written last and checked first.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -154,7 +155,9 @@ class Checkpoints:
         Args:
             step: number of the step; None for the latest.
             template: pytree of arrays (or ``ShapeDtypeStruct`` with a sharding) with
-                the structure, shapes and dtypes of the saved state.
+                the structure, shapes and dtypes of the saved state. A field of a
+                dataclass that has a default, and that the version that saved the state
+                did not know, gets its default.
 
         Returns:
             State, iterator state and record, as given to ``save``.
@@ -163,17 +166,21 @@ class Checkpoints:
             InputError: the checkpoint is missing or damaged, or does not fit.
         """
         step = self._find(step)
-        check_fit(self.path(step), saved=self._shapes(step), template=template)
+        saved = self._shapes(step)
+        wanted = _known(template, saved)
+        check_fit(self.path(step), saved=saved, template=wanted)
         restored = self._read(
             step,
             state=ocp.args.StandardRestore(
-                jax.tree.map(_empty if self._alone else _abstract, template)
+                jax.tree.map(_empty if self._alone else _abstract, wanted)
             ),
             run=ocp.args.JsonRestore(),
         )
         state, run = restored.state, restored.run
         if self._alone:
-            state = jax.tree.map(_placed, state, template)
+            state = jax.tree.map(_placed, state, wanted)
+        if wanted is not template:
+            state = type(template)(**state)
         return state, run["iterator_state"], run["record"]
 
     def restore_raw(self, step: int | None) -> dict[str, Any]:
@@ -386,6 +393,22 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _known(template: Any, saved: Any) -> Any:
+    """Return a template, as a dict of those fields that a saved state knows.
+
+    It is the template itself where the state knows all, or where it is no dataclass.
+    """
+    if not dataclasses.is_dataclass(template):
+        return template
+    fields = dataclasses.fields(template)
+    known = {
+        field.name: getattr(template, field.name)
+        for field in fields
+        if field.name in saved or field.default is dataclasses.MISSING
+    }
+    return template if len(known) == len(fields) else known
 
 
 def _empty(leaf: Any) -> np.ndarray:

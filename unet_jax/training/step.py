@@ -6,7 +6,7 @@ forward and loss, accumulate, reduce over devices, update, mask what is not fini
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -47,6 +47,9 @@ class TrainState:
         learning_rate: factor of the next update, float32 scalar. The host sets it, from
             the schedule or the clock; 1 for an optimizer that has a rate of its own.
         ema_params: exponential moving average of the parameters; None when it is off.
+        ema_batch_stats: that of ``batch_stats``, which belong to ``params``: the
+            averaged network has other activations. None when it is off, without batch
+            norm, and in a run that began without it.
     """
 
     step: jax.Array
@@ -55,12 +58,25 @@ class TrainState:
     opt_state: optax.OptState
     learning_rate: jax.Array
     ema_params: Any = None
+    ema_batch_stats: Any = None
 
     @property
     def eval_variables(self) -> dict[str, Any]:
         """Variables for validation, test and prediction."""
-        params = self.params if self.ema_params is None else self.ema_params
-        return {"params": params, "batch_stats": self.batch_stats}
+        return averaged_variables(vars(self))
+
+    def starting_from(self, params: Any, batch_stats: Any) -> "TrainState":
+        """Return the state with other weights, which its averages start from."""
+        averages = {
+            name: average and jax.tree.map(jnp.copy, start)
+            for name, average, start in (
+                ("ema_params", self.ema_params, params),
+                ("ema_batch_stats", self.ema_batch_stats, batch_stats),
+            )
+        }
+        return dataclasses.replace(
+            self, params=params, batch_stats=batch_stats, **averages
+        )
 
     def with_learning_rate(self, rate: float) -> "TrainState":
         """Return the state with the learning rate of the next update."""
@@ -77,24 +93,40 @@ def create_train_state(
 ) -> TrainState:
     """Initialise the parameters and the optimizer: the state of step 0.
 
-    ``input_shape`` is ``(*patch_size, channels)``; ``ema`` keeps a moving average of
-    the parameters.
+    ``input_shape`` is ``(*patch_size, channels)``; ``ema`` keeps moving averages of the
+    parameters and of the statistics of batch norm.
     """
 
     def create() -> TrainState:
         variables = model.init(jax.random.key(seed), jnp.zeros((1, *input_shape)))
-        params = variables["params"]
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        averages = (params, batch_stats or None) if ema else (None, None)
+        # Copies: the step donates its buffers, and one buffer can go only once.
+        ema_params, ema_batch_stats = jax.tree.map(jnp.copy, averages)
         return TrainState(
             step=jnp.int32(0),
             params=params,
-            batch_stats=variables.get("batch_stats", {}),
+            batch_stats=batch_stats,
             opt_state=optimizer.init(params),
             learning_rate=jnp.float32(1),
-            # A copy: the step donates its buffers, and one buffer can go only once.
-            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+            ema_params=ema_params,
+            ema_batch_stats=ema_batch_stats,
         )
 
     return jax.jit(create)()
+
+
+def averaged_variables(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables of a state for inference: averages where there are any.
+
+    Args:
+        state: fields of a `TrainState` by name; those that are missing are None.
+    """
+    averages = {name: state.get(f"ema_{name}") for name in ("params", "batch_stats")}
+    return {
+        name: (state.get(name) or {}) if average is None else average
+        for name, average in averages.items()
+    }
 
 
 def make_train_step(
@@ -123,7 +155,7 @@ def make_train_step(
         seed: seed of augmentation and dropout; keys are folded from it and the example
             index.
         accumulation: number of parts that a device cuts its rows into.
-        ema_decay: decay of the moving average; used if the state carries one.
+        ema_decay: decay of the moving averages; used if the state carries them.
 
     Returns:
         The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
@@ -290,22 +322,26 @@ def _update(
     batch_stats: Any,
     ema_decay: float,
 ) -> TrainState:
-    """Make one update of the parameters and of their moving average."""
+    """Make one update of the parameters and of the moving averages."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     updates = jax.tree.map(lambda leaf: state.learning_rate * leaf, updates)
     params = optax.apply_updates(state.params, updates)
-    ema_params = state.ema_params
-    if ema_params is not None:
+    averages = (state.ema_params, state.ema_batch_stats)
+    if state.ema_params is not None:
         # A young average follows quickly: it must not remember the initial values.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-        ema_params = optax.incremental_update(params, ema_params, 1 - decay)
+        averages = tuple(
+            average and optax.incremental_update(new, average, 1 - decay)
+            for new, average in zip((params, batch_stats), averages, strict=True)
+        )
     return dataclasses.replace(
         state,
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema_params=ema_params,
+        ema_params=averages[0],
+        ema_batch_stats=averages[1],
     )
 
 
