@@ -5,7 +5,6 @@ are kept here and not as Orbax's metrics: there a NaN may be the best, and a che
 without a score is never deleted. SHA-256 sums are written last and checked first.
 """
 
-import dataclasses
 import json
 import logging
 import math
@@ -33,7 +32,11 @@ from unet_jax.training.manifest import (
     shortened,
     write_sums,
 )
-from unet_jax.training.named_arrays import check_fit, check_same_bits
+from unet_jax.training.named_arrays import (
+    check_fit,
+    check_same_bits,
+    known_fields,
+)
 
 LATEST_TO_KEEP = 3
 
@@ -167,7 +170,7 @@ class Checkpoints:
         """
         step = self._find(step)
         saved = self._shapes(step)
-        wanted = _known(template, saved)
+        wanted = known_fields(template, saved)
         check_fit(self.path(step), saved=saved, template=wanted)
         restored = self._read(
             step,
@@ -393,22 +396,6 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _known(template: Any, saved: Any) -> Any:
-    """Return a template, as a dict of those fields that a saved state knows.
-
-    It is the template itself where the state knows all, or where it is no dataclass.
-    """
-    if not dataclasses.is_dataclass(template):
-        return template
-    fields = dataclasses.fields(template)
-    known = {
-        field.name: getattr(template, field.name)
-        for field in fields
-        if field.name in saved or field.default is dataclasses.MISSING
-    }
-    return template if len(known) == len(fields) else known
 
 
 def _empty(leaf: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Compares and copies the arrays of two states by name."""
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -7,6 +8,22 @@ import jax
 import numpy as np
 
 from unet_jax.errors import InputError
+
+
+def known_fields(template: Any, saved: Any) -> Any:
+    """Return a template, as a dict of those fields that a saved state knows.
+
+    It is the template itself where the state knows all, or where it is no dataclass.
+    """
+    if not dataclasses.is_dataclass(template):
+        return template
+    fields = dataclasses.fields(template)
+    known = {
+        field.name: getattr(template, field.name)
+        for field in fields
+        if field.name in saved or field.default is dataclasses.MISSING
+    }
+    return template if len(known) == len(fields) else known
 
 
 def check_fit(path: pathlib.Path, *, saved: Any, template: Any) -> None:
