@@ -94,11 +94,12 @@ def test_a_run_goes_on_unchanged_on_a_machine_of_another_class(capsys):
     memory = choose_memory(config, recorded=record)
     resumed = complete_config(config, data, recorded=begun.to_dict(), memory=memory)
     assert resumed.to_dict() == begun.to_dict()
+    assert "(recorded in the workdir: class of this gpu)" in capsys.readouterr().out
 
 
 def test_other_sources_take_the_memory_of_their_workdir():
     config = brain.get_config()
-    memory = MemoryChoice(0.25, "of the workdir")
+    memory = MemoryChoice(0.25, "set by an earlier version", recorded=True)
     assert complete_config(config, None, memory=memory).train.memory_gib == 0.25
 
 

@@ -53,11 +53,15 @@ def _record(gib, source="class of this gpu"):
     [
         (None, None, MemoryChoice(0.25, "default of a CPU")),
         (2.0, None, MemoryChoice(2.0, "set by the config")),
-        (None, _record(80.0), MemoryChoice(80.0, "class of this gpu")),
+        (None, _record(80.0), MemoryChoice(80.0, "class of this gpu", recorded=True)),
         # The config that a workdir remembers has the value.
-        (80.0, _record(80.0), MemoryChoice(80.0, "class of this gpu")),
+        (80.0, _record(80.0), MemoryChoice(80.0, "class of this gpu", recorded=True)),
         # Version 0.1 recorded no source.
-        (None, _record(0.25, None), MemoryChoice(0.25, "of the workdir")),
+        (
+            None,
+            _record(0.25, None),
+            MemoryChoice(0.25, "set by an earlier version", recorded=True),
+        ),
         # The check of the record refuses this one.
         (2.0, _record(0.25), MemoryChoice(2.0, "set by the config")),
     ],

@@ -38,14 +38,17 @@ class MemoryChoice:
     Attributes:
         gib: value of ``train.memory_gib``.
         source: where the value comes from, in words.
+        recorded: whether the workdir has the value from an earlier start.
     """
 
     gib: float
     source: str
+    recorded: bool = False
 
     def __str__(self) -> str:
         """Return the line that the start of a run prints."""
-        return f"train.memory_gib={self.gib:g} ({self.source})"
+        recorded = "recorded in the workdir: " if self.recorded else ""
+        return f"train.memory_gib={self.gib:g} ({recorded}{self.source})"
 
 
 def activation_bytes(gib: float, *, accelerated: bool) -> float:
@@ -102,7 +105,8 @@ def choose_memory(
     if recorded is not None:
         before = recorded["config"].get("train", {}).get("memory_gib")
         if before is not None and given in (None, before):
-            return MemoryChoice(before, recorded["memory_source"] or "of the workdir")
+            source = recorded["memory_source"] or "set by an earlier version"
+            return MemoryChoice(before, source, recorded=True)
     if given is not None:
         return MemoryChoice(given, "set by the config")
     return class_of_devices() if config.data.source == "folder" else None
