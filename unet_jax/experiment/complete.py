@@ -61,6 +61,9 @@ def complete_config(
     """
     memory = memory or choose_memory(config)
     if config.data.source != "folder":
+        key = config.data.spacing_key
+        origin = f"from the feature {key!r}" if key else "the set states none"
+        print(f"data        {config.data.name}: nothing left out; spacing: {origin}")
         return config if memory is None else _with_memory(config, memory).lock()
     assert memory is not None, "a folder gets a memory"
     found = fingerprint(data.traits)

@@ -17,9 +17,16 @@ from unet_jax.data.folder.checks import (
 from unet_jax.data.folder.classes import Classes, find_classes, orphan_problems
 from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.data.folder.division import Division, RecordedSplits, divide
+from unet_jax.data.folder.find import as_stored
 from unet_jax.data.folder.groups import cut_groups, describe_groups
 from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.folder.layouts import find_layout
+from unet_jax.data.folder.left_out import (
+    describe_left_out,
+    find_left_out,
+    spacing_origin,
+    two_kinds_of_masks,
+)
 from unet_jax.data.folder.meaning import (
     nodata_problems,
     orientation_problems,
@@ -63,8 +70,9 @@ def open_folder(
         InputError: the data have problems; ``details`` has one line for each.
     """
     memory, watch = memory or CaseMemory(0), watch or Watch()
+    path = as_stored(Path(expanded(options.path)))
     layout = find_layout(
-        Path(expanded(options.path)),
+        path,
         images=options.images,
         masks=options.masks,
         naming=Naming(
@@ -77,6 +85,10 @@ def open_folder(
         palette=options.palette or layout.palette,
         class_names=options.class_names or layout.class_names,
     )
+    beside = find_left_out(path, layout)
+    if recorded is None and not options.masks:
+        doubts = two_kinds_of_masks(path, layout, beside)
+        layout = layout._replace(problems=(*layout.problems, *doubts))
     division = divide(layout, options, recorded)
     layout = _named(layout, division.used_ids)
     scanned = scan(
@@ -101,7 +113,11 @@ def open_folder(
         label_map=classes.label_map,
         groups=division.groups.of,
         options=options,
-        notes=_notes(layout, splits, classes, division),
+        notes=(
+            *_notes(layout, splits, classes, division),
+            *describe_left_out(beside, cases=len(layout.pairs)),
+            spacing_origin(scanned.traits, options),
+        ),
         memory=memory,
     )
 
