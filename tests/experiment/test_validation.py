@@ -1,9 +1,13 @@
 """What a run scores while it trains."""
 
+import math
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case
+from unet_jax.data.class_fractions import has_class
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.experiment import validation
 
@@ -36,3 +40,47 @@ def test_slices_of_training_are_scored_where_something_is_labelled(
     (sample,) = validation._sample(source, count, slices)
     assert sample.image[0, 0, :, 0].tolist() == expected
     np.testing.assert_array_equal(sample.label, label[:, :, expected])
+
+
+NEW = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "best", "stopped_at"),
+    [
+        ([0.0, 0.0, 0.0], 0, 3, None),  # nothing is found: not the untrained network
+        ([0.2, 0.5, 0.4, 0.5], 0, 4, None),
+        ([0.2, 0.5, 0.5, 0.5], 2, 4, 4),  # an equal score is no better one
+        ([math.nan, math.nan, math.nan], 1, None, None),  # no class is defined
+        ([0.3, math.nan, 0.2], 2, 1, None),
+    ],
+)
+def test_the_best_step_is_the_last_of_the_highest_score(
+    scores, patience, best, stopped_at
+):
+    config = ConfigDict({"train": {"early_stopping_patience": patience}})
+    record = NEW
+    for step, score in enumerate(scores, start=1):
+        record = validation.updated_best(record, step, score, config)
+        assert record["stopped"] == (step == stopped_at)
+    assert record["step"] == best
+
+
+def test_a_validation_without_any_class_says_that_the_last_step_is_kept():
+    rows = {"train": {"dice": 0.5}, "val": {"dice": math.nan, "dice/a": 0.0}}
+    line = validation.validation_line(7, rows, NEW)
+    assert "no validation case has a class: the last step is kept" in line
+    rows["val"]["dice"] = 0.0
+    assert "kept" not in validation.validation_line(7, rows, NEW)
+
+
+@pytest.mark.parametrize(("value", "first", "expected"), [(1, 1, True), (0, 1, False)])
+def test_a_class_of_any_case_defines_the_score(value, first, expected):
+    labels = [np.zeros((2, 3), np.int16), np.full((2, 3), -1, np.int16)]
+    labels[1][0, 0] = value
+    cases = [
+        Case(f"{i}", np.zeros((2, 3, 1)), label, None, f"{i}")
+        for i, label in enumerate(labels)
+    ]
+    assert has_class(cases, 2, first=first) == expected
+    assert has_class(cases, 2, first=0)

@@ -182,13 +182,13 @@ def test_without_any_score_only_the_latest_stay(tmp_path):
         assert checkpoints.best_step() is None
 
 
-def test_of_equal_scores_the_first_is_best(tmp_path):
+def test_of_equal_scores_the_last_is_best(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in range(1, 7):
             _save(checkpoints, step, 0.5 if step > 1 else 0.4)
         checkpoints.wait()
-        assert checkpoints.best_step() == 2
-        assert _steps(tmp_path) == [2, 4, 5, 6]
+        assert checkpoints.best_step() == 6
+        assert _steps(tmp_path) == [4, 5, 6]
 
 
 def test_saving_an_existing_step_changes_nothing(tmp_path):

@@ -114,7 +114,7 @@ def _train(
     profile: tuple[int, int] | None,
     bucket: Mirror | None,
 ) -> int | None:
-    """Resume or begin a run, train it to the end, and return the best step."""
+    """Resume or begin a run, train it, and return the step whose weights are kept."""
     config, workdir = run.config, run.workdir
     batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
     with (
@@ -134,7 +134,7 @@ def _train(
         if first_step:
             print(f"resumed at step {first_step} of {pace.total_steps}")
         if (pace.is_over or record["stopped"]) and not record.get("evaluation_due"):
-            return checkpoints.best_step()
+            return checkpoints.best_step() or checkpoints.latest_step()
         if not pace.is_over:
             check_same_draws(workdir, config, run.draws_version)
             check_same_labels(
@@ -169,7 +169,7 @@ def _train_steps(
     *,
     profile: tuple[int, int] | None,
 ) -> int | None:
-    """Train, validate and save until the run is over; return the best step."""
+    """Train, validate and save until the run is over; return the step to keep."""
     run, guard, pace, log = session.run, session.guard, session.pace, session.log
     best = {key: record[key] for key in _NEW_RECORD}
     over = pace.is_over
@@ -208,7 +208,7 @@ def _train_steps(
                 best = _validate(session, state, step, best)
     with guard.watching("the last checkpoint"):
         session.checkpoints.wait()
-    return best["step"]
+    return best["step"] or session.checkpoints.latest_step()
 
 
 def _validate(

@@ -56,6 +56,15 @@ def class_fractions(
     return ClassFractions(len(source), len(chosen), fractions)
 
 
+def has_class(source: Source, num_classes: int, *, first: int) -> bool:
+    """Return whether a case of a source has a pixel of the class ``first`` or higher.
+
+    Cases are read until one has; those of a source with ``class_counts`` are not read.
+    """
+    found = (_class_counts(source, i, num_classes) for i in range(len(source)))
+    return any(counts is not None and bool(counts[first:].any()) for counts in found)
+
+
 def _class_counts(source: Source, index: int, num_classes: int) -> np.ndarray | None:
     """Count the pixels of each class of one case; None if it has no label."""
     if hasattr(source, "class_counts"):

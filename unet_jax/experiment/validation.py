@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case, Source, read_case
+from unet_jax.data.class_fractions import has_class
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import Stopped
 from unet_jax.evaluation.scorer import evaluate
@@ -30,7 +31,8 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
     """Build ``variables -> {split: scores}``; scores are Dice, or the loss.
 
     Args:
-        run: the run; where no loss reads a label, its loss is the score.
+        run: the run; where no loss reads a label, its loss is the score. Dice is NaN
+            where no validation case has a class.
 
     Returns:
         A function of the network's variables. If some process was asked to stop
@@ -42,12 +44,23 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
             config, run.network, preprocessing, validation=True
         )
         sample = _sample(sources["train"], config.eval.train_images, preprocessing)
-        return lambda variables: {
-            "train": _validate(config, maker(variables).method, sample, stop),
-            "val": _validate(
-                config, maker(variables).method, sources["validation"], stop
-            ),
-        }
+        has_score = has_class(
+            sources["validation"],
+            len(config.data.class_names),
+            first=0 if config.data.include_background else 1,
+        )
+
+        def scores(variables: dict[str, Any]) -> Rows:
+            method = maker(variables).method
+            rows = {
+                "train": _validate(config, method, sample, stop),
+                "val": _validate(config, method, sources["validation"], stop),
+            }
+            if not has_score:  # else a false positive would make it 0
+                rows["val"]["dice"] = math.nan
+            return rows
+
+        return scores
     count = -(-config.eval.train_images // config.train.batch_size)
     folder = run.workdir / "validation"
     # The same crops in every process: they have to agree on the best step.
@@ -134,12 +147,19 @@ def score_of(rows: Rows) -> float:
 def updated_best(
     best: dict[str, Any], step: int, score: float, config: ConfigDict
 ) -> dict[str, Any]:
-    """Return the record of the best score after a validation; NaN is never better."""
-    if math.isfinite(score) and (best["score"] is None or score > best["score"]):
-        return {"score": score, "step": step, "evaluations_since": 0, "stopped": False}
-    since = best["evaluations_since"] + 1
+    """Return the record of the best score after a validation.
+
+    A later step replaces one of an equal score, but patience goes on. NaN says nothing:
+    it is never better, and no reason to stop.
+    """
+    if math.isnan(score):
+        return best
+    higher = best["score"] is None or score > best["score"]
+    since = 0 if higher else best["evaluations_since"] + 1
     patience = config.train.early_stopping_patience
     stopped = patience > 0 and since >= patience
+    if math.isfinite(score) and (higher or score == best["score"]):
+        best = {"score": score, "step": step}
     return {**best, "evaluations_since": since, "stopped": stopped}
 
 
@@ -152,6 +172,8 @@ def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
         if key not in ("dice", "loss")
     )
     note = " (best)" if best["step"] == step else ""
+    if math.isnan(score_of(rows)):
+        note = "; no validation case has a class: the last step is kept"
     if best["stopped"]:
         note = f"; no better score in {best['evaluations_since']} validations: stopping"
     if "dice" not in validation:

@@ -47,7 +47,7 @@ _SPARE_BYTES = 2**20
 class Checkpoints:
     """The checkpoints of one run: the three latest and the best.
 
-    The best is the first with the highest score. A score that is None or not finite is
+    The best is the last with the highest score. A score that is None or not finite is
     never the best.
 
     Several processes that share a folder write one checkpoint together. If each has a
@@ -231,7 +231,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Return the first step with the highest score; None without a score."""
+        """Return the last step with the highest score; None without a score."""
         return _best_step(self._manager.all_steps(), self._scores)
 
     def score(self, step: int | None) -> float | None:
@@ -384,11 +384,9 @@ class _DropLateAnswers:
 
 
 def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
-    """Return the first of the steps with the highest score."""
+    """Return the last of the steps with the highest score."""
     scored = {step: score for step in steps if (score := scores.get(step)) is not None}
-    if not scored:
-        return None
-    return min(scored, key=lambda step: (-scored[step], step))
+    return max(scored, key=lambda step: (scored[step], step), default=None)
 
 
 def _abstract(leaf: Any) -> Any:

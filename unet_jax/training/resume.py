@@ -136,7 +136,7 @@ class RunCheckpoints:
             self._bucket.saved()
 
     def best_step(self) -> int | None:
-        """Return the first step with the highest score; None without a score."""
+        """Return the last step with the highest score; None without a score."""
         return self._scored.best_step()
 
     def wait(self) -> None:
