@@ -1,4 +1,4 @@
-"""Finds what a folder holds beside the files of its cases, and where spacing is from."""
+"""Finds what a folder holds beside its cases, and where their spacing is from."""
 
 import os
 import re
@@ -52,7 +52,8 @@ def describe_left_out(found: LeftOut, *, cases: int) -> list[str]:
     for folder, count in list(found.folders.items())[:_MOST_NAMES]:
         many = f", as many as there are cases ({cases})" if count >= cases else ""
         place = f"the folder {folder}/" if folder else "files beside the folders"
-        lines.append(f"{place}: {count} images{many}")
+        images = f"{count} image" + "s" * (count > 1)
+        lines.append(f"{place}: {images}{many}")
     if len(found.folders) > _MOST_NAMES:
         lines.append(f"{len(found.folders) - _MOST_NAMES} more folders of images")
     if others := [f"{count} of {end}" for end, count in found.suffixes.items()]:
@@ -69,12 +70,8 @@ def two_kinds_of_masks(path: Path, layout: Layout, found: LeftOut) -> list[str]:
     """
     chosen = {_top(mask, path) for pair in layout.pairs for mask in pair.masks}
     images = {_top(image, path) for pair in layout.pairs for image in pair.images}
-    if (
-        len(chosen) != 1
-        or len(images) != 1
-        or "" in chosen | images
-        or chosen == images
-    ):
+    places = chosen | images
+    if len(chosen) != 1 or len(images) != 1 or len(places) == 1 or "" in places:
         return []
     masks = sum(len(pair.masks) for pair in layout.pairs)
     others = [
