@@ -23,7 +23,7 @@ def test_folders_suffixes_and_files_that_are_left_out_are_named(tmp_path):
     notes = _notes(tmp_path)
     assert "left out: the folder vessels/: 6 images, as many as there are c" in notes
     assert "left out: the folder overlays/: 2 images\n" in notes
-    assert "left out: files beside the folders: 1 images\n" in notes
+    assert "left out: files beside the folders: 1 image\n" in notes
     assert "no images: 2 of .txt, " in notes
     assert "1 of no suffix" in notes
     assert "hidden" not in notes

@@ -22,6 +22,7 @@ from unet_jax.data.folder.groups import cut_groups, describe_groups
 from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.folder.layouts import find_layout
 from unet_jax.data.folder.left_out import (
+    LeftOut,
     describe_left_out,
     find_left_out,
     spacing_origin,
@@ -70,25 +71,12 @@ def open_folder(
         InputError: the data have problems; ``details`` has one line for each.
     """
     memory, watch = memory or CaseMemory(0), watch or Watch()
-    path = as_stored(Path(expanded(options.path)))
-    layout = find_layout(
-        path,
-        images=options.images,
-        masks=options.masks,
-        naming=Naming(
-            same_form(options.mask_suffix), options.channels, options.join_masks
-        ),
-        stack=options.stack,
-    )
+    layout, beside = _found(options, may_ask=recorded is None)
     options = dataclasses.replace(
         options,
         palette=options.palette or layout.palette,
         class_names=options.class_names or layout.class_names,
     )
-    beside = find_left_out(path, layout)
-    if recorded is None and not options.masks:
-        doubts = two_kinds_of_masks(path, layout, beside)
-        layout = layout._replace(problems=(*layout.problems, *doubts))
     division = divide(layout, options, recorded)
     layout = _named(layout, division.used_ids)
     scanned = scan(
@@ -120,6 +108,29 @@ def open_folder(
         ),
         memory=memory,
     )
+
+
+def _found(options: FolderOptions, *, may_ask: bool) -> tuple[Layout, LeftOut]:
+    """Find images and masks, and what is beside them.
+
+    Args:
+        may_ask: whether a second folder of masks is a problem.
+    """
+    path = as_stored(Path(expanded(options.path)))
+    layout = find_layout(
+        path,
+        images=options.images,
+        masks=options.masks,
+        naming=Naming(
+            same_form(options.mask_suffix), options.channels, options.join_masks
+        ),
+        stack=options.stack,
+    )
+    beside = find_left_out(path, layout)
+    if may_ask and not options.masks:
+        doubts = two_kinds_of_masks(path, layout, beside)
+        layout = layout._replace(problems=(*layout.problems, *doubts))
+    return layout, beside
 
 
 def _named(layout: Layout, used: AbstractSet[str] | None) -> Layout:
