@@ -9,7 +9,7 @@ from unet_jax.data.folder.groups import cut_groups, describe_groups, find_groups
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.pairing import Layout, Pair
 from unet_jax.data.folder.splits import SPLITS, draw_splits
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 
 
 def _layout(*ids):
@@ -126,7 +126,7 @@ def test_few_large_folders_are_asked_about(sizes, regex):
     name, size = min(sizes.items())
     assert f"the folders {name} ({size} cases), " in line
     for regex, count in ((".+", len(ids)), ("^[^/]+", len(sizes))):
-        assert f"--config.data.group_regex='{regex}'" in line
+        assert setting("data.group_regex", regex) in line
         found = find_groups(_layout(*ids), regex, version=2)
         assert len(set(found.of.values())) == count
     own = _split(ids, group_regex=".+")
@@ -166,7 +166,7 @@ def test_a_folder_for_all_cases_is_no_patient():
 def test_dozens_of_cases_are_never_cut_into_slabs(ids, options, found):
     with pytest.raises(InputError, match=found) as error:
         _split(ids, **options)
-    assert "--config.data.group_regex='.+'" in str(error.value)
+    assert setting("data.group_regex", ".+") in str(error.value)
 
 
 def test_what_was_taken_for_a_group_is_said():

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.data.folder.folders import open_set, problems_of, write_picture, write_set
+from unet_jax.errors import setting
 
 
 def _notes(folder, **options):
@@ -36,7 +37,8 @@ def test_a_second_folder_of_masks_is_asked_about(tmp_path, other):
         write_picture(tmp_path / other / f"{number}.png", number)
     (line,) = problems_of(tmp_path)
     assert f"has masks in masks, {other}, 6 or more in each" in line
-    assert f"--config.data.masks='masks' or --config.data.masks='{other}'" in line
+    settings = [setting("data.masks", name) for name in ("masks", other)]
+    assert line.endswith(f"name it: {' or '.join(settings)}")
     assert f"left out: the folder {other}/: 6" in _notes(tmp_path, masks="masks")
     (tmp_path / other / "0.png").unlink()  # no mask for every image
     assert f"left out: the folder {other}/: 5" in _notes(tmp_path)
