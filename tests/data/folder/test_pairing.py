@@ -67,7 +67,7 @@ def test_several_masks_of_an_image_are_refused_or_joined(
                 write_pixels(tmp_path / name.format(number), _spots(at, 20))
     (line,) = problems_of(tmp_path)
     assert "a second mask of its image, such as" in line
-    assert line.endswith("set --config.data.join_masks='True'")
+    assert line.endswith("set --config.data.join_masks=True")
     assert all(name.format(2).rpartition("/")[2] in line for name in (first, second))
     dataset = open_set(tmp_path, join_masks=True)
     assert len(dataset.traits) == 6
