@@ -18,6 +18,8 @@ from PIL import Image
 
 from unet_jax.configs import base, folder
 from unet_jax.data.files.read import read_image, read_label
+from unet_jax.data.folder.layouts import find_layout
+from unet_jax.data.folder.pairing import Naming, list_files
 from unet_jax.data.folder.split_files import read_splits
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
@@ -131,6 +133,54 @@ def test_random_bytes(name, content, magic):
 @given(content=st.binary(max_size=200))
 def test_a_zipped_volume_of_random_bytes(content):
     _read(".nii.gz", gzip.compress(WHOLE[".nii"][:200] + content))
+
+
+stems = st.lists(
+    st.sampled_from(["a", "b", "\u00e9", "e\u0301", "1", "12", " (2)", "_", "-", "/"])
+    | st.sampled_from(
+        ["_mask", "_seg", "_t1", "_t2", "_0000", "_0001", "mask", "\udcfc"]
+    ),
+    min_size=1,
+    max_size=4,
+).map("".join)
+
+
+@settings(few, max_examples=40)
+@given(
+    images=st.sets(stems, max_size=6),
+    masks=st.sets(stems, max_size=6),
+    places=st.sampled_from(
+        [("", ""), ("images/", "masks/"), ("p/images/", "p/masks/")]
+    ),
+    naming=st.builds(
+        Naming,
+        channels=st.sampled_from([(), ("_t1", "_t2"), ("t1/", ""), ("", "_t1")]),
+        join_masks=st.booleans(),
+    ),
+    stack=st.booleans(),
+)
+def test_names_of_any_kind(images, masks, places, naming, stack):
+    with tempfile.TemporaryDirectory() as place:
+        for folder, found in zip(places, (images, masks), strict=True):
+            for stem in found:
+                file = Path(place) / f"{folder}{stem.strip('/')}.png"
+                assume(not any(above.suffix for above in file.parents))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+        layout, line = _tried(
+            find_layout, Path(place), images="", masks="", naming=naming, stack=stack
+        )
+        if layout is None:
+            assert line.startswith(("data.", place))
+            return
+        ids = [pair.id for pair in layout.pairs]
+        assert len(set(ids)) == len(ids)
+        pairs = (*layout.pairs, *layout.orphans)
+        files = [file for pair in pairs for file in (*pair.images, *pair.masks)]
+        assert len(set(files)) == len(files), "no file is in two cases"
+        assert all(file.is_file() for file in files)
+        if not naming.channels and not layout.problems:
+            assert len(files) == len(list_files(Path(place))), "no file is lost"
 
 
 json_values = st.recursive(

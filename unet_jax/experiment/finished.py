@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.data.preprocess import Preprocessing
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, listed_lines
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.data import (
     Dataset,
@@ -132,8 +132,8 @@ def init_from(
         f"init_from {shown(workdir)} (step {step or 'latest'}): "
         f"{weights.copied + stats.copied} arrays copied, {len(skipped)} skipped"
     )
-    for line in skipped:
-        print(f"  skipped {line}")
+    for line in listed_lines([f"skipped {one}" for one in skipped]):
+        print(f"  {line}")
     return state.starting_from(weights.params, stats.params)
 
 

@@ -21,7 +21,7 @@ from unet_jax.data.files.tiff_metadata import (
     spacing_of,
     white_is_zero,
 )
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files
 
 
 class _DamageLog(logging.Handler):
@@ -85,7 +85,7 @@ def _decoded(
     masks = [series for series in tiff.series if is_transparency_mask(series.keyframe)]
     images = [series for series in tiff.series if series not in masks]
     if len(images) != 1:
-        shapes = ", ".join(str(series.shape) for series in images)
+        shapes = named_files([str(series.shape) for series in images])
         raise InputError(
             f"{path}: holds {len(images)} images of shapes {shapes}; "
             "expected one; save each as a file"
