@@ -262,7 +262,8 @@ def test_without_padding_the_logits_are_the_centre_of_those_with_surroundings():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("axes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [2, 3])
 def test_both_implementations_agree_in_values_and_gradients(option, axes):
     shape = (1, *(44,) * axes, 1) if "padding" in option else (1, *(8, 7, 6)[:axes], 1)
     if axes == 3 and "padding" in option:

@@ -18,6 +18,7 @@ def _image(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spatial", [(19, 33), (9, 17, 8)])
 def test_any_size_is_padded_with_its_last_pixels_and_cropped_back(
     spatial, formula_params, apply
@@ -33,6 +34,7 @@ def test_any_size_is_padded_with_its_last_pixels_and_cropped_back(
     np.testing.assert_allclose(logits, padded[:, *map(slice, spatial)], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_parameter_matters(formula_params, apply):
     x = _image(1, 32, 16, 2)
     network = _Small()
@@ -99,6 +101,7 @@ def test_shifted_blocks_let_windows_see_their_neighbours(formula_params, apply):
     assert (changed[1].min(), changed[1].max()) == (4, 9)
 
 
+@pytest.mark.slow
 def test_computes_in_bfloat16_with_logits_in_float32(formula_params, apply):
     x = _image(1, 16, 16, 1)
     params = formula_params(_Small(), x)
