@@ -145,6 +145,10 @@ def test_white_is_zero_with_two_readings_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"0, 1, 2 show as 255, 254, 253.*data\.pale"):
         read_label(tmp_path / "m.tif")
     shown = [(255 - index,) * 3 for index in range(3)]
+    with pytest.raises(InputError) as info:
+        read_label(tmp_path / "m.tif")
+    assert f"'{tuple(shown)}' for the stored order" in str(info.value)
+    assert f"'{tuple(shown[::-1])}' for the shown one" in str(info.value)
     np.testing.assert_array_equal(_label(tmp_path / "m.tif", palette=shown), classes)
     floats = GREY.astype(np.float32)
     tifffile.imwrite(tmp_path / "f.tif", floats, photometric="miniswhite")

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from unet_jax.data.files.stored import Color
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 
 _MILLIMETRES = {
     **{"m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "nm": 1e-6},
@@ -17,6 +17,9 @@ _MILLIMETRES = {
         ("um", "\u00b5m", "\u03bcm", "\\u00b5m", "micron", "microns"), 1e-3
     ),
 }
+
+_PROPOSED = 24
+"""Largest number of greys that a message proposes as a palette."""
 
 _GDAL_METADATA = 42112
 
@@ -119,12 +122,19 @@ def white_is_zero(
     if is_mask:
         values = np.unique(image).tolist()
         if page.is_imagej or not set(values) <= {0, white}:
-            shown = ", ".join(str(white - value) for value in values[:3])
+            shown = [white - value for value in values]
+            greys = tuple((value, value, value) for value in shown)
+            keys = ""
+            if white == 255 and len(greys) <= _PROPOSED:
+                keys = (
+                    f", or set {setting('data.palette', greys)} for the stored order, "
+                    f"{setting('data.palette', greys[::-1])} for the shown one"
+                )
             raise InputError(
                 f"{path}: photometric WhiteIsZero, so that its values "
-                f"{', '.join(map(str, values[:3]))} show as {shown}, and either may be "
-                "meant; expected BlackIsZero; save it so, or name the greys that it "
-                "shows in data.palette"
+                f"{', '.join(map(str, values[:3]))} show as "
+                f"{', '.join(map(str, shown[:3]))}, and either may be meant; expected "
+                f"BlackIsZero; save it so{keys}"
             )
     return image.dtype.type(white) - image
 

@@ -13,7 +13,7 @@ from unet_jax.data.files.stored import Color
 from unet_jax.data.folder.label_map import Entry
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.traits import CaseTraits
-from unet_jax.errors import named_files
+from unet_jax.errors import named_files, setting
 
 _PROPOSED = 24
 
@@ -54,7 +54,7 @@ def _by_color(cases: Sequence[CaseTraits]) -> str:
     if len(counts) > _PROPOSED:
         return ""
     palette = tuple(color for color, _ in counts.most_common())
-    return f"to read by colour set --config.data.palette='{palette}', "
+    return f"to read by colour set {setting('data.palette', palette)}, "
 
 
 def orientation_problems(
@@ -94,6 +94,6 @@ def nodata_problems(
     ignored = tuple((key, IGNORE if key in files else to) for key, to in classes)
     return [
         f"{named_files(names)}: the value {value} is declared as nodata (GDAL), and "
-        f"may be a class; to ignore it set --config.data.label_map='{ignored}', to "
-        f"keep it --config.data.label_map='{tuple(classes)}'"
+        f"may be a class; to ignore it set {setting('data.label_map', ignored)}, to "
+        f"keep it {setting('data.label_map', tuple(classes))}"
     ]
