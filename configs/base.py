@@ -168,7 +168,10 @@ KEYS = {
     # ---- training --------------------------------------------------------------------
     "train.steps": Key(1000, "updates of the parameters", low=1, may_change=True),
     "train.max_minutes": Key(
-        0.0, "minutes after which training ends; 0 for train.steps", 0, may_change=True
+        0.0,
+        "minutes of start, training, validation, over all resumes; 0 for train.steps",
+        low=0,
+        may_change=True,
     ),
     "train.memory_gib": Key(
         None,

@@ -170,7 +170,7 @@ CHECKPOINTS = {
     ),
     "the clusters of the classes cut": (
         lambda run: (run / "clusters.json").write_text("{"),
-        "{here}/run/clusters.json: cannot be read (<any>); restore it, or delete it "
+        "{here}/run/clusters.json: cannot be read (<any>); restore it, or move it away "
         "and run the training command again, which writes it",
     ),
 }

@@ -156,7 +156,7 @@ def _written_at_end(path: pathlib.Path, parse: Callable[[Any], Any]) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
-            "delete it and run the training command again, which writes it"
+            "move it away and run the training command again, which writes it"
         ) from error
 
 

@@ -122,7 +122,8 @@ class ClockPace:
     def after(self, step: int) -> tuple[bool, bool]:
         """Look at the clock."""
         self._step = step
-        now, seconds = self._clock(), self._seconds()
+        now = self._clock()
+        seconds = self._used + now - self._began
         self._trained += now - self._training_since
         self._training_since = now
         last = seconds + self._reserve >= self._budget

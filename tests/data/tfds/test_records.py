@@ -72,7 +72,7 @@ def test_a_damaged_file_is_refused_at_once_and_can_be_fixed(tmp_path, damage):
         brain_slices(tmp_path)
     message = str(error.value)
     assert message.startswith(f"{file}: record 0 cannot be read; the file is missing,")
-    assert message.endswith(f"delete {folder}: the next run builds it again")
+    assert message.endswith(f"move {folder} away: the next run builds it again")
     assert "\n" not in message
     shutil.rmtree(folder)
     assert len(brain_slices(tmp_path)) == 22
@@ -96,7 +96,7 @@ def test_damaged_information_is_refused(tmp_path, name, damage):
         (folder / name).unlink()
     else:
         os.truncate(folder / name, 100)
-    with pytest.raises(InputError, match=r"missing or damaged .*delete ") as error:
+    with pytest.raises(InputError, match=r"missing or damaged .*move ") as error:
         brain_slices(tmp_path)
     assert str(error.value).startswith(f"{folder}: dataset_info.json or features.json")
 

@@ -112,8 +112,8 @@ class TfdsRecords:
     def _fix(self) -> str:
         """How to fix a folder with a damaged file."""
         if self._directory.parent.name in OWN_SETS:
-            return f"delete {self._directory}: the next run builds it again"
-        return f"delete {self._directory} and prepare the set again with `tfds build`"
+            return f"move {self._directory} away: the next run builds it again"
+        return f"move {self._directory} away; prepare the set again by `tfds build`"
 
     @functools.cached_property
     def _builder(self) -> Any:
