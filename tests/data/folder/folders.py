@@ -49,12 +49,13 @@ def write_set(folder, count=6, first=0, **options):
     return folder
 
 
-def open_set(folder, cache=None, seed=0, **options):
+def open_set(folder, cache=None, seed=0, recorded=None, **options):
     return open_folder(
         FolderOptions(path=str(folder), **options),
         seed=seed,
         num_threads=2,
         scan_cache=cache,
+        recorded=recorded,
     )
 
 

@@ -1,9 +1,17 @@
 """Tests how splits are drawn: fractions of classes, and no guess at patients."""
 
 import collections
+import json
 
+import numpy as np
 import pytest
 
+from tests.data.folder.folders import (
+    open_set,
+    write_picture,
+    write_pixels,
+    write_set,
+)
 from unet_jax.data.folder.division import RecordedSplits, divide
 from unet_jax.data.folder.groups import cut_groups, describe_groups, find_groups
 from unet_jax.data.folder.options import FolderOptions
@@ -275,3 +283,35 @@ def test_a_recorded_case_that_is_gone_is_named():
     division = divide(_layout("a", "c"), FolderOptions(path="set"), recorded)
     (line,) = division.problems
     assert "case b, d of the run is gone" in line
+
+
+def test_a_folder_keeps_its_splits_when_cases_come(tmp_path):
+    folder = write_set(tmp_path, count=9, classes=2)
+    for number in range(3):
+        labels = np.arange(80).reshape(8, 10) % 3
+        write_pixels(folder / f"masks/{number}.png", labels.astype(np.uint8))
+    dataset = open_set(folder)
+    for split in SPLITS:  # the class of three cases is in each split
+        source = dataset.source(split)
+        assert sum(source.class_counts(i)[2] > 0 for i in range(len(source))) == 1
+    record = json.loads(json.dumps([dataset.fingerprint, dataset.splits_record]))
+    assert record[1] == {"version": 2, "bounds": {}, "groups": {}}
+    ids = {split: entry["ids"] for split, entry in record[0].items()}
+    write_set(folder, count=5, first=9, classes=2)
+    assert open_set(folder).fingerprint != record[0]
+    for kept in (RecordedSplits(ids, **record[1]), RecordedSplits(ids)):
+        again = open_set(folder, seed=5, recorded=kept)
+        assert again.fingerprint == record[0]
+        assert again.splits_record["version"] == kept.version
+        assert "5 images that the splits do not name are left out" in again.notes[0]
+
+
+def test_slabs_are_kept_with_their_bounds(tmp_path):
+    image, mask = tmp_path / "images/a.png", tmp_path / "masks/a.png"
+    write_picture(image, 0, mask=mask, size=(100, 9))
+    dataset = open_set(tmp_path)
+    record = json.loads(json.dumps([dataset.fingerprint, dataset.splits_record]))
+    assert record[1]["bounds"]["train"] == [[0.0, 0.6]]
+    ids = {split: entry["ids"] for split, entry in record[0].items()}
+    for kept in (RecordedSplits(ids, **record[1]), RecordedSplits(ids)):
+        assert open_set(tmp_path, recorded=kept).fingerprint == record[0]
