@@ -58,3 +58,19 @@ def test_it_is_said_where_spacing_comes_from(tmp_path):
             tmp_path / f"nii/images/{name}", number, mask=mask, size=(4, 5, 6)
         )
     assert "spacing: from NIfTI headers" in _notes(tmp_path / "nii")
+
+
+def test_a_folder_of_masks_with_endings_of_their_own_is_paired_once_it_is_named(
+    tmp_path,
+):
+    for number in range(21, 27):
+        write_picture(tmp_path / f"images/{number}_train.png", number)
+        for name in ("mask/{}_train_mask.png", "1st_manual/{}_manual1.png"):
+            image = tmp_path / "other.png"
+            write_picture(image, number, mask=tmp_path / name.format(number))
+    (tmp_path / "other.png").unlink()
+    assert "data.masks" in problems_of(tmp_path)[0]
+    for masks in ("mask", "1st_manual"):
+        dataset = open_set(tmp_path, masks=masks)
+        assert len(dataset.traits) == 6
+        assert all(f"/{masks}/" in case.masks[0] for case in dataset.traits)

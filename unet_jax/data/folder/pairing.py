@@ -1,5 +1,6 @@
 """Pairs images with their masks by the names of their files."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,6 +146,13 @@ def pair_folders(images: Path, masks: Path, naming: Naming) -> Layout:
         best = max(counts, key=lambda pair: counts[pair])
         if counts[best]:
             break
+    else:  # 21_training and 21_manual1: endings that all images, and all masks, have
+        shared = shared_ending(pictures.values()), shared_ending(labels.values())
+        image, mask = (
+            _cut(stems.values(), [ending])[ending]
+            for stems, ending in zip((pictures, labels), shared, strict=True)
+        )
+        best = shared if image & mask and not naming.channels else best
     layout = join(pictures, labels, *best, naming=naming)
     note = f"images in {images.name}/, masks in {masks.name}/"
     if best[1]:
@@ -342,6 +350,20 @@ def _without_word(mask: str) -> str:
     ending = next((one for one in MASK_SUFFIXES if _ends(mask, one)), "")
     folder, slash, name = mask.rpartition("/")
     return folder + slash if name.lower() in _WORDS else _without(mask, ending)
+
+
+def shared_ending(stems: Iterable[str]) -> str:
+    """Return the ending after a mark that all of some names have; "" for none.
+
+    Example:
+        >>> shared_ending(["21_training", "31_training"])
+        '_training'
+    """
+    columns = zip(*(stem[::-1] for stem in stems), strict=False)
+    equal = itertools.takewhile(lambda letters: len(set(letters)) == 1, columns)
+    found = "".join(letters[0] for letters in equal)[::-1]
+    mark = re.search(r"[_. -]", found)
+    return found[mark.start() :] if mark else ""
 
 
 def _cut(
