@@ -94,6 +94,11 @@ CONFIGS = {
     "class) or ((first, last), class)",
     "--config.data.palette=((0,0),)": "data.palette[0]: found (0, 0), expected (red, "
     "green, blue), whole numbers from 0 to 255",
+    "--config.data.channels=('_t1','_t1')": "data.channels: found ('_t1', '_t1'), "
+    "expected a different ending for each channel; write --config.data.channels="
+    '\'("_t1", "_t2")\'',
+    "--config.data.channels=(0,1)": "data.channels: found (0, 1), expected a different "
+    "ending<any>",
     "--config.data.dims=7": "data.dims: found 7, expected 2 to 3",
     "--config.optimizer.name=lion": "<any>unknown optimizer 'lion'<any>",
     "--config.optimizer.schedule=stairs": "<any>'stairs'<any>",

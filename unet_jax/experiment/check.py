@@ -25,6 +25,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     _check_values(config)
     data, train = config.data, config.train
     _check_colors("data.palette", data.palette)
+    _check_channels(data.get("channels", ()))
     if data.label_map:
         count = _MANY_CLASSES if data.class_names is None else len(data.class_names)
         LabelMap(tuple(data.label_map), num_classes=count)
@@ -126,6 +127,16 @@ def _check_values(config: ConfigDict) -> None:
         number = isinstance(value, int | float)
         if not number or not spec.low <= value <= spec.high:
             raise InputError(f"{key}: found {value!r}, expected {spec.limits}")
+
+
+def _check_channels(endings: Any) -> None:
+    """Refuse endings of files that are no text, or there twice."""
+    text = all(isinstance(one, str) for one in endings)
+    if not text or len(set(endings)) < len(endings):
+        raise InputError(
+            f"data.channels: found {tuple(endings)}, expected a different ending for "
+            f"each channel; write {setting('data.channels', ('_t1', '_t2'))}"
+        )
 
 
 def _check_colors(key: str, colors: Any) -> None:
