@@ -46,6 +46,21 @@ def test_the_version_of_the_draws_is_recorded_and_was_1_before(tmp_path):
     assert read_record(tmp_path)["draws_version"] == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "of_version_1"),
+    [("residual_encoder", "residual_encoder_v0"), ("unet_small", "unet_small")],
+)
+def test_a_network_is_the_one_that_its_name_was_when_the_run_began(
+    tmp_path, name, of_version_1
+):
+    record = make_record({"model": {"name": name}}, preprocessing={}, dataset={})
+    write_record(tmp_path, record)
+    assert read_record(tmp_path)["config"]["model"]["name"] == name
+    del record["networks_version"]  # as in version 0.1
+    write_record(tmp_path, record)
+    assert read_record(tmp_path)["config"]["model"]["name"] == of_version_1
+
+
 def test_other_draws_are_refused_with_the_version_to_use(tmp_path):
     on, off = ({"augment": {"enabled": enabled}} for enabled in (True, False))
     check_same_draws(tmp_path, on, DRAWS_VERSION)

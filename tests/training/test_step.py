@@ -17,6 +17,7 @@ from unet_jax.training.devices import AXIS, check_batch_size, replicate, shard_b
 from unet_jax.training.optimizer import create_optimizer
 from unet_jax.training.step import (
     TrainState,
+    averaged_variables,
     create_train_state,
     make_train_step,
     pmap_train_step,
@@ -262,6 +263,16 @@ def test_without_average_or_batch_norm_there_are_no_averaged_statistics(norm, em
     found = jax.tree.leaves(state.eval_variables["batch_stats"])
     for leaf, one in zip(found, jax.tree.leaves(state.batch_stats), strict=True):
         assert leaf is one
+
+
+def test_a_checkpoint_of_version_0_1_is_scored_with_the_statistics_that_it_has():
+    saved = {"params": {"k": 1}, "batch_stats": {"m": 2}, "ema_params": {"k": 3}}
+    expected = {"params": {"k": 3}, "batch_stats": {"m": 2}}
+    assert averaged_variables(saved) == expected
+    saved["ema_batch_stats"] = {"m": 4}
+    assert averaged_variables(saved) == {**expected, "batch_stats": {"m": 4}}
+    alone = {"params": {"k": 1}, "batch_stats": None, "ema_params": None}
+    assert averaged_variables(alone) == {"params": {"k": 1}, "batch_stats": {}}
 
 
 def test_a_run_that_began_without_averaged_statistics_goes_on_without():
