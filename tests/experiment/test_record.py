@@ -3,6 +3,7 @@ import json
 import pytest
 
 from unet_jax.errors import InputError
+from unet_jax.experiment.data import recorded_splits
 from unet_jax.experiment.record import (
     DRAWS_VERSION,
     LABELS_VERSION,
@@ -136,3 +137,20 @@ def test_a_key_that_an_old_run_did_not_have_counts_as_its_default(tmp_path):
 def test_other_data_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"data changed .*\(b was 2, is 3\); restore"):
         check_same_run(tmp_path, _record(), CONFIG, {"b": 3})
+
+
+def test_splits_of_a_folder_are_recorded_and_those_of_0_1_are_of_version_1():
+    config = {"data": {"source": "folder"}}
+    ids = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+    dataset = {split: {"ids": found} for split, found in ids.items()}
+    splits = {"version": 2, "bounds": {}, "groups": {"a": "p"}}
+    record = {"config": config, "dataset": dataset, "splits": splits}
+    found = recorded_splits(record)
+    assert (found.ids, found.version, found.groups) == (ids, 2, {"a": "p"})
+    old = recorded_splits({**record, "splits": None})
+    assert (old.version, old.groups, old.has_unknown_slabs) == (1, None, False)
+    assert recorded_splits(None) is None
+    assert recorded_splits({**record, "config": {"data": {"source": "tfds"}}}) is None
+    for damaged in ({"splits": {"rule": 2}}, {"dataset": {"train": {}}}):
+        with pytest.raises(InputError, match="does not describe the splits of a run"):
+            recorded_splits(record | damaged)

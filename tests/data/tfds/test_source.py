@@ -59,7 +59,10 @@ def test_ids_are_the_same_in_every_part_of_a_split(pets_dir):
 
 
 def test_group_key(pets_dir):
-    assert {case.group for case in _pets(pets_dir, group_key="species")} == {"0"}
+    source = _pets(pets_dir, group_key="species")
+    assert {case.group for case in source} == {"0"}
+    assert source.extent() == (1, 5)
+    assert _pets(pets_dir).extent() == (5, 5)
 
 
 def test_index_past_the_end_is_an_index_error(pets_dir):
@@ -312,6 +315,7 @@ def test_a_gap_begins_a_new_case_of_the_same_group(store, tmp_path):
     assert source.where(1).startswith("case 'a:9-10' of data set ")
     assert [case.label.shape[2] for case in cases] == [3, 2, 1]
     assert {case.group for case in cases} == {"a"}
+    assert source.extent() == (1, 6)
 
 
 def test_slices_as_pictures_take_their_part_of_the_spacing(store, tmp_path):
