@@ -75,7 +75,8 @@ def score_run(
     print(f"test split with the checkpoint of step {run.step}:")
     results = _score(segmenter, run.config, sources, workdir)
     results["checkpoint_step"] = run.step
-    results["eval"] = run.config.eval.to_dict()
+    # As JSON gives it back: the result equals the content of the file.
+    results["eval"] = json.loads(json.dumps(run.config.eval.to_dict()))
     if agree.is_first():
         write_results(workdir / "test_metrics.json", results)
     return results
