@@ -70,12 +70,26 @@ def test_several_masks_of_an_image_are_refused_or_joined(
     assert line.endswith("set --config.data.join_masks=True")
     assert all(name.format(2).rpartition("/")[2] in line for name in (first, second))
     dataset = open_set(tmp_path, join_masks=True)
+    assert "; the masks of 2 images are joined" in dataset.notes[0]
     assert len(dataset.traits) == 6
     joined = [case.id for case in dataset.traits if len(case.masks) == 2]
     assert len(joined) == 2
     label = _label_of(dataset, joined[0])
     np.testing.assert_array_equal(np.flatnonzero(label), [3, 20, 41])
     assert label.max() == 1
+
+
+def test_the_gif_masks_of_drive_belong_to_its_tiff_images(tmp_path):
+    for number in range(21, 27):
+        write_picture(tmp_path / f"images/{number}_training.tif", number, channels=3)
+        for place, end in (("1st_manual", "manual1"), ("mask", "training_mask")):
+            path = tmp_path / place / f"{number}_{end}.gif"
+            path.parent.mkdir(exist_ok=True)
+            write_pixels(path, _spots(number))
+    dataset = open_set(tmp_path, masks="1st_manual")
+    assert len(dataset.traits) == 6
+    label = _label_of(dataset, "23")
+    np.testing.assert_array_equal(np.flatnonzero(label), [23])
 
 
 def test_a_number_without_a_mark_is_another_image(tmp_path):

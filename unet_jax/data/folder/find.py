@@ -85,6 +85,11 @@ def find_pairs(path: Path, *, images: str, masks: str, naming: Naming) -> Layout
             "and masks/, or masks with a suffix such as _mask; set data.images and "
             f"data.masks, or data.mask_suffix{_other_files(path)}"
         )
+    joined = sum(pair.kind == "union" for pair in layout.pairs)
+    if joined:
+        layout = layout._replace(
+            note=f"{layout.note}; the masks of {joined} images are joined"
+        )
     return layout
 
 

@@ -27,7 +27,7 @@ _WORDS = (
 MASK_SUFFIXES = tuple(f"{mark}{word}" for word in _WORDS for mark in "_-.")
 _IMAGE_SUFFIXES = (
     *("", "_image", "_img", "_raw", "_0000", "-image", "-img"),
-    *("_volume", "-volume"),
+    *("_volume", "-volume", "_training", "_test"),
 )
 
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?$")
