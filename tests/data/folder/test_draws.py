@@ -158,6 +158,17 @@ def test_folders_of_patients_stay_together(sizes):
     assert sum(map(len, groups)) == len(set.union(*groups)) == len(sizes)
 
 
+def test_folders_of_findings_in_the_folders_of_splits_are_no_patients():
+    """Else benign/ would be one patient in two splits, and be refused."""
+    ids = [
+        f"{split}/{kind}/i{number}"
+        for split in ("train", "val", "test")
+        for kind in ("benign", "normal")
+        for number in range(2)
+    ]
+    assert _split(ids)["test"] == [one for one in ids if one.startswith("test")]
+
+
 def test_a_folder_for_all_cases_is_no_patient():
     splits = _split(_ids(all=6))
     assert sorted(one for split in SPLITS for one in splits[split]) == _ids(all=6)
