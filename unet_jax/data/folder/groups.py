@@ -196,8 +196,12 @@ def cut_groups(groups: Groups, splits: Mapping[str, Iterable[str]]) -> str:
     if any(one != group for one, group in of.items()):
         return ""
     for regex in _LOOKS:
-        matches = {one: re.match(regex, one) for one in of}
-        looks = {one: match[1] for one, match in matches.items() if match}
+        looks: dict[str, str] = {}
+        for one in of:
+            match = re.match(regex, one)
+            if match is None:
+                break
+            looks[one] = match[1]
         sizes = Counter(looks.values())
         if len(looks) < len(of) or not 2 <= len(sizes) <= len(of) / 2:
             continue
