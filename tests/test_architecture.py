@@ -1,6 +1,8 @@
 """The import order that docs/architecture.md states is the one that the code has."""
 
 import ast
+import functools
+import graphlib
 import pathlib
 import re
 
@@ -22,16 +24,18 @@ def _room_of(module: str, rooms: dict[str, int]) -> str:
     return max(matches, key=len)
 
 
+@functools.cache
 def _imports(path: pathlib.Path) -> set[str]:
     """Names of this project's modules that a file imports, at any depth."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            if node.module == "unet_jax":
-                found |= {f"unet_jax.{alias.name}" for alias in node.names}
-            elif node.module:
-                found.add(node.module)
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                place = ROOT / inner.replace(".", "/")
+                is_module = place.is_dir() or place.with_suffix(".py").is_file()
+                found.add(inner if is_module else str(node.module))
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name for name in found if name.split(".")[0] == "unet_jax"} | {
@@ -60,6 +64,38 @@ def test_modules_import_their_own_room_or_lower_ones():
                 wrong.append(
                     f"{module} ({rooms[room]}) imports {name} ({rooms[other]})"
                 )
+    assert not wrong, "\n".join(wrong)
+
+
+def _modules() -> dict[str, set[str]]:
+    """Dotted names of the modules that each module of the package imports."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in (ROOT / "unet_jax").rglob("*.py")
+    }
+    del paths["unet_jax.__init__"]  # it imports lazily
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    return {module: _imports(path) & set(paths) for module, path in paths.items()}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graphlib.TopologicalSorter(_modules()).prepare()  # raises CycleError
+
+
+def test_sources_import_the_rest_of_their_room_and_not_each_other():
+    order = {"unet_jax.data.folder": 2, "unet_jax.data.tfds": 2, "unet_jax.data": 1}
+    order["unet_jax.data.files"] = 0
+
+    def part(module: str) -> str:
+        return max((name for name in order if module.startswith(name)), key=len)
+
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in _modules().items()
+        for other in others
+        if module.startswith("unet_jax.data.") and other.startswith("unet_jax.data.")
+        if part(other) != part(module) and order[part(other)] >= order[part(module)]
+    ]
     assert not wrong, "\n".join(wrong)
 
 

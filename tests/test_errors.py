@@ -11,8 +11,8 @@ import pytest
 
 from unet_jax.configs import base
 from unet_jax.data.files.colors import ColorsError
-from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.folder.traits import TiffAxesError
+from unet_jax.data.label_map import LabelMap
 from unet_jax.errors import InputError, setting
 from unet_jax.experiment.config_file import override
 from unet_jax.experiment.record import check_same_run

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unet_jax.data.folder.traits import CaseTraits
+from unet_jax.data.case_traits import CaseTraits
 
 THICK = 3.0
 """Slices count as thick from this ratio of their distance to that of pixels."""

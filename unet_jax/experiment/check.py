@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from unet_jax.configs.base import KEYS
-from unet_jax.data.folder.label_map import LabelMap
+from unet_jax.data.label_map import LabelMap
 from unet_jax.errors import InputError, setting
 from unet_jax.evaluation.metric_table import LOSS_PREFIX, check_metric_names
 from unet_jax.experiment.record import flat_config

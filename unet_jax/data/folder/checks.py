@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from unet_jax.data.folder.label_map import Entry, LabelMap
+from unet_jax.data.case_traits import ImageTraits
 from unet_jax.data.folder.splits import SPLITS, Part, Splits
-from unet_jax.data.folder.traits import ImageTraits
+from unet_jax.data.label_map import Entry, LabelMap
 from unet_jax.errors import named_files
 
 

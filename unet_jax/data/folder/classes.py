@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from unet_jax.data.case import IGNORE
-from unet_jax.data.folder.label_map import VOID, Entry, LabelMap, listed
+from unet_jax.data.label_map import VOID, Entry, LabelMap, listed
 from unet_jax.errors import named_files, setting
 
 _MAX_CLASSES = 64

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from unet_jax.data.case import IGNORE, Case, CaseFacts, Extent
+from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.class_fractions import count_classes
 from unet_jax.data.folder.division import record_of
-from unet_jax.data.folder.label_map import Entry, LabelMap
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import (
     StoredCase,
@@ -21,7 +21,7 @@ from unet_jax.data.folder.read import (
 from unet_jax.data.folder.scan import memory_key
 from unet_jax.data.folder.slabs import cut_axis, slab_index, slab_of
 from unet_jax.data.folder.splits import Part, Splits
-from unet_jax.data.folder.traits import CaseTraits
+from unet_jax.data.label_map import Entry, LabelMap
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
 

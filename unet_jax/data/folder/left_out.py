@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.files.formats import SUFFIXES
 from unet_jax.data.folder.find import MASK_WORDS
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.pairing import Layout
-from unet_jax.data.folder.traits import CaseTraits
 from unet_jax.errors import setting
 
 _MOST_NAMES = 8

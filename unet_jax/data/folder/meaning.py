@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from unet_jax.data.case import IGNORE
+from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.files.stored import Color
-from unet_jax.data.folder.label_map import Entry
 from unet_jax.data.folder.options import ReadOptions
-from unet_jax.data.folder.traits import CaseTraits
+from unet_jax.data.label_map import Entry
 from unet_jax.errors import named_files, setting
 
 _PROPOSED = 24

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_jax.data.case import IGNORE
+from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.folder.channels import same_form
 from unet_jax.data.folder.checks import (
     missing_class_problems,
@@ -19,7 +20,6 @@ from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.data.folder.division import Division, RecordedSplits, divide
 from unet_jax.data.folder.find import as_stored
 from unet_jax.data.folder.groups import cut_groups, describe_groups
-from unet_jax.data.folder.label_map import LabelMap
 from unet_jax.data.folder.layouts import find_layout
 from unet_jax.data.folder.left_out import (
     LeftOut,
@@ -39,8 +39,8 @@ from unet_jax.data.folder.read import file_with_values, read_case_label
 from unet_jax.data.folder.scan import Scan, memory_key, scan
 from unet_jax.data.folder.slabs import fit_slabs, slab_index
 from unet_jax.data.folder.splits import Part, Splits
-from unet_jax.data.folder.traits import CaseTraits
 from unet_jax.data.folder.watch import Watch
+from unet_jax.data.label_map import LabelMap
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
 from unet_jax.runtime.home import expanded

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from unet_jax.data.folder.label_map import Entry
+from unet_jax.data.label_map import Entry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from unet_jax.data.case_traits import CaseTraits, ImageTraits
 from unet_jax.data.files.colors import ColorsError
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.read import used_slice_axis
-from unet_jax.data.folder.traits import CaseTraits, Examined, ImageTraits, examine
+from unet_jax.data.folder.traits import Examined, examine
 from unet_jax.data.folder.watch import Watch
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError, SharedProblem, named_files

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.folder.splits import Part
-from unet_jax.data.folder.traits import CaseTraits
 
 _THIN = 10
 """A volume of fewer slices is cut along its longest axis instead."""

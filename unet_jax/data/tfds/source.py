@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unet_jax.data.case import Case, Extent
-from unet_jax.data.folder.label_map import LabelMap
+from unet_jax.data.label_map import LabelMap
 from unet_jax.data.memory import CaseMemory
 from unet_jax.data.tfds.prepare import prepare
 from unet_jax.data.tfds.records import Features, TfdsRecords

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unet_jax.data.folder.label_map import LabelMap
+from unet_jax.data.label_map import LabelMap
 from unet_jax.errors import InputError
 
 
