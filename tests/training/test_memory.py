@@ -72,8 +72,8 @@ def test_needs_are_the_fixed_part_and_a_fraction_of_the_rest():
         (
             {"limit": GIB},
             "the step needs 18.0 GiB, and this device has 1.0 GiB for it; parameters, "
-            "optimizer and gradients alone need 1.5 GiB: lower model.options.features, "
-            "or model.max_features",
+            "optimizer and gradients alone need 1.5 GiB: choose a smaller network by "
+            "model.name or model.options",
         ),
         (
             {"limit": 20 * GIB},

@@ -116,9 +116,12 @@ def _set_lines(config: ConfigDict, bar: ReadingBar) -> list[str]:
                 bar.step(len(lines), total)
     bar.close()
     print(*lines, sep="\n")
+    if len(problems) == 1:
+        raise problems[0]
     if problems:
         raise InputError(
-            f"data.name {config.data.name}: found {len(problems)} problems:",
+            f"data.name {config.data.name}: found {len(problems)} problems; please fix "
+            "all of them:",
             [str(problem) for problem in problems],
         )
     return lines

@@ -89,8 +89,8 @@ class StepMemory:
         fixed = self._fixed(self.accumulation)
         if fixed >= room:
             return (
-                f"parameters, optimizer and gradients alone need {_gib(fixed)}: lower "
-                "model.options.features, or model.max_features"
+                f"parameters, optimizer and gradients alone need {_gib(fixed)}: choose "
+                "a smaller network by model.name or model.options"
             )
         least = self.needs(
             batch_size=self.devices * self.accumulation, accumulation=self.accumulation
