@@ -61,6 +61,8 @@ def write_run(workdir, data):
         config.to_dict(),
         preprocessing=preprocessing.to_dict(),
         dataset=dataset.fingerprint,
+        memory_source="set by the config",
+        splits=dataset.splits_record,
     )
     write_record(workdir, record)
     best = {"score": 0.5, "step": 2, "evaluations_since": 0, "stopped": False}

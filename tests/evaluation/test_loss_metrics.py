@@ -163,7 +163,7 @@ def test_a_loss_of_a_users_own_module_is_a_metric():
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="unknown loss 'loss/dize'; expected 'loss/'"):
         held_out_spec(("loss/dize",), ())
-    with pytest.raises(InputError, match=r"'bce' needs model\.head='sigmoid'"):
+    with pytest.raises(InputError, match=r"'bce' needs another model\.head"):
         _only("loss/bce")
     with pytest.raises(InputError, match="needs its parameter 'beta'"):
         _only("loss/weighted_bce", head="sigmoid")

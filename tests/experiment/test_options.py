@@ -73,7 +73,7 @@ def test_a_wrong_option_is_refused_with_those_there_are():
 def test_another_key_of_the_model_is_refused_with_the_place_of_options():
     config = smoke.get_config()
     config.model.attention = True
-    with pytest.raises(InputError, match=r"is config\.model\.options\.attention"):
+    with pytest.raises(InputError, match=r"network is --config\.model\.options\.att"):
         check_config(config.lock())
 
 

@@ -79,7 +79,7 @@ def test_a_function_of_ones_own_module_takes_its_own_options():
     [
         ("lab_networks:narrow", {}, "model.name: 'lab_networks:narrow': module"),
         ("lab_networks:no_module", {}, "made builtin_function_or_method, expected a l"),
-        ("lab_networks:Point", {}, "network 'lab_networks:Point' needs depth; set"),
+        ("lab_networks:Point", {}, "network 'lab_networks:Point' needs depth; give"),
         ("lab_networks:Point", {"with": 1}, "has no such option; did you mean 'width'"),
         ("lab_networks:Point", {"dtype": "bfloat16", "depth": 1}, "takes no dtype"),
         ("wnet", {"feature": 1}, r"model\.options\.feature: network 'wnet' has no"),
