@@ -7,7 +7,7 @@ import pytest
 
 from unet_jax.losses.unsupervised import cluster_affinities, soft_ncut_loss
 from unet_jax.unsupervised.cuts import merged_by_cut, normalised_cut
-from unet_jax.unsupervised.naming import Naming, Segmented
+from unet_jax.unsupervised.naming import ClusterNaming, Segmented
 
 WEIGHTS = {"intensity_sigma": 0.5, "spatial_sigma": 2.0, "radius": 2.5}
 
@@ -70,7 +70,7 @@ def _drawn(values, clusters, label):
 def test_as_many_clusters_as_classes_are_permuted():
     clusters = np.array([[0, 0, 1, 1, 3, 3]])
     label = np.array([[2, 2, 0, 0, 1, 0]])
-    naming = Naming(num_clusters=4, num_classes=4, slice_axis=2, weights=WEIGHTS)
+    naming = ClusterNaming(num_clusters=4, num_classes=4, slice_axis=2, weights=WEIGHTS)
     groups = naming.groups([_drawn([0, 1, 2, 3], clusters, label)])
     assert groups[:3] == ((1,), (3,), (0,))
     assert groups[3] == (2,)  # no pixel has it: it fills the gap
@@ -83,7 +83,7 @@ def test_more_clusters_are_merged_without_labels_and_then_matched(shape):
     # 1 and 2 look alike; the labels would have 2 and 3 together.
     values = [-3.0, 0.0, 0.1, 3.0]
     label = np.array([1, 2, 0, 0])[clusters]
-    naming = Naming(num_clusters=6, num_classes=3, slice_axis=2, weights=WEIGHTS)
+    naming = ClusterNaming(num_clusters=6, num_classes=3, slice_axis=2, weights=WEIGHTS)
     groups = naming.groups([_drawn(values, clusters, label)] * 2)
     assert sorted(itertools.chain(*groups)) == list(range(6))
     assert {1, 2} <= set(groups[2])

@@ -10,7 +10,7 @@ Limits = tuple[float, float]
 """Lower and upper limit of what is drawn."""
 
 
-class Number(NamedTuple):
+class Between(NamedTuple):
     """Accepts a number between two bounds; integers become floats."""
 
     lowest: float
@@ -52,7 +52,7 @@ class SpatialAxes(NamedTuple):
         return tuple(int(axis) for axis in value)
 
 
-Probability = Annotated[float, Number(0.0, 1.0)]
+Probability = Annotated[float, Between(0.0, 1.0)]
 Axes = Annotated[tuple[int, ...], SpatialAxes()]
 
 

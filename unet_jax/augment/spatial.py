@@ -15,7 +15,7 @@ from unet_jax.augment import draws
 from unet_jax.augment.coordinates import node_counts, then
 from unet_jax.augment.draws import Draw
 from unet_jax.augment.kinds import Augmentation, Linear
-from unet_jax.augment.option import Axes, Limits, Number, Probability, Within
+from unet_jax.augment.option import Axes, Between, Limits, Probability, Within
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Elastic(Augmentation):
     """
 
     probability: Probability = 0.2
-    spacing: Annotated[float, Number(1.0, 1e6)] = 24.0
+    spacing: Annotated[float, Between(1.0, 1e6)] = 24.0
     magnitude: Annotated[Limits, Within(0.0, 10.0)] = (0.0, 0.25)
 
     def count(self, image_shape: tuple[int, ...]) -> int:

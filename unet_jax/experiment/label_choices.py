@@ -14,7 +14,7 @@ from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.postprocess import choose_steps
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.runtime.atomic import atomic_path
-from unet_jax.unsupervised.naming import Naming, Segmented
+from unet_jax.unsupervised.naming import ClusterNaming, Segmented
 
 CUT = "soft_ncut"
 """The loss whose weights decide which clusters are merged."""
@@ -40,7 +40,7 @@ def with_named_clusters(
             assert case.label is not None, "training cases have labels"
             yield Segmented(clusters, image, case.label)
 
-    naming = Naming(
+    naming = ClusterNaming(
         num_clusters=plain.num_classes,
         num_classes=len(class_names),
         slice_axis=run.config.data.slice_axis,

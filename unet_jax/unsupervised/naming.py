@@ -33,7 +33,7 @@ class Segmented(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Naming:
+class ClusterNaming:
     """Settings that decide how clusters become classes; the weights are the loss's."""
 
     num_clusters: int

@@ -9,7 +9,7 @@ import pytest
 
 from unet_jax.models import ops
 from unet_jax.models.ops import packed_ops, packing
-from unet_jax.models.ops.packing import Layout, Packed, pack, unpack
+from unet_jax.models.ops.packing import BlockLayout, Packed, pack, unpack
 
 
 def _values(shape, seed=0):
@@ -75,9 +75,9 @@ CONVOLUTIONS = [
 def test_convolution_of_blocks_is_that_of_pixels(
     size, window, strides, read, read_shifts, made, made_shifts
 ):
-    source = Layout(size, read, read_shifts)
+    source = BlockLayout(size, read, read_shifts)
     outputs = tuple(-(-n // step) for n, step in zip(size, strides, strict=True))
-    layout = Layout(outputs, made, made_shifts)
+    layout = BlockLayout(outputs, made, made_shifts)
 
     def packed(first, second, kernel):
         inputs = [pack(first, source), pack(second, source)]
@@ -107,9 +107,9 @@ def test_convolution_of_blocks_is_that_of_pixels(
 def test_centred_convolution_of_blocks_is_that_of_pixels(
     size, window, strides, read, made, made_shifts
 ):
-    source = Layout(size, read, (0,) * len(size))
+    source = BlockLayout(size, read, (0,) * len(size))
     outputs = tuple(n // step for n, step in zip(size, strides, strict=True))
-    layout = Layout(outputs, made, made_shifts)
+    layout = BlockLayout(outputs, made, made_shifts)
 
     def packed(x, kernel):
         return packed_ops.convolve(
@@ -134,7 +134,7 @@ def test_centred_convolution_of_blocks_is_that_of_pixels(
 )
 def test_average_pooling_of_blocks_is_that_of_pixels(size, factors, shifts, window):
     _assert_equal(
-        lambda x: ops.average_pool(pack(x, Layout(size, factors, shifts)),
+        lambda x: ops.average_pool(pack(x, BlockLayout(size, factors, shifts)),
                                    window=window),
         lambda x: ops.average_pool(x, window=window),
         _values((2, *size, 3)),
@@ -144,7 +144,7 @@ def test_average_pooling_of_blocks_is_that_of_pixels(size, factors, shifts, wind
 @pytest.mark.parametrize(("made", "taps"), [((0, 0), (3, 3)), ((1, 1), (2, 2))])
 def test_a_shifted_result_reads_fewer_blocks(made, taps):
     """The kernels of the compiled program, as XLA is given them."""
-    source = Layout((8, 8), (2, 2), (0, 0))
+    source = BlockLayout((8, 8), (2, 2), (0, 0))
     layout = source.shifted(made)
 
     def packed(x, kernel):
@@ -168,7 +168,7 @@ def test_a_shifted_result_reads_fewer_blocks(made, taps):
     ],
 )
 def test_pooling_of_blocks_is_that_of_pixels(size, factors, window, left):
-    layout = Layout(size, factors, (0,) * len(size))
+    layout = BlockLayout(size, factors, (0,) * len(size))
 
     def packed(x):
         y = packed_ops.max_pool(pack(x, layout), window=window)
@@ -196,9 +196,9 @@ def test_pooling_of_blocks_is_that_of_pixels(size, factors, window, left):
     ],
 )
 def test_up_convolution_of_blocks_is_that_of_pixels(size, strides, read, made):
-    source = Layout(size, read, (0,) * len(size))
+    source = BlockLayout(size, read, (0,) * len(size))
     grown = tuple(n * step for n, step in zip(size, strides, strict=True))
-    layout = Layout(grown, made, (0,) * len(size))
+    layout = BlockLayout(grown, made, (0,) * len(size))
 
     def packed(x, kernel):
         return packed_ops.up_convolve(pack(x, source), kernel, layout=layout)
@@ -210,9 +210,9 @@ def test_up_convolution_of_blocks_is_that_of_pixels(size, strides, read, made):
 
 
 LAYOUTS = [
-    Layout((4, 6), (2, 2), (0, 0)),
-    Layout((5, 7), (2, 4), (1, 2)),
-    Layout((3, 4, 5), (1, 2, 2), (0, 1, 1)),
+    BlockLayout((4, 6), (2, 2), (0, 0)),
+    BlockLayout((5, 7), (2, 4), (1, 2)),
+    BlockLayout((3, 4, 5), (1, 2, 2), (0, 1, 1)),
 ]
 
 
@@ -285,6 +285,6 @@ def test_moments_of_bfloat16_lose_less_than_bfloat16_does(mean):
 
 
 def test_a_packed_norm_refuses_channels_that_do_not_divide():
-    x = Packed(jnp.ones((1, 2, 2, 12)), Layout((2, 4), (1, 2), (0, 0)))
+    x = Packed(jnp.ones((1, 2, 2, 12)), BlockLayout((2, 4), (1, 2), (0, 0)))
     with pytest.raises(ValueError, match="6 channels do not divide into 4 groups"):
         packed_ops.group_norm(x, jnp.ones(6), jnp.zeros(6), groups=4)

@@ -10,11 +10,11 @@ import pytest
 from unet_jax.models.ops import packing
 
 LAYOUTS = [
-    packing.Layout((8, 6), (4, 2), (0, 0)),
-    packing.Layout((8, 6), (4, 2), (1, 1)),
-    packing.Layout((5, 7), (2, 4), (0, 3)),
-    packing.Layout((3, 4, 6), (1, 2, 2), (0, 1, 0)),
-    packing.Layout((4, 4, 4), (2, 2, 2), (1, 1, 1)),
+    packing.BlockLayout((8, 6), (4, 2), (0, 0)),
+    packing.BlockLayout((8, 6), (4, 2), (1, 1)),
+    packing.BlockLayout((5, 7), (2, 4), (0, 3)),
+    packing.BlockLayout((3, 4, 6), (1, 2, 2), (0, 1, 0)),
+    packing.BlockLayout((4, 4, 4), (2, 2, 2), (1, 1, 1)),
 ]
 
 
@@ -30,7 +30,7 @@ def test_unpacking_gives_back_what_was_packed(layout):
 
 
 def test_a_block_holds_its_pixels_in_row_order():
-    layout = packing.Layout((2, 4), (2, 2), (0, 0))
+    layout = packing.BlockLayout((2, 4), (2, 2), (0, 0))
     x = jnp.arange(16.0).reshape(1, 2, 4, 2)
     packed = packing.pack(x, layout)
     expected = [*x[0, 0, 2], *x[0, 0, 3], *x[0, 1, 2], *x[0, 1, 3]]

@@ -19,7 +19,7 @@ from unet_jax.models.ops import xla
 from unet_jax.models.ops.cpu import larger
 from unet_jax.models.ops.moments import group_moments, pool_moments, wide
 from unet_jax.models.ops.packing import (
-    Layout,
+    BlockLayout,
     Packed,
     as_packed,
     keep_inside,
@@ -34,7 +34,7 @@ def convolve(
     inputs: Sequence[Packed],
     kernel: Float[Array, "*window channels features"],
     *,
-    layout: Layout,
+    layout: BlockLayout,
     strides: tuple[int, ...] | None = None,
     centred: bool = False,
 ) -> Packed:
@@ -69,8 +69,8 @@ def convolve(
 
 
 def result_layout(
-    source: Layout, shape: Sequence[int], strides: Sequence[int], *, followed: bool
-) -> Layout:
+    source: BlockLayout, shape: Sequence[int], strides: Sequence[int], *, followed: bool
+) -> BlockLayout:
     """Choose the layout of a convolution's result; see `face.convolve`."""
     *window, _, features = shape
     if math.prod(window) == math.prod(strides) == 1 and source.apart is None:
@@ -162,7 +162,7 @@ def _summed_over_batch(gradient, x, pads, *, steps):
     return products.swapaxes(-1, -2)
 
 
-def _dividing(x: Packed, layout: Layout, strides: Sequence[int]) -> Packed:
+def _dividing(x: Packed, layout: BlockLayout, strides: Sequence[int]) -> Packed:
     """The input, unpacked if blocks of the result begin in the middle of its blocks."""
     whole = all(
         step * made % read == 0
@@ -174,7 +174,12 @@ def _dividing(x: Packed, layout: Layout, strides: Sequence[int]) -> Packed:
 
 
 def _convolution_axis(
-    source: Layout, layout: Layout, axis: int, window: int, stride: int, centred: bool
+    source: BlockLayout,
+    layout: BlockLayout,
+    axis: int,
+    window: int,
+    stride: int,
+    centred: bool,
 ) -> tuple[Bool[np.ndarray, "taps weights read made"], int, tuple[int, int]]:
     """What a convolution of the blocks does along one axis.
 
@@ -263,7 +268,7 @@ def max_pool(x: Packed, *, window: Sequence[int]) -> Packed:
             plain.values, dataclasses.replace(plain.layout, apart=(1,) * rank)
         )
     left = [factor // step for factor, step in zip(factors, window, strict=True)]
-    pooled = Layout(
+    pooled = BlockLayout(
         tuple(size // step for size, step in zip(layout.size, window, strict=True)),
         tuple(left),
         (0,) * rank,
@@ -314,7 +319,10 @@ def _displaced(values: Array, x: Packed, axis: int, by: int) -> Array:
 
 
 def up_convolve(
-    x: Packed, kernel: Float[Array, "*strides channels features"], *, layout: Layout
+    x: Packed,
+    kernel: Float[Array, "*strides channels features"],
+    *,
+    layout: BlockLayout,
 ) -> Packed:
     """Upsample by a transposed convolution; see `face.up_convolve`."""
     strides = kernel.shape[:-2]

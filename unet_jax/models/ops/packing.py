@@ -20,7 +20,7 @@ LANES = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """Where each pixel of an array stands in its packed form.
 
     Attributes:
@@ -64,7 +64,7 @@ class Layout:
         """Places of a block."""
         return math.prod(self.places)
 
-    def shifted(self, shifts: Sequence[int]) -> "Layout":
+    def shifted(self, shifts: Sequence[int]) -> "BlockLayout":
         """Return the same blocks, shifted by pixels before the array."""
         return dataclasses.replace(self, shifts=tuple(shifts))
 
@@ -99,7 +99,7 @@ class Packed:
     """
 
     values: Array
-    layout: Layout = flax.struct.field(pytree_node=False)
+    layout: BlockLayout = flax.struct.field(pytree_node=False)
 
     @property
     def channels(self) -> int:
@@ -121,9 +121,9 @@ class Packed:
         return Packed(values, self.layout)
 
 
-def unpacked_layout(size: Sequence[int]) -> Layout:
+def unpacked_layout(size: Sequence[int]) -> BlockLayout:
     """Return the layout of an array as it is."""
-    return Layout(tuple(size), (1,) * len(size), (0,) * len(size))
+    return BlockLayout(tuple(size), (1,) * len(size), (0,) * len(size))
 
 
 def as_packed(x: Float[Array, "batch *spatial channels"] | Packed) -> Packed:
@@ -133,7 +133,7 @@ def as_packed(x: Float[Array, "batch *spatial channels"] | Packed) -> Packed:
     return Packed(x, unpacked_layout(x.shape[1:-1]))
 
 
-def pack(x: Float[Array, "batch *spatial channels"], layout: Layout) -> Packed:
+def pack(x: Float[Array, "batch *spatial channels"], layout: BlockLayout) -> Packed:
     """Put the pixels of each block into the channels."""
     rank = len(layout.size)
     pads = [
@@ -169,7 +169,7 @@ def unpack(
 
 
 def repack(
-    x: Float[Array, "batch *spatial channels"] | Packed, layout: Layout | None
+    x: Float[Array, "batch *spatial channels"] | Packed, layout: BlockLayout | None
 ) -> Float[Array, "batch *spatial channels"] | Packed:
     """Return the array in another layout; None leaves it as it is."""
     if layout is None or (isinstance(x, Packed) and x.layout == layout):
@@ -203,7 +203,7 @@ def keep_inside(x: Packed) -> Packed:
 
 
 def spread(
-    values: Float[Array, "*sample channels"], layout: Layout
+    values: Float[Array, "*sample channels"], layout: BlockLayout
 ) -> Float[Array, "*broadcasting phases_channels"]:
     """Repeat what belongs to the channels for all pixels of a block."""
     values = jnp.tile(values, layout.phases)
@@ -212,14 +212,14 @@ def spread(
     )
 
 
-def layout_for(size: Sequence[int], channels: int) -> Layout:
+def layout_for(size: Sequence[int], channels: int) -> BlockLayout:
     """Choose the blocks of an array by its channels.
 
     Blocks are as large as fills the lanes, a power of two; the axes take turns, the
     last one first. An axis that does not divide is left as it is.
     """
     size = tuple(size)
-    return Layout(size, _factors(size, LANES // channels), (0,) * len(size))
+    return BlockLayout(size, _factors(size, LANES // channels), (0,) * len(size))
 
 
 def _factors(size: tuple[int, ...], most: int) -> tuple[int, ...]:
