@@ -104,6 +104,14 @@ def test_given_parameters_are_refused_before_any_work(given, message):
         compare._check_given(config, [Sample(case.image, case.label)])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_tiles():
+    """Let feature clustering learn from two tiles instead of eight: to save time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unet_jax.unsupervised.feature_clustering.TILES", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A finished run on pictures of boxes."""
