@@ -195,3 +195,30 @@ def test_wrong_number_of_axes():
             centred=False,
             rng=_rng(),
         )
+
+
+@pytest.mark.parametrize("shape", [(9, 12, 2), (3, 4, 2)])
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_larger_source_has_the_patch_in_its_middle(shape, centred):
+    image, label = _numbered(*shape)
+    coordinates = _coordinates(label, num_classes=label.size, limit=1)
+    for seed in range(10):
+        small, large = (
+            draw_patch(
+                image,
+                label,
+                coordinates,
+                patch_size=(4, 4, 2),
+                source_size=source,
+                centred=centred,
+                rng=_rng(seed),
+            )
+            for source in (None, (8, 10, 2))
+        )
+        for patch, source in zip(small, large, strict=True):
+            assert source.shape[:3] == (8, 10, 2)
+            np.testing.assert_array_equal(source[2:6, 3:7], patch)
+        # Beyond the image nothing is known, and nothing is mirrored.
+        inside = large[1] != IGNORE
+        assert len(np.unique(large[1][inside])) == inside.sum()
+        assert inside.sum() > (small[1] != IGNORE).sum() or shape[0] < 4

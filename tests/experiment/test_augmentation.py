@@ -5,7 +5,7 @@ import pytest
 from unet_jax.augment.policy import default_options
 from unet_jax.configs import base
 from unet_jax.errors import InputError
-from unet_jax.experiment.network import create_augmentation
+from unet_jax.experiment.network import create_augmentation, crop_size
 
 MODULE = """
 def swap_rows(key, image, label, *, every=2):
@@ -22,6 +22,18 @@ def _config(**changes):
 def test_the_defaults_of_the_config_are_those_of_the_classes():
     assert create_augmentation(_config()) == {**default_options(), "extra": ()}
     assert create_augmentation(_config(enabled=False)) is None
+
+
+def test_only_thin_volumes_that_turn_need_larger_crops():
+    config = _config(rotation_probability=1.0)
+    for patch, larger in (((48, 48, 8), True), ((48, 48), False), ((32,) * 3, False)):
+        config.train.patch_size = patch
+        size = crop_size(config, None)
+        assert (size[0] > patch[0]) == larger
+        assert size[2:] == patch[2:]
+    config.train.patch_size = (48, 48, 8)
+    config.augment.enabled = False
+    assert crop_size(config, (1.0, 1.0, 4.0)) == (48, 48, 8)
 
 
 def test_a_record_older_than_a_key_has_its_default():

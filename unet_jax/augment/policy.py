@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray, Shaped
 from unet_jax.augment import coordinates
 from unet_jax.augment.branches import where_drawn
 from unet_jax.augment.draws import Draw, draw_all
+from unet_jax.augment.extent import Extent, reach
 from unet_jax.augment.intensity import (
     Brightness,
     Contrast,
@@ -121,14 +122,42 @@ def resolve_options(options: Mapping[str, Any]) -> dict[str, Augmentation]:
     return augmentations
 
 
+def source_size(
+    options: Mapping[str, Any], *, patch_size: tuple[int, ...], spacing: Any
+) -> tuple[int, ...]:
+    """Return the size of the crop that `augment` needs for a patch.
+
+    Only a volume of which one axis is much thinner (`Extent`) needs a larger one.
+
+    Args:
+        options: options of `augment`.
+        spacing: millimetres per pixel on each axis, or None.
+    """
+    used = resolve_options({k: v for k, v in options.items() if k != "extra"})
+    rotation, scaling, elastic = (
+        used[name] for name in ("rotation", "scaling", "elastic")
+    )
+    assert isinstance(rotation, Rotation)
+    assert isinstance(scaling, Scaling)
+    assert isinstance(elastic, Elastic)
+    return reach(
+        Extent(patch_size, spacing),
+        degrees=(0.0, 0.0) if rotation.is_off else rotation.degrees_3d,
+        factor=1.0 if scaling.is_off else max(1.0, scaling.factor[1]),
+        moved=0.0 if elastic.is_off else elastic.spacing * elastic.magnitude[1],
+    )
+
+
 def augment(
     key: PRNGKeyArray,
     image: Float[Array, "*spatial channels"],
     label: Integer[Array, "*spatial"],
     *,
+    patch_size: tuple[int, ...] | None = None,
+    spacing: tuple[float, ...] | None = None,
     extra: Sequence[Extra] = (),
     **options: Any,
-) -> tuple[Float[Array, "*spatial channels"], Integer[Array, "*spatial"]]:
+) -> tuple[Float[Array, "*patch channels"], Integer[Array, "*patch"]]:
     """Augment one example: move its pixels, change its values, apply what is extra.
 
     Args:
@@ -137,11 +166,15 @@ def augment(
         image: picture or volume, in any floating dtype; half precision is widened
             while it is worked on.
         label: class index of every pixel, or IGNORE, in any integer dtype.
+        patch_size: pixels of the result on each axis; None for those of the image. A
+            larger image (`source_size`) has pixels for what is turned into the patch
+            from beside it, about whose centre pixels are moved.
+        spacing: millimetres per pixel on each axis; None where it is unknown.
         extra: augmentations of the user's own, under different names.
         **options: see `default_options`; plain Python values.
 
     Returns:
-        Image and label in their shapes and dtypes.
+        Image and label of ``patch_size``, in their dtypes.
 
     Raises:
         ValueError: an unknown option, or a value out of bounds.
@@ -156,10 +189,12 @@ def augment(
     }
     dtype = image.dtype
     image = image.astype(jnp.promote_types(dtype, jnp.float32))
-    counts = {name: used[name].count(image.shape) for name in used}
+    extent = Extent(tuple(patch_size or label.shape), spacing)
+    shape = (*extent.shape, image.shape[-1])
+    counts = {name: used[name].count(shape) for name in used}
     counts |= {own.name: 0 for own in extra}
     draws = draw_all(key, counts, dtype=image.dtype)
-    image, label = _moved(image, label, used, draws)
+    image, label = _moved(image, label, used, draws, extent)
     for name, augmentation in used.items():
         if isinstance(augmentation, Value):
             image = augmentation.change(draws[name], image)
@@ -190,24 +225,27 @@ def _moved(
     label: Array,
     used: Mapping[str, Augmentation],
     draws: Mapping[str, Draw],
+    extent: Extent,
 ) -> tuple[Array, Array]:
     """Compose the coordinate map and read image and label at it."""
     matrix, points, spacing = None, None, 1.0
     for name, augmentation in used.items():
         if isinstance(augmentation, Linear):
-            one = augmentation.matrix(draws[name], label.ndim)
+            one = augmentation.matrix(draws[name], extent)
             matrix = coordinates.then(matrix, one)
         elif isinstance(augmentation, Elastic):
-            points = augmentation.points(draws[name], label.shape)
+            points = augmentation.points(draws[name], extent)
             spacing = augmentation.spacing
     if matrix is None and points is None:
-        return image, label  # No interpolation in the program.
-    read = functools.partial(_read, spacing=spacing)
+        return _centre(
+            (image, label), extent.shape
+        )  # The program interpolates nothing.
+    read = functools.partial(_read, shape=extent.shape, spacing=spacing)
     return jax.lax.platform_dependent(
         (image, label),
         matrix,
         points,
-        cpu=functools.partial(_mirrored_or_read, read),
+        cpu=functools.partial(_mirrored_or_read, read, extent.shape),
         default=read,
     )
 
@@ -217,25 +255,45 @@ def _read(
     matrix: Array | None,
     points: Array | None,
     *,
+    shape: tuple[int, ...],
     spacing: float,
 ) -> tuple[Array, Array]:
     """Read image and label at the place that the map gives for each pixel."""
     image, label = both
-    shape, moved = label.shape, None
+    moved = None
     if points is not None:
         moved = coordinates.displacement(points, shape=shape, spacing=spacing)
     places = coordinates.places(matrix, moved, shape=shape, dtype=image.dtype)
+    margins = _margins(label.shape, shape)
+    if any(margins):
+        places = [place + margin for place, margin in zip(places, margins, strict=True)]
     return sample(image, label, places)
+
+
+def _margins(source: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Return the pixels on each side that a source has more than the crop."""
+    return [(size - kept) // 2 for size, kept in zip(source, shape, strict=True)]
+
+
+def _centre(both: tuple[Array, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Cut the crop out of the middle of its source."""
+    image, label = both
+    box = tuple(
+        slice(start, start + size)
+        for start, size in zip(_margins(label.shape, shape), shape, strict=True)
+    )
+    return image[box], label[box]
 
 
 def _mirrored_or_read(
     read: Callable[..., tuple[Array, Array]],
-    both: tuple[Array, Array],
+    shape: tuple[int, ...],
+    source: tuple[Array, Array],
     matrix: Array | None,
     points: Array | None,
 ) -> tuple[Array, Array]:
     """Mirror where the map does no more than that, which needs no interpolation."""
-    between_pixels = jnp.array(False)
+    both, between_pixels = _centre(source, shape), jnp.array(False)
     if points is not None:
         between_pixels |= jnp.any(points != 0)
     if matrix is not None:
@@ -247,7 +305,13 @@ def _mirrored_or_read(
                 functools.partial(jax.tree.map, functools.partial(jnp.flip, axis=axis)),
                 both,
             )
-    return where_drawn(between_pixels, read, both, matrix, points)
+
+    def anew(_: Any, source: tuple[Array, Array], *numbers: Array | None) -> Any:
+        return read(source, *numbers)
+
+    if source[1].shape == shape:
+        return where_drawn(between_pixels, read, both, matrix, points)
+    return where_drawn(between_pixels, anew, both, source, matrix, points)
 
 
 def _extended(

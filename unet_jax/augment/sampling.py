@@ -12,18 +12,18 @@ def sample(
     image: Float[Array, "*spatial channels"],
     label: Integer[Array, "*spatial"],
     places: list[Float[Array, "..."]],
-) -> tuple[Float[Array, "*spatial channels"], Integer[Array, "*spatial"]]:
+) -> tuple[Float[Array, "*crop channels"], Integer[Array, "*crop"]]:
     """Read the image linearly and the label at the nearest pixel, at the same places.
 
     Beyond the border both are mirrored about the outermost pixel (scipy's "mirror").
     The places, one array for each axis, come from `coordinates.places`. Image and label
-    keep their shapes and dtypes.
+    get the shape of the places, and keep their dtypes.
     """
-    shape = label.shape
+    shape = jnp.broadcast_shapes(*(place.shape for place in places))
     positions = kept(
         [
             jnp.broadcast_to(_mirrored(place, size), shape)
-            for place, size in zip(places, shape, strict=True)
+            for place, size in zip(places, label.shape, strict=True)
         ]
     )
     return _linear(image, positions), _nearest(label, positions)
@@ -72,4 +72,4 @@ def _at(pixels: Array, indices: list[Array], shape: tuple[int, ...]) -> Array:
     flat = jnp.zeros((), jnp.int32)
     for index, size in zip(indices, shape, strict=True):
         flat = flat * size + index
-    return pixels.at[jnp.broadcast_to(flat, shape)].get(mode="promise_in_bounds")
+    return pixels.at[flat].get(mode="promise_in_bounds")

@@ -14,10 +14,15 @@ from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config, resolve_source
 from unet_jax.experiment.data import open_dataset
 from unet_jax.experiment.memory_class import class_of
-from unet_jax.experiment.network import create_network, create_optimizer_and_schedule
+from unet_jax.experiment.network import (
+    create_network,
+    create_optimizer_and_schedule,
+    crop_size,
+)
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.run import create_train_step
 from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_class_fractions
+from unet_jax.method import Spacing
 from unet_jax.models.presets import network_row
 from unet_jax.planning.chips import Slice, parse_topology
 from unet_jax.planning.cost import Compiled
@@ -61,7 +66,9 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
 
     def compile_rows(rows: int) -> Compiled:
         batch = global_batch_shapes(
-            rows * target.chips, patch_size=config.train.patch_size, channels=channels
+            rows * target.chips,
+            patch_size=crop_size(config, _spacing(config)),
+            channels=channels,
         )
         print(f"compiling   batch {rows * target.chips}: takes minutes", flush=True)
         try:
@@ -125,6 +132,13 @@ def _check_needs_no_data(config: ConfigDict) -> None:
         )
 
 
+def _spacing(config: ConfigDict) -> Spacing:
+    """Return the spacing of the training grid where the config gives it."""
+    spacing, dims = config.data.spacing, len(config.train.patch_size)
+    known = isinstance(spacing, tuple) and len(spacing) == dims
+    return spacing if known else None
+
+
 def _step_and_state(
     config: ConfigDict, channels: int, *, implementation: str = "tpu"
 ) -> tuple[TrainStep, TrainState]:
@@ -135,7 +149,7 @@ def _step_and_state(
         config.loss, foreground_oversampling=config.data.foreground_oversampling
     )
     network = create_network(config, axis_name=AXIS, implementation=implementation)
-    step = create_train_step(config, network, optimizer, terms)
+    step = create_train_step(config, network, optimizer, terms, _spacing(config))
     state = jax.eval_shape(
         lambda: create_train_state(
             network,

@@ -42,6 +42,7 @@ def draw_patch(
     patch_size: Sequence[int],
     centred: bool,
     rng: np.random.Generator,
+    source_size: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one crop of exactly ``patch_size``, determined by ``rng`` alone.
 
@@ -59,9 +60,11 @@ def draw_patch(
         coordinates: flat indices of each class in this label, from
             ``class_coordinates``.
         patch_size: pixels of the crop on each spatial axis.
+        source_size: pixels of a larger crop about the same centre, which is returned
+            instead; None for ``patch_size``.
 
     Returns:
-        Copies ``(*patch_size, channels)`` and ``(*patch_size)`` in the given dtypes.
+        Copies ``(*source_size, channels)`` and ``(*source_size)`` in the given dtypes.
 
     Raises:
         ValueError: ``patch_size`` has not one entry for each axis of ``label``.
@@ -75,9 +78,14 @@ def draw_patch(
     if centred:
         centre = _foreground_pixel(label.shape, coordinates, rng)
     start = _patch_start(label.shape, patch_size, centre, rng)
+    size = patch_size if source_size is None else source_size
+    start = tuple(
+        first - (wide - patch) // 2
+        for first, wide, patch in zip(start, size, patch_size, strict=True)
+    )
     return (
-        _crop(image, start, patch_size, padding=0),
-        _crop(label, start, patch_size, padding=IGNORE),
+        _crop(image, start, size, padding=0),
+        _crop(label, start, size, padding=IGNORE),
     )
 
 

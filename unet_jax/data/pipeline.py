@@ -99,6 +99,7 @@ def make_train_iterator(
     global_batch_size: int,
     patch_size: Sequence[int],
     foreground_oversampling: float,
+    source_size: Sequence[int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     rows_at_once: int | None = None,
@@ -116,13 +117,15 @@ def make_train_iterator(
         global_batch_size: number of examples per step over all processes.
         patch_size: pixels of a crop on each spatial axis.
         foreground_oversampling: fraction of crops centred on a class, in [0, 1].
+        source_size: pixels of the larger crops to return, about the same centres; None
+            for ``patch_size``.
         rows_at_once: number of devices of a process, so that a device has the same rows
             in any process; None deals all rows of a process at once.
         num_threads: number of threads that draw batches ahead; 0 draws them on demand.
 
     Returns:
-        An iterator of dicts: ``image`` ``(local_batch, *patch_size, channels)``
-        float32; ``label`` ``(local_batch, *patch_size)`` int32, class index or
+        An iterator of dicts: ``image`` ``(local_batch, *source_size, channels)``
+        float32; ``label`` ``(local_batch, *source_size)`` int32, class index or
         ``IGNORE``; ``example_index`` ``(local_batch,)`` int32, the position of each
         example in the endless order, to fold random keys from. ``next`` raises the
         errors of the threads.
@@ -140,6 +143,7 @@ def make_train_iterator(
         process_index=process_index,
         process_count=process_count,
         patch_size=tuple(patch_size),
+        source_size=tuple(source_size or patch_size),
         foreground_oversampling=foreground_oversampling,
     )
     return TrainIterator(
@@ -182,6 +186,7 @@ class _LoadPart:
     process_index: int
     process_count: int
     patch_size: tuple[int, ...]
+    source_size: tuple[int, ...]
     foreground_oversampling: float
 
     def __call__(self, batch: int) -> dict[str, np.ndarray]:
@@ -226,6 +231,7 @@ class _LoadPart:
             return draw_patch(
                 *self.prepared[number],
                 patch_size=self.patch_size,
+                source_size=self.source_size,
                 centred=centred,
                 rng=rng,
             )

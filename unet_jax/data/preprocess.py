@@ -82,6 +82,14 @@ class Preprocessing:
         """Whether images are brought to another spacing or size."""
         return self.spacing is not None or self.size is not None
 
+    @property
+    def grid_spacing(self) -> Spacing:
+        """Millimetres per pixel that the network sees; None where cases differ."""
+        spacing = self.spacing
+        if spacing is not None and len(spacing) > self.network_dims:
+            spacing = tuple(np.delete(spacing, self.slice_axis).tolist())
+        return spacing
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; ``from_dict`` gives an equal object."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))

@@ -21,6 +21,7 @@ from unet_jax.data.prepared import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
+from unet_jax.experiment.network import crop_size
 from unet_jax.inference.segmenter import stack_axis
 from unet_jax.losses.terms import reads_labels
 from unet_jax.report.progress import ReadingBar
@@ -273,19 +274,24 @@ def create_batches(
     workdir: pathlib.Path,
     *,
     whole: bool = False,
+    augmented: bool = True,
 ) -> TrainIterator:
     """Start the input pipeline of this process.
 
     Args:
         workdir: folder for the cases that do not fit into memory.
         whole: whether every process gets whole batches instead of its own rows.
+        augmented: whether crops have the pixels beside them that augmentation reads.
     """
+    patch = tuple(config.train.patch_size)
+    spacing = preprocessing.grid_spacing
     store = workdir / "prepared" / str(jax.process_index())
     return make_train_iterator(
         create_prepared_cases(config, source, preprocessing, store),
         seed=config.seed,
         global_batch_size=config.train.batch_size,
-        patch_size=tuple(config.train.patch_size),
+        patch_size=patch,
+        source_size=crop_size(config, spacing) if augmented else patch,
         foreground_oversampling=config.data.foreground_oversampling,
         process_index=0 if whole else jax.process_index(),
         process_count=1 if whole else jax.process_count(),

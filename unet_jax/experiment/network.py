@@ -7,11 +7,12 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
-from unet_jax.augment.policy import Extra, resolve_options
+from unet_jax.augment.policy import Extra, resolve_options, source_size
 from unet_jax.errors import InputError
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.renamed import RENAMED
 from unet_jax.losses.terms import reads_labels
+from unet_jax.method import Spacing
 from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import onednn_options
@@ -98,6 +99,14 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
     except ValueError as error:
         raise InputError(f"augment: {error}") from None
     return options | {"extra": extra}
+
+
+def crop_size(config: ConfigDict, spacing: Spacing) -> tuple[int, ...]:
+    """Return the pixels of the crops that the step augments: at least a patch."""
+    options, patch = create_augmentation(config), tuple(config.train.patch_size)
+    if options is None:
+        return patch
+    return source_size(options, patch_size=patch, spacing=spacing)
 
 
 def _extra_augmentations(given: Any) -> tuple[Extra, ...]:

@@ -28,7 +28,7 @@ def changes_scores(key: str) -> bool:
     return key not in KEYS or KEYS[key].changes_scores
 
 
-DRAWS_VERSION = 2
+DRAWS_VERSION = 3
 """Version of the random draws of `unet_jax.augment`.
 
 It is raised when a seed gives other augmented images. A half-trained run is not resumed
@@ -36,7 +36,7 @@ with other draws, since nothing could repeat it. It stands here, since the comma
 reads records before jax is loaded.
 """
 
-DRAWS_RELEASES = {1: "0.1.0"}
+DRAWS_RELEASES = {1: "0.1.0", 2: "0.2.0.dev0"}
 """Last release of unet_jax that has the draws of each earlier version."""
 
 LABELS_VERSION = 2

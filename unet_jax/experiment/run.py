@@ -32,6 +32,7 @@ from unet_jax.experiment.network import (
     create_augmentation,
     create_network,
     create_optimizer_and_schedule,
+    crop_size,
 )
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.record import (
@@ -52,6 +53,7 @@ from unet_jax.losses.terms import (
     needs_class_fractions,
     reads_labels,
 )
+from unet_jax.method import Spacing
 from unet_jax.models.presets import check_options
 from unet_jax.runtime.compilation import compiler_options, use_compilation_cache
 from unet_jax.training.devices import AXIS, batch_shapes, check_batch_size, replicate
@@ -137,7 +139,7 @@ class Run:
         config = self.config
         shapes = batch_shapes(
             config.train.batch_size,
-            patch_size=config.train.patch_size,
+            patch_size=crop_size(config, self.preprocessing.grid_spacing),
             channels=self.preprocessing.channels,
         )
         compiled, memory = compile_step(
@@ -254,7 +256,8 @@ def assemble_run(
     network = create_network(config, axis_name=AXIS)
     optimizer, schedule = create_optimizer_and_schedule(config)
     loss_terms = loss_terms_of(config, seen.get("train", ()))
-    train_step = create_train_step(config, network, optimizer, loss_terms)
+    spacing = preprocessing.grid_spacing
+    train_step = create_train_step(config, network, optimizer, loss_terms, spacing)
     return Run(
         config=config,
         workdir=workdir,
@@ -274,14 +277,23 @@ def create_train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     loss_terms: Sequence[LossTerm],
+    spacing: Spacing = None,
 ) -> TrainStep:
-    """Build ``train_step(state, batch, *, axis_name)`` of a config."""
+    """Build ``train_step(state, batch, *, axis_name)`` of a config.
+
+    Args:
+        spacing: millimetres per pixel of the training grid, or None.
+    """
+    augmentation = create_augmentation(config)
+    if augmentation is not None:
+        patch = tuple(config.train.patch_size)
+        augmentation |= {"patch_size": patch, "spacing": spacing}
     return make_train_step(
         network,
         optimizer,
         loss_terms=loss_terms,
         include_background=config.data.include_background,
-        augmentation=create_augmentation(config),
+        augmentation=augmentation,
         seed=config.seed,
         accumulation=config.train.accumulation,
         ema_decay=config.train.ema_decay,

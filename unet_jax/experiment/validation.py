@@ -65,7 +65,12 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
     folder = run.workdir / "validation"
     # The same crops in every process: they have to agree on the best step.
     crops = create_batches(
-        config, sources["validation"], preprocessing, folder, whole=True
+        config,
+        sources["validation"],
+        preprocessing,
+        folder,
+        whole=True,
+        augmented=False,
     )
     with contextlib.closing(crops):
         images = [batch["image"] for batch in itertools.islice(crops, count)]

@@ -151,7 +151,8 @@ def make_train_step(
             state's learning rate.
         loss_terms: the summands of the loss.
         include_background: whether overlap losses count class 0.
-        augmentation: options of the augmentation policy; None for no augmentation.
+        augmentation: options of `augment_batch`; None for no augmentation. With its
+            ``patch_size`` the images of a batch may be larger than a patch.
         seed: seed of augmentation and dropout; keys are folded from it and the example
             index.
         accumulation: number of parts that a device cuts its rows into.
