@@ -261,6 +261,14 @@ def test_one_seed_grows_as_scikit_images_flood_does(shape, tolerance):
     assert set(np.unique(grown)) <= {NONE, 1}
 
 
+def test_a_decimal_that_lies_at_the_tolerance_is_within_it():
+    image = np.array([[0.2, 0.3, 0.4, 0.1, 0.2]], np.float32)[..., None]
+    seeds = np.array([[0, NONE, NONE, NONE, NONE]])
+    grown = grow_regions(image, seeds, tolerance=0.1)
+    np.testing.assert_array_equal(grown, [[0, 0, NONE, NONE, NONE]])
+    assert grow_regions(image, seeds, tolerance=0.0999)[0, 1] == NONE
+
+
 def test_regions_meet_where_the_nearer_mean_changes():
     image = np.arange(0, 100, 10.0)[None, :, None]
     seeds = np.full((1, 10), NONE)

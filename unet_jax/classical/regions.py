@@ -31,7 +31,8 @@ def grow_regions(
     Args:
         image: ``(*spatial, channels)``; distances are Euclidean over the channels.
         seeds: ``(*spatial)`` index of a region from 0, or NONE.
-        tolerance: largest distance from the mean of the region's seeds.
+        tolerance: largest distance from the mean of the region's seeds, to within the
+            rounding of float32: 0.3 is within 0.1 of 0.2.
 
     Returns:
         ``(*spatial)`` index of a region, or NONE where no region grew.
@@ -54,7 +55,9 @@ def grow_regions(
     for index in present:
         mean = values[seeds == index].mean(axis=0, dtype=np.float64)
         distance = np.sqrt(np.square(values - mean.astype(np.float32)).sum(axis=-1))
-        closer = (distance <= tolerance) & (distance < nearest)
+        # Of the pixel, which is at most so large, and of its difference from the mean.
+        rounding = 2 * np.finfo(np.float32).eps * (np.abs(mean).max() + tolerance)
+        closer = (distance <= tolerance + rounding) & (distance < nearest)
         nearest[closer], owner[closer] = distance[closer], index
     all_neighbours = np.ones((3,) * seeds.ndim)
     for index in present:
