@@ -109,7 +109,7 @@ def test_a_thin_crop_is_not_moved_out_of_its_source():
                 assert np.abs(place).max() <= (size - 1) / 2 + 1e-3
                 outside += (np.abs(place) > (patch - 1) / 2 + 1e-3).sum()
                 inside += place.size
-        assert outside / inside > 0.05  # so many mirror images there were
+        assert outside / inside > 0.05  # these would be mirror images without it
 
 
 def test_sources_are_larger_only_where_something_moves():

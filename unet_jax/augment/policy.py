@@ -306,12 +306,12 @@ def _mirrored_or_read(
                 both,
             )
 
-    def anew(_: Any, source: tuple[Array, Array], *numbers: Array | None) -> Any:
+    def read_source(_: Any, source: tuple[Array, Array], *numbers: Array | None) -> Any:
         return read(source, *numbers)
 
     if source[1].shape == shape:
         return where_drawn(between_pixels, read, both, matrix, points)
-    return where_drawn(between_pixels, anew, both, source, matrix, points)
+    return where_drawn(between_pixels, read_source, both, source, matrix, points)
 
 
 def _extended(
