@@ -122,7 +122,10 @@ def test_sources_are_larger_only_where_something_moves():
     only = OFF | {"scaling_probability": 0.2, "scaling_factor": (0.5, 1.5)}
     assert of((48, 40, 8), **only) == (72, 60, 8)
     wide = reach(
-        Extent((40, 20, 4), (1.0, 2.0, 9.0)), degrees=(-90, 90), factor=1.0, moved=0.0
+        Extent((40, 20, 4), (1.0, 2.0, 9.0)),
+        degrees=(-90.0, 90.0),
+        factor=1.0,
+        moved=0.0,
     )
     # 40 x 40 mm: the diagonal is 56.6 mm, 58 pixels of 1 and 30 of 2.
     assert wide == (58, 30, 4)

@@ -136,7 +136,7 @@ def _spacing(config: ConfigDict) -> Spacing:
     """Return the spacing of the training grid where the config gives it."""
     spacing, dims = config.data.spacing, len(config.train.patch_size)
     known = isinstance(spacing, tuple) and len(spacing) == dims
-    return spacing if known else None
+    return tuple(map(float, spacing)) if known else None
 
 
 def _step_and_state(

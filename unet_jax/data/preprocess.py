@@ -85,10 +85,12 @@ class Preprocessing:
     @property
     def grid_spacing(self) -> Spacing:
         """Millimetres per pixel that the network sees; None where cases differ."""
-        spacing = self.spacing
-        if spacing is not None and len(spacing) > self.network_dims:
-            spacing = tuple(np.delete(spacing, self.slice_axis).tolist())
-        return spacing
+        if self.spacing is None:
+            return None
+        spacing = [float(step) for step in self.spacing]
+        if len(spacing) > self.network_dims:
+            del spacing[self.slice_axis]
+        return tuple(spacing)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; ``from_dict`` gives an equal object."""
