@@ -8,7 +8,7 @@ import scipy.ndimage
 
 from tests.augment.conftest import IGNORE, WAYS_AND_SHAPES, draw, example
 from unet_jax.augment import coordinates
-from unet_jax.augment.extent import Extent
+from unet_jax.augment.crop_grid import CropGrid
 from unet_jax.augment.sampling import sample
 from unet_jax.augment.spatial import Elastic, Flip, Rotation, Scaling
 
@@ -24,7 +24,7 @@ ALWAYS = {
 
 def _matrix(augmentation, ndim, key=KEY):
     return augmentation.matrix(
-        draw(key, augmentation, (2,) * ndim + (1,)), Extent((2,) * ndim)
+        draw(key, augmentation, (2,) * ndim + (1,)), CropGrid((2,) * ndim)
     )
 
 
@@ -34,7 +34,7 @@ def _affine(name, ndim, key=KEY):
 
 def _elastic(shape, *, spacing=4.0, magnitude=(0.3, 0.3), key=KEY):
     elastic = Elastic(probability=1.0, spacing=spacing, magnitude=magnitude)
-    points = elastic.points(draw(key, elastic, (*shape, 1)), Extent(shape))
+    points = elastic.points(draw(key, elastic, (*shape, 1)), CropGrid(shape))
     return coordinates.displacement(points, shape=shape, spacing=spacing)
 
 

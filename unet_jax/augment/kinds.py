@@ -9,8 +9,8 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from unet_jax.augment.crop_grid import CropGrid
 from unet_jax.augment.draws import Draw
-from unet_jax.augment.extent import Extent
 from unet_jax.augment.option import Probability
 
 
@@ -62,7 +62,7 @@ class Augmentation:
 class Linear(Augmentation):
     """Moves pixels by a matrix about the centre of the image."""
 
-    def matrix(self, draw: Draw, extent: Extent) -> Float[Array, "ndim ndim"]:
+    def matrix(self, draw: Draw, grid: CropGrid) -> Float[Array, "ndim ndim"]:
         """Return the matrix that takes an output pixel to the place it reads.
 
         It is the identity where the augmentation does not happen.

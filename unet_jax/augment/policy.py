@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray, Shaped
 
 from unet_jax.augment import coordinates
 from unet_jax.augment.branches import where_drawn
+from unet_jax.augment.crop_grid import CropGrid, reach
 from unet_jax.augment.draws import Draw, draw_all
-from unet_jax.augment.extent import Extent, reach
 from unet_jax.augment.intensity import (
     Brightness,
     Contrast,
@@ -127,7 +127,7 @@ def source_size(
 ) -> tuple[int, ...]:
     """Return the size of the crop that `augment` needs for a patch.
 
-    Only a volume of which one axis is much thinner (`Extent`) needs a larger one.
+    Only a volume of which one axis is much thinner (`CropGrid`) needs a larger one.
 
     Args:
         options: options of `augment`.
@@ -141,7 +141,7 @@ def source_size(
     assert isinstance(scaling, Scaling)
     assert isinstance(elastic, Elastic)
     return reach(
-        Extent(patch_size, spacing),
+        CropGrid(patch_size, spacing),
         degrees=(0.0, 0.0) if rotation.is_off else rotation.degrees_3d,
         factor=1.0 if scaling.is_off else max(1.0, scaling.factor[1]),
         moved=0.0 if elastic.is_off else elastic.spacing * elastic.magnitude[1],
@@ -189,12 +189,12 @@ def augment(
     }
     dtype = image.dtype
     image = image.astype(jnp.promote_types(dtype, jnp.float32))
-    extent = Extent(tuple(patch_size or label.shape), spacing)
-    shape = (*extent.shape, image.shape[-1])
+    grid = CropGrid(tuple(patch_size or label.shape), spacing)
+    shape = (*grid.shape, image.shape[-1])
     counts = {name: used[name].count(shape) for name in used}
     counts |= {own.name: 0 for own in extra}
     draws = draw_all(key, counts, dtype=image.dtype)
-    image, label = _moved(image, label, used, draws, extent)
+    image, label = _moved(image, label, used, draws, grid)
     for name, augmentation in used.items():
         if isinstance(augmentation, Value):
             image = augmentation.change(draws[name], image)
@@ -225,27 +225,25 @@ def _moved(
     label: Array,
     used: Mapping[str, Augmentation],
     draws: Mapping[str, Draw],
-    extent: Extent,
+    grid: CropGrid,
 ) -> tuple[Array, Array]:
     """Compose the coordinate map and read image and label at it."""
     matrix, points, spacing = None, None, 1.0
     for name, augmentation in used.items():
         if isinstance(augmentation, Linear):
-            one = augmentation.matrix(draws[name], extent)
+            one = augmentation.matrix(draws[name], grid)
             matrix = coordinates.then(matrix, one)
         elif isinstance(augmentation, Elastic):
-            points = augmentation.points(draws[name], extent)
+            points = augmentation.points(draws[name], grid)
             spacing = augmentation.spacing
     if matrix is None and points is None:
-        return _centre(
-            (image, label), extent.shape
-        )  # The program interpolates nothing.
-    read = functools.partial(_read, shape=extent.shape, spacing=spacing)
+        return _centre((image, label), grid.shape)  # The program interpolates nothing.
+    read = functools.partial(_read, shape=grid.shape, spacing=spacing)
     return jax.lax.platform_dependent(
         (image, label),
         matrix,
         points,
-        cpu=functools.partial(_mirrored_or_read, read, extent.shape),
+        cpu=functools.partial(_mirrored_or_read, read, grid.shape),
         default=read,
     )
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from unet_jax.augment import draws
 from unet_jax.augment.coordinates import node_counts, then
+from unet_jax.augment.crop_grid import CropGrid
 from unet_jax.augment.draws import Draw
-from unet_jax.augment.extent import Extent
 from unet_jax.augment.kinds import Augmentation, Linear
 from unet_jax.augment.option import Axes, Between, Limits, Probability, Within
 
@@ -39,9 +39,9 @@ class Flip(Linear):
         """One number for each axis."""
         return len(image_shape) - 1
 
-    def matrix(self, draw: Draw, extent: Extent) -> Float[Array, "ndim ndim"]:
+    def matrix(self, draw: Draw, grid: CropGrid) -> Float[Array, "ndim ndim"]:
         """Return a diagonal matrix of 1 and -1."""
-        ndim = len(extent.shape)
+        ndim = len(grid.shape)
         allowed = np.isin(np.arange(ndim), self.axes)
         mirrored = allowed & (draw.numbers < self.probability)
         return jnp.diag(jnp.where(mirrored, -1.0, 1.0).astype(draw.numbers.dtype))
@@ -52,7 +52,7 @@ class Rotation(Linear):
     """Rotates about the centre: in every plane of two axes, by an angle of its own.
 
     Angles are those of space: where the spacing of the axes differs, a turn in pixels
-    would shear the image. A volume of which one axis is much thinner (`Extent`) turns
+    would shear the image. A volume of which one axis is much thinner (`CropGrid`) turns
     in the plane of the others.
 
     Attributes:
@@ -69,20 +69,20 @@ class Rotation(Linear):
         """One number for the decision, and one for each plane."""
         return 1 + math.comb(len(image_shape) - 1, 2)
 
-    def matrix(self, draw: Draw, extent: Extent) -> Float[Array, "ndim ndim"]:
+    def matrix(self, draw: Draw, grid: CropGrid) -> Float[Array, "ndim ndim"]:
         """Return a rotation matrix, in pixels."""
-        ndim = len(extent.shape)
+        ndim = len(grid.shape)
         planes = list(itertools.combinations(range(ndim), 2))
         applied, uniform = draw.decide(self.probability, (len(planes),))
         low, high = self.degrees_2d if ndim == 2 else self.degrees_3d
         limits = (math.radians(low), math.radians(high))
-        turning = np.array([extent.thin_axis not in plane for plane in planes])
+        turning = np.array([grid.thin_axis not in plane for plane in planes])
         angles = jnp.where(applied & turning, draws.between(uniform, limits), 0.0)
         turns = []
         for (first, second), angle in zip(planes, angles, strict=True):
             cosine, sine = jnp.cos(angle), jnp.sin(angle)
             turn = jnp.eye(ndim, dtype=uniform.dtype)
-            ratio = extent.step(second) / extent.step(first)
+            ratio = grid.step(second) / grid.step(first)
             turn = turn.at[first, first].set(cosine)
             turn = turn.at[first, second].set(-sine * ratio)
             turn = turn.at[second, first].set(sine / ratio)
@@ -107,12 +107,12 @@ class Scaling(Linear):
         """One number for the decision, and one for the factor."""
         return 2
 
-    def matrix(self, draw: Draw, extent: Extent) -> Float[Array, "ndim ndim"]:
+    def matrix(self, draw: Draw, grid: CropGrid) -> Float[Array, "ndim ndim"]:
         """Return a diagonal matrix of the factor, and of 1 for a thin axis."""
         applied, uniform = draw.decide(self.probability)
         factor = jnp.where(applied, draws.between(uniform, self.factor), 1.0)
-        axes = np.arange(len(extent.shape))
-        moving = np.isin(axes, extent.moving_axes)
+        axes = np.arange(len(grid.shape))
+        moving = np.isin(axes, grid.moving_axes)
         return jnp.diag(jnp.where(moving, factor, 1.0).astype(uniform.dtype))
 
 
@@ -120,7 +120,7 @@ class Scaling(Linear):
 class Elastic(Augmentation):
     """Deforms smoothly: each point of a coarse grid is moved, with splines between.
 
-    Nothing moves along an axis that is much thinner than the others (`Extent`).
+    Nothing moves along an axis that is much thinner than the others (`CropGrid`).
 
     Attributes:
         probability: fraction of examples.
@@ -140,7 +140,7 @@ class Elastic(Augmentation):
         nodes = node_counts(image_shape[:-1], self.spacing)
         return 2 + len(nodes) * math.prod(nodes)
 
-    def points(self, draw: Draw, extent: Extent) -> Float[Array, "ndim *nodes"]:
+    def points(self, draw: Draw, grid: CropGrid) -> Float[Array, "ndim *nodes"]:
         """Return how far each control point is moved, in pixels along each axis.
 
         The numbers are 0 where nothing is moved.
@@ -149,8 +149,8 @@ class Elastic(Augmentation):
         largest = self.spacing * draws.between(uniform[0], self.magnitude)
         direction = draws.between(uniform[1:], (-1.0, 1.0))
         moved = jnp.where(applied, largest, 0.0) * direction
-        shape = extent.shape
+        shape = grid.shape
         moved = moved.reshape(len(shape), *node_counts(shape, self.spacing))
-        if extent.thin_axis is not None:
-            moved = moved.at[extent.thin_axis].set(0.0)
+        if grid.thin_axis is not None:
+            moved = moved.at[grid.thin_axis].set(0.0)
         return moved

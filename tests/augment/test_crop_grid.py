@@ -7,7 +7,7 @@ import pytest
 
 from tests.augment.conftest import draw
 from unet_jax.augment import coordinates
-from unet_jax.augment.extent import Extent, reach
+from unet_jax.augment.crop_grid import CropGrid, reach
 from unet_jax.augment.policy import augment, source_size
 from unet_jax.augment.spatial import Elastic, Rotation, Scaling
 
@@ -31,7 +31,7 @@ OFF = {
     ],
 )
 def test_an_axis_with_less_than_a_third_of_the_pixels_is_thin(shape, thin):
-    assert Extent(shape).thin_axis == thin
+    assert CropGrid(shape).thin_axis == thin
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_an_axis_with_less_than_a_third_of_the_pixels_is_thin(shape, thin):
     ],
 )
 def test_nothing_moves_along_a_thin_axis(augmentation):
-    extent = Extent((6, 40, 30))
+    grid = CropGrid((6, 40, 30))
     matrix = np.asarray(
-        augmentation.matrix(draw(KEY, augmentation, (6, 40, 30, 1)), extent)
+        augmentation.matrix(draw(KEY, augmentation, (6, 40, 30, 1)), grid)
     )
     np.testing.assert_array_equal(matrix[0], [1, 0, 0])
     np.testing.assert_array_equal(matrix[:, 0], [1, 0, 0])
@@ -53,7 +53,7 @@ def test_nothing_moves_along_a_thin_axis(augmentation):
 
 def test_a_thin_volume_is_deformed_in_its_plane():
     elastic = Elastic(probability=1.0, magnitude=(0.2, 0.2))
-    points = elastic.points(draw(KEY, elastic, (40, 30, 6, 1)), Extent((40, 30, 6)))
+    points = elastic.points(draw(KEY, elastic, (40, 30, 6, 1)), CropGrid((40, 30, 6)))
     assert not np.any(points[2])
     assert np.all(np.abs(points[:2]).max(axis=(1, 2, 3)) > 1)
 
@@ -67,7 +67,7 @@ def test_a_turn_keeps_lengths_in_millimetres(shape, spacing):
         probability=1.0, degrees_2d=(35.0, 35.0), degrees_3d=(25.0, 25.0)
     )
     matrix = rotation.matrix(
-        draw(KEY, rotation, (*shape, 1)), Extent(shape, tuple(map(float, spacing)))
+        draw(KEY, rotation, (*shape, 1)), CropGrid(shape, tuple(map(float, spacing)))
     )
     unit = np.diag(np.array(spacing, float))
     turn = unit @ np.asarray(matrix, float) @ np.linalg.inv(unit)
@@ -75,19 +75,19 @@ def test_a_turn_keeps_lengths_in_millimetres(shape, spacing):
     assert np.abs(turn - np.eye(len(shape))).max() > 0.1
 
 
-def _places(extent, key, factor=(0.7, 1.4)):
+def _places(grid, key, factor=(0.7, 1.4)):
     """Return where the pixels of a crop read, from the centre of the crop."""
     used = (
         Rotation(probability=1.0), Scaling(probability=1.0, factor=factor),
         Elastic(probability=1.0),
     )  # fmt: skip
-    shape, matrix = extent.shape, None
+    shape, matrix = grid.shape, None
     for index, one in enumerate(used[:2]):
         drawn = draw(jax.random.fold_in(key, index), one, (*shape, 1))
-        matrix = coordinates.then(matrix, one.matrix(drawn, extent))
+        matrix = coordinates.then(matrix, one.matrix(drawn, grid))
     elastic = used[2]
     moved = coordinates.displacement(
-        elastic.points(draw(key, elastic, (*shape, 1)), extent),
+        elastic.points(draw(key, elastic, (*shape, 1)), grid),
         shape=shape, spacing=elastic.spacing,
     )  # fmt: skip
     read = coordinates.places(matrix, moved, shape=shape, dtype=jnp.float32)
@@ -99,13 +99,13 @@ def _places(extent, key, factor=(0.7, 1.4)):
 
 def test_a_thin_crop_is_not_moved_out_of_its_source():
     # The case of configs/bone.py, and one with another spacing.
-    for extent in (Extent((48, 48, 8)), Extent((6, 40, 24), (5.0, 1.0, 2.0))):
-        source = source_size({}, patch_size=extent.shape, spacing=extent.spacing)
-        assert source[extent.thin_axis] == extent.shape[extent.thin_axis]
+    for grid in (CropGrid((48, 48, 8)), CropGrid((6, 40, 24), (5.0, 1.0, 2.0))):
+        source = source_size({}, patch_size=grid.shape, spacing=grid.spacing)
+        assert source[grid.thin_axis] == grid.shape[grid.thin_axis]
         inside = outside = 0
         for index in range(10):
-            read = _places(extent, jax.random.fold_in(KEY, index))
-            for place, size, patch in zip(read, source, extent.shape, strict=True):
+            read = _places(grid, jax.random.fold_in(KEY, index))
+            for place, size, patch in zip(read, source, grid.shape, strict=True):
                 assert np.abs(place).max() <= (size - 1) / 2 + 1e-3
                 outside += (np.abs(place) > (patch - 1) / 2 + 1e-3).sum()
                 inside += place.size
@@ -122,7 +122,7 @@ def test_sources_are_larger_only_where_something_moves():
     only = OFF | {"scaling_probability": 0.2, "scaling_factor": (0.5, 1.5)}
     assert of((48, 40, 8), **only) == (72, 60, 8)
     wide = reach(
-        Extent((40, 20, 4), (1.0, 2.0, 9.0)),
+        CropGrid((40, 20, 4), (1.0, 2.0, 9.0)),
         degrees=(-90.0, 90.0),
         factor=1.0,
         moved=0.0,

@@ -9,7 +9,7 @@ _MUCH_THINNER = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Extent:
+class CropGrid:
     """The grid of a crop.
 
     Attributes:
@@ -47,7 +47,7 @@ class Extent:
 
 
 def reach(
-    extent: Extent, *, degrees: tuple[float, float], factor: float, moved: float
+    grid: CropGrid, *, degrees: tuple[float, float], factor: float, moved: float
 ) -> tuple[int, ...]:
     """Return the pixels that a thin crop reads when it is turned, scaled and deformed.
 
@@ -60,14 +60,14 @@ def reach(
         A size for each axis, larger than the crop by an even number. It is that of the
         crop for pictures and for volumes without a thin axis.
     """
-    if extent.thin_axis is None:
-        return extent.shape
-    size = list(extent.shape)
-    moving = {axis: extent.shape[axis] + 2 * moved for axis in extent.moving_axes}
+    if grid.thin_axis is None:
+        return grid.shape
+    size = list(grid.shape)
+    moving = {axis: grid.shape[axis] + 2 * moved for axis in grid.moving_axes}
     for axis, other in itertools.permutations(moving, 2):
-        beside = moving[other] * extent.step(other) / extent.step(axis)
+        beside = moving[other] * grid.step(other) / grid.step(axis)
         widest = max(_turned(moving[axis], beside, limit) for limit in degrees)
-        margin = (factor * widest - extent.shape[axis]) / 2
+        margin = (factor * widest - grid.shape[axis]) / 2
         size[axis] += 2 * max(0, math.ceil(margin - 1e-6))
     return tuple(size)
 
