@@ -32,6 +32,7 @@ from tests.bad_input.given import (
     predict_command,
     problems,
 )
+from unet_jax.errors import listed_lines
 
 pytestmark = pytest.mark.slow  # some 300 commands in all
 
@@ -211,7 +212,7 @@ def test_predict_names_each_bad_file_and_does_the_good_one(place, refused):
     count = len(lines)
     refused(
         f"--input {folder}: {count} of {count + 1} images not segmented:\n  "
-        + "\n  ".join(lines),
+        + "\n  ".join(listed_lines(lines)),
         *predict_command(place, folder),
         workdir=place / "out",
     )

@@ -28,7 +28,7 @@ BAD_MASKS = {
     "out of range": (
         ".png",
         picture("PNG", GOOD * 7),
-        _GAP.format("0, 1, 7", 7, f"{_MASK}.png", "((0, 0), (1, 1), (7, -1))"),
+        _GAP.format("0, 1, 7", 7, f"{_MASK}.png", "((0, 0), (1, 1), (7, 2))"),
     ),
     "negative": (
         ".tif",
@@ -62,7 +62,8 @@ BAD_MASKS = {
         ".jpg",
         picture("JPEG", (np.hypot(*np.indices(GREY.shape)) * 7).astype(np.uint8)),
         f"{_MASK}.jpg: <any> different values; expected at most 2 in a JPEG, which "
-        "blurs the edges of a mask into values of no class; save masks as PNG or TIFF",
+        "blurs the edges of a mask into values of no class; save masks as PNG or "
+        "lossless TIFF",
     ),
     "empty": (
         ".png",
@@ -101,6 +102,11 @@ def test_a_mask_without_an_image(place, refused, mode):
         "{here}/data/masks/2.png: no image has its name; add the image, or move "
         "the mask away"
     )
+    if mode != "train":  # the run has its splits on record
+        line = (
+            "data.path {here}/data: case 2 of the run is gone; expected every case of "
+            "its recorded splits; put the files back"
+        )
     one_problem(refused, mode, place, line)
 
 

@@ -211,5 +211,8 @@ def test_a_compiled_program_that_does_not_load_is_replaced(shared):
     assert "compilation cache" not in output
     results = [shared / name / "test_metrics.json" for name in ("first", "second")]
     assert results[0].read_bytes() == results[1].read_bytes()
-    # They were written again, so that the next start finds nothing to complain of.
-    assert all(path.stat().st_size > half for path, half in halves.items())
+    # They are gone or whole again: the next start finds nothing to complain of. Only
+    # what takes long to compile is written.
+    whole = [path.stat().st_size > halves[path] for path in halves if path.exists()]
+    assert whole
+    assert all(whole)

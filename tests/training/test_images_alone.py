@@ -90,6 +90,10 @@ class _Changed:
     def fingerprint(self):
         return self.dataset.fingerprint
 
+    @property
+    def splits_record(self):
+        return self.dataset.splits_record
+
     def source(self, split):
         source = self.dataset.source(split)
         return [self.change(source[index]) for index in range(len(source))]
