@@ -218,7 +218,9 @@ def test_weights_by_class_fractions_need_no_data(compiler):
 def test_other_configs_can_be_planned(compiler, name):
     config = importlib.import_module(f"unet_jax.configs.{name}").get_config()
     plan.plan_run(config.lock(), "v5e:2x2")
-    assert compiler.asked[0]["shape"][1:-1] == tuple(config.train.patch_size)
+    # Thin volumes are turned in a larger crop, which the step is given.
+    drawn = (116, 116, 8) if name == "bone" else tuple(config.train.patch_size)
+    assert compiler.asked[0]["shape"][1:-1] == drawn
 
 
 def test_the_volume_config_is_the_residual_encoder_of_six_stages():
