@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 
@@ -102,7 +103,7 @@ def test_a_terminal_without_a_width_gets_plain_lines():
 
 def test_reading_shows_plain_lines_where_it_takes_long():
     stream, clock = io.StringIO(), _Clock()
-    with ReadingBar(stream=stream, clock=clock) as bar:
+    with contextlib.closing(ReadingBar(stream=stream, clock=clock)) as bar:
         for done in range(1, 26):
             clock.now += 1.0
             bar.step(done, 1000)
@@ -115,7 +116,7 @@ def test_reading_shows_plain_lines_where_it_takes_long():
 def test_reading_has_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setattr("unet_jax.report.progress._has_no_width", lambda stream: False)
     stream = _Terminal()
-    with ReadingBar(stream=stream) as bar:
+    with contextlib.closing(ReadingBar(stream=stream)) as bar:
         bar.step(1, 4)
         bar._bar.delay = 0.0
         bar._bar.mininterval = 0.0

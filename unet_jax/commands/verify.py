@@ -1,5 +1,6 @@
 """Reads every case of a data set, prints what was found, and trains nothing."""
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Source
-from unet_jax.data.files.read import check_finite
 from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.traits import Examined
 from unet_jax.data.folder.watch import Watch
@@ -38,7 +38,7 @@ def verify(config: ConfigDict, workdir: pathlib.Path | None = None) -> list[str]
     """
     config = resolve_source(config)
     check_config(config)
-    with ReadingBar() as bar:
+    with contextlib.closing(ReadingBar()) as bar:
         if config.data.source == "folder":
             lines = _folder_lines(config, workdir, bar)
         else:
@@ -131,7 +131,6 @@ def _read(source: Source, index: int, split: str) -> str | InputError:
     """Read one case; return what was found, or its problem."""
     try:
         case = source[index]
-        check_finite(case.image, name=f"case {case.id}")
     except InputError as error:
         return error
     *sizes, channels = case.image.shape

@@ -1,5 +1,6 @@
 """Opens the data of a run: splits, preprocessing, prepared cases and batches."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -109,7 +110,7 @@ def open_dataset(
         case "folder":
             if workdir is not None:
                 _check_apart(config.data.path, workdir)
-            with ReadingBar() as bar:
+            with contextlib.closing(ReadingBar()) as bar:
                 return open_folder(
                     _folder_options(config),
                     # Not the run's seed: runs of several seeds have the same splits.

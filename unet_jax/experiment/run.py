@@ -180,11 +180,11 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         config = _with_network_of(config, networks_version)
     use_compilation_cache(config.compilation_cache_dir)
     given_axis = config.data.slice_axis
-    memory = create_memory(config)
+    case_memory = create_memory(config)
 
     def opened() -> Dataset:
         recorded = recorded_splits(record)
-        return open_dataset(config, workdir, memory=memory, recorded=recorded)
+        return open_dataset(config, workdir, memory=case_memory, recorded=recorded)
 
     agree.on_first(lambda: opened().fingerprint)  # prepares it
     dataset = opened()

@@ -196,19 +196,6 @@ class ReadingBar:
         if self._bar is not None:
             self._bar.close()
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close, also after an error, so that its message starts on a new line."""
-        self.close()
-
 
 def _has_no_width(stream: TextIO) -> bool:
     """Return whether a terminal states no width: tqdm would draw nothing there."""

@@ -142,6 +142,14 @@ def test_label_of_another_size_is_refused(store, tmp_path, image_shape, label_sh
         _arrays(store, tmp_path, image, label)[0]
 
 
+def test_image_with_a_mark_of_missing_values_is_refused(store, tmp_path):
+    image = np.zeros((6, 7, 1), np.float32)
+    image[2, 3] = -3.4e38
+    source = _arrays(store, tmp_path, image, np.zeros((6, 7), np.uint8))
+    with pytest.raises(InputError, match=r"'train-0-0': 1 of 42 values are -3.4e\+38"):
+        source[0]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_image_with_nan_is_refused(store, tmp_path, bad):
     image = np.zeros((6, 7, 1), np.float32)
@@ -149,8 +157,8 @@ def test_image_with_nan_is_refused(store, tmp_path, bad):
     source = _arrays(store, tmp_path, image, np.zeros((6, 7), np.uint8))
     with pytest.raises(
         InputError,
-        match=r"'arrays', split 'train', example 'train-0-0': 1 of 42 image values "
-        r"are NaN or infinite, expected none",
+        match=r"'arrays', split 'train', example 'train-0-0': 1 of 42 values are NaN "
+        r"or infinite; expected finite",
     ):
         source[0]
 

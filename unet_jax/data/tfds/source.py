@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unet_jax.data.case import Case, Extent
+from unet_jax.data.files.read import check_finite
 from unet_jax.data.label_map import LabelMap
 from unet_jax.data.memory import CaseMemory
 from unet_jax.data.tfds.prepare import prepare
@@ -254,11 +255,7 @@ class TfdsSource:
                 "(H, W, channels) and (H, W) or (H, W, 1), equal in H and W; check "
                 "image_key and label_key"
             )
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            raise InputError(
-                f"{where}: {np.count_nonzero(~np.isfinite(image))} of {image.size} "
-                "image values are NaN or infinite, expected none; fix or remove it"
-            )
+        check_finite(image, name=where)
         return image, self._classes(label, where=where)
 
     def _spacing(self, example: dict[str, Any], case_id: str, ndim: int) -> Spacing:
