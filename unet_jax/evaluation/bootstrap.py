@@ -1,9 +1,11 @@
 """Draws groups with replacement and averages scores over the drawn ones."""
 
 import functools
+import math
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import special
 
 MIN_GROUPS = 5
 """Fewest groups for an interval; fewer say nothing about the spread between groups."""
@@ -47,6 +49,36 @@ def class_values(
     below = np.einsum("sg,g...->s...", weights, denominators)
     with np.errstate(invalid="ignore"):
         return np.asarray(above / below)
+
+
+def expansion(groups: int) -> float:
+    """Factor by which few groups widen an interval of percentiles.
+
+    Example:
+        >>> round(expansion(5), 3)
+        1.118
+    """
+    return math.sqrt(groups / (groups - 1))
+
+
+def expanded_interval(
+    drawn: Float[np.ndarray, " samples"], groups: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of bootstrap means, for few groups too.
+
+    Its percentiles are those of Student's t with the number of groups, since plain
+    percentiles are too narrow for few groups.
+
+    Args:
+        drawn: mean of each bootstrap sample.
+        groups: number of groups that were drawn.
+
+    Source: Hesterberg 2015, "What teachers should know about the bootstrap", section
+        "Expanding the percentile interval".
+    """
+    level = special.ndtr(special.stdtrit(groups - 1, 0.025) * expansion(groups))
+    low, high = np.quantile(drawn, (level, 1 - level))
+    return float(low), float(high)
 
 
 def groups_of_rarest_class(present: Bool[np.ndarray, "groups classes"]) -> int:

@@ -12,6 +12,8 @@ from unet_jax.evaluation.bootstrap import (
     MIN_GROUPS,
     class_values,
     draw_groups,
+    expanded_interval,
+    expansion,
     groups_of_rarest_class,
     mean_of_present,
 )
@@ -58,9 +60,8 @@ def compare_means(
     A case counts for a method where the method has a score. A false alarm on a case
     without the class is a score of 0, and a correct empty prediction is none, so the
     cases of the two methods differ. The bootstrap draws whole groups and computes both
-    means again. Its percentiles are those of Student's t with the number of groups,
-    since plain percentiles are too narrow for few groups. p is the level at which the
-    interval begins to exclude 0.
+    means again; its interval is that of `expanded_interval`. p is the level at which
+    the interval begins to exclude 0.
 
     Args:
         one, two: scores of the methods; each has runs of its own.
@@ -69,8 +70,6 @@ def compare_means(
 
     Returns: The difference of the means over the runs of each method. Interval and p
         are None where fewer than `MIN_GROUPS` groups have a score of some class.
-    Source: Hesterberg 2015, "What teachers should know about the bootstrap", section
-        "Expanding the percentile interval".
     """
     place = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     rows = [place[group] for group in groups]
@@ -105,10 +104,7 @@ def _means(weights: np.ndarray, sums: tuple[np.ndarray, np.ndarray]) -> np.ndarr
 
 def _interval_and_p(drawn: np.ndarray, groups: int) -> tuple[list[float], float]:
     """Expanded percentile interval, and the level at which it begins to exclude 0."""
-    expansion = math.sqrt(groups / (groups - 1))
-    level = special.ndtr(special.stdtrit(groups - 1, 0.025) * expansion)
-    low, high = np.quantile(drawn, (level, 1 - level))
     beyond = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
     tail = min((beyond + 1) / (len(drawn) + 1), 0.5)
-    p = 2 * special.stdtr(groups - 1, special.ndtri(tail) / expansion)
-    return [float(low), float(high)], float(p)
+    p = 2 * special.stdtr(groups - 1, special.ndtri(tail) / expansion(groups))
+    return list(expanded_interval(drawn, groups)), float(p)

@@ -10,6 +10,7 @@ from unet_jax.evaluation.bootstrap import (
     MIN_GROUPS,
     class_values,
     draw_groups,
+    expanded_interval,
     groups_of_rarest_class,
     mean_of_present,
 )
@@ -77,8 +78,8 @@ def summarise(
     draws = draw_groups(len(distinct), samples=bootstrap_samples, seed=seed)
     ci95 = {metric: _interval(draws, *pair) for metric, pair in sums.items()}
     note = (
-        f"percentile bootstrap over {len(distinct)} groups, {bootstrap_samples} "
-        f"samples, seed {seed}"
+        f"expanded percentile bootstrap over {len(distinct)} groups, "
+        f"{bootstrap_samples} samples, seed {seed}"
     )
     if any(span == [None, None] for span in ci95.values()):
         note += f"; none where fewer than {MIN_GROUPS} groups have a score of a class"
@@ -129,11 +130,12 @@ def _group_sums(
 def _interval(
     draws: np.ndarray, numerators: np.ndarray, denominators: np.ndarray
 ) -> list[float | None]:
-    """2.5th and 97.5th percentile of the samples in which some class is present."""
-    if groups_of_rarest_class(denominators > 0) < MIN_GROUPS:
+    """95 % interval from the samples in which some class is present."""
+    count = groups_of_rarest_class(denominators > 0)
+    if count < MIN_GROUPS:
         return [None, None]
     means = mean_of_present(class_values(draws, numerators, denominators))
     means = means[~np.isnan(means)]
     if not len(means):
         return [None, None]
-    return [number(value) for value in np.percentile(means, (2.5, 97.5))]
+    return list(expanded_interval(means, count))
