@@ -43,6 +43,7 @@ class CaseTraits(ImageTraits):
         label_digest: SHA-256 of the mask's pixels, in hexadecimal.
         colors: value, colour and mask for each value of which a mask states the colour.
         nodata: value of the mask that it declares as missing; None for none.
+        missing: value of pixels that the image declares as missing; None for none.
         turned: what sizes say about an image that is turned upright and its mask, see
             `stated.turned`.
     """
@@ -56,6 +57,7 @@ class CaseTraits(ImageTraits):
     label_digest: str
     colors: tuple[tuple[int, Color, str], ...] = ()
     nodata: int | None = None
+    missing: float | None = None
     turned: str = ""
 
     @classmethod

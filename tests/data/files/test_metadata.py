@@ -78,6 +78,28 @@ def test_fewer_planes_than_the_metadata_state(tmp_path, dialect):
         read_image(path)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_renamed_ome_tiff_is_read_if_it_has_all_planes(tmp_path, channels):
+    planes = "".join(
+        f'<TiffData FirstC="{c}" IFD="0"><UUID FileName="old_c{c}.ome.tif">urn:uuid:'
+        f"00000000-0000-0000-0000-00000000000{c}</UUID></TiffData>"
+        for c in range(channels)
+    )
+    metadata = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image '
+        'ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" '
+        f'SizeX="{GREY.shape[1]}" SizeY="{GREY.shape[0]}" SizeZ="1" '
+        f'SizeC="{channels}" SizeT="1">{planes}</Pixels></Image></OME>'
+    )
+    path = tmp_path / "new.ome.tif"
+    tifffile.imwrite(path, GREY, description=metadata, metadata=None)
+    if channels == 1:
+        assert (read_image(path).image[..., 0] == GREY).all()
+        return
+    with pytest.raises(InputError, match=r"1 of 2 planes are missing.*old_c1\.ome"):
+        read_image(path)
+
+
 # Photometric and compression.
 
 
@@ -195,7 +217,7 @@ def _scaled(path, values, slope, inter=0.0):
 
 
 @pytest.mark.parametrize(
-    ("slope", "inter"), [(3 / 65535, 1.5), (4 / 255, 0.0), (1.0, -2.0)]
+    ("slope", "inter"), [(3 / 65535, 1.5), (4 / 255, 0.0), (1.0, -2.0), (0.50001, 0.0)]
 )
 def test_classes_stored_on_a_scale_are_whole(tmp_path, slope, inter):
     classes = np.arange(24).reshape(2, 3, 4) % 4

@@ -123,6 +123,7 @@ def test_folders_of_findings_are_no_patients_and_every_split_has_some_of_each(si
     [
         ({"cat": 12, "dog": 9, "fish": 10}, ""),
         ({"left": 8, "right": 8}, ""),
+        ({"2019": 12, "2020": 12, "2021": 12}, ""),
         ({f"batch{letter}": 3 for letter in "abc"} | {"rest": 30}, ""),
     ],
 )
@@ -232,6 +233,13 @@ def test_ids_that_look_like_groups_are_told_with_the_expression(pattern, groups)
     assert not cut_groups(found, whole)
 
 
+def test_ids_that_end_with_the_place_of_a_tile_are_groups_of_a_slide():
+    slides = ("TCGA-A7-0001", "TCGA-B6-A0WZ")
+    ids = [f"{one}_{x}_y{y}" for one in slides for x in (0, 512) for y in (0, 256, 512)]
+    line = cut_groups(find_groups(_layout(*ids), "", version=2), _split(ids))
+    assert line.startswith("WARNING: ids look like groups (TCGA-A7-0001, TCGA-B6-A0W")
+
+
 @pytest.mark.parametrize(
     "ids",
     [
@@ -241,6 +249,7 @@ def test_ids_that_look_like_groups_are_told_with_the_expression(pattern, groups)
         [f"{kind} ({n})" for kind in ("benign", "normal") for n in range(5)],
         [f"{kind}/{kind}_{n}" for kind in ("benign", "normal") for n in range(5)],
         [f"p{n}_{n % 2}" for n in range(9)],
+        [f"{kind}/{kind}_{n}" for kind in ("covid", "healthy") for n in range(5)],
     ],
 )
 def test_other_ids_are_no_groups(ids):

@@ -201,6 +201,23 @@ def test_pixels_without_data_are_ignored_and_change_no_statistics(
     assert caplog.text == ""  # tifffile finds -3.4028234663852886e38 too large
 
 
+@pytest.mark.parametrize(("value", "told"), [(-9999, True), (0, False)])
+def test_a_missing_value_that_one_file_does_not_declare(tmp_path, value, told):
+    for seed in range(5):
+        pixels = np.random.default_rng(seed).integers(1, 99, (12, 14), dtype=np.int16)
+        pixels[:3] = value
+        _tile(tmp_path / f"images/{seed}.tif", pixels, f"{value}" * (seed != 3))
+        _tile(tmp_path / f"masks/{seed}.tif", _labels(seed), "")
+    if not told:
+        assert open_set(tmp_path)
+        return
+    (line,) = problems_of(tmp_path)
+    assert re.search(
+        r"images/3\.tif: the lowest value is -9999, which .*4\.tif dec", line
+    )
+    assert line.endswith("gdal_edit.py -a_nodata -9999")
+
+
 def test_an_image_without_any_data_is_named(tmp_path):
     for seed in range(5):
         pixels = np.full((9, 9), -1 if seed == 2 else seed + 5, np.int16)

@@ -38,6 +38,9 @@ _LARGEST_INTENSITY = 1e30
 # A NIfTI of whole numbers whose slope is larger than this may hold other numbers.
 _LARGEST_STEP = 0.1
 
+# A rounded slope, 0.50001 for 0.5, moves a whole number by less than this.
+_SLOPE_ERROR = 1e-3
+
 
 def list_images(path: str | Path) -> list[Path]:
     """List the image files of a path.
@@ -214,7 +217,8 @@ def _whole_numbers(values: np.ndarray, stored: StoredImage) -> np.ndarray:
     """
     whole, step = np.rint(values), stored.step
     rounding = 4e-7 * np.maximum(np.abs(values), 1) if step else 0.0
-    half = step / 2 if step <= _LARGEST_STEP else 0.0
+    half = step / 2 if step <= _LARGEST_STEP else _SLOPE_ERROR
+    half = half if step else 0.0
     wrong = np.abs(values - whole) > half + rounding
     if wrong.any():
         fix = "save the mask without interpolation"

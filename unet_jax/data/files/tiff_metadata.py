@@ -45,12 +45,16 @@ def check_planes(
             "expected an image with its own metadata; read that file if it is a TIFF, "
             "or save the image as one file"
         )
-    absent = sum(page is None for page in series.pages)
-    if not absent:
+    absent, total = sum(page is None for page in series.pages), len(series.pages)
+    if series.kind != "ome" and "Pixels" in ome:
+        # Where no file has the name that the metadata give it, tifffile reads one file.
+        total = _stated_planes(ome)
+        absent = total - len(tiff.pages)
+    if absent <= 0:
         return
     listed = sorted({one.get("FileName") or "" for one in ome.get("UUID", [])} - {""})
     names = [name for name in listed if not (path.parent / name).exists()]
-    found = f"{absent} of {len(series.pages)} planes are missing"
+    found = f"{absent} of {total} planes are missing"
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise InputError(
@@ -74,6 +78,17 @@ def _ome_elements(tiff: tifffile.TiffFile) -> dict[str, list[Element]]:
     for element in root.iter():
         found.setdefault(element.tag.rpartition("}")[2], []).append(element)
     return found
+
+
+def _stated_planes(ome: Mapping[str, list[Element]]) -> int:
+    """Return the number of planes that OME metadata state; 0 if they are damaged."""
+    first = (ome.get("Channel") or [Element("Channel")])[0]
+    sizes = [ome["Pixels"][0].get(f"Size{axis}", "1") for axis in "ZCT"]
+    try:
+        depth, channels, times = map(int, sizes)
+        return depth * times * channels // int(first.get("SamplesPerPixel", "1"))
+    except (ValueError, ZeroDivisionError):
+        return 0
 
 
 def check_photometric(page: tifffile.TiffPage, path: Path) -> None:

@@ -40,6 +40,12 @@ _LOOKS = (
 )
 """Expressions for ids that end with the number of a slice or visit."""
 
+_TILE = r"^(.+)[\W_]+[xrXR]?(\d+)[\W_]+[ycYC]?(\d+)$"
+"""Expression for ids that end with the place of a tile in a large image."""
+
+_TILE_STEP = 8
+"""Places of tiles are multiples of this number of pixels."""
+
 _YEAR = re.compile(r"(^|.*\D)(19|20)\d\d")
 
 
@@ -135,8 +141,10 @@ def is_class_folder(name: str) -> bool:
 
 
 def _is_patient(folder: str) -> bool:
-    """Return whether a folder has the name of a patient."""
-    return _PATIENT.fullmatch(folder.rpartition("/")[2]) is not None
+    """Return whether a folder has the name of a patient, and not that of a year."""
+    name = folder.rpartition("/")[2]
+    year = re.fullmatch(r"(19|20)\d\d", name)
+    return year is None and _PATIENT.fullmatch(name) is not None
 
 
 def doubtful_folders(groups: Groups) -> str:
@@ -186,6 +194,14 @@ def describe_groups(groups: Groups) -> str:
     )
 
 
+def _are_tiles(ids: Iterable[str]) -> bool:
+    """Return whether all ids end with two places on a grid of pixels."""
+    found = [re.match(_TILE, one) for one in ids]
+    places = [int(part) for match in found if match for part in match.groups()[1:]]
+    on_grid = all(place % _TILE_STEP == 0 for place in places)
+    return None not in found and on_grid and any(places)
+
+
 def cut_groups(groups: Groups, splits: Mapping[str, Iterable[str]]) -> str:
     """Write that ids look like those of groups which the splits cut; "" if not.
 
@@ -195,7 +211,7 @@ def cut_groups(groups: Groups, splits: Mapping[str, Iterable[str]]) -> str:
     of = groups.of
     if any(one != group for one, group in of.items()):
         return ""
-    for regex in _LOOKS:
+    for regex in (_TILE, *_LOOKS) if _are_tiles(of) else _LOOKS:
         looks: dict[str, str] = {}
         for one in of:
             match = re.match(regex, one)
@@ -208,6 +224,9 @@ def cut_groups(groups: Groups, splits: Mapping[str, Iterable[str]]) -> str:
         names = {one.rpartition("/")[2] for one in sizes}
         if all(_YEAR.fullmatch(one) or is_class_folder(one) for one in names):
             continue
+        folders = {(looks[one], folder) for one, folder in groups.folders.items()}
+        if len(folders) == len(sizes) == len(set(groups.folders.values())):
+            continue  # covid/covid_1 has the name of its folder, which is no patient
         places: dict[str, set[str]] = {}
         for split, ids in splits.items():
             for one in ids:

@@ -5,6 +5,7 @@ give them different ones, nothing here chooses: the problem names both readings 
 key that decides.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -74,6 +75,25 @@ def orientation_problems(
         "not its mask, whose size fits both readings; expected a mask that fits one; "
         "set --config.data.orientation=upright if masks lie on the image as a viewer "
         "shows it, or --config.data.orientation=stored if on the stored pixels"
+    ]
+
+
+def undeclared_problems(cases: Sequence[CaseTraits]) -> list[str]:
+    """Find images whose lowest value others declare as missing, and they do not.
+
+    0 is an intensity in too many files to be doubted.
+    """
+    declared = {case.missing: case.images[0] for case in cases if case.missing}
+    found: dict[float, list[str]] = {}
+    for case in cases:
+        for value in declared if case.missing is None else ():
+            if math.isclose(case.lowest, value, rel_tol=1e-6):
+                found.setdefault(value, []).append(case.images[0])
+    return [
+        f"{named_files(files)}: the lowest value is {value:.6g}, which "
+        f"{declared[value]} declares as missing (GDAL nodata); expected one meaning "
+        f"for a value; declare it with gdal_edit.py -a_nodata {value:.9g}"
+        for value, files in sorted(found.items())
     ]
 
 

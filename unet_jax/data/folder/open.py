@@ -32,6 +32,7 @@ from unet_jax.data.folder.meaning import (
     nodata_problems,
     orientation_problems,
     palette_problems,
+    undeclared_problems,
 )
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.pairing import Layout, Naming, Pair
@@ -161,6 +162,7 @@ def _check(
     problems += mixed_problems(scanned.images)
     problems += palette_problems(scanned.traits, options)
     problems += orientation_problems(scanned.traits, options)
+    problems += undeclared_problems(scanned.traits)
     problems += division.problems + division.given.problems
     values, alone = _values(layout.pairs, scanned), _values(layout.orphans, scanned)
     if not values:

@@ -259,6 +259,9 @@ def _meaning(
     return {
         "colors": stated_colors(masks, traits.values, traits.kind),
         "nodata": int(nodata) if nodata is not None and is_class(nodata) else None,
+        "missing": next(
+            (one.nodata for one in images if one.missing is not None), None
+        ),
         "turned": turned(images[0], masks[0], options),
     }
 
