@@ -162,6 +162,23 @@ def test_runs_of_other_training_cases_are_no_seeds(tmp_path):
     assert len(compare_runs(runs, output=tmp_path / "out")["methods"]) == 2
 
 
+@pytest.mark.parametrize("version", ["draws_version", "labels_version"])
+def test_runs_of_other_draws_or_labels_are_no_seeds(tmp_path, version):
+    runs = [_run(tmp_path, "a", _cases()), _run(tmp_path, "b", _cases(0.5), seed=1)]
+    path = runs[1] / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {version: 2}))
+    assert len(compare_runs(runs, output=tmp_path / "out")["methods"]) == 2
+
+
+def test_a_key_that_was_added_later_is_no_difference(tmp_path):
+    runs = [_run(tmp_path, "a", _cases()), _run(tmp_path, "b", _cases(0.5), seed=1)]
+    path = runs[1] / "config.json"
+    record = json.loads(path.read_text())
+    record["config"] |= {"deterministic": True, "data": {"channels": []}}
+    path.write_text(json.dumps(record))
+    assert len(compare_runs(runs, output=tmp_path / "out")["methods"]) == 1
+
+
 def test_intervals_draw_groups_and_need_five_of_them(tmp_path):
     groups = {f"c{i}": f"g{i // 2}" for i in range(8)}
     runs = [

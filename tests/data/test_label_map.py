@@ -53,7 +53,8 @@ def test_shifted_values_are_proposed_in_order():
 def test_a_given_map_is_extended():
     with pytest.raises(InputError, match=r"values 1, 4, expected 1, 3;") as error:
         LabelMap(((1, 0), (3, 1)), num_classes=2)(np.array([1, 4]), where="x")
-    assert str(error.value).endswith("label_map='((1, 0), (3, 1), (4, -1))'")
+    extended = "--config.data.label_map='((1, 0), (3, 1), (4, -1))'"
+    assert str(error.value).endswith(f"to ignore 4, set {extended}")
 
 
 @pytest.mark.parametrize("stored", [-1, 2, 3, 9])

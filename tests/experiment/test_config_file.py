@@ -199,6 +199,16 @@ def test_what_a_workdir_gives_can_be_changed_by_type(tmp_path):
     }
 
 
+def test_none_is_taken_by_the_keys_that_accept_it():
+    keys = ("data.size", "train.memory_gib", "data.class_names", "eval.postprocess")
+    config = base.get_config()
+    config.data.size = (32, 32)
+    override(config, [f"--config.{key}=None" for key in keys])
+    assert [flat_config(config.to_dict())[key] for key in keys] == [None] * 4
+    with pytest.raises(InputError, match=r"train.steps=None"):
+        override(base.get_config(), ["--config.train.steps=None"])
+
+
 def test_a_folder_without_a_run_remembers_nothing(tmp_path):
     assert remembered_config(tmp_path) is None
     assert remembered_config(tmp_path / "none") is None

@@ -15,6 +15,7 @@ from unet_jax.evaluation.summary import number
 from unet_jax.experiment.record import (
     changes_scores,
     check_no_run,
+    defaults_of_added_keys,
     flat_config,
     read_finished_record,
 )
@@ -31,6 +32,7 @@ class _Run(NamedTuple):
         name: name in the results.
         config: the config that its scores belong to, with dotted keys.
         dataset: fingerprint of its data, by split.
+        versions: versions of draws, labels and networks that the run has.
         groups: group of each test case.
         classes: names of the scored classes.
         scores: ``(cases, classes)`` of each metric, NaN where a class is absent.
@@ -39,6 +41,7 @@ class _Run(NamedTuple):
     name: str
     config: dict[str, Any]
     dataset: dict[str, Any]
+    versions: dict[str, int]
     groups: dict[str, str]
     classes: tuple[str, ...]
     scores: dict[str, np.ndarray]
@@ -113,8 +116,10 @@ def _read_run(workdir: pathlib.Path, name: str) -> _Run:
             f"run; make them with --mode=evaluate --workdir={shlex.quote(str(workdir))}"
         ) from None
     # A workdir can be given other settings after its scores were made.
-    config = flat_config(record["config"]) | flat_config(settings, "eval.")
-    return _Run(name, config, record["dataset"], groups, classes, scores)
+    config = defaults_of_added_keys() | flat_config(record["config"])
+    config |= flat_config(settings, "eval.")
+    versions = {key: record[key] for key in record if key.endswith("_version")}
+    return _Run(name, config, record["dataset"], versions, groups, classes, scores)
 
 
 def _table(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
@@ -164,7 +169,7 @@ def _by_method(runs: Sequence[_Run]) -> dict[str, list[_Run]]:
             if key != "seed" and changes_scores(key)
         }
         # Runs of other training cases are no seeds either.
-        key = json.dumps([plain, run.dataset], sort_keys=True)
+        key = json.dumps([plain, run.dataset, run.versions], sort_keys=True)
         name = keys.setdefault(key, run.name)
         methods.setdefault(name, []).append(run)
     return methods

@@ -128,10 +128,15 @@ class LabelMap:
                 "data.label_map"
             )
         entries = _entries([_as_range(pair) for pair in proposed])
+        how = (
+            f"to ignore {listed(self.unknown(found))}, set"
+            if self._given
+            else "such as"
+        )
         return (
             f"{where}: the label has the values {listed(found)}, expected "
             f"{_listed_ranges(self._ranges)}; give every stored value its class "
-            f"({IGNORE} to ignore it), such as {setting('data.label_map', entries)}"
+            f"({IGNORE} to ignore it), {how} {setting('data.label_map', entries)}"
         )
 
     def proposal(self, found: Sequence[int]) -> tuple[Entry, ...]:

@@ -206,6 +206,7 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
     arguments, options = split_options(arguments)
     if options:
         config.model.options.update(options)
+    arguments = _without_none(config, arguments)
     values, argv = flags.FlagValues(), ["unet_jax", *arguments]
     try:
         config_flags.DEFINE_config_dict(
@@ -216,6 +217,24 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
         raise InputError(str(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_explain(arguments, error)) from error
+
+
+def _without_none(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
+    """Set the keys of ``=None`` that accept it, which absl would read as text."""
+    keys = importlib.import_module(f"{_SHIPPED}.base").KEYS
+    rest = []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        path = name.partition("config.")[2]
+        key = keys.get(path)
+        if value != "None" or key is None or not (key.default is None or key.from_data):
+            rest.append(argument)
+            continue
+        section, _, leaf = path.rpartition(".")
+        with config.unlocked(), config.ignore_type():
+            place = config[section] if section else config
+            place[leaf] = None
+    return rest
 
 
 def _explain(arguments: Sequence[str], error: Exception) -> str:

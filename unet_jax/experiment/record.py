@@ -228,7 +228,7 @@ def check_same_run(
         InputError: a key that may not change differs, or the data do.
     """
     before, after = flat_config(record["config"]), flat_config(_plain(config))
-    added = _defaults_of_added_keys()
+    added = defaults_of_added_keys()
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key, added.get(key)), after.get(key)
         if not may_change(key) and old != new:
@@ -239,7 +239,7 @@ def check_same_run(
     check_same_data(workdir, record, dataset)
 
 
-def _defaults_of_added_keys() -> dict[str, Any]:
+def defaults_of_added_keys() -> dict[str, Any]:
     """Return what a run did that began before there were such keys."""
     from unet_jax.configs.base import KEYS  # late, as in `may_change`
 

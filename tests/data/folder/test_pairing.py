@@ -17,7 +17,7 @@ from tests.data.folder.folders import (
     write_set,
 )
 from unet_jax.data.folder.channels import image_and_channel, proposed_channels
-from unet_jax.errors import setting
+from unet_jax.errors import InputError, setting
 
 SQUARE = np.zeros((8, 10), np.uint8)
 
@@ -135,6 +135,7 @@ def _channels(folder, endings, *, image="p{0}/p{0}{1}.png", mask="p{0}/p{0}_seg.
     ("endings", "image", "mask"),
     [
         (BRATS, "p{0}/p{0}{1}.png", "p{0}/p{0}_seg.png"),
+        (("_DWI", "_T1c"), "p{0}/p{0}{1}.png", "p{0}/p{0}_tumor_segmentation.png"),
         (("-t1c", "-t1n", "-t2f"), "p{0}/p{0}{1}.png", "p{0}/p{0}-seg.png"),
         (("flair", "t1", "t1ce"), "p{0}/{1}.png", "p{0}/seg.png"),
         (("_green", "_nir", "_red"), "images/a{0}{1}.png", "masks/a{0}.png"),
@@ -153,6 +154,29 @@ def test_channels_are_proposed_and_taken_in_their_order(tmp_path, endings, image
     assert (pixels - pixels[..., :1] == 10 * np.arange(len(endings))).all()
     turned = open_set(folder, channels=endings[::-1]).source("train")[0].image
     np.testing.assert_array_equal(turned, pixels[..., ::-1])
+
+
+def test_the_channels_of_an_image_are_counted_as_one_image(tmp_path):
+    dataset = open_set(_channels(tmp_path, BRATS), channels=BRATS)
+    found = [dataset.source(split).extent().images for split in dataset.splits.parts]
+    assert sum(found) == len(dataset.traits)
+
+
+@pytest.mark.parametrize(
+    ("masks", "folder", "told"),
+    [
+        (("_left", "_right"), "masks", r"data.mask_suffix=_left or --.*=_right, and m"),
+        (("",), "lung_masks", r"images/ \(6\), lung_masks/ \(6\), but .*data.masks"),
+    ],
+)
+def test_masks_that_no_image_pairs_with_are_described(tmp_path, masks, folder, told):
+    for number in range(6):
+        name = f"x{'abcdef'[number]}"
+        write_picture(tmp_path / f"images/{name}.png", number)
+        for ending in masks:
+            write_picture(tmp_path / folder / f"{name}{ending}.png", number)
+    with pytest.raises(InputError, match=told):
+        open_set(tmp_path)
 
 
 def test_channels_may_lie_in_folders(tmp_path):

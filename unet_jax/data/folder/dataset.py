@@ -133,8 +133,12 @@ class FolderSource:
         )
 
     def extent(self) -> Extent:
-        """Count groups and image files."""
-        files = {file for traits, _ in self.cases for file in traits.images}
+        """Count groups and images; the files of its channels are one image."""
+        files = {
+            file
+            for traits, _ in self.cases
+            for file in traits.images[: None if traits.kind == "slices" else 1]
+        }
         groups = {self.groups[traits.id] for traits, _ in self.cases}
         return Extent(len(groups), len(files))
 

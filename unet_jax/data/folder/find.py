@@ -17,13 +17,14 @@ from unet_jax.data.folder.pairing import (
     list_files,
     make_pair,
     mask_alone,
+    mask_endings,
     pair_beside,
     pair_folders,
     refuse_channels,
     several_masks,
     stem_in,
 )
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files, setting
 from unet_jax.runtime.home import expanded
 
 IMAGE_FOLDERS = frozenset(
@@ -77,20 +78,38 @@ def find_pairs(path: Path, *, images: str, masks: str, naming: Naming) -> Layout
     if not any(pair.masks for pair in layout.pairs):
         if layout.problems:
             raise InputError(layout.problems[0], layout.problems[1:])
-        known = ", ".join(SUFFIXES)
-        raise InputError(
-            f"data.path: {path} holds {len(layout.pairs)} images and "
-            f"{len(layout.orphans)} masks ({layout.note}), but no image has a mask; "
-            f"expected files ({known}) of equal names in two folders such as images/ "
-            "and masks/, or masks with a suffix such as _mask; set data.images and "
-            f"data.masks, or data.mask_suffix{_other_files(path)}"
-        )
+        raise InputError(_no_mask(path, layout))
     joined = sum(pair.kind == "union" for pair in layout.pairs)
     if joined:
         layout = layout._replace(
             note=f"{layout.note}; the masks of {joined} images are joined"
         )
     return layout
+
+
+def _no_mask(path: Path, layout: Layout) -> str:
+    """Write that no image has a mask, with the folders and endings that are there."""
+    images = [stem_of(file) for pair in layout.pairs for file in pair.images]
+    masks = [stem_of(mask) for pair in layout.orphans for mask in pair.masks]
+    fix = "set data.images and data.masks, or data.mask_suffix"
+    if endings := mask_endings(images, masks):
+        choices = (setting("data.mask_suffix", ending) for ending in endings[:4])
+        fix = f"if the masks of the run end so, set {' or '.join(choices)}"
+        fix += ", and move other masks away" * (len(endings) > 1)
+    inside = Counter(
+        file.relative_to(path).parts[0]
+        for pair in (*layout.pairs, *layout.orphans)
+        for file in (*pair.images, *pair.masks)
+        if file.is_relative_to(path) and file.parent != path
+    )
+    folders = named_files([f"{one}/ ({n})" for one, n in sorted(inside.items())])
+    where = f" in {folders}" if inside else ""
+    return (
+        f"data.path: {path} holds {len(layout.pairs)} images and "
+        f"{len(layout.orphans)} masks{where}, but no image has a mask; expected files "
+        f"({', '.join(SUFFIXES)}) of equal names in two folders such as images/ and "
+        f"masks/, or masks with a suffix such as _mask; {fix}{_other_files(path)}"
+    )
 
 
 def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | None:
@@ -181,7 +200,7 @@ def _pair_by_words(path: Path, files: Mapping[Path, str], naming: Naming) -> Lay
     if not naming.channels and not all(pair.masks for pair in pairs):
         masks = [file for pair in (*pairs, *orphans) for file in pair.masks]
         images = [stem for file, stem in files.items() if file not in set(masks)]
-        refuse_channels(images, [files[file] for file in masks])
+        refuse_channels(images, [files[file] for file in masks], naming.mask_suffix)
     problems += several_masks(pairs, naming)
     note = "one folder per patient"
     return Layout(tuple(pairs), tuple(orphans), note, problems=tuple(problems))

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -228,7 +229,7 @@ def join(
         else:
             found.setdefault(key, []).append(file)
     if not naming.channels and len(found) < len(groups):
-        refuse_channels(images.values(), masks.values())
+        refuse_channels(images.values(), masks.values(), mask_ending)
     pairs = []
     for key in sorted(groups):
         labels, twice = _once(found.get(key, []))
@@ -300,16 +301,53 @@ def several_masks(pairs: Iterable[Pair], naming: Naming) -> list[str]:
     ]
 
 
-def refuse_channels(images: Iterable[str], masks: Iterable[str]) -> None:
-    """Refuse images of several files whose endings `proposed_channels` finds."""
-    endings = proposed_channels(images, [_without_word(mask) for mask in masks])
+def refuse_channels(images: Iterable[str], masks: Iterable[str], ending: str) -> None:
+    """Refuse images of several files whose endings `proposed_channels` finds.
+
+    Args:
+        images, masks: paths in their folder.
+        ending: suffix of masks; "" removes the word that makes them masks.
+    """
+    stems = [
+        _without(mask, ending) if ending else _without_word(mask) for mask in masks
+    ]
+    shorter = [re.sub(r"[_.-][^/_.-]*$", "", stem) for stem in stems]
+    images = list(images)
+    endings = proposed_channels(images, stems)
+    if endings is None and len({*shorter}) == len(stems) > 1:  # p_tumor_segmentation
+        endings = proposed_channels(images, shorter)
     if endings is not None:
         raise InputError(
             f"data.path: there are several images for each mask, with the endings "
-            f"{', '.join(endings)}; expected one image for each mask; if they are the "
+            f"{', '.join(map(repr, endings))}; expected one image for each mask; if "
+            "they are the "
             f"channels of one image, set {setting('data.channels', endings)}; if not, "
             "move the others away"
         )
+
+
+def mask_endings(images: Iterable[str], masks: Iterable[str]) -> tuple[str, ...]:
+    """Return the endings of masks whose names begin as one of an image does.
+
+    Args:
+        images: paths of the images in their folder, without the suffix.
+        masks: paths of the masks in theirs.
+
+    Returns:
+        The endings that more than half of the images have a mask of.
+
+    Example:
+        >>> mask_endings(["a", "b"], ["a_left", "a_right", "b_left", "b_right"])
+        ('_left', '_right')
+    """
+    known = {same_form(image) for image in images}
+    counts: Counter[str] = Counter()
+    for mask in map(same_form, masks):
+        marks = [match.start() for match in re.finditer(r"[_. -]", mask)]
+        start = next((at for at in reversed(marks) if mask[:at] in known), None)
+        if start is not None:
+            counts[mask[start:]] += 1
+    return tuple(sorted(one for one, n in counts.items() if 2 * n > len(known)))
 
 
 def _image_of(stem: str, ending: str, images: AbstractSet[str]) -> str | None:
