@@ -67,8 +67,10 @@ def test_the_best_step_is_the_last_of_the_highest_score(
 
 
 def test_a_validation_without_any_class_says_that_the_last_step_is_kept():
-    rows = {"train": {"dice": 0.5}, "val": {"dice": math.nan, "dice/a": 0.0}}
+    rows = {"train": {"dice": 0.5}, "val": {"dice": math.nan, "dice/a": math.nan}}
     line = validation.validation_line(7, rows, NEW)
+    assert "Dice train 0.5000, validation -; " in line
+    assert line.endswith("[a -]")
     assert "no validation case has a class: the last step is kept" in line
     rows["val"]["dice"] = 0.0
     assert "kept" not in validation.validation_line(7, rows, NEW)

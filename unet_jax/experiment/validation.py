@@ -57,7 +57,7 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
                 "val": _validate(config, method, sources["validation"], stop),
             }
             if not has_score:  # else a false positive would make it 0
-                rows["val"]["dice"] = math.nan
+                rows["val"] = dict.fromkeys(rows["val"], math.nan)
             return rows
 
         return scores
@@ -172,7 +172,7 @@ def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
     """Describe a validation in one line for the log."""
     validation = rows["val"]
     parts = ", ".join(
-        f"{key.removeprefix('dice/').removesuffix('_loss')} {value:.3f}"
+        f"{key.removeprefix('dice/').removesuffix('_loss')} {_shown(value, 3)}"
         for key, value in validation.items()
         if key not in ("dice", "loss")
     )
@@ -184,6 +184,11 @@ def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
     if "dice" not in validation:
         return f"step {step}: validation loss {validation['loss']:.4f}{note} [{parts}]"
     return (
-        f"step {step}: Dice train {rows['train']['dice']:.4f}, validation "
-        f"{validation['dice']:.4f}{note} [{parts}]"
+        f"step {step}: Dice train {_shown(rows['train']['dice'], 4)}, validation "
+        f"{_shown(validation['dice'], 4)}{note} [{parts}]"
     )
+
+
+def _shown(score: float, digits: int) -> str:
+    """Write a score; "-" where no case has the class."""
+    return "-" if math.isnan(score) else f"{score:.{digits}f}"
