@@ -1,6 +1,7 @@
 """Before jax starts: four CPU devices, and shape checks on what users call."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 import os
@@ -18,10 +19,6 @@ if importlib.util.find_spec("unet_jax.configs") is None:
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
-# Compiling is most of the time of the tests. Without LLVM's optimisations, which change
-# no meaning, it is half; set XLA_FLAGS to anything else to test optimised programs.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-
 # Shells let what they start in the background ignore Ctrl-C, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,6 +36,14 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+# Compiling is most of the time of the tests. Without LLVM's optimisations, which change
+# no meaning, it is half; set XLA_FLAGS to anything else to test optimised programs.
+# The emitters of fused operations cost another third; jaxlib 0.12 has no others.
+_XLA_FLAGS = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)
 
 
 def pytest_configure(config):
@@ -77,6 +82,35 @@ def memory_is_given_back():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unet_jax.runtime.allocator.keep_freed_memory", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Let runs in this process see one device alone: four cost twice as much.
+
+    For tests whose promise is not about devices.
+    """
+    import jax
+
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("devices", "local_devices"):
+            patch.setattr(jax, name, lambda *args, **options: first)
+        for name in ("device_count", "local_device_count"):
+            patch.setattr(jax, name, lambda *args, **options: 1)
+        # What processes of one device may take, and threads of four may not.
+        patch.setattr("unet_jax.runtime.compilation.onednn_options", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_figures():
+    """Let runs in this process draw nothing: it is a fifth of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for command in ("evaluate", "train"):
+            place = f"unet_jax.commands.{command}.problem_of_drawing"
+            patch.setattr(place, lambda *arguments: "")
         yield
 
 

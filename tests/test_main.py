@@ -95,9 +95,12 @@ BRAIN = "--config=configs/brain.py"
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
-    answer = _main(*arguments)
-    assert answer.returncode == 2, answer.stderr
+def test_a_mistake_is_one_line_and_exit_code_2(
+    command_line, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(ROOT)
+    answer = command_line(*arguments)
+    assert answer.code == 2, answer.stderr
     assert answer.stdout == ""
     assert answer.stderr.startswith("unet_jax: error: ")
     assert message in answer.stderr
@@ -124,23 +127,33 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message):
         (["--config.seed=-1"], "seed: found -1, expected 0 to"),
     ],
 )
-def test_a_config_that_cannot_run_stops_before_training(tmp_path, arguments, message):
+def test_a_config_that_cannot_run_stops_before_training(
+    command_line, monkeypatch, tmp_path, arguments, message
+):
+    monkeypatch.chdir(ROOT)
     command = [BRAIN, f"--workdir={tmp_path / 'run'}", *arguments]
-    command.append(f"--config.data.data_dir={tmp_path / 'data'}")
-    # Two devices, so that a batch of three does not divide.
-    answer = subprocess.run(
-        [sys.executable, "-m", "unet_jax.main", *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"},
-    )
-    assert answer.returncode == 2, answer.stderr
+    # There are several devices, so that a batch of three does not divide.
+    answer = command_line(*command, f"--config.data.data_dir={tmp_path / 'data'}")
+    assert answer.code == 2, answer.stderr
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([BRAIN, "--confg=x"], "Unknown command line flag 'confg'"),
+        ([BRAIN, "--config.data.test_split=exam"], "exam"),
+    ],
+)
+def test_a_whole_process_ends_in_the_same_way(tmp_path, arguments, message):
+    answer = _main(*arguments, f"--workdir={tmp_path}/run")
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("unet_jax: error: ")
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_given_parameters_are_refused_before_any_work(given, message):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_tiles():
+def two_tiles(one_device, no_figures):
     """Let feature clustering learn from two tiles instead of eight: to save time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unet_jax.unsupervised.feature_clustering.TILES", 2)

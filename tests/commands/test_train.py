@@ -29,7 +29,7 @@ from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.step import create_train_state
 
 ROOT = pathlib.Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_device", "no_figures")]
 
 SMALL = {
     "model.options.features": (4, 8),

@@ -108,7 +108,7 @@ def test_every_option_changes_the_value(name, head, option):
     logits, labels = _example()
     loss = find_loss(name)
     changed = _other_value(loss.parameters[option], loss.defaults.get(option))
-    before = _function(name, head)(logits=logits, labels=labels)
+    before, _ = _value_and_gradient(name, head)(logits, labels)
     after = _function(name, head, **{option: changed})(logits=logits, labels=labels)
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 1e-5
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.subset import slow_after
 from unet_jax.models import blocks, presets, unet
 from unet_jax.models.network import Implemented, outputs_of
 from unet_jax.models.unet_for_data import fit_stages
@@ -65,7 +66,7 @@ CHANGING = [
 ]
 
 
-@pytest.mark.parametrize("option", ADDING, ids=str)
+@pytest.mark.parametrize("option", slow_after(4, ADDING), ids=str)
 def test_options_that_add_parameters_use_them_all(option):
     x = _image(2, 12, 8, 2)
     model = _Three(**option)

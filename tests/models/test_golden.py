@@ -17,6 +17,7 @@ from unet_jax.models import mednext, presets, segresnet, swin_unetr, unet
 from unet_jax.models.network import outputs_of
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden.json").read_text())
+FAST = ("mednext_s3_2d", "swin_unetr_2d", "segresnet_2d", "residual_encoder_2d")
 EXPANSIONS = {"s": (2, 2, 2, 2, 2), "b": (2, 3, 4, 4, 4)}
 
 
@@ -57,7 +58,7 @@ def _count(shapes):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name.endswith("3d") else name
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
         for name in golden_networks.CASES
     ],
 )

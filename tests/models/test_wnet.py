@@ -24,7 +24,7 @@ def _count(params):
 def test_clusters_for_every_pixel_and_the_image_again(shape):
     network = _wnet()
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-    variables = network.init(jax.random.key(0), x)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
     output = network.apply(variables, x)
     assert output.logits.shape == (*shape[:-1], 3)
     assert output.reconstruction.shape == shape
@@ -34,7 +34,7 @@ def test_clusters_for_every_pixel_and_the_image_again(shape):
 
 def test_its_halves_are_the_projects_unets():
     network, x = _wnet(), jnp.ones((1, 8, 8, 2)) * jnp.arange(8.0)[:, None, None]
-    params = network.init(jax.random.key(0), x)["params"]
+    params = jax.jit(network.init)(jax.random.key(0), x)["params"]
     assert set(params) == {"encoder", "decoder"}
     encoder = UNet(num_classes=3, features=(4, 6))
     decoder = UNet(num_classes=2, features=(4, 6))
@@ -50,7 +50,7 @@ def test_its_halves_are_the_projects_unets():
 
 def test_the_decoder_sees_the_clusters_alone():
     network, x = _wnet(), jnp.ones((1, 8, 8, 1)) * jnp.arange(8.0)[:, None, None]
-    params = network.init(jax.random.key(0), x)["params"]
+    params = jax.jit(network.init)(jax.random.key(0), x)["params"]
     # An encoder without weights has equal clusters: nothing of the image is left.
     params["encoder"] = jax.tree.map(jnp.zeros_like, params["encoder"])
     made = [
@@ -62,7 +62,7 @@ def test_the_decoder_sees_the_clusters_alone():
 def test_dropout_of_the_halves_differs_and_depends_on_the_keys():
     network = _wnet(dropout=0.5)
     x = jnp.ones((2, 8, 8, 1)) * jnp.arange(8.0)[:, None, None]
-    variables = network.init(jax.random.key(0), x)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
 
     def output(seed):
         keys = jax.random.split(jax.random.key(seed), 2)
@@ -81,4 +81,4 @@ def test_what_cannot_make_the_whole_image_again_is_refused(options):
         name="wnet", num_classes=2, features=(4, 6, 8), norm="instance", **options
     )
     with pytest.raises(ValueError, match="A W-Net needs padding 'SAME' and deep_super"):
-        network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 1)))
+        jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 1)))

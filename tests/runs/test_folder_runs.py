@@ -23,7 +23,7 @@ from unet_jax.configs import folder
 from unet_jax.errors import InputError
 from unet_jax.training.pace import ClockPace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_device", "no_figures")]
 
 PALETTE = ((0, 0, 0), (200, 30, 30), (30, 30, 200))
 SMALL = {

@@ -12,7 +12,7 @@ from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import folder
 from unet_jax.training.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_device", "no_figures")]
 
 
 def _config(root, steps) -> ConfigDict:

@@ -119,7 +119,7 @@ def _state(workdir):
 
 
 @pytest.fixture(scope="module")
-def finished(shared):
+def finished(shared, no_figures):
     workdir = shared / "finished"
     train.train_and_evaluate(_config(shared), workdir)
     return workdir

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.subset import slow_after
 from unet_jax.models.ops import cpu_convolution
 
 MANY = cpu_convolution.WINOGRAD_CHANNELS
@@ -47,7 +48,7 @@ def _assert_equal_to_plain(arrays, pad, tolerance):
         np.testing.assert_allclose(one / scale, other / scale, 0, tolerance)
 
 
-@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("pad", slow_after(1, [1, 0]))
 @pytest.mark.parametrize(
     ("shape", "channels", "features"),
     [
@@ -66,9 +67,24 @@ def test_value_and_gradients_are_those_of_the_plain_one(shape, channels, feature
             _assert_equal_to_plain(arrays, pad, tolerance)
 
 
-@pytest.mark.parametrize("pad", [0, 1])
-@pytest.mark.parametrize("size", [1, 1000, 3000, 20000])
-@pytest.mark.parametrize(("width", "packed"), [(8, 4), (9, 4), (9, 3)])
+@pytest.mark.parametrize(
+    ("size", "pad", "width", "packed"),
+    slow_after(
+        4,
+        [
+            (1, 0, 8, 4),
+            (1000, 1, 9, 4),
+            (3000, 1, 9, 3),
+            (20000, 0, 9, 4),
+            (1, 1, 9, 3),
+            (1000, 0, 9, 3),
+            (1000, 1, 8, 4),
+            (3000, 0, 8, 4),
+            (3000, 1, 9, 4),
+            (20000, 1, 8, 4),
+        ],
+    ),
+)
 def test_bands_of_every_height_add_up(monkeypatch, size, pad, width, packed):
     monkeypatch.setattr(cpu_convolution, "BAND_BYTES", size)
     monkeypatch.setattr(cpu_convolution, "PACKED_CHANNELS", packed)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.subset import slow_after
 from unet_jax.models import ops
 from unet_jax.models.ops import packed_ops, packing
 from unet_jax.models.ops.packing import BlockLayout, Packed, pack, unpack
@@ -16,12 +17,12 @@ def _values(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def _assert_equal(packed, plain, *arrays):
-    """Values and gradients, in float64 and in float32 relative to the largest.
+def _assert_equal(packed, plain, *arrays, single):
+    """Values and gradients in float64; ``single``: in float32 too.
 
     ``packed`` gives a Packed, whose blocks have to be zero outside of the array.
     """
-    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5))[: 1 + single]:
         with jax.enable_x64(True):
             found, y = _run(packed, arrays, dtype)
             np.testing.assert_array_equal(packing.keep_inside(y).values, y.values)
@@ -51,18 +52,18 @@ def _run(function, arrays, dtype):
 CONVOLUTIONS = [
     # size, window, strides, factors and shifts that are read, and that are made
     ((8, 6), (3, 3), (1, 1), (4, 2), (0, 0), (4, 2), (1, 1)),
+    ((5, 7), (3, 3), (1, 1), (2, 4), (1, 0), (2, 4), (0, 3)),
+    ((8, 12), (3, 3), (2, 2), (2, 2), (0, 0), (1, 2), (0, 1)),
+    # Blocks that are read would be cut: unpacked on the way.
+    ((8, 12), (3, 3), (1, 1), (2, 2), (1, 1), (1, 4), (0, 0)),
+    ((4, 4, 6), (3, 3, 3), (1, 1, 1), (1, 2, 2), (0, 0, 0), (1, 2, 2), (0, 1, 1)),
     ((8, 6), (3, 3), (1, 1), (4, 2), (1, 1), (4, 2), (0, 0)),
     ((8, 6), (3, 3), (1, 1), (2, 2), (0, 0), (2, 2), (0, 0)),
-    ((5, 7), (3, 3), (1, 1), (2, 4), (1, 0), (2, 4), (0, 3)),
     ((8, 12), (3, 3), (2, 2), (4, 2), (0, 0), (2, 2), (1, 1)),
-    ((8, 12), (3, 3), (2, 2), (2, 2), (0, 0), (1, 2), (0, 1)),
     ((8, 12), (3, 3), (1, 1), (2, 1), (0, 0), (2, 2), (1, 1)),
     ((8, 12), (1, 3), (2, 1), (1, 1), (0, 0), (2, 2), (0, 1)),
     ((8, 12), (1, 1), (2, 2), (4, 2), (0, 0), (2, 1), (0, 0)),
     ((8, 12), (5, 2), (1, 1), (4, 2), (0, 0), (4, 2), (2, 0)),
-    # Blocks that are read would be cut: unpacked on the way.
-    ((8, 12), (3, 3), (1, 1), (2, 2), (1, 1), (1, 4), (0, 0)),
-    ((4, 4, 6), (3, 3, 3), (1, 1, 1), (1, 2, 2), (0, 0, 0), (1, 2, 2), (0, 1, 1)),
     ((4, 4, 6), (3, 3, 3), (2, 2, 2), (1, 2, 2), (0, 0, 0), (1, 1, 1), (0, 0, 0)),
     ((4, 4, 6), (1, 3, 3), (1, 2, 2), (2, 1, 2), (0, 0, 0), (2, 2, 1), (1, 0, 0)),
 ]
@@ -70,7 +71,7 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize(
     ("size", "window", "strides", "read", "read_shifts", "made", "made_shifts"),
-    CONVOLUTIONS,
+    slow_after(5, CONVOLUTIONS),
 )
 def test_convolution_of_blocks_is_that_of_pixels(
     size, window, strides, read, read_shifts, made, made_shifts
@@ -93,6 +94,7 @@ def test_convolution_of_blocks_is_that_of_pixels(
         _values((2, *size, 3)),
         _values((2, *size, 2), 1),
         _values((*window, 5, 4), 2),
+        single=len(size) == 3,
     )
 
 
@@ -119,7 +121,13 @@ def test_centred_convolution_of_blocks_is_that_of_pixels(
     def plain(x, kernel):
         return ops.convolve(x, kernel, strides=strides, padding="CENTRED")
 
-    _assert_equal(packed, plain, _values((2, *size, 3)), _values((*window, 3, 4), 2))
+    _assert_equal(
+        packed,
+        plain,
+        _values((2, *size, 3)),
+        _values((*window, 3, 4), 2),
+        single=len(size) == 3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,8 +145,7 @@ def test_average_pooling_of_blocks_is_that_of_pixels(size, factors, shifts, wind
         lambda x: ops.average_pool(pack(x, BlockLayout(size, factors, shifts)),
                                    window=window),
         lambda x: ops.average_pool(x, window=window),
-        _values((2, *size, 3)),
-    )  # fmt: skip
+        _values((2, *size, 3)), single=len(size) == 3)  # fmt: skip
 
 
 @pytest.mark.parametrize(("made", "taps"), [((0, 0), (3, 3)), ((1, 1), (2, 2))])
@@ -180,7 +187,7 @@ def test_pooling_of_blocks_is_that_of_pixels(size, factors, window, left):
 
     _assert_equal(packed, plain, _values((2, *size, 3)))
     # Few different values: most windows hold their largest one several times.
-    _assert_equal(packed, plain, _values((2, *size, 3)).round())
+    _assert_equal(packed, plain, _values((2, *size, 3)).round(), single=len(size) == 3)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +213,13 @@ def test_up_convolution_of_blocks_is_that_of_pixels(size, strides, read, made):
     def plain(x, kernel):
         return ops.up_convolve(x, kernel)
 
-    _assert_equal(packed, plain, _values((2, *size, 3)), _values((*strides, 3, 4), 1))
+    _assert_equal(
+        packed,
+        plain,
+        _values((2, *size, 3)),
+        _values((*strides, 3, 4), 1),
+        single=len(size) == 3,
+    )
 
 
 LAYOUTS = [
@@ -226,7 +239,14 @@ def test_group_norm_of_blocks_is_that_of_pixels(layout, groups):
         return ops.group_norm(x, scale, bias, groups=groups)
 
     x = 3 + 2 * _values((2, *layout.size, 6))
-    _assert_equal(packed, plain, x, _values((6,), 1), _values((6,), 2))
+    _assert_equal(
+        packed,
+        plain,
+        x,
+        _values((6,), 1),
+        _values((6,), 2),
+        single=groups == 3 and layout == LAYOUTS[1],
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -249,7 +269,14 @@ def test_batch_norm_of_blocks_is_that_of_pixels(layout):
         )
 
     x = 3 + 2 * _values((3, *layout.size, 4))
-    _assert_equal(packed, plain, x, _values((4,), 1), _values((4,), 2))
+    _assert_equal(
+        packed,
+        plain,
+        x,
+        _values((4,), 1),
+        _values((4,), 2),
+        single=layout == LAYOUTS[1],
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -270,6 +297,7 @@ def test_what_goes_with_channels_and_pixels(layout):
         _values((3,), 1),
         _values((2, 3), 2),
         _values((2, *layout.size, 1), 3),
+        single=layout == LAYOUTS[1],
     )
 
 
