@@ -121,6 +121,9 @@ def command_line():
     from absl.testing import flagsaver
 
     from unet_jax import main
+    from unet_jax.commands import train
+
+    assert train  # libraries define flags, which would be taken back after the call
 
     def call(*arguments: object) -> Answer:
         command = ["unet_jax.main", *map(str, arguments)]

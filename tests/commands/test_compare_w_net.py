@@ -34,6 +34,7 @@ def test_the_config_needs_no_labels_for_any_run():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device", "no_figures")
 def test_it_trains_in_its_own_folder_and_is_not_trained_twice(tmp_path, capsys):
     config = smoke.get_config()
     config.data.data_dir = str(tmp_path / "data")

@@ -19,6 +19,8 @@ from unet_jax.errors import InputError
 from unet_jax.training.checkpoint import Checkpoints
 
 CHANGES = {
+    "model.options.features": (4, 8),
+    "augment.enabled": False,
     "train.steps": 4,
     "train.patch_size": (32, 32),
     "eval.every_steps": 2,
@@ -180,6 +182,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device", "no_figures")
 def test_a_workdir_goes_on_with_its_own_config(workdir, tmp_path, command_line):
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)

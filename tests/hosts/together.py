@@ -30,7 +30,9 @@ FLAGS = (
     "--config.augment.enabled=False",
     "--config.eval.every_steps=10",
     "--config.log.every_steps=4",
-    "--config.log.overlays=1",
+    "--config.eval.mirror=False",
+    "--config.eval.train_images=1",
+    "--config.log.overlays=0",
     "--config.train.step_timeout=15",
 )
 

@@ -95,7 +95,7 @@ def test_a_real_run_from_the_command_to_its_scores(tmp_path):
         "--config.eval.every_steps=2",
         "--config.eval.train_images=2",
         "--config.eval.overlap=0.0",
-        "--config.log.overlays=1",
+        "--config.log.overlays=0",
         "--config.augment.enabled=False",
         f"--config.data.data_dir={tmp_path / 'data'}",
     ]

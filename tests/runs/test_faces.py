@@ -354,6 +354,7 @@ def _run(path, workdir, *, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device", "no_figures")
 @pytest.mark.parametrize(
     ("published", "steps"),
     [("FASSEG", 70), pytest.param("CelebAMask-HQ", 190, marks=pytest.mark.soak)],

@@ -20,7 +20,7 @@ import pytest
 from unet_jax.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
-EVERY, STEPS = 40, 400
+EVERY, STEPS = 40, 240
 PATIENCE = 1800.0
 """Seconds for one start to end by itself: the long test may run beside other work."""
 
@@ -34,7 +34,8 @@ FLAGS = (
     "--config.eval.overlap=0.0",
     "--config.eval.window_batch=16",
     "--config.log.every_steps=7",
-    "--config.log.overlays=1",
+    "--config.eval.metrics=('dice',)",
+    "--config.log.overlays=0",
 )
 
 

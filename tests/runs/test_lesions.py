@@ -47,6 +47,7 @@ def _kaggle(root, *, patients, slices):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device", "no_figures")
 def test_the_kaggle_layout_is_split_by_patient_and_scored_by_volume(tmp_path):
     sizes = _kaggle(tmp_path / "kaggle_3m", patients=8, slices=11)
     config = lesion.get_config()

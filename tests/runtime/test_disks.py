@@ -26,8 +26,10 @@ FLAGS = (
     "--config.eval.train_images=2",
     "--config.eval.overlap=0.0",
     "--config.eval.window_batch=16",
+    "--config.eval.metrics=('dice',)",
     "--config.log.every_steps=5",
-    "--config.log.overlays=1",
+    "--config.log.overlays=0",
+    "--config.augment.enabled=False",
 )
 
 
@@ -98,12 +100,22 @@ def _last_message(output: str) -> str:
     return output[output.rindex("unet_jax: error:") :].partition("\n")[0]
 
 
-def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_is_whole(shared):
-    workdir = shared / "full"
+@pytest.fixture(scope="module")
+def finished(shared) -> pathlib.Path:
+    """Workdir of an uninterrupted run."""
+    workdir = shared / "finished"
     code, output = _ended(_start(shared, workdir, "--config.train.steps=20"))
     assert code == 0, output
+    return workdir
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_is_whole(
+    shared, finished
+):
+    workdir = shared / "full"
+    shutil.copytree(finished, workdir)
     # No file may grow beyond what is there: the next checkpoint cannot be written.
-    more = "--config.train.steps=60"
+    more = "--config.train.steps=40"
     code, output = _ended(_start(shared, workdir, more, file_bytes=9000))
     message = _last_message(output)
     assert code == 1
@@ -114,7 +126,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_is_whole(s
         checkpoints.restore_raw(20)
     code, output = _ended(_start(shared, workdir, more))
     assert code == 0, output
-    assert "resumed at step 20 of 60" in output
+    assert "resumed at step 20 of 40" in output
 
 
 @contextlib.contextmanager
@@ -197,19 +209,17 @@ def test_a_second_run_on_the_workdir_is_refused(shared):
     assert code == 42, output
 
 
-def test_a_compiled_program_that_does_not_load_is_replaced(shared):
-    command = ("--config.train.steps=10",)
+def test_a_compiled_program_that_does_not_load_is_replaced(shared, finished):
     compiled = shared / "compiled"
-    code, output = _ended(_start(shared, shared / "first", *command))
-    assert code == 0, output
     halves = {path: path.stat().st_size // 2 for path in compiled.glob("*-cache")}
     assert halves
     for path, half in halves.items():
         path.write_bytes(path.read_bytes()[:half])
-    code, output = _ended(_start(shared, shared / "second", *command))
+    workdir = shared / "again"
+    code, output = _ended(_start(shared, workdir, "--config.train.steps=20"))
     assert code == 0, output
     assert "compilation cache" not in output
-    results = [shared / name / "test_metrics.json" for name in ("first", "second")]
+    results = [folder / "test_metrics.json" for folder in (finished, workdir)]
     assert results[0].read_bytes() == results[1].read_bytes()
     # They are gone or whole again: the next start finds nothing to complain of. Only
     # what takes long to compile is written.
