@@ -237,6 +237,12 @@ KEYS = {
         may_change=True,
         kind=object,
     ),
+    "eval.temperature": Key(
+        "fit",
+        "temperature of probabilities: 'fit' on validation, a number, None for off",
+        may_change=True,
+        kind=object,
+    ),
     "eval.window_batch": Key(
         8, "windows in one call of the network; fewer if large", low=1, may_change=True
     ),

@@ -26,6 +26,8 @@ class Method:
             an array ``(*spatial, classes)`` that it fills.
         wants_reference: the function takes a keyword ``reference``: the `Reference`
             of the scan that a slab was cut from, or None.
+        calibrate: function that calibrates the filled probabilities in place; None
+            where they are as the method means them.
 
     Example:
         >>> threshold = Method(lambda image, spacing: image[..., 0] > 10)
@@ -36,6 +38,7 @@ class Method:
     function: Callable[..., Any]
     gives_probabilities: bool = False
     wants_reference: bool = False
+    calibrate: Callable[[np.ndarray], None] | None = None
 
     def __call__(
         self,

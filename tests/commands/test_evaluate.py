@@ -12,6 +12,7 @@ from unet_jax.commands.evaluate import (
     _check_one_test,
     _common_steps,
     _file_stem,
+    _has_one_validation,
     read_scores,
 )
 from unet_jax.configs import base, folder
@@ -69,6 +70,22 @@ def test_only_the_postprocessing_of_all_runs_is_done(capsys):
     assert _common_steps(runs((LARGEST, SMALL), (SMALL,))) == (SMALL,)
     assert "the runs differ" in capsys.readouterr().out
     assert _common_steps(runs((LARGEST,), ())) == ()
+
+
+def test_runs_that_validated_on_the_same_cases_get_one_temperature(tmp_path, capsys):
+    workdirs, runs = _runs(tmp_path, {}, {"seed": 1})
+    for workdir, split in zip(workdirs, ("a", "a"), strict=True):
+        dataset = {"test": "t", "validation": split}
+        record = {"config": {}, "preprocessing": {}, "dataset": dataset}
+        (workdir / "config.json").write_text(json.dumps(record))
+    assert _has_one_validation(workdirs, runs)
+    assert not capsys.readouterr().out
+    record["dataset"]["validation"] = "b"  # a fold
+    (workdirs[1] / "config.json").write_text(json.dumps(record))
+    assert not _has_one_validation(workdirs, runs)
+    assert "validated on different cases" in capsys.readouterr().out
+    runs[1].config.eval.temperature = None
+    assert not _has_one_validation(workdirs, runs)
 
 
 def test_the_seed_of_a_run_leaves_its_splits_as_they_are(tmp_path):

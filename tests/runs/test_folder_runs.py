@@ -198,6 +198,7 @@ def test_folds_have_one_test_split_and_their_mean_is_scored(rgb_set, tmp_path):
     ids = [{row["id"] for row in one["per_case"]} for one in (*single, results)]
     assert ids[0] == ids[1] == ids[2]
     assert results["members"] == [str(workdir) for workdir in workdirs]
+    assert results["temperature"] is None  # each validates on what the other learnt
     assert results["mean"]["dice"] != single[0]["mean"]["dice"]
     assert results["mean"]["dice"] > min(one["mean"]["dice"] for one in single)
     assert (tmp_path / "both/test_metrics.json").exists()
@@ -315,6 +316,9 @@ def test_volumes_in_3d_patches_with_chosen_postprocessing(tmp_path):
     assert all(
         name in ("largest_component", "min_size", "fill_holes") for name, *_ in steps
     )
+    fitted = json.loads((tmp_path / "run/temperature.json").read_text())
+    assert results["temperature"] == fitted["temperature"] != 1
+    assert results["mean"]["ece"] != results["mean"]["ece_uncalibrated"]
     assert not (tmp_path / "run/prepared/0").exists()
     predict_files(
         tmp_path / "run",

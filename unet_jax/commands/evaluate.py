@@ -23,7 +23,11 @@ from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.evaluation.table import results_table
 from unet_jax.experiment.data import SPLITS
 from unet_jax.experiment.finished import load_run, open_run_data
-from unet_jax.experiment.label_choices import with_chosen_steps, with_named_clusters
+from unet_jax.experiment.label_choices import (
+    fits_temperature,
+    with_named_clusters,
+    with_validation_choices,
+)
 from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
@@ -70,8 +74,14 @@ def score_run(
     segmenter = run.predict_fn
     if not reads_labels(run.config.loss):
         segmenter = with_named_clusters(workdir, run, sources["train"])
-    if run.config.eval.postprocess == "auto":
-        segmenter = with_chosen_steps(workdir, segmenter, sources["validation"])
+    segmenter = with_validation_choices(
+        workdir,
+        segmenter,
+        sources["validation"],
+        step=run.step,
+        steps=run.config.eval.postprocess == "auto",
+        temperature=fits_temperature(run.config),
+    )
     print(f"test split with the checkpoint of step {run.step}:")
     results = _score(segmenter, run.config, sources, workdir)
     results["checkpoint_step"] = run.step
@@ -124,7 +134,21 @@ def evaluate_ensemble(
     _check_one_test(workdirs, runs)
     sources = _sources(workdirs[0])
     members = tuple(one for run in runs for one in run.predict_fn.members)
-    ensemble = Segmenter(members, _common_steps(runs))
+    heads = {run.predict_fn.head for run in runs}
+    ensemble = Segmenter(
+        members,
+        _common_steps(runs),
+        # That of sigmoid keeps the order of any probabilities.
+        head="softmax" if heads == {"softmax"} else "sigmoid",
+    )
+    ensemble = with_validation_choices(
+        output,
+        ensemble,
+        sources["validation"],
+        step=None,
+        steps=False,
+        temperature=_has_one_validation(workdirs, runs),
+    )
     print(f"test split with the mean of {len(runs)} runs:")
     results = _score(ensemble, runs[0].config, sources, output)
     results["members"] = list(names or map(str, workdirs))
@@ -158,6 +182,23 @@ def _check_one_test(
                     f"{workdirs[0]}; expected runs of one data set, with the same "
                     f"classes and test split{fix}"
                 )
+
+
+def _has_one_validation(
+    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
+) -> bool:
+    """Tell whether a temperature can be fitted to the mean of runs.
+
+    No run may have been trained on the cases, so that folds have none in common.
+    """
+    if not all(fits_temperature(run.config) for run in runs):
+        return False
+    records = [read_finished_record(workdir)["dataset"] for workdir in workdirs]
+    split = records[0].get("validation")
+    if all(record.get("validation") == split for record in records):
+        return True
+    print("temperature: none is fitted, because the runs validated on different cases")
+    return False
 
 
 def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
@@ -238,6 +279,7 @@ def _score(
         finish=write,
         gather=agree.gather_items,
     )
+    results["temperature"] = segmenter.temperature
     print(results_table(results, class_names))
     if agree.is_first() and (
         problem := problem_of_drawing(_draw_reliability, results, config.name, folder)

@@ -78,6 +78,7 @@ def case_scores(
     label: np.ndarray,
     probabilities: np.ndarray | None,
     spacing: tuple[float, ...] | None,
+    uncalibrated: Reliability | None = None,
 ) -> CaseScores:
     """Score one case.
 
@@ -89,6 +90,8 @@ def case_scores(
         probabilities: ``(*spatial, classes)``, or None: their metrics are then NaN.
         spacing: millimetres of a pixel along each axis; None for distances in pixels,
             whose names end in "_px".
+        uncalibrated: sums of the reliability bins before the probabilities were
+            calibrated; None where they were not.
 
     Returns: Values of every metric, in the order of the rules.
     """
@@ -99,7 +102,9 @@ def case_scores(
         ConfusionCounts(*(count[:, rules.first :] for count in table))
         for table in (every, by_slice)
     )
-    case = _Case(rules, prediction, label, probabilities, spacing, counts, every)
+    case = _Case(
+        rules, prediction, label, probabilities, spacing, counts, every, uncalibrated
+    )
     by_class: dict[str, np.ndarray] = {}
     whole: dict[str, float] = {}
     for name in rules.metrics:
@@ -136,6 +141,7 @@ class _Case:
     spacing: tuple[float, ...] | None
     counts: ConfusionCounts
     every: ConfusionCounts
+    uncalibrated: Reliability | None
 
     def value(self, metric: Metric) -> np.ndarray:
         """One value, or ``(scored classes)`` float64; NaN without probabilities."""
@@ -154,6 +160,8 @@ class _Case:
             return np.full(() if metric.of_case else self.present.shape, math.nan)
         if metric.reads == "reliability":
             return np.asarray(metric.compute(self.reliability))
+        if metric.reads == "uncalibrated reliability":
+            return np.asarray(metric.compute(self.uncalibrated or self.reliability))
         value = np.asarray(metric.compute(self.probabilities, self.label), np.float64)
         if metric.of_case:
             return value

@@ -33,6 +33,7 @@ Reads = Literal[
     "lesions",
     "probabilities",
     "reliability",
+    "uncalibrated reliability",
     "partition",
 ]
 """Input of a metric:
@@ -43,8 +44,12 @@ Reads = Literal[
 - lesions: `LesionScores` of one class.
 - probabilities: ``(*spatial, classes)``, followed by the labels ``(*spatial)``.
 - reliability: `Reliability`, the sums of the bins over all pixels.
+- uncalibrated reliability: the sums before the temperature of the method.
 - partition: a contingency table ``(classes, clusters)``.
 """
+
+
+_OF_PROBABILITIES = ("probabilities", "reliability", "uncalibrated reliability")
 
 
 class Metric(NamedTuple):
@@ -68,7 +73,7 @@ class Metric(NamedTuple):
     @property
     def needs_probabilities(self) -> bool:
         """Whether the metric is NaN for a method without probabilities."""
-        return self.reads in ("probabilities", "reliability")
+        return self.reads in _OF_PROBABILITIES
 
 
 def _classwise_ece(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -114,6 +119,12 @@ METRICS: dict[str, Metric] = {
     "lesion_f1": Metric("Lesion F1", "lesions", operator.attrgetter("f1")),
     "lesion_dice": Metric("Lesion Dice", "lesions", operator.attrgetter("dice")),
     "ece": Metric("ECE", "reliability", calibration.expected_calibration_error, True),
+    "ece_uncalibrated": Metric(
+        "ECE raw",
+        "uncalibrated reliability",
+        calibration.expected_calibration_error,
+        True,
+    ),
     "classwise_ece": Metric("Class ECE", "probabilities", _classwise_ece),
     "brier": Metric("Brier", "probabilities", _brier, True),
     "adjusted_rand": Metric("ARI", "partition", clustering.adjusted_rand_index, True),

@@ -24,6 +24,7 @@ from unet_jax.method import Method
 from unet_jax.metrics.calibration import (
     Reliability,
     expected_calibration_error,
+    reliability,
     reliability_curve,
 )
 from unet_jax.metrics.surface_elements import Surface
@@ -102,7 +103,7 @@ def evaluate(
         row for each case and class with a list of values along ``slice_axis``),
         ``n_cases``, ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``; with "ece"
         and probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels. None
-        stands for NaN.
+        stands for NaN. A method that calibrates also has "ece_uncalibrated".
 
     Raises:
         InputError: no cases, an unknown metric, a case without a label, or a label that
@@ -110,6 +111,9 @@ def evaluate(
         ValueError: a prediction that does not fit its image or the classes, or
             probabilities that were not filled.
     """
+    method = predict_fn if isinstance(predict_fn, Method) else Method(predict_fn)
+    if method.calibrate is not None and "ece" in metrics:
+        metrics = tuple(dict.fromkeys((*metrics, "ece_uncalibrated")))
     rules = Rules(
         metrics=_complete(metrics, surface=surface is not False, losses=losses or {}),
         num_classes=len(class_names),
@@ -120,7 +124,6 @@ def evaluate(
         slice_axis=slice_axis,
         losses=losses or {},
     )
-    method = predict_fn if isinstance(predict_fn, Method) else Method(predict_fn)
     scored: list[CaseScores] = []
     ids: list[tuple[str, str]] = []
     for case in cases:
@@ -201,12 +204,18 @@ def _score_case(
         )
     if finish is not None:
         prediction = finish(case, prediction)
+    uncalibrated = None
+    if probabilities is not None and method.calibrate is not None:
+        if "ece_uncalibrated" in rules.metrics:
+            uncalibrated = reliability(probabilities=probabilities, labels=label)
+        method.calibrate(probabilities)
     return case_scores(
         rules,
         prediction=_checked_prediction(prediction, case, class_names),
         label=label,
         probabilities=probabilities,
         spacing=case.spacing,
+        uncalibrated=uncalibrated,
     )
 
 

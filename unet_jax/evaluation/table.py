@@ -71,6 +71,8 @@ def _titles(results: Mapping[str, Any]) -> dict[str, str]:
     for name in sorted(found, key=place):
         if results["mean"][name] is None and _needs_probabilities(name):
             continue  # the method has none; a note says so
+        if name == "ece_uncalibrated" and "ece" in results["mean"]:
+            continue  # a note has it
         unit = "px" if name.endswith("_px") else "mm"
         title = _title(name)
         if _length(name) == "distance":
@@ -130,10 +132,13 @@ def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
         f"Over all pixels at once (micro): Dice {_cell('dice', mean['dice_micro'])}, "
         f"IoU {_cell('iou', mean['iou_micro'])}.",
     ]
+    raw = mean.get("ece_uncalibrated")
+    if raw is not None and "ece" in mean:
+        notes.append(f"ECE before temperature scaling: {raw:.4f}.")
     lacking = [
         _title(name)
         for name in sorted(mean)
-        if _needs_probabilities(name) and name not in titles
+        if _needs_probabilities(name) and mean[name] is None
     ]
     if lacking:
         notes.append(f"Without probabilities there is no {', '.join(lacking)}.")

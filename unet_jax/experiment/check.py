@@ -9,6 +9,7 @@ from unet_jax.data.label_map import LabelMap
 from unet_jax.errors import InputError, setting
 from unet_jax.evaluation.metric_table import LOSS_PREFIX, check_metric_names
 from unet_jax.experiment.record import flat_config
+from unet_jax.inference.temperature import HIGHEST, LOWEST
 
 
 def check_config(config: ConfigDict, *, complete: bool = False) -> None:
@@ -46,6 +47,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     # The rows of the losses tell their names and parameters.
     losses = [m for m in metrics if isinstance(m, str) and m.startswith(LOSS_PREFIX)]
     check_metric_names(metrics, losses=losses)
+    _check_temperature(config.eval.get("temperature"))
     if data.size is not None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):
@@ -127,6 +129,17 @@ def _check_values(config: ConfigDict) -> None:
         number = isinstance(value, int | float)
         if not number or not spec.low <= value <= spec.high:
             raise InputError(f"{key}: found {value!r}, expected {spec.limits}")
+
+
+def _check_temperature(value: Any) -> None:
+    """Refuse a temperature that is no positive number of moderate size."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value in (None, "fit") or (number and LOWEST <= value <= HIGHEST):
+        return
+    raise InputError(
+        f"eval.temperature: found {value!r}, expected 'fit', a number from {LOWEST} to "
+        f"{HIGHEST}, or None"
+    )
 
 
 def _check_channels(endings: Any) -> None:

@@ -32,6 +32,9 @@ from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.named_arrays import check_fit, transfer
 from unet_jax.training.step import TrainState, averaged_variables
 
+TEMPERATURE = "temperature.json"
+"""File of a workdir with the temperature that was fitted on validation."""
+
 
 def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
     """Read config and preprocessing from the record of a run."""
@@ -98,7 +101,8 @@ def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> Trai
     )
     predict_fn = make_predict_fn(variables)
     steps = read_steps(workdir, config.eval.postprocess)
-    predict_fn = dataclasses.replace(predict_fn, steps=steps)
+    temperature = _read_temperature(workdir, config.eval.get("temperature"), step)
+    predict_fn = dataclasses.replace(predict_fn, steps=steps, temperature=temperature)
     predict_fn = predict_fn.named(read_clusters_of_classes(workdir))
     return TrainedRun(config, preprocessing, step, predict_fn)
 
@@ -145,6 +149,22 @@ def read_clusters_of_classes(
         workdir / "clusters.json",
         lambda found: tuple(tuple(map(int, one)) for one in found["clusters_of_class"]),
     )
+
+
+def _read_temperature(
+    workdir: pathlib.Path, wanted: Any, step: int | None
+) -> float | None:
+    """Return the temperature of a run, from its config or from temperature.json.
+
+    None where there is none, as in version 0.1, or where another checkpoint has it.
+    """
+    if wanted != "fit":
+        return None if wanted is None else float(wanted)
+    found = _written_at_end(
+        workdir / TEMPERATURE,
+        lambda found: (found["checkpoint_step"], float(found["temperature"])),
+    )
+    return found[1] if found is not None and found[0] == step else None
 
 
 def _written_at_end(path: pathlib.Path, parse: Callable[[Any], Any]) -> Any:

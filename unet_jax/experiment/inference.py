@@ -17,14 +17,22 @@ from unet_jax.models.network import sizes_of
 
 
 def create_forward(
-    config: ConfigDict, network: nn.Module, *, mirrored: bool = False
+    config: ConfigDict,
+    network: nn.Module,
+    *,
+    mirrored: bool = False,
+    disagreement: bool = False,
 ) -> WindowForward:
-    """Compile the network for windows, mirrored as training did if asked for."""
+    """Compile the network for windows, mirrored as training did if asked for.
+
+    With ``disagreement`` it gives that of the mirrored images too.
+    """
     return make_forward(
         network,
         head=config.model.head,
         mirror_axes=_mirror_axes(config) if mirrored else (),
         in_turn=_in_turn(config),
+        disagreement=disagreement,
     )
 
 
@@ -51,6 +59,10 @@ def create_predict_fn_maker(
     """
     mirrored = config.eval.mirror and not validation
     forward = create_forward(config, network, mirrored=mirrored)
+    voting = None
+    if mirrored and _mirror_axes(config):
+        # Nothing is compiled until `--uncertainty` asks for it.
+        voting = create_forward(config, network, mirrored=True, disagreement=True)
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
     sizes = sizes_of(network, len(config.train.patch_size))
     # A patch may leave logits that suffice to learn from, but not to tile.
@@ -67,6 +79,8 @@ def create_predict_fn_maker(
             window_batch=_window_batch(config),
             margin=sizes.margin,
             multiple=sizes.multiple,
+            head=config.model.head,
+            voting=voting,
         )
         return dataclasses.replace(predict_fn, strict=not validation)
 

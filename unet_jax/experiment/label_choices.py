@@ -1,18 +1,27 @@
 """Fits what a trained network leaves open on labelled splits, and writes it down.
 
 A network that learnt from images alone gets its clusters matched with the classes; the
-postprocessing of labels is chosen. `finished` reads both files back.
+postprocessing of labels and the temperature of probabilities are chosen. `finished`
+reads the files back.
 """
 
+import base64
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from unet_jax.data.case import Source
+import numpy as np
+from ml_collections import ConfigDict
+
+from unet_jax.data.case import Case, Source
+from unet_jax.experiment.finished import TEMPERATURE
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import choose_steps
 from unet_jax.inference.segmenter import Segmenter
+from unet_jax.inference.temperature import Sample, draw_pixels, fit_temperature
+from unet_jax.losses.terms import reads_labels
 from unet_jax.runtime.atomic import atomic_path
 from unet_jax.unsupervised.naming import ClusterNaming, Segmented
 
@@ -58,17 +67,132 @@ def with_named_clusters(
     return run.predict_fn.named(groups)
 
 
-def with_chosen_steps(
-    workdir: pathlib.Path, segmenter: Segmenter, validation: Source
+def with_validation_choices(
+    workdir: pathlib.Path,
+    segmenter: Segmenter,
+    validation: Source,
+    *,
+    step: int | None,
+    steps: bool,
+    temperature: bool,
 ) -> Segmenter:
-    """Choose the steps that raise validation Dice, and write postprocess.json."""
+    """Choose postprocessing and temperature in one pass over the validation split.
+
+    Args:
+        workdir: folder for postprocess.json and temperature.json.
+        segmenter: network, or several.
+        validation: labelled cases.
+        step: step of the checkpoint.
+        steps: choose the postprocessing.
+        temperature: fit the temperature.
+
+    Returns: The segmenter with what was chosen.
+    """
+    if not (steps or temperature):
+        return segmenter
     plain = dataclasses.replace(segmenter, steps=())
+    samples: list[Sample] = []
     pairs = []
-    for index in range(len(validation)):
+    # Steps are chosen by all processes, from all cases; pixels are sent around.
+    every = range(len(validation))
+    for index in every if steps else agree.indices_here(len(every)):
         case = validation[index]
         assert case.label is not None, "validation has labels"
-        labels = plain(case.image, case.spacing, reference=case.reference)
-        pairs.append((labels, case.label))
+        labels, sample = _segmented(plain, case, index, len(every))
+        samples.append(sample)
+        if steps:
+            pairs.append((labels, case.label))
+    if steps:
+        segmenter = _with_chosen_steps(workdir, segmenter, pairs)
+    if temperature:
+        samples = samples if steps else _gathered(samples)
+        segmenter = _with_fitted_temperature(workdir, step, segmenter, samples)
+    return segmenter
+
+
+def fits_temperature(config: ConfigDict) -> bool:
+    """Whether the temperature is fitted: with labels that the network learnt from."""
+    # Version 0.1 had no such key.
+    return config.eval.get("temperature") == "fit" and reads_labels(config.loss)
+
+
+_SAMPLED = 2**20
+"""Largest number of probabilities that a temperature is fitted to."""
+
+
+def _segmented(
+    segmenter: Segmenter, case: Case, index: int, cases: int
+) -> tuple[np.ndarray, Sample]:
+    """Segment a case; return its labels, and pixels of it with their probabilities.
+
+    The draw depends on the number of the case alone, not on the process.
+    """
+    assert case.label is not None
+    axis, planes = segmenter.mean_planes(
+        case.image, case.spacing, name=case.id, reference=case.reference
+    )
+    drawn: list[Sample] = []
+    planes = draw_pixels(
+        planes,
+        np.moveaxis(case.label, axis, 0),
+        count=max(1, _SAMPLED // (segmenter.num_classes * cases)),
+        seed=index,
+        into=drawn,
+    )
+    labels = segmenter.labels(planes, case.label.shape, axis)
+    probabilities, classes = zip(*drawn, strict=True)
+    return labels, (np.concatenate(probabilities), np.concatenate(classes))
+
+
+def _gathered(samples: Sequence[Sample]) -> list[Sample]:
+    """Collect the samples of all processes, in the order of the cases."""
+    mine = [
+        [
+            base64.b64encode(probabilities.tobytes()).decode(),
+            probabilities.shape[-1],
+            labels.tolist(),
+        ]
+        for probabilities, labels in samples
+    ]
+    return [
+        (
+            np.frombuffer(base64.b64decode(text), np.float32).reshape(-1, classes),
+            np.array(labels, np.int64),
+        )
+        for text, classes, labels in agree.gather_items(mine)
+    ]
+
+
+def _with_fitted_temperature(
+    workdir: pathlib.Path,
+    step: int | None,
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+) -> Segmenter:
+    """Fit the temperature to the pixels of all cases, and write temperature.json."""
+    probabilities, labels = (
+        np.concatenate(part) for part in zip(*samples, strict=True)
+    )
+    fit = fit_temperature(
+        probabilities=probabilities, labels=labels, head=segmenter.head
+    )
+    with atomic_path(workdir / TEMPERATURE) as temporary:
+        counts = {"cases": len(samples), "pixels": len(labels)}
+        found = {"checkpoint_step": step, **fit._asdict(), **counts}
+        temporary.write_text(json.dumps(found) + "\n")
+    print(
+        f"temperature {fit.temperature:.3f} fitted on {len(labels)} validation pixels: "
+        f"negative log-likelihood {fit.nll_uncalibrated:.4f} -> {fit.nll:.4f}"
+    )
+    return dataclasses.replace(segmenter, temperature=fit.temperature)
+
+
+def _with_chosen_steps(
+    workdir: pathlib.Path,
+    segmenter: Segmenter,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> Segmenter:
+    """Choose the steps that raise validation Dice, and write postprocess.json."""
     steps = choose_steps(pairs, num_classes=segmenter.num_classes)
     with atomic_path(workdir / "postprocess.json") as temporary:
         temporary.write_text(json.dumps({"steps": steps}) + "\n")

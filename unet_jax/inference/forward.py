@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unet_jax.inference.uncertainty import entropy
 from unet_jax.losses.targets import Head, head_probabilities
 from unet_jax.models.network import outputs_of
 from unet_jax.runtime.compilation import jit_network
@@ -35,6 +36,7 @@ def make_forward(
     head: Head = "softmax",
     mirror_axes: Sequence[int] = (),
     in_turn: bool = False,
+    disagreement: bool = False,
 ) -> WindowForward:
     """Build ``forward(variables, windows, wanted) -> probabilities``, compiled once.
 
@@ -48,6 +50,8 @@ def make_forward(
         mirror_axes: spatial axes; the result is the mean over all mirror images.
         in_turn: send the windows through the network one after the other, in one call
             that takes the memory of one window. They are not divided then.
+        disagreement: give one more channel, the disagreement of the mirror images
+            (`unet_jax.inference.uncertainty.disagreement`).
 
     Returns:
         The compiled network.
@@ -60,13 +64,23 @@ def make_forward(
         for chosen in itertools.combinations(mirror_axes, count)
     ]
 
+    def entropies(found):
+        return entropy(found, head=head, entr=jax.scipy.special.entr)
+
     def probabilities(variables, windows):
-        total = 0.0
+        total, own = 0.0, 0.0
         for flip in flips:
             made = model.apply(variables, jnp.flip(windows, flip), train=False)
             logits = outputs_of(made).logits
-            total += jnp.flip(_class_probabilities(logits, head), flip)
-        return total / len(flips)
+            vote = jnp.flip(_class_probabilities(logits, head), flip)
+            total += vote
+            if disagreement:
+                own += entropies(vote)
+        mean = total / len(flips)
+        if not disagreement:
+            return mean
+        extra = entropies(mean) - own / len(flips)
+        return jnp.concatenate([mean, extra[..., None]], axis=-1)
 
     def one_by_one(variables, windows, wanted):
         one = jax.eval_shape(probabilities, variables, windows[:1])

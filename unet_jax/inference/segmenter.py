@@ -14,6 +14,9 @@ from unet_jax.errors import InputError, RunError
 from unet_jax.inference.forward import WindowForward
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.sliding_window import stream_bands
+from unet_jax.inference.temperature import Calibration
+from unet_jax.inference.uncertainty import fill_uncertainty
+from unet_jax.losses.targets import Head
 from unet_jax.method import Method, Reference
 
 
@@ -52,6 +55,8 @@ class Member:
         window_batch: number of windows in one call of the network.
         groups: channels of each class, for a network whose channels are clusters; None
             where channel i is class i.
+        voting: network that also gives the disagreement of mirrored images, as the last
+            channel; None where it has one vote.
     """
 
     forward: WindowForward
@@ -64,6 +69,7 @@ class Member:
     overlap: float
     window_batch: int
     groups: tuple[tuple[int, ...], ...] | None = None
+    voting: WindowForward | None = None
 
     @property
     def classes(self) -> int:
@@ -88,6 +94,7 @@ class Member:
         axis: int,
         name: str = "image",
         reference: Reference = None,
+        disagreement: bool = False,
     ) -> Iterator[np.ndarray]:
         """Yield the probabilities of each plane of an image along an axis, in order.
 
@@ -96,12 +103,15 @@ class Member:
 
         Yields:
             Probabilities ``(*rest, classes)``, float32, on the image's own grid. A
-            plane is overwritten when the next is asked for.
+            plane is overwritten when the next is asked for. With ``disagreement`` one
+            more channel follows where the network has several votes.
         """
         prepared, inverse = self.preprocessing.view(
             image, spacing, name=name, reference=reference
         )
         window, margin, multiple, squeezed = self._windows(prepared.ndim - 1)
+        voting = self.voting if disagreement and self.groups is None else None
+        network = voting or self.forward
 
         def first(sizes: Sequence[int]) -> tuple[int, ...]:
             return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
@@ -111,7 +121,7 @@ class Member:
             windows = np.moveaxis(windows, 1, 1 + axis)
             if squeezed is not None:
                 windows = windows.squeeze(1 + squeezed)
-            scores = np.asarray(self.forward(self.variables, windows, wanted))
+            scores = np.asarray(network(self.variables, windows, wanted))
             if squeezed is not None:
                 scores = np.expand_dims(scores, 1 + squeezed)
             if self.groups is not None:
@@ -129,7 +139,8 @@ class Member:
             multiple=first(multiple),
             copy=False,  # each band is resampled before the next is asked for
         )
-        return inverse.planes(bands, axis=axis, num_classes=self.classes)
+        channels = self.classes + (voting is not None)
+        return inverse.planes(bands, axis=axis, num_classes=channels)
 
     def _windows(
         self, axes: int
@@ -161,11 +172,16 @@ class Segmenter:
         steps: postprocessing of the labels.
         strict: refuse probabilities that are NaN. Validation does not: the loss of the
             next step ends a run that diverged, and names the last good checkpoint.
+        head: how the networks make probabilities.
+        temperature: temperature of the mean probabilities; None leaves them as they
+            are. It changes no label.
     """
 
     members: tuple[Member, ...]
     steps: tuple[Step, ...] = ()
     strict: bool = True
+    head: Head = "softmax"
+    temperature: float | None = None
 
     @property
     def num_classes(self) -> int:
@@ -173,9 +189,28 @@ class Segmenter:
         return self.members[0].classes
 
     @property
+    def calibration(self) -> Calibration | None:
+        """The function that calibrates probabilities, or None."""
+        if self.temperature is None:
+            return None
+        return Calibration(self.temperature, self.head)
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether a prediction is the mean of several votes."""
+        voting = (one.voting for one in self.members if one.groups is None)
+        return len(self.members) > 1 or any(one is not None for one in voting)
+
+    @property
     def method(self) -> Method:
-        """The segmenter as the scorer takes it."""
-        return Method(self, gives_probabilities=True, wants_reference=True)
+        """The segmenter as the scorer takes it, which calibrates by itself."""
+        calibration = self.calibration
+        return Method(
+            dataclasses.replace(self, temperature=None),
+            gives_probabilities=True,
+            wants_reference=True,
+            calibrate=None if calibration is None else calibration.apply_to,
+        )
 
     def named(self, groups: tuple[tuple[int, ...], ...] | None) -> "Segmenter":
         """Return a segmenter with groups of channels as classes; None for channels."""
@@ -192,7 +227,7 @@ class Segmenter:
         for one in self.members:
             whole = dataclasses.replace(one.preprocessing, crop_nonzero=False)
             members.append(dataclasses.replace(one, groups=None, preprocessing=whole))
-        return Segmenter(tuple(members))
+        return Segmenter(tuple(members), head=self.head)
 
     def __call__(
         self,
@@ -202,6 +237,7 @@ class Segmenter:
         name: str = "image",
         reference: Reference = None,
         probabilities: np.ndarray | None = None,
+        uncertainty: np.ndarray | None = None,
     ) -> np.ndarray:
         """Segment an image ``(*spatial, channels)``: the class index of every pixel.
 
@@ -211,24 +247,85 @@ class Segmenter:
             name: name of the image in messages.
             reference: see `Method`.
             probabilities: array ``(*spatial, classes)`` to fill, or None.
+            uncertainty: array ``(*spatial, 1)`` to fill with the entropy, or
+                ``(*spatial, 2)`` for the disagreement too (`fill_uncertainty`); None
+                for none.
+        """
+        axis, planes = self.mean_planes(
+            image, spacing, name=name, reference=reference, uncertainty=uncertainty
+        )
+        return self.labels(planes, image.shape[:-1], axis, probabilities)
+
+    def mean_planes(
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        *,
+        name: str = "image",
+        reference: Reference = None,
+        uncertainty: np.ndarray | None = None,
+    ) -> tuple[int, Iterator[np.ndarray]]:
+        """Return an axis, and the mean probabilities of each plane along it.
+
+        They are not calibrated. The arguments are those of a call.
         """
         axis = self.members[0].band_axis(image.shape[:-1])
         streams = [
             member.probability_planes(
-                image, spacing, axis=axis, name=name, reference=reference
+                image,
+                spacing,
+                axis=axis,
+                name=name,
+                reference=reference,
+                disagreement=uncertainty is not None and uncertainty.shape[-1] > 1,
             )
             for member in self.members
         ]
-        means: Iterator[np.ndarray] = (
-            planes[0] if len(planes) == 1 else np.mean(planes, axis=0)
-            for planes in zip(*streams, strict=True)
-        )
-        if self.strict:
-            means = _finite(means, name)
-        labels = _best_classes(
-            means, image.shape[:-1], axis, self.num_classes, probabilities
-        )
+        votes: Iterator[tuple[np.ndarray, ...]] = zip(*streams, strict=True)
+        means: Iterator[np.ndarray]
+        if uncertainty is None:
+            means = map(_mean, votes)
+        else:
+            means = fill_uncertainty(
+                votes,
+                np.moveaxis(uncertainty, axis, 0),
+                num_classes=self.num_classes,
+                head=self.head,
+                calibration=self.calibration,
+            )
+        return axis, _finite(means, name) if self.strict else means
+
+    def labels(
+        self,
+        planes: Iterator[np.ndarray],
+        shape: tuple[int, ...],
+        axis: int,
+        probabilities: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the likeliest class of each pixel, postprocessed.
+
+        Args:
+            planes: probabilities from `mean_planes`, not calibrated.
+            shape: spatial shape of the image.
+            axis: axis across the planes.
+            probabilities: array ``(*spatial, classes)`` to fill with calibrated ones.
+        """
+        count = self.num_classes
+        labels = np.zeros(shape, np.uint8 if count <= 256 else np.uint16)
+        rows = np.moveaxis(labels, axis, 0)
+        kept = None if probabilities is None else np.moveaxis(probabilities, axis, 0)
+        calibration = self.calibration
+        for index, plane in enumerate(planes):
+            # A temperature cannot change the label, but its rounding could.
+            rows[index] = plane.argmax(axis=-1)
+            if kept is not None:
+                kept[index] = plane if calibration is None else calibration(plane)
         return apply_steps(labels, self.steps)
+
+
+def _mean(planes: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return the mean of the networks; of one network its own plane."""
+    return planes[0] if len(planes) == 1 else np.asarray(np.mean(planes, axis=0))
 
 
 def _finite(planes: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
@@ -243,24 +340,6 @@ def _finite(planes: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
         yield plane
 
 
-def _best_classes(
-    planes: Iterator[np.ndarray],
-    shape: tuple[int, ...],
-    axis: int,
-    num_classes: int,
-    probabilities: np.ndarray | None,
-) -> np.ndarray:
-    """Return the likeliest class of each pixel, and fill the probabilities if given."""
-    labels = np.zeros(shape, np.uint8 if num_classes <= 256 else np.uint16)
-    rows = np.moveaxis(labels, axis, 0)
-    kept = None if probabilities is None else np.moveaxis(probabilities, axis, 0)
-    for index, plane in enumerate(planes):
-        rows[index] = plane.argmax(axis=-1)
-        if kept is not None:
-            kept[index] = plane
-    return labels
-
-
 def make_predict_fn(
     forward: WindowForward,
     variables: dict[str, Any],
@@ -273,6 +352,8 @@ def make_predict_fn(
     margin: tuple[int, ...] | None = None,
     multiple: tuple[int, ...] | None = None,
     steps: tuple[Step, ...] = (),
+    head: Head = "softmax",
+    voting: WindowForward | None = None,
 ) -> Segmenter:
     """Bind a trained network to the preprocessing that it was trained with.
 
@@ -295,5 +376,6 @@ def make_predict_fn(
         multiple=multiple or (1,) * len(patch_size),
         overlap=overlap,
         window_batch=window_batch,
+        voting=voting,
     )
-    return Segmenter((member,), steps)
+    return Segmenter((member,), steps, head=head)
