@@ -24,12 +24,17 @@ class _Bright:
 
     num_classes = 2
 
-    def __init__(self, channels):
+    def __init__(self, channels, votes):
         self.channels = channels
+        self.disagrees = votes > 1
 
-    def __call__(self, image, spacing, *, name="image", **_):
+    def __call__(self, image, spacing, *, name="image", uncertainty=None, **_):
         if image.shape[-1] != self.channels:
             raise InputError(f"{name}: {image.shape[-1]} channels")
+        if uncertainty is not None:
+            # Values by which a pixel is known in every axis order.
+            uncertainty[..., 0] = image.mean(axis=-1) / 1000
+            uncertainty[..., 1:] = 1 - uncertainty[..., :1]
         return (image.mean(axis=-1) > 100).astype(np.uint8)
 
 
@@ -37,7 +42,17 @@ class _Bright:
 def segment(monkeypatch, tmp_path):
     """Predict with a run that is a threshold."""
 
-    def of(path, *, channels=1, dims=2, spacing=None, outputs=(), channels_=(), **data):
+    def of(
+        path,
+        *,
+        channels=1,
+        dims=2,
+        spacing=None,
+        outputs=(),
+        channels_=(),
+        votes=1,
+        **data,
+    ):
         config = base.get_config()
         config.data.update(data | {"channels": channels_})
         preprocessing = Preprocessing(
@@ -49,7 +64,7 @@ def segment(monkeypatch, tmp_path):
             intensity="zscore",
             channels=channels,
         )
-        run = TrainedRun(config, preprocessing, 1, _Bright(channels))
+        run = TrainedRun(config, preprocessing, 1, _Bright(channels, votes))
         monkeypatch.setattr(predict, "load_run", lambda workdir: run)
         out = tmp_path / "out"
         predict.predict_files(
@@ -163,6 +178,60 @@ def test_a_label_map_has_all_axes_of_its_nifti(segment, tmp_path, shape):
     np.testing.assert_array_equal(label.get_fdata(), pixels.reshape(shape) > 100)
     assert np.load(out / "a.probabilities.npy").shape == (*shape, 2)
     np.testing.assert_allclose(label.affine, nibabel.load(tmp_path / "in/a.nii").affine)
+
+
+@pytest.mark.parametrize("shape", [(6, 20, 24), (20, 24)])
+def test_maps_of_a_nifti_lie_on_its_grid(segment, tmp_path, shape):
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 200, shape).astype(np.int16)
+    affine = np.array([[0, 0.6, 0.8, 5], [0, 0.8, -0.6, 7], [3, 0, 0, 9], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(pixels, affine)
+    image.header.set_slope_inter(2.0, 1.0)
+    nibabel.save(image, tmp_path / "in/a.nii")
+    stored = nibabel.load(tmp_path / "in/a.nii")
+    out = segment(tmp_path / "in", dims=len(shape), votes=2, outputs=["uncertainty"])
+    entropy, disagreement = (
+        nibabel.load(out / f"a.{name}.nii.gz") for name in ("entropy", "disagreement")
+    )
+    for one in (entropy, disagreement):
+        assert one.get_data_dtype() == np.float32
+        assert one.shape == shape
+        np.testing.assert_allclose(one.affine, stored.affine)
+    values = stored.get_fdata() / 1000
+    np.testing.assert_allclose(entropy.get_fdata(), values, rtol=1e-6)
+    np.testing.assert_allclose(disagreement.get_fdata(), 1 - values, rtol=1e-6)
+    rows = list(csv.DictReader((out / "classes.csv").read_text().splitlines()))
+    for row, inside in zip(rows, (values <= 0.1, values > 0.1), strict=True):
+        mean = values[inside].mean()
+        np.testing.assert_allclose(float(row["mean_entropy"]), mean, rtol=1e-5)
+        np.testing.assert_allclose(float(row["mean_disagreement"]), 1 - mean, rtol=1e-5)
+
+
+def test_maps_of_pictures_and_tiff_are_tiff(segment, tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = _picture(1)[0]
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "in/a.png")
+    tags = [(42113, "s", 0, "7", True)]
+    with_missing = np.where(pixels > 190, 7, pixels)
+    tifffile.imwrite(tmp_path / "in/b.tif", with_missing, extratags=tags)
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "in/c.png")
+    tifffile.imwrite(tmp_path / "in/c.tif", np.zeros((9, 8), np.uint8))
+    out = segment(tmp_path / "in", outputs=["uncertainty"])
+    found = tifffile.imread(out / "a.entropy.tif")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, pixels / 1000, rtol=1e-6)
+    found = tifffile.imread(out / "b.entropy.tif")
+    np.testing.assert_array_equal(np.isnan(found), with_missing == 7)
+    names = {path.name for path in out.glob("*.entropy.tif")}
+    assert names == {f"{name}.entropy.tif" for name in ("a", "b", "c_png", "c_tif")}
+    assert not list(out.glob("*disagreement*"))
+    text = (out / "classes.csv").read_text()
+    assert text.startswith("file,class,pixels,area_mm2,volume_ml,mean_entropy\n")
+    assert text.splitlines()[-1] == "c.tif,foreground,0,,,"
+    for path in (out / "a.png", out / "overlays/a.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"a\.entropy\.tif: exists"):
+        segment(tmp_path / "in/a.png", outputs=["uncertainty"])
 
 
 def test_the_only_channel_of_nnunet_is_no_part_of_the_name(segment, tmp_path):

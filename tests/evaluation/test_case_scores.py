@@ -1,5 +1,6 @@
 """Metrics by their names: values, order, and what they need of a method."""
 
+import dataclasses
 import json
 import math
 
@@ -86,6 +87,31 @@ def test_calibration_of_a_method_with_probabilities():
     pooled = results["reliability"]
     assert pooled["ece"] == pytest.approx(abs(6 / 7 - 0.75), abs=1e-7)
     assert sum(entry["pixels"] for entry in pooled["bins"]) == 7
+
+
+def test_a_method_that_calibrates_is_scored_before_and_after():
+    case = coded([[1, 1, 0, IGNORE]], [[1, 1, 1, 0]])  # right 2 of 3 times
+
+    def calibrate(probabilities):
+        probabilities[...] = 0.5 + (probabilities - 0.5) / 2
+
+    method = dataclasses.replace(SURE, calibrate=calibrate)
+    options = {"class_names": TWO, "metrics": ("ece", "brier")}
+    plain, calibrated = (evaluate(one, [case], **options) for one in (SURE, method))
+    assert "ece_uncalibrated" not in plain["mean"]
+    mean = calibrated["mean"]
+    assert mean["ece_uncalibrated"] == plain["mean"]["ece"]
+    assert plain["mean"]["ece"] == pytest.approx(0.75 - 2 / 3)
+    assert mean["ece"] == pytest.approx(2 / 3 - 0.625)
+    assert calibrated["reliability"]["ece"] == mean["ece"]
+    assert mean["brier"] == pytest.approx(2 * (2 * 0.375**2 + 0.625**2) / 3)
+    assert mean["dice"] == plain["mean"]["dice"]
+    # Asked for by itself it is what a method without a temperature has.
+    options["metrics"] = ("ece_uncalibrated",)
+    assert (
+        evaluate(SURE, [case], **options)["mean"]["ece_uncalibrated"]
+        == (plain["mean"]["ece"])
+    )
 
 
 def test_without_probabilities_their_metrics_are_null():

@@ -111,3 +111,7 @@ def test_the_default_table_fits_a_line():
     lines = results_table(results, names).splitlines()
     assert lines[0].split()[0] == "class"
     assert lines[0].split()[-2:] == ["ECE", "absent"]
+    results["mean"]["ece_uncalibrated"] = 0.125
+    calibrated = results_table(results, names).splitlines()
+    assert calibrated[0] == lines[0]
+    assert "ECE before temperature scaling: 0.1250." in calibrated

@@ -21,6 +21,7 @@ from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import folder
 from unet_jax.errors import InputError
+from unet_jax.inference.uncertainty import entropy
 from unet_jax.training.pace import ClockPace
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_device", "no_figures")]
@@ -325,9 +326,12 @@ def test_volumes_in_3d_patches_with_chosen_postprocessing(tmp_path):
         input_path=str(tmp_path / "set/p0/image.nii.gz"),
         output_folder=str(tmp_path / "out"),
         probabilities=True,
+        uncertainty=True,
         contours=True,
     )
     scores = np.load(tmp_path / "out/image.probabilities.npy")
+    found = nibabel.load(tmp_path / "out/image.entropy.nii.gz").get_fdata()
+    np.testing.assert_allclose(found, entropy(scores.astype(float)), atol=0.02)
     labels = np.asarray(nibabel.load(tmp_path / "out/image.nii.gz").dataobj)
     assert scores.shape == (20, 22, 16, 2)
     # The stored axes run to the left: the probabilities lie as the labels do.

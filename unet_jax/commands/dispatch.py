@@ -148,6 +148,7 @@ def _predict(config: ConfigDict | None, stop: Stop) -> None:
             input_path=FLAGS.input,
             output_folder=FLAGS.output,
             probabilities=FLAGS.probabilities,
+            uncertainty=FLAGS.uncertainty,
             contours=FLAGS.contours,
             overwrite=FLAGS.overwrite,
         )

@@ -3,17 +3,26 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
 from unet_jax.data.files.formats import file_suffix, output_name, stem_of
-from unet_jax.data.files.label_table import label_statistics, write_csv
+from unet_jax.data.files.label_table import (
+    label_statistics,
+    mean_by_class,
+    write_csv,
+)
 from unet_jax.data.files.nifti import file_shape
 from unet_jax.data.files.stored import StoredImage
-from unet_jax.data.files.write import check_targets, write_label_map
+from unet_jax.data.files.write import (
+    check_targets,
+    map_name,
+    write_label_map,
+    write_map,
+)
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.errors import InputError
 from unet_jax.experiment.finished import load_run
@@ -29,6 +38,7 @@ def predict_files(
     input_path: str,
     output_folder: str,
     probabilities: bool = False,
+    uncertainty: bool = False,
     contours: bool = False,
     overwrite: bool = False,
 ) -> list[pathlib.Path]:
@@ -41,6 +51,9 @@ def predict_files(
         output_folder: folder for the label maps, ``overlays/`` and ``classes.csv``.
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
             the grid of the file, to ``<name>.probabilities.npy``.
+        uncertainty: write maps too: ``<name>.entropy`` of the probabilities and, where
+            several votes are averaged, their ``<name>.disagreement``; .nii.gz for a
+            NIfTI, .tif for other images. classes.csv has the mean of each class.
         contours: write the outlines too, to ``<name>.geojson``.
         overwrite: replace the files of an earlier prediction.
 
@@ -49,47 +62,41 @@ def predict_files(
             be segmented; all others are segmented first.
     """
     run, folder = load_run(workdir), pathlib.Path(output_folder)
-    channels, data = run.preprocessing.channels, run.config.data
-    images = find_new_images(input_path, run.reading, channels=channels)
-    names, colors = tuple(data.class_names), tuple(data.class_colors)
+    images = find_new_images(
+        input_path, run.reading, channels=run.preprocessing.channels
+    )
     overlays = _overlay_names([image.path for image in images])
+    maps = _MAPS[: 1 + run.predict_fn.disagrees] if uncertainty else ()
     _check_output(folder, images)
     check_targets(
-        _targets(folder, images, probabilities=probabilities, contours=contours),
+        _targets(
+            folder, images, probabilities=probabilities, contours=contours, maps=maps
+        ),
         inputs=[file for image in images for file in image.files],
         overwrite=overwrite,
     )
     written, rows, failures, what = [], [], [], "segmented"
     for number, image in enumerate(images, start=1):
-        file = image.path
+        file, place = image.path, f"[{number}/{len(images)}] {image.path}"
         try:
             stored = read_new_image(image, run.reading)
-            labels = _segment(run, stored, folder if probabilities else None)
-            target = write_label_map(folder, stored, labels, colors)
-            if contours:
-                write_contours(
-                    folder / f"{stem_of(file)}.geojson",
-                    labels,
-                    class_names=names,
-                    class_colors=colors,
-                    slice_axis=_stored_slice_axis(run, stored),
-                )
+            kept = folder if probabilities else None
+            labels, uncertain = _segment(run, stored, kept, maps)
+            target = _write_labels(run, folder, stored, labels, contours=contours)
+            for name, values in uncertain.items():
+                path = folder / map_name(_stem(overlays[file]), name, file)
+                write_map(path, stored, values)
         except InputError as error:
             failures.append(str(error))
-            print(f"[{number}/{len(images)}] {file}: FAILED")
+            print(f"{place}: FAILED")
             continue
         drawn = folder / "overlays" / overlays[file]
-        problem = problem_of_drawing(_draw, run, stored, labels, drawn)
-        if problem:
+        if problem := problem_of_drawing(_draw, run, stored, labels, drawn):
             what = "segmented or not drawn"
             failures.append(f"{file}: segmented, but not drawn ({problem})")
-        rows += label_statistics(
-            *_without_single_axis(labels, stored.spacing),
-            file=file.name,
-            class_names=names,
-        )
+        rows += _statistics(run, stored, labels, uncertain)
         written.append(target)
-        print(f"[{number}/{len(images)}] {file} -> {target}")
+        print(f"{place} -> {target}")
     if rows:
         write_csv(folder / "classes.csv", rows)
     if failures:
@@ -99,6 +106,33 @@ def predict_files(
             failures,
         )
     return written
+
+
+_MAPS = ("entropy", "disagreement")
+"""Maps of uncertainty; a network with one vote has the first alone."""
+
+
+def _write_labels(
+    run: TrainedRun,
+    folder: pathlib.Path,
+    stored: StoredImage,
+    labels: np.ndarray,
+    *,
+    contours: bool,
+) -> pathlib.Path:
+    """Write the label map of an image, and its contours if asked for."""
+    data = run.config.data
+    colors = tuple(data.class_colors)
+    target = write_label_map(folder, stored, labels, colors)
+    if contours:
+        write_contours(
+            folder / f"{stem_of(stored.path)}.geojson",
+            labels,
+            class_names=tuple(data.class_names),
+            class_colors=colors,
+            slice_axis=_stored_slice_axis(run, stored),
+        )
+    return target
 
 
 def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
@@ -121,12 +155,19 @@ def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
 
 
 def _targets(
-    folder: pathlib.Path, images: list[NewImage], *, probabilities: bool, contours: bool
+    folder: pathlib.Path,
+    images: list[NewImage],
+    *,
+    probabilities: bool,
+    contours: bool,
+    maps: Sequence[str],
 ) -> Iterator[pathlib.Path]:
     """Yield the paths of all files that will be written."""
     files = [image.path for image in images]
-    for name in _overlay_names(files).values():
+    for file, name in _overlay_names(files).items():
         yield folder / "overlays" / name
+        for what in maps:
+            yield folder / map_name(_stem(name), what, file)
     for file in files:
         yield folder / output_name(file)
         if probabilities:
@@ -149,6 +190,11 @@ def _overlay_names(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
     return names
 
 
+def _stem(overlay: str) -> str:
+    """Return the part of an overlay's name that no other image has."""
+    return overlay.removesuffix(".png")
+
+
 def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
     """Return the axis of the slices in the label map."""
     if stored.kind == "tiff" or stored.affine is None:
@@ -157,35 +203,59 @@ def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
     return orientation.axes.index(run.config.data.slice_axis)
 
 
-def _without_single_axis(
-    labels: np.ndarray, spacing: tuple[float, ...] | None
-) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """Treat a volume of one slice as a picture."""
+def _statistics(
+    run: TrainedRun,
+    stored: StoredImage,
+    labels: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+) -> list[dict[str, object]]:
+    """Describe the classes of an image; a volume of one slice is a picture."""
+    spacing, count = stored.spacing, run.predict_fn.num_classes
+    means = {
+        f"mean_{name}": mean_by_class(labels, values, count)
+        for name, values in maps.items()
+    }
     single = [axis for axis, size in enumerate(labels.shape) if size == 1]
-    if labels.ndim != 3 or len(single) != 1:
-        return labels, spacing
-    axis = single[0]
-    if spacing is not None:
-        spacing = (*spacing[:axis], *spacing[axis + 1 :])
-    return labels.squeeze(axis), spacing
+    if labels.ndim == 3 and len(single) == 1:
+        labels = labels.squeeze(single[0])
+        if spacing is not None:
+            spacing = (*spacing[: single[0]], *spacing[single[0] + 1 :])
+    rows = label_statistics(
+        labels,
+        spacing,
+        file=stored.path.name,
+        class_names=tuple(run.config.data.class_names),
+    )
+    for index, row in enumerate(rows):
+        row |= {column: values[index] for column, values in means.items()}
+    return rows
 
 
 def _segment(
-    run: TrainedRun, stored: StoredImage, folder: pathlib.Path | None
-) -> np.ndarray:
-    """Segment one image on its own grid; with a folder, write probabilities there."""
+    run: TrainedRun,
+    stored: StoredImage,
+    folder: pathlib.Path | None,
+    maps: Sequence[str],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Segment one image on its own grid; return its labels and maps of uncertainty.
+
+    With a folder, write probabilities there.
+    """
+    made = np.zeros((len(maps), *stored.image.shape[:-1]), np.float32)
+    uncertain = dict(zip(maps, made, strict=True))
+    filled = np.moveaxis(made, 0, -1) if maps else None
     if folder is None:
-        return run.segment(stored)
+        return run.segment(stored, uncertainty=filled), uncertain
     path = folder / f"{stem_of(stored.path)}.probabilities.npy"
     classes = run.predict_fn.num_classes
     with atomic_path(path) as temporary:
-        filled = np.lib.format.open_memmap(
+        numbers = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.float16, shape=(*file_shape(stored), classes)
         )
-        view = filled.reshape(*stored.image.shape[:-1], classes)
-        labels = run.segment(stored, view)
-        filled.flush()
-    return labels
+        view = numbers.reshape(*stored.image.shape[:-1], classes)
+        labels = run.segment(stored, view, uncertainty=filled)
+        numbers.flush()
+    return labels, uncertain
 
 
 def _draw(

@@ -115,12 +115,19 @@ class TrainedRun:
         return labels if filled is None else (labels, filled)
 
     def segment(
-        self, stored: StoredImage, probabilities: np.ndarray | None = None
+        self,
+        stored: StoredImage,
+        probabilities: np.ndarray | None = None,
+        *,
+        uncertainty: np.ndarray | None = None,
     ) -> np.ndarray:
         """Segment an image on the grid of its file, in any storage order.
 
         Args:
             probabilities: array ``(*stored spatial, classes)`` to fill, or None.
+            uncertainty: array ``(*stored spatial, 1 or 2)`` to fill with the entropy
+                and the disagreement (`Segmenter`), NaN where the file declares pixels
+                as missing; or None.
 
         Returns:
             Labels ``(*stored spatial)``; pixels that the file declares as missing have
@@ -129,27 +136,33 @@ class TrainedRun:
         name, axis = str(stored.path), self.preprocessing.slice_axis
         self._check_spacing(stored)
         image, spacing, restore = as_case_image(stored, axis)
-        view = None
-        if probabilities is not None:
+
+        def view(filled: np.ndarray | None) -> np.ndarray | None:
             # The axes of the image, as a view: what is set in it is in the array.
-            filled = dataclasses.replace(stored, image=probabilities)
-            view = as_case_image(filled, axis)[0]
+            if filled is None:
+                return None
+            return as_case_image(dataclasses.replace(stored, image=filled), axis)[0]
+
         reference, missing = None, stored.missing
         if missing is not None:
             seen = stored.image[~missing][None]
             reference = tuple(
                 nonzero_statistics(seen[..., index]) for index in range(seen.shape[-1])
             )
-        labels = restore(
-            self.predict_fn(
-                image, spacing, name=name, reference=reference, probabilities=view
-            )
+        found = self.predict_fn(
+            image,
+            spacing,
+            name=name,
+            reference=reference,
+            probabilities=view(probabilities),
+            uncertainty=view(uncertainty),
         )
-        return (
-            labels
-            if missing is None
-            else np.where(missing, labels.dtype.type(0), labels)
-        )
+        labels = restore(found)
+        if missing is None:
+            return labels
+        if uncertainty is not None:
+            uncertainty[missing] = np.nan
+        return np.where(missing, labels.dtype.type(0), labels)
 
     def _check_spacing(self, stored: StoredImage) -> None:
         """Refuse a printing resolution where the network needs a pixel size.

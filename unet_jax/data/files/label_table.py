@@ -48,6 +48,28 @@ def label_statistics(
     return rows
 
 
+def mean_by_class(
+    labels: np.ndarray, values: np.ndarray, num_classes: int
+) -> list[object]:
+    """Average a map over the pixels of each class; "" for a class without pixels.
+
+    Args:
+        labels: ``(*spatial)`` class indices.
+        values: ``(*spatial)`` numbers; NaN is left out.
+
+    Returns:
+        A number, or "", for each class.
+    """
+    seen = np.isfinite(values)
+    flat = labels[seen]
+    counts = np.bincount(flat, minlength=num_classes)
+    sums = np.bincount(flat, values[seen], minlength=num_classes)
+    return [
+        _digits(total / count) if count else ""
+        for total, count in zip(sums.tolist(), counts.tolist(), strict=True)
+    ]
+
+
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write one or more rows of equal keys as a table, complete or not at all."""
     with (

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from unet_jax.data.files.formats import format_of, output_name
+from unet_jax.data.files.nifti import write_nifti
 from unet_jax.data.files.stored import Color, StoredImage
+from unet_jax.data.files.tiff import write_tiff
 from unet_jax.errors import InputError
 from unet_jax.runtime.atomic import atomic_path
 
@@ -39,6 +41,26 @@ def write_label_map(
     with atomic_path(target) as temporary:
         format_of(stored.path).write(temporary, labels, stored, palette)
     return target
+
+
+def map_name(stem: str, what: str, source: str | Path) -> str:
+    """Name the map of an image: ``scan.entropy.nii.gz`` or ``photo.entropy.tif``."""
+    nifti = format_of(Path(source)).write is write_nifti
+    return f"{stem}.{what}{'.nii.gz' if nifti else '.tif'}"
+
+
+def write_map(path: Path, stored: StoredImage, values: np.ndarray) -> None:
+    """Write numbers of every pixel, float32, complete or not at all.
+
+    A NIfTI gives a NIfTI with its affine, any other image a TIFF with its spacing.
+
+    Args:
+        path: file to write, see `map_name`; its folder exists.
+        values: ``(*spatial)`` on the stored grid.
+    """
+    write = write_tiff if stored.affine is None else write_nifti
+    with atomic_path(path) as temporary:
+        write(temporary, np.ascontiguousarray(values, np.float32), stored, ())
 
 
 def check_targets(
