@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unet_jax.configs import base
 from unet_jax.data.preprocess import Preprocessing
+from unet_jax.experiment.inference import create_predict_fn_maker
 from unet_jax.inference.forward import make_forward
 from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.inference.uncertainty import disagreement, entropy
@@ -115,6 +117,27 @@ def test_one_vote_has_an_entropy_alone():
     made = np.zeros((4, 10, 3), np.float32)
     segmenter(IMAGE, None, uncertainty=filled, probabilities=made)
     np.testing.assert_allclose(filled[..., 0], entropy(made), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "disagrees"),
+    [
+        ({"eval.mirror": True}, True),
+        ({"eval.mirror": False}, False),
+        ({"eval.mirror": True, "augment.flip_probability": 0.0}, False),
+    ],
+)
+def test_the_mirrored_images_of_a_run_are_its_votes(changes, disagrees):
+    config = base.get_config()
+    config.update_from_flattened_dict({"model.head": "sigmoid", **changes})
+    preprocessing = _segmenter(1.0).members[0].preprocessing
+    for validation in (False, True):
+        make = create_predict_fn_maker(
+            config, _Scaled(), preprocessing, validation=validation
+        )
+        segmenter = make({})
+        assert segmenter.disagrees == (disagrees and not validation)
+        assert segmenter.head == "sigmoid"
 
 
 def test_the_scorer_gets_raw_probabilities_and_the_way_to_calibrated_ones():
