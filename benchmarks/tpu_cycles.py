@@ -29,6 +29,7 @@ from unet_jax.experiment.network import (
     create_optimizer_and_schedule,
 )
 from unet_jax.losses.terms import create_loss_terms
+from unet_jax.models.network import output_shapes
 from unet_jax.models.sizes import stage_counts
 from unet_jax.planning.chips import parse_topology
 from unet_jax.planning.topology import (
@@ -117,6 +118,7 @@ def step_and_state(
     step = make_train_step(
         network,
         optimizer,
+        shapes=output_shapes(initial, tuple(config.train.patch_size)),
         loss_terms=create_loss_terms(config.loss, head=config.model.head),
         include_background=config.data.include_background,
         augmentation=create_augmentation(config),

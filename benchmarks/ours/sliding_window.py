@@ -10,7 +10,7 @@ from benchmarks.memory import peak_of
 from benchmarks.ours import nets
 from benchmarks.ours.augmentation import phantom
 from benchmarks.worker import Task
-from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.inference import compile_network, create_predict_fn_maker
 from unet_jax.experiment.network import create_network
 
 
@@ -28,7 +28,10 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
     variables = jax.jit(network.init)(jax.random.key(0), patch)
     nets.hand_over(folder, variables, {"image": image})
     maker = create_predict_fn_maker(
-        config, network, nets.preprocessing_of(work), validation=False
+        config,
+        compile_network(config, network),
+        nets.preprocessing_of(work),
+        validation=False,
     )
     predict = maker(variables)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import flax.linen as nn
 import jax
 import nibabel
 import numpy as np
@@ -461,7 +462,21 @@ def test_a_run_builds_its_network_and_its_step_once(shared, tmp_path, monkeypatc
 
         return call
 
-    for module, name in ((network, "create_model"), (run, "make_train_step")):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    for where, name in (
+        (network, "create_model"),
+        (run, "make_train_step"),
+        (run, "open_dataset"),
+        (nn.Module, "init_with_output"),
+        (nn.Module, "apply"),
+    ):
+        monkeypatch.setattr(where, name, counted(getattr(where, name)))
     train_and_evaluate(_config(shared, **{"train.steps": 2}), tmp_path)
-    assert sorted(built) == ["create_model", "make_train_step"]
+    assert built == [
+        "open_dataset",
+        "create_model",
+        "init_with_output",  # shapes of its outputs
+        "make_train_step",
+        "init_with_output",  # first weights
+        "apply",  # the step
+        "apply",  # validation, and the test split
+    ]

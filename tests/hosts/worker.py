@@ -15,6 +15,7 @@ from unet_jax.data.prepared import PreparedCases
 from unet_jax.hosts import agree
 from unet_jax.hosts.start import Processes, start
 from unet_jax.losses.terms import create_loss_terms
+from unet_jax.models.network import output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.training.devices import (
     AXIS,
@@ -80,6 +81,7 @@ def _step_and_state(optimizer):
     step = make_train_step(
         model(AXIS),
         optimizer,
+        shapes=output_shapes(model(None), (SIZE, SIZE)),
         loss_terms=create_loss_terms(losses),
         include_background=False,
         augmentation=None,

@@ -11,7 +11,7 @@ from unet_jax.configs import base
 from unet_jax.data.grids import Inverse
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
-from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.inference import compile_network, create_predict_fn_maker
 from unet_jax.experiment.network import create_network
 from unet_jax.inference.forward import make_forward
 from unet_jax.inference.segmenter import Segmenter, make_predict_fn, stack_axis
@@ -259,7 +259,7 @@ def test_windows_without_padding_are_large_enough_to_tile(patch):
     for validation in (False, True):
         maker = create_predict_fn_maker(
             config,
-            create_network(config, axis_name=None),
+            compile_network(config, create_network(config, axis_name=None)),
             _preprocessing(2),
             validation=validation,
         )

@@ -19,7 +19,7 @@ from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.network import create_network
 from unet_jax.losses.terms import create_loss_terms, reads_labels
 from unet_jax.losses.unsupervised import reconstruction_loss, soft_ncut_loss
-from unet_jax.models.network import Outputs
+from unet_jax.models.network import Outputs, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.devices import AXIS, replicate, shard_batch
@@ -249,6 +249,7 @@ def test_the_pmapped_step_is_the_same_on_four_devices_and_labels_leave_it_alone(
         network(None), optimizer, seed=0, input_shape=(16, 16, 1), ema=False
     )
     before = jax.device_get(state.params)
+    options["shapes"] = output_shapes(network(None), (16, 16))
     step = make_train_step(network(None), optimizer, **options)
     one = jax.jit(step, static_argnames="axis_name")
     many = pmap_train_step(make_train_step(network(AXIS), optimizer, **options))

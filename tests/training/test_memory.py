@@ -12,7 +12,7 @@ import pytest
 
 from unet_jax.errors import InputError, RunError
 from unet_jax.losses.terms import create_loss_terms
-from unet_jax.models.network import Implemented
+from unet_jax.models.network import Implemented, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import step_cost
 from unet_jax.training.memory import (
@@ -203,6 +203,7 @@ def _measured(batch_size, accumulation):
     step = make_train_step(
         network,
         optimizer,
+        shapes=output_shapes(network, (32, 32)),
         loss_terms=create_loss_terms((("cross_entropy", 1.0, {}),)),
         include_background=False,
         augmentation=None,

@@ -13,7 +13,7 @@ import pytest
 
 from unet_jax.errors import InputError, RunError
 from unet_jax.losses.terms import LossTerm, create_loss_terms
-from unet_jax.models.network import Outputs
+from unet_jax.models.network import Outputs, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.report.progress import Progress
 from unet_jax.report.writer import MetricWriter
@@ -71,6 +71,7 @@ def _setup(*, many=False, loss=None, accumulation=1, **network):
     step = make_train_step(
         _Tiny(axis_name=AXIS if many else None, **network),
         optimizer,
+        shapes=output_shapes(_Tiny(**network), (SIZE, SIZE)),
         loss_terms=create_loss_terms(LOSS) if loss is None else loss,
         include_background=False,
         augmentation=None,

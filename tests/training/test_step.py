@@ -12,6 +12,7 @@ from unet_jax.augment.policy import AUGMENTATIONS
 from unet_jax.errors import InputError
 from unet_jax.labels import IGNORE
 from unet_jax.losses.terms import create_loss_terms
+from unet_jax.models.network import output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.training.devices import AXIS, check_batch_size, replicate, shard_batch
 from unet_jax.training.optimizer import create_optimizer
@@ -72,6 +73,7 @@ def _steps(norm, optimizer, *, loss=LOSS, accumulation=1, augmentation=None, **k
     """Return the step for four devices, the step for one, and their first state."""
     dtype = kwargs.pop("dtype", "float32")
     options = {
+        "shapes": output_shapes(_model(norm, None), (SIZE, SIZE)),
         "loss_terms": create_loss_terms(loss),
         "include_background": False,
         "augmentation": augmentation,

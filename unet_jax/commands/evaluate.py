@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,6 +22,7 @@ from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.evaluation.table import results_table
 from unet_jax.experiment.data import SPLITS
 from unet_jax.experiment.finished import load_run, open_run_data
+from unet_jax.experiment.inference import CompiledNetwork
 from unet_jax.experiment.label_choices import (
     fits_temperature,
     with_named_clusters,
@@ -56,21 +56,21 @@ def score_run(
     workdir: pathlib.Path,
     sources: Mapping[str, Source] | None,
     *,
-    network: nn.Module | None = None,
+    compiled: CompiledNetwork | None = None,
 ) -> dict[str, Any]:
     """Score the test split with the best checkpoint; write and print the results.
 
     Args:
         workdir: folder of the run.
         sources: cases of each split; None opens the data that the run's config names.
-        network: network of the run's config; None builds it.
+        compiled: network of the run's config; None builds it.
 
     Returns: The content of test_metrics.json.
     Raises: InputError: the folder has no finished run, or the data of the run is gone.
     """
     if sources is None:
         sources = _sources(workdir)
-    run = load_run(workdir, network=network)
+    run = load_run(workdir, compiled=compiled)
     segmenter = run.predict_fn
     if not reads_labels(run.config.loss):
         segmenter = with_named_clusters(workdir, run, sources["train"])

@@ -15,7 +15,7 @@ from unet_jax.experiment.complete import complete_config, resolve_source
 from unet_jax.experiment.data import open_dataset
 from unet_jax.experiment.memory_class import class_of
 from unet_jax.experiment.network import (
-    create_network,
+    create_network_with_shapes,
     create_optimizer_and_schedule,
     crop_size,
 )
@@ -148,8 +148,12 @@ def _step_and_state(
     check_losses_of_images(
         config.loss, foreground_oversampling=config.data.foreground_oversampling
     )
-    network = create_network(config, axis_name=AXIS, implementation=implementation)
-    step = create_train_step(config, network, optimizer, terms, _spacing(config))
+    network, shapes = create_network_with_shapes(
+        config, axis_name=AXIS, implementation=implementation
+    )
+    step = create_train_step(
+        config, network, optimizer, terms, shapes, _spacing(config)
+    )
     state = jax.eval_shape(
         lambda: create_train_state(
             network,

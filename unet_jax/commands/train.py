@@ -285,11 +285,11 @@ def _first_state(
     run: Run, batches: TrainIterator, checkpoints: RunCheckpoints
 ) -> tuple[TrainState, int, dict[str, Any]]:
     """Return state, steps done and record: resumed, from another run, or new."""
-    state = run.create_state()
     if checkpoints.latest_step():
-        step, state, place, record = checkpoints.restore(state)
+        step, state, place, record = checkpoints.restore(run.state_shapes())
         batches.set_state(place)
         return state, step, record
+    state = run.create_state()
     if run.config.init_from:
         with copy_of(run.config.init_from) as source:
             state = init_from(state, source, run.network)
@@ -312,4 +312,4 @@ def _finish(
         print(f"curves.png is not drawn ({problem})")
     if bucket is not None:
         bucket.distribute()  # the checkpoints, which the first process alone has
-    return score_run(workdir, run.sources, network=run.network)
+    return score_run(workdir, run.sources, compiled=run.compiled)

@@ -20,7 +20,11 @@ from unet_jax.experiment.data import (
     open_dataset,
     recorded_splits,
 )
-from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.inference import (
+    CompiledNetwork,
+    compile_network,
+    create_predict_fn_maker,
+)
 from unet_jax.experiment.network import create_network
 from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
 from unet_jax.experiment.trained_run import TrainedRun
@@ -29,6 +33,7 @@ from unet_jax.models.network import adapted_params
 from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.runtime.shown_path import shown
 from unet_jax.training.checkpoint import Checkpoints
+from unet_jax.training.devices import on_local_devices
 from unet_jax.training.named_arrays import check_fit, transfer
 from unet_jax.training.step import TrainState, averaged_variables
 
@@ -70,15 +75,19 @@ def _check_weights(
 ) -> None:
     """Refuse weights that do not fit the network."""
     patch = jax.ShapeDtypeStruct((1, *size), np.float32)
-    expected = dict(jax.eval_shape(network.init, jax.random.key(0), patch))
+    # The key is made inside: outside it would be a program of its own.
+    expected = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), patch)
     check_fit(path, saved=variables, template={"batch_stats": {}, **expected})
 
 
-def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> TrainedRun:
+def load_run(
+    workdir: pathlib.Path, *, compiled: CompiledNetwork | None = None
+) -> TrainedRun:
     """Load the best checkpoint of a run; only its workdir is needed.
 
     Args:
-        network: network of the run's config; None to build it.
+        compiled: network that this process has trained or resumed; None to build it,
+            and to check that the weights fit it.
 
     Raises:
         InputError: there is no run, or no checkpoint that can be read.
@@ -91,15 +100,16 @@ def load_run(workdir: pathlib.Path, *, network: nn.Module | None = None) -> Trai
             step = checkpoints.latest_step()
         state = checkpoints.restore_raw(step)
     variables = averaged_variables(state)
-    if network is None:
+    if compiled is None:
         network = create_network(config, axis_name=None)
-    path = workdir / "checkpoints" / str(step)
-    size = (*config.train.patch_size, preprocessing.channels)
-    _check_weights(path, network, size, variables)
+        path = workdir / "checkpoints" / str(step)
+        size = (*config.train.patch_size, preprocessing.channels)
+        _check_weights(path, network, size, variables)
+        compiled = compile_network(config, network)
     make_predict_fn = create_predict_fn_maker(
-        config, network, preprocessing, validation=False
+        config, compiled, preprocessing, validation=False
     )
-    predict_fn = make_predict_fn(variables)
+    predict_fn = make_predict_fn(on_local_devices(variables))
     steps = read_steps(workdir, config.eval.postprocess)
     temperature = _read_temperature(workdir, config.eval.get("temperature"), step)
     predict_fn = dataclasses.replace(predict_fn, steps=steps, temperature=temperature)

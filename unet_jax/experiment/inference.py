@@ -16,6 +16,29 @@ from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.models.network import sizes_of
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledNetwork:
+    """A network, compiled once for the windows of validation and of the test split.
+
+    Attributes:
+        forward: probabilities of windows, see `make_forward`.
+        mirrored: mean over mirrored windows, or `forward` without ``eval.mirror``.
+    """
+
+    network: nn.Module
+    forward: WindowForward
+    mirrored: WindowForward
+
+
+def compile_network(config: ConfigDict, network: nn.Module) -> CompiledNetwork:
+    """Compile a network for windows, at the first window of each size."""
+    forward = create_forward(config, network)
+    mirrored = forward
+    if config.eval.mirror:
+        mirrored = create_forward(config, network, mirrored=True)
+    return CompiledNetwork(network, forward, mirrored)
+
+
 def create_forward(
     config: ConfigDict,
     network: nn.Module,
@@ -47,24 +70,26 @@ def _in_turn(config: ConfigDict) -> bool:
 
 def create_predict_fn_maker(
     config: ConfigDict,
-    network: nn.Module,
+    compiled: CompiledNetwork,
     preprocessing: Preprocessing,
     *,
     validation: bool,
 ) -> Callable[[dict[str, Any]], Segmenter]:
-    """Build a function ``variables -> predict_fn`` that compiles the network once.
+    """Build a function ``variables -> predict_fn``.
 
     Validation during training has its own overlap and no mirrored images, which would
     take several times as long.
     """
     mirrored = config.eval.mirror and not validation
-    forward = create_forward(config, network, mirrored=mirrored)
+    forward = compiled.mirrored if mirrored else compiled.forward
     voting = None
     if mirrored and _mirror_axes(config):
         # Nothing is compiled until `--uncertainty` asks for it.
-        voting = create_forward(config, network, mirrored=True, disagreement=True)
+        voting = create_forward(
+            config, compiled.network, mirrored=True, disagreement=True
+        )
     overlap = config.eval.validation_overlap if validation else config.eval.overlap
-    sizes = sizes_of(network, len(config.train.patch_size))
+    sizes = sizes_of(compiled.network, len(config.train.patch_size))
     # A patch may leave logits that suffice to learn from, but not to tile.
     patch = sizes.tiling_size(tuple(config.train.patch_size))
 

@@ -13,7 +13,7 @@ from unet_jax.experiment.options import given_options
 from unet_jax.experiment.renamed import RENAMED
 from unet_jax.losses.terms import reads_labels
 from unet_jax.method import Spacing
-from unet_jax.models.network import Implemented, output_shapes
+from unet_jax.models.network import Implemented, Outputs, output_shapes
 from unet_jax.models.presets import create_model
 from unet_jax.runtime.compilation import onednn_options
 from unet_jax.runtime.user_code import load_function
@@ -37,7 +37,16 @@ def score_channels(config: ConfigDict) -> int:
 def create_network(
     config: ConfigDict, *, axis_name: str | None, implementation: str | None = None
 ) -> Implemented:
-    """Build the network of a config.
+    """Build the network of a config; see `create_network_with_shapes`."""
+    return create_network_with_shapes(
+        config, axis_name=axis_name, implementation=implementation
+    )[0]
+
+
+def create_network_with_shapes(
+    config: ConfigDict, *, axis_name: str | None, implementation: str | None = None
+) -> tuple[Implemented, Outputs]:
+    """Build the network of a config, and trace what it makes of a patch.
 
     Args:
         axis_name: of the mapped devices in training; None in inference.
@@ -45,7 +54,8 @@ def create_network(
             platform; None for the best one on this platform.
 
     Returns:
-        A linen module ``(batch, *spatial, channels) -> logits``.
+        A linen module ``(batch, *spatial, channels) -> logits``, and the shapes of its
+        outputs in training.
 
     Raises:
         InputError: the network or an option of it is unknown, or the network does not
@@ -67,7 +77,7 @@ def create_network(
         first_line = str(error).partition("\n")[0]
         raise InputError(f"model.options: {first_line}") from error
     check_losses_of_network(config.loss, outputs, size=tuple(config.train.patch_size))
-    return Implemented(network, implementation or _implementation(config))
+    return Implemented(network, implementation or _implementation(config)), outputs
 
 
 def _implementation(config: ConfigDict) -> str | None:

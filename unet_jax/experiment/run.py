@@ -27,10 +27,11 @@ from unet_jax.experiment.data import (
     recorded_splits,
 )
 from unet_jax.experiment.finished import read_steps
-from unet_jax.experiment.memory_class import choose_memory
+from unet_jax.experiment.inference import CompiledNetwork, compile_network
+from unet_jax.experiment.memory_class import MemoryChoice, choose_memory
 from unet_jax.experiment.network import (
     create_augmentation,
-    create_network,
+    create_network_with_shapes,
     create_optimizer_and_schedule,
     crop_size,
 )
@@ -54,9 +55,16 @@ from unet_jax.losses.terms import (
     reads_labels,
 )
 from unet_jax.method import Spacing
+from unet_jax.models.network import Outputs
 from unet_jax.models.presets import check_options
 from unet_jax.runtime.compilation import compiler_options, use_compilation_cache
-from unet_jax.training.devices import AXIS, batch_shapes, check_batch_size, replicate
+from unet_jax.training.devices import (
+    AXIS,
+    batch_shapes,
+    check_batch_size,
+    replicate,
+    replicated_shapes,
+)
 from unet_jax.training.images_alone import check_losses_of_images
 from unet_jax.training.memory import StepMemory, compile_step, step_memory
 from unet_jax.training.optimizer import Schedule
@@ -97,6 +105,7 @@ class Run:
     Attributes:
         seen: cases of each split as training sees them: without labels if no loss
             reads one.
+        compiled: the network for the windows of validation and the test split.
         step: training step mapped over all devices, not compiled yet.
         draws_version: version of the random draws that training began with.
         labels_version: version of how labels change grid that training began with.
@@ -108,6 +117,7 @@ class Run:
     seen: dict[str, Source]
     preprocessing: Preprocessing
     network: nn.Module
+    compiled: CompiledNetwork
     optimizer: optax.GradientTransformation
     schedule: Schedule
     loss_terms: tuple[LossTerm, ...]
@@ -117,15 +127,22 @@ class Run:
 
     def create_state(self) -> TrainState:
         """Initialise the state of step 0 on all devices."""
+        return replicate(self._local_state())
+
+    def state_shapes(self) -> TrainState:
+        """Describe the state on all devices, without computing it."""
+        return replicated_shapes(jax.eval_shape(self._local_state))
+
+    def _local_state(self) -> TrainState:
+        """Initialise the state of step 0."""
         config, channels = self.config, self.preprocessing.channels
-        state = create_train_state(
+        return create_train_state(
             self.network,
             self.optimizer,
             seed=config.seed,
             input_shape=(*config.train.patch_size, channels),
             ema=config.train.ema_decay > 0,
         )
-        return replicate(state)
 
     def compile_step(self, state: TrainState) -> tuple[Any, StepMemory]:
         """Compile the step, before a batch is there.
@@ -179,56 +196,67 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         networks_version = record["networks_version"]
         config = _with_network_of(config, networks_version)
     use_compilation_cache(config.compilation_cache_dir)
-    given_axis = config.data.slice_axis
-    case_memory = create_memory(config)
-
-    def opened() -> Dataset:
-        recorded = recorded_splits(record)
-        return open_dataset(config, workdir, memory=case_memory, recorded=recorded)
-
-    agree.on_first(lambda: opened().fingerprint)  # prepares it
-    dataset = opened()
-    memory_choice = choose_memory(config, recorded=record)
-    config = complete_config(
-        config,
-        dataset,
-        recorded=None if record is None else as_tuples(record["config"]),
-        memory=memory_choice,
-    )
-    check_config(config, complete=True)
-    if config.data.slice_axis != (2 if given_axis is None else given_axis):
-        # Slabs are cut along the slices: open it as every later start does.
-        dataset = opened()
+    config, dataset, memory = _open_and_complete(config, workdir, record)
     sources = {split: dataset.source(split) for split in SPLITS}
     seen = dict(sources)
     if not reads_labels(config.loss):
         # Nothing can read a label before the last checkpoint.
         seen = {split: ImagesAlone(source) for split, source in sources.items()}
+    versions: dict[str, Any] = {
+        "draws_version": DRAWS_VERSION,
+        "labels_version": LABELS_VERSION,
+    }
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
         check_same_spacing(workdir, record, dataset)
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
+        versions = {key: record[key] for key in versions}
     else:
         preprocessing = fit_preprocessing(config, seen["train"])
     run = assemble_run(config, workdir, sources, seen, preprocessing)
-    if record is not None:
-        run = dataclasses.replace(
-            run,
-            draws_version=record["draws_version"],
-            labels_version=record["labels_version"],
-        )
     new_record = make_record(
         config.to_dict(),
         preprocessing=preprocessing.to_dict(),
         dataset=dataset.fingerprint,
-        draws_version=run.draws_version,
-        labels_version=run.labels_version,
-        memory_source=None if memory_choice is None else memory_choice.source,
+        memory_source=None if memory is None else memory.source,
         splits=dataset.splits_record,
         networks_version=networks_version,
+        **versions,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
-    return run
+    return dataclasses.replace(run, **versions)
+
+
+def _open_and_complete(
+    config: ConfigDict, workdir: pathlib.Path, record: dict[str, Any] | None
+) -> tuple[ConfigDict, Dataset, MemoryChoice | None]:
+    """Open the data and fill in what they decide; each process reads the cases once.
+
+    Returns:
+        The complete config, the data, and the memory that it is chosen for.
+    """
+    given_axis, case_memory = config.data.slice_axis, create_memory(config)
+
+    def opened() -> Dataset:
+        recorded = recorded_splits(record)
+        found = open_dataset(config, workdir, memory=case_memory, recorded=recorded)
+        _ = found.fingerprint  # reads every split
+        return found
+
+    # The first process prepares the data, or keeps their facts, for all.
+    dataset = agree.on_first(opened) or opened()
+    memory = choose_memory(config, recorded=record)
+    config = complete_config(
+        config,
+        dataset,
+        recorded=None if record is None else as_tuples(record["config"]),
+        memory=memory,
+    )
+    check_config(config, complete=True)
+    if config.data.slice_axis != (2 if given_axis is None else given_axis):
+        # Slabs are cut along the slices: open it as every later start does.
+        dataset = opened()
+    return config, dataset, memory
 
 
 def _with_network_of(config: ConfigDict, networks_version: int) -> ConfigDict:
@@ -253,11 +281,13 @@ def assemble_run(
         processes=jax.process_count(),
     )
     # One network for all: outside of the step its axis name is not read.
-    network = create_network(config, axis_name=AXIS)
+    network, shapes = create_network_with_shapes(config, axis_name=AXIS)
     optimizer, schedule = create_optimizer_and_schedule(config)
     loss_terms = loss_terms_of(config, seen.get("train", ()))
     spacing = preprocessing.grid_spacing
-    train_step = create_train_step(config, network, optimizer, loss_terms, spacing)
+    train_step = create_train_step(
+        config, network, optimizer, loss_terms, shapes, spacing
+    )
     return Run(
         config=config,
         workdir=workdir,
@@ -265,6 +295,7 @@ def assemble_run(
         seen=seen,
         preprocessing=preprocessing,
         network=network,
+        compiled=compile_network(config, network),
         optimizer=optimizer,
         schedule=schedule,
         loss_terms=loss_terms,
@@ -277,11 +308,13 @@ def create_train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     loss_terms: Sequence[LossTerm],
+    shapes: Outputs,
     spacing: Spacing = None,
 ) -> TrainStep:
     """Build ``train_step(state, batch, *, axis_name)`` of a config.
 
     Args:
+        shapes: shapes of the network's outputs in training.
         spacing: millimetres per pixel of the training grid, or None.
     """
     augmentation = create_augmentation(config)
@@ -291,6 +324,7 @@ def create_train_step(
     return make_train_step(
         network,
         optimizer,
+        shapes=shapes,
         loss_terms=loss_terms,
         include_background=config.data.include_background,
         augmentation=augmentation,

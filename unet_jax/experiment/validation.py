@@ -41,7 +41,7 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
     config, sources, preprocessing = run.config, run.seen, run.preprocessing
     if reads_labels(config.loss):
         maker = create_predict_fn_maker(
-            config, run.network, preprocessing, validation=True
+            config, run.compiled, preprocessing, validation=True
         )
         sample = _sample(sources["train"], config.eval.train_images, preprocessing)
         has_score = has_class(

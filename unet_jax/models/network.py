@@ -126,11 +126,12 @@ def output_shapes(
         Outputs whose arrays are ``jax.ShapeDtypeStruct``.
     """
     image = jax.ShapeDtypeStruct((1, *size, channels), np.float32)
-    key = jax.random.key(0)
-    made, _ = jax.eval_shape(
-        lambda x: network.init_with_output(key, x, train=True, keys=key[None]), image
-    )
-    return outputs_of(made)
+
+    def first_outputs(x: jax.Array) -> Any:
+        key = jax.random.key(0)
+        return network.init_with_output(key, x, train=True, keys=key[None])[0]
+
+    return outputs_of(jax.eval_shape(first_outputs, image))
 
 
 class Implemented(nn.Module):

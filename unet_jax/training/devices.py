@@ -44,6 +44,15 @@ def replicate(tree: Any) -> Any:
     return jax.tree.map(join, tree)
 
 
+def replicated_shapes(tree: Any) -> Any:
+    """Describe what `replicate` makes of a tree of shapes, to restore a state."""
+    sharding = NamedSharding(_mesh(), _WHOLE)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+    )
+
+
 def local_copy(tree: Any) -> Any:
     """Return the local copies of arrays that `replicate` placed.
 
@@ -51,13 +60,21 @@ def local_copy(tree: Any) -> Any:
     """
     if jax.process_count() == 1:
         return tree
-    sharding = NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), _WHOLE)
+    sharding = _local()
 
     def part(leaf: jax.Array) -> jax.Array:
         copies = [shard.data for shard in leaf.addressable_shards]
         return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
 
     return jax.tree.map(part, tree)
+
+
+def on_local_devices(tree: Any) -> Any:
+    """Put arrays whole on every device of this process, as `local_copy` returns them.
+
+    A compiled network takes both without being compiled again.
+    """
+    return jax.device_put(tree, _local())
 
 
 def shard_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
@@ -128,6 +145,11 @@ def check_batch_size(
             f"({devices} devices x train.accumulation {accumulation}); give "
             f"{setting('train.batch_size', max(1, round(batch_size / parts)) * parts)}"
         )
+
+
+def _local() -> NamedSharding:
+    """Whole copies on the devices of this process."""
+    return NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), _WHOLE)
 
 
 def _mesh() -> Mesh:

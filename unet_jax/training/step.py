@@ -13,12 +13,13 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import augment_batch
 from unet_jax.losses.terms import LossTerm
-from unet_jax.models.network import outputs_of
+from unet_jax.models.network import Outputs, outputs_of
 from unet_jax.training.devices import AXIS, STOP, replicate
 from unet_jax.training.nonfinite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective
@@ -80,7 +81,7 @@ class TrainState:
 
     def with_learning_rate(self, rate: float) -> "TrainState":
         """Return the state with the learning rate of the next update."""
-        return dataclasses.replace(self, learning_rate=replicate(jnp.float32(rate)))
+        return dataclasses.replace(self, learning_rate=replicate(np.float32(rate)))
 
 
 def create_train_state(
@@ -133,6 +134,7 @@ def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
+    shapes: Outputs,
     loss_terms: Sequence[LossTerm],
     include_background: bool,
     augmentation: dict[str, Any] | None,
@@ -149,6 +151,7 @@ def make_train_step(
             losses and one update for both halves (the paper alternates two updates).
         optimizer: the gradient transformation; its updates are multiplied by the
             state's learning rate.
+        shapes: shapes of the network's outputs, from `output_shapes`.
         loss_terms: the summands of the loss.
         include_background: whether overlap losses count class 0.
         augmentation: options of `augment_batch`; None for no augmentation. With its
@@ -166,14 +169,13 @@ def make_train_step(
         it was, except for its step.
     """
 
+    sizes = [one.shape[1:-1] for one in (shapes.logits, *shapes.deep)]
+
     def train_step(
         state: TrainState, batch: Batch, *, axis_name: str | None
     ) -> tuple[TrainState, Metrics]:
         images, labels, keys = _augment(batch, augmentation, seed=seed)
-        shapes = _output_shapes(model, state, images, keys)
-        targets = targets_of(
-            labels, [one[1:-1] for one in shapes], num_classes=shapes[0][-1]
-        )
+        targets = targets_of(labels, sizes, num_classes=shapes.logits.shape[-1])
         totals = [global_totals(target, axis_name=axis_name) for target in targets]
         objective = functools.partial(
             supervised_objective,
@@ -238,15 +240,6 @@ def _forward(
     return logits, found.reconstruction, updated.get("batch_stats", {})
 
 
-def _output_shapes(
-    model: nn.Module, state: TrainState, images: jax.Array, keys: jax.Array
-) -> list[tuple[int, ...]]:
-    """Return the shape of each output, finest first, without computing it."""
-    forward = functools.partial(_forward, model)
-    logits, *_ = jax.eval_shape(forward, state.params, state.batch_stats, images, keys)
-    return [one.shape for one in logits]
-
-
 def _forward_and_loss(
     model: nn.Module,
     objective: Callable[..., Any],
@@ -295,6 +288,7 @@ def _accumulate(
         examples,
     )
     first = jax.tree.map(lambda array: array[0], stacked)
+    gradient = jax.jit(gradient, inline=True)  # traced once for the two calls
     shapes = jax.eval_shape(gradient, state.params, state.batch_stats, *first)
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1][0])
