@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.augment.policy import augmentation_keys
 from unet_jax.config_key import Key, create_config
+from unet_jax.metrics.defaults import DEFAULT_METRICS
 
 KEYS = {
     "name": Key(
@@ -247,17 +248,7 @@ KEYS = {
         8, "windows in one call of the network; fewer if large", low=1, may_change=True
     ),
     "eval.metrics": Key(
-        (
-            "dice",
-            "iou",
-            "precision",
-            "recall",
-            "volume_similarity",
-            "hd95",
-            "assd",
-            "nsd",
-            "ece",
-        ),
+        DEFAULT_METRICS,
         "metrics by name (docs/metrics.md); Dice and IoU are always there",
         may_change=True,
     ),

@@ -3,9 +3,9 @@ import json
 import numpy as np
 
 from unet_jax.data.case import Case
-from unet_jax.evaluation.metric_table import DEFAULT_METRICS
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.evaluation.table import results_table
+from unet_jax.metrics.defaults import DEFAULT_METRICS
 
 NAMES = ("background", "grey matter", "white")
 

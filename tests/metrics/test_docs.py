@@ -1,8 +1,7 @@
 import pathlib
 import re
 
-from unet_jax.configs import base
-from unet_jax.evaluation.metric_table import DEFAULT_METRICS, METRICS
+from unet_jax.evaluation.metric_table import METRICS
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -11,7 +10,3 @@ def test_the_page_has_every_metric_and_no_other():
     rows = re.findall(r"^\| `([\w/<>]+)` \|", PAGE.read_text(), flags=re.MULTILINE)
     assert len(rows) == len(set(rows))
     assert set(rows) == {*METRICS, "f2", "loss/<name>"}
-
-
-def test_the_default_of_the_config_is_that_of_the_scorer():
-    assert base.get_config().eval.metrics == DEFAULT_METRICS

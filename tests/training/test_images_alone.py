@@ -299,11 +299,8 @@ def _shape(*size):
     [
         ({"spec": LOSS[:1]}, "makes reconstructions; the loss 'reconstruction' and"),
         ({"reconstruction": None}, "makes no reconstructions; the loss 'reconstruct"),
-        ({"logits": _shape(6, 8)}, "'soft_ncut' compares pixels with the whole image"),
-        (
-            {"deep": (_shape(4, 4),)},
-            "give --config.model.options.padding=SAME --config.model.options.deep",
-        ),
+        ({"logits": _shape(6, 8)}, "compares .* whole image of 8 x 8, .* gives 6 x 8;"),
+        ({"deep": (_shape(4, 4),)}, "network gives 8 x 8 and 4 x 4; expected one"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):

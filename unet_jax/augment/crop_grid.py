@@ -5,7 +5,7 @@ import itertools
 import math
 
 _MUCH_THINNER = 3
-"""Ratio of pixels above which pixels stay in their plane, that of nnU-Net."""
+"""Ratio of pixels above which pixels stay in their plane, as in nnU-Net."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ def grow_regions(
 
     Source:
         Adams and Bischof: Seeded Region Growing (1994), with the mean of the seeds
-        instead of that of the growing region: the order of growing does not matter.
+        instead of the growing region's mean: the order of growing does not matter.
 
     Example:
         >>> import numpy as np

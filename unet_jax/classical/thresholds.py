@@ -1,4 +1,4 @@
-"""Applies thresholds: fixed ones, Otsu's, and those of the neighbourhood."""
+"""Applies thresholds: fixed ones, Otsu's, and thresholds of the neighbourhood."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

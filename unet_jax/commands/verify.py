@@ -14,7 +14,7 @@ from unet_jax.data.folder.watch import Watch
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import resolve_source
-from unet_jax.experiment.data import SPLITS, Dataset, open_dataset, recorded_splits
+from unet_jax.experiment.data import SPLITS, open_dataset, recorded_splits
 from unet_jax.experiment.record import read_record
 from unet_jax.report.progress import ReadingBar
 
@@ -53,7 +53,6 @@ def _folder_lines(
 ) -> list[str]:
     """Print what was found in the cases of a folder, also if there are problems."""
     watch = Watch(bar.step)
-    dataset: Dataset | None = None
     try:
         record = None if workdir is None else read_record(workdir)
         recorded = recorded_splits(record)
@@ -63,7 +62,7 @@ def _folder_lines(
         splits = _split_of_each(watch)
         lines = [_case_line(*one, watch, splits) for one in watch.found]
         print(*lines, sep="\n", end="\n" if lines else "")
-    for note in getattr(dataset, "notes", ()):
+    for note in dataset.notes:
         print(f"data        {note}")
     return lines
 

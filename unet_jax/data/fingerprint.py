@@ -14,7 +14,7 @@ import numpy as np
 from unet_jax.data.case_traits import CaseTraits
 
 THICK = 3.0
-"""Slices count as thick from this ratio of their distance to that of pixels."""
+"""Slices count as thick from this ratio of their distance to the pixels' size."""
 
 _STAGES_2D, _STAGES_3D = 6, 5
 _COARSEST = 4  # pixels that the coarsest stage keeps on an axis

@@ -41,7 +41,7 @@ def class_values(
     """Divide two sums over groups in each sample; 0/0 is NaN.
 
     Args:
-        weights: weight of each group, such as those of `draw_groups`.
+        weights: weight of each group, such as `draw_groups` gives.
         numerators, denominators: summands of each group, by class.
     """
     # einsum, not a BLAS product: its order of summation does not change with threads.

@@ -13,19 +13,6 @@ from unet_jax.metrics import counts as counted
 LOSS_PREFIX = "loss/"
 """Prefix of the name of a loss that is used as a metric."""
 
-DEFAULT_METRICS = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "volume_similarity",
-    "hd95",
-    "assd",
-    "nsd",
-    "ece",
-)
-"""Metrics of `evaluate` where none are named; `configs/base.py` has the same."""
-
 Reads = Literal[
     "counts",
     "all counts",
@@ -39,7 +26,7 @@ Reads = Literal[
 """Input of a metric:
 
 - counts: `ConfusionCounts` of the scored classes, ``(batch, classes)`` each.
-- all counts: those of every class, the background included.
+- all counts: counts of every class, the background included.
 - surfaces: `SurfaceScores` of one class.
 - lesions: `LesionScores` of one class.
 - probabilities: ``(*spatial, classes)``, followed by the labels ``(*spatial)``.

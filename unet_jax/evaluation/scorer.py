@@ -12,7 +12,6 @@ from unet_jax.data.case import Case
 from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.case_scores import CaseScores, Rules, case_scores
 from unet_jax.evaluation.metric_table import (
-    DEFAULT_METRICS,
     Metric,
     check_metric_names,
     metric_named,
@@ -27,6 +26,7 @@ from unet_jax.metrics.calibration import (
     reliability,
     reliability_curve,
 )
+from unet_jax.metrics.defaults import DEFAULT_METRICS
 from unet_jax.metrics.surface_elements import Surface
 from unet_jax.runtime.atomic import atomic_path
 

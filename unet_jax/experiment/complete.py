@@ -54,7 +54,7 @@ def complete_config(
             of devices.
         tpu_chips: number of chips of the slice to plan for; None for the devices of
             this machine.
-        memory: memory to choose for; None for that of the config or of this machine.
+        memory: memory to choose for; None takes the config's, or this machine's.
 
     Returns:
         A config without these Nones, locked.

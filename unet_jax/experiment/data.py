@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -42,6 +42,11 @@ class Dataset(Protocol):
     @property
     def splits_record(self) -> dict[str, Any] | None:
         """What a workdir keeps of drawn splits beside their ids; None if none are."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines on how files were paired, labels mapped and splits made."""
         ...
 
     def source(self, split: str) -> Source:
@@ -184,8 +189,13 @@ class _TfdsDataset:
 
     @property
     def splits_record(self) -> None:
-        """Nothing: the splits are those of the set."""
+        """Nothing: the set comes with its splits."""
         return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: a set states its labels and splits itself."""
+        return ()
 
     def source(self, split: str) -> TfdsSource:
         """Return the cases of one split."""

@@ -117,7 +117,7 @@ _BATCH_BYTES, _BATCH_BYTES_IN_TURN = 2**25, 2**24
 
 
 def _window_batch(config: ConfigDict) -> int:
-    """Return the number of windows in a call: that of the config, or less if large."""
+    """Return the windows in a call: ``eval.window_batch``, or fewer if large."""
     patch = tuple(config.train.patch_size)
     most = _BATCH_BYTES_IN_TURN if _in_turn(config) else _BATCH_BYTES
     fitting = most // (4 * math.prod(patch) * score_channels(config))

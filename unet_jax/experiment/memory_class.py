@@ -92,7 +92,7 @@ def class_of_devices() -> MemoryChoice:
 def choose_memory(
     config: Any, *, recorded: dict[str, Any] | None = None
 ) -> MemoryChoice | None:
-    """Choose ``train.memory_gib``: that of the config, of the workdir, or a class.
+    """Choose ``train.memory_gib``: from the config, the workdir, or a class.
 
     Args:
         config: config of the run, with None where it leaves the value open.

@@ -17,7 +17,7 @@ _OPTION = re.compile(r"--?config\.model\.options\.([^=]*)=(.*)", re.DOTALL)
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Part changes of a config into those of keys and those of network options.
+    """Separate changes of config keys from changes of network options.
 
     Args:
         arguments: changes such as ``--config.model.options.attention=True``.

@@ -36,7 +36,7 @@ class TrainedRun:
 
     @property
     def reading(self) -> ReadOptions:
-        """Options that files are read with: those of the cases of the run."""
+        """Options with which files are read, as the cases of the run were."""
         data = self.config.data
         return ReadOptions(
             tiff_axes=data.tiff_axes,

@@ -246,7 +246,7 @@ def log_cosh_dice_loss(
 ) -> Float[Array, "batch classes"]:
     r"""Smoothed Dice loss: :math:`L_c = \log\cosh(L^{Dice}_c)`.
 
-    The arguments are those of `dice_loss`.
+    Arguments: see `dice_loss`.
 
     Returns: Values in [0, 0.434] times the weight, float32.
     Source: Jadon: A survey of loss functions for semantic segmentation (CIBCB 2020),

@@ -77,10 +77,9 @@ def hausdorff_95(
 ) -> float:
     """95th percentile Hausdorff distance, weighted by surface area.
 
-    ``max(q(d(L, P)), q(d(P, L)))``: d(L, P) are the distances of the surface elements
-    of the label to the surface of the prediction, and q the smallest distance within
-    which 95 % of the surface area lies. For border pixels q is the percentile that
-    interpolates between two of them.
+    ``max(q(d(L, P)), q(d(P, L)))`` with the distances d of `hausdorff`. q is the
+    smallest distance within which 95 % of the surface area lies; for border pixels it
+    is the percentile that interpolates between two of them.
 
     Args:
         prediction, label, spacing: as for `hausdorff`.

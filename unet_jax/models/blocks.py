@@ -201,7 +201,7 @@ class Stage(nn.Module):
         convolutions: number of convolutions; of residual blocks with two each.
         activation: one of ``ACTIVATIONS``; the leaky one has a slope of 0.01.
         strides: pixels between outputs of the first convolution; None for 1.
-        padding: that of `Convolution`.
+        padding: see `Convolution`.
     """
 
     features: int

@@ -74,7 +74,7 @@ MedNeXtB = functools.partial(MedNeXt, expansions=(2, 3, 4, 4, 4))
 def make_wnet(
     *, num_classes: int, dtype: Any, axis_name: str | None, **options: Any
 ) -> WNet:
-    """Make a W-Net; options are those of its two U-Nets, of three stages by default."""
+    """Make a W-Net; the options go to its two U-Nets, by default of three stages."""
     unet = functools.partial(UNet, **{"features": (16, 32, 64), **options})
     return WNet(num_classes=num_classes, unet=unet, dtype=dtype, axis_name=axis_name)
 

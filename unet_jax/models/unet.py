@@ -32,7 +32,7 @@ class UNet(nn.Module):
         kernel_sizes: None for 3, or one entry per stage, each a number or one per axis.
         strides: None for 2, or one such entry per transition between stages.
         block: ``"plain"``, ``"residual"`` or ``"residual_d"``, see `blocks.Stage`.
-        decoder_block: that of the stages on the way up; None for ``block``.
+        decoder_block: block of the stages on the way up; None for ``block``.
         stem: one plain convolution before the first stage.
         downsample: ``"max_pool"``, or strided first convolutions of the stages:
             ``"centred"`` ones with zeros before and behind the image, as in PyTorch and

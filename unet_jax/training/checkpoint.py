@@ -56,8 +56,8 @@ class Checkpoints:
 
     Args:
         directory: folder of all checkpoints; it is made if it is missing.
-        read_only: whether to leave the folder as it is: unfinished checkpoints may be
-            those of a run that is writing now.
+        read_only: whether to leave the folder as it is: a run may be writing its
+            unfinished checkpoints now.
 
     Raises:
         InputError: a score cannot be read.

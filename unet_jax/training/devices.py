@@ -153,7 +153,7 @@ def _local() -> NamedSharding:
 
 
 def _mesh() -> Mesh:
-    """All devices in pmap's order: those of a process side by side."""
+    """All devices in pmap's order: the devices of a process side by side."""
     devices = [
         device
         for process in range(jax.process_count())

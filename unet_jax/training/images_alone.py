@@ -56,13 +56,20 @@ def check_losses_of_network(
             f"{setting('model.name', 'wnet')}, go together: give both or neither"
         )
     of_images = [name for name, inputs in reads.items() if "images" in inputs]
+    given = " and ".join(
+        _text(one.shape[1:-1]) for one in (outputs.logits, *outputs.deep)
+    )
     if of_images and (outputs.logits.shape[1:-1] != size or outputs.deep):
         raise InputError(
-            f"loss: {of_images[0]!r} compares pixels with the whole image, expected a "
-            "network with one output of the image's size; for a U-Net give "
-            f"{setting('model.options.padding', 'SAME')} "
-            f"{setting('model.options.deep_supervision', 0)}"
+            f"loss: {of_images[0]!r} compares pixels with the whole image of "
+            f"{_text(size)}, but the network gives {given}; expected one output of "
+            "the image's size; change model.name or model.options"
         )
+
+
+def _text(size: Sequence[int]) -> str:
+    """Write a size such as 64 x 64."""
+    return " x ".join(map(str, size))
 
 
 def make_validation(

@@ -223,7 +223,7 @@ def device_limit(device: Any) -> int | None:
 
 
 def _machine_bytes() -> int:
-    """Bytes that other programs leave, or those of the container if that is less."""
+    """Bytes that other programs leave, or the container's limit if that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError):  # Linux alone has this file
         found = _AVAILABLE.search(pathlib.Path("/proc/meminfo").read_text())

@@ -97,7 +97,7 @@ class ClockPace:
 
     @property
     def total_steps(self) -> int:
-        """Steps that will fit, estimated from those of this start."""
+        """Steps that will fit, estimated from the steps since this start."""
         done = self._step - self._first_step
         training = self._clock() - self._training_began - self._paused
         left = max(self._budget - self._reserve - self._seconds(), 0.0)

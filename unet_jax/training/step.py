@@ -48,7 +48,7 @@ class TrainState:
         learning_rate: factor of the next update, float32 scalar. The host sets it, from
             the schedule or the clock; 1 for an optimizer that has a rate of its own.
         ema_params: exponential moving average of the parameters; None when it is off.
-        ema_batch_stats: that of ``batch_stats``, which belong to ``params``: the
+        ema_batch_stats: average of ``batch_stats``, which go with ``params``: the
             averaged network has other activations. None when it is off, without batch
             norm, and in a run that began without it.
     """

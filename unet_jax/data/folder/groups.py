@@ -203,7 +203,7 @@ def _are_tiles(ids: Iterable[str]) -> bool:
 
 
 def cut_groups(groups: Groups, splits: Mapping[str, Iterable[str]]) -> str:
-    """Write that ids look like those of groups which the splits cut; "" if not.
+    """Write that ids look like groups which the splits cut; "" if not.
 
     Args:
         splits: ids by split.

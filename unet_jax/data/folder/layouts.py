@@ -1,4 +1,4 @@
-"""Finds the layout of a folder: that of a published set, or any other.
+"""Finds the layout of a folder: a published set's, or any other.
 
 A new published layout is one module with a function, and one entry of ``PUBLISHED``.
 """

@@ -33,8 +33,8 @@ def use_implementation(implementation: str | None) -> Iterator[None]:
     so none may ask for the current implementation.
 
     Args:
-        implementation: one of ``IMPLEMENTATIONS``; None for that of the surrounding
-            block, or for the best one of the default backend.
+        implementation: one of ``IMPLEMENTATIONS``; None for the surrounding
+            block's, or for the best one of the default backend.
 
     Raises:
         ValueError: the implementation is not known.
@@ -52,7 +52,7 @@ def use_implementation(implementation: str | None) -> Iterator[None]:
 
 
 def current_implementation() -> str:
-    """Return the implementation to trace: that of the block, or the platform's own.
+    """Return the implementation to trace: the block's, or the platform's own.
 
     Returns:
         One of ``IMPLEMENTATIONS``.
