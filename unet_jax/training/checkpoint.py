@@ -6,18 +6,14 @@ without a score is never deleted. SHA-256 sums are written last and checked firs
 """
 
 import json
-import logging
 import math
 import pathlib
 import shutil
-import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint.options import MultiprocessingOptions
 
 from unet_jax.errors import InputError, RunError
@@ -37,8 +33,12 @@ from unet_jax.training.named_arrays import (
     check_same_bits,
     known_fields,
 )
-
-LATEST_TO_KEEP = 3
+from unet_jax.training.orbax_settings import (
+    KeepLatestAndBest,
+    best_of,
+    by_itself,
+    drop_noise,
+)
 
 _SPARE_BYTES = 2**20
 """Space on the disk for the files beside the arrays."""
@@ -67,15 +67,13 @@ class Checkpoints:
         self, directory: str | pathlib.Path, *, read_only: bool = False
     ) -> None:
         """Read the scores of the checkpoints."""
-        logging.getLogger("absl").addFilter(_is_worth_saying)
-        if not isinstance(sys.unraisablehook, _DropLateAnswers):
-            sys.unraisablehook = _DropLateAnswers(sys.unraisablehook)
+        drop_noise()
         # Orbax takes absolute paths only.
         self._directory = pathlib.Path(directory).absolute()
         self._scores: dict[int, float | None] = {}
         self._saving: int | None = None
         self._alone = agree.folders_are_own()
-        together = _by_itself() if self._alone else MultiprocessingOptions()
+        together = by_itself() if self._alone else MultiprocessingOptions()
         if self._alone and not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
@@ -84,7 +82,7 @@ class Checkpoints:
                 create=not read_only and not self._alone,
                 multiprocessing_options=together,
                 cleanup_tmp_directories=not read_only,
-                preservation_policy=_KeepLatestAndBest(self._scores),
+                preservation_policy=KeepLatestAndBest(self._scores),
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
             item_handlers={
@@ -232,7 +230,7 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Return the last step with the highest score; None without a score."""
-        return _best_step(self._manager.all_steps(), self._scores)
+        return best_of(self._manager.all_steps(), self._scores)
 
     def score(self, step: int | None) -> float | None:
         """Return the score of a step; None if it has none."""
@@ -340,55 +338,6 @@ class Checkpoints:
             raise damaged(self.path(step), error) from error
 
 
-class _KeepLatestAndBest:
-    """Keeps the latest and the best checkpoints; a policy of Orbax."""
-
-    def __init__(self, scores: dict[int, float | None]) -> None:
-        """Keep the dict of scores, which grows."""
-        self._scores = scores
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: Any,
-    ) -> list[bool]:
-        """Return for each checkpoint whether it is kept."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        keep = {*sorted(steps)[-LATEST_TO_KEEP:], _best_step(steps, self._scores)}
-        return [step in keep for step in steps]
-
-
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Drop Orbax's log, hundreds of lines per save, and its tracebacks.
-
-    The errors of these tracebacks are raised, and printed in one line.
-    """
-    if "/orbax/" not in record.pathname:
-        return True
-    return record.levelno >= logging.WARNING and not record.exc_info
-
-
-class _DropLateAnswers:
-    """Drops the tracebacks of TensorStore's threads after a save has failed."""
-
-    def __init__(self, show: Callable[[Any], None]) -> None:
-        """Keep the hook that shows other exceptions."""
-        self._show = show
-
-    def __call__(self, unraisable: Any) -> None:
-        """Drop the message of a closed event loop; show all others."""
-        if str(unraisable.exc_value) != "Event loop is closed":
-            self._show(unraisable)
-
-
-def _best_step(steps: Sequence[int], scores: dict[int, float | None]) -> int | None:
-    """Return the last of the steps with the highest score."""
-    scored = {step: score for step in steps if (score := scores.get(step)) is not None}
-    return max(scored, key=lambda step: (scored[step], step), default=None)
-
-
 def _abstract(leaf: Any) -> Any:
     """Describe how a leaf is restored."""
     if isinstance(leaf, np.ndarray):
@@ -405,12 +354,4 @@ def _placed(array: np.ndarray, leaf: Any) -> jax.Array:
     """Place an array that every process has read as the template's leaf."""
     return jax.make_array_from_callback(
         array.shape, leaf.sharding, lambda index: array[index]
-    )
-
-
-def _by_itself() -> MultiprocessingOptions:
-    """Return options with which Orbax waits for no other process."""
-    me = jax.process_index()
-    return MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
     )

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 from unet_jax.errors import RunError
 from unet_jax.hosts import agree
-from unet_jax.training.checkpoint import LATEST_TO_KEEP, Checkpoints
+from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.manifest import move_aside, set_damaged_aside, steps_in
+from unet_jax.training.orbax_settings import LATEST_TO_KEEP
 
 FOLDER = "checkpoints"
 _INTERRUPTED = "interrupted"
