@@ -146,6 +146,15 @@ def test_arguments_may_change_once_save_returned(tmp_path):
             np.testing.assert_array_equal(np.asarray(restored["w"]), value)
 
 
+def test_a_save_from_several_devices_compiles_nothing(tmp_path, caplog):
+    state = _state(1, features=12)  # a shape that no other test has compiled for
+    assert len(state.step.devices()) > 1
+    with Checkpoints(tmp_path) as checkpoints, jax.log_compiles():
+        _save(checkpoints, 1, state=state)
+        checkpoints.wait()
+    assert "Finished XLA compilation" not in caplog.text
+
+
 def test_keeps_the_three_latest_and_the_best(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step, score in enumerate([0.1, 0.9, 0.2, 0.3, 0.4, 0.5, 0.6], start=1):

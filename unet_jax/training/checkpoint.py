@@ -125,6 +125,8 @@ class Checkpoints:
             return False
         if self._alone:  # each process would write its part of global arrays
             state = jax.tree.map(np.asarray, local_copy(state))
+        elif jax.process_count() == 1:
+            state = jax.tree.map(_one_copy, state)
         self.wait()
         self._saving = step
         self._check_space(state)
@@ -343,6 +345,16 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _one_copy(leaf: Any) -> Any:
+    """Return one device's copy of a replicated array.
+
+    Of several copies Orbax writes a piece each: it compiles a slice for every shape.
+    """
+    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    return leaf
 
 
 def _empty(leaf: Any) -> np.ndarray:
