@@ -265,6 +265,3 @@ LOSSES = (
 
 NAMES = tuple(loss.name for loss in LOSSES if "labels" in loss.reads)
 """Names of the losses that compare with labels."""
-
-WITHOUT_LABELS = tuple(loss.name for loss in LOSSES if "labels" not in loss.reads)
-"""Names of the losses of images alone."""
