@@ -105,10 +105,11 @@ def test_given_parameters_are_refused_before_any_work(given, message):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_tiles(one_device, no_figures):
-    """Let feature clustering learn from two tiles instead of eight: to save time."""
+def little_to_learn_from(one_device, no_figures):
+    """Let feature clustering learn from two small tiles: to save time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unet_jax.unsupervised.feature_clustering.TILES", 2)
+        patch.setattr("unet_jax.unsupervised.feature_clustering.TILE", 32)
         yield
 
 

@@ -20,6 +20,14 @@ from unet_jax.unsupervised.methods import feature_clusters, fit_feature_clusteri
 FAST = {"iterations": 30, "features": 8}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_tiles():
+    """Learn from two tiles instead of eight: to save time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unet_jax.unsupervised.feature_clustering.TILES", 2)
+        yield
+
+
 def _drawing(shape=(70, 90), seed=0):
     """A disc and a bar on a ground, with noise, and what they are."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
