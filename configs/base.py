@@ -125,6 +125,11 @@ KEYS = {
         choices=("zscore", "percentile", "full_range"),
         from_data=True,
     ),
+    "data.zero_outside": Key(
+        False,
+        "leave the empty part of an image at zero, 'zscore' scales the rest",
+        from_data=True,
+    ),
     "data.foreground_oversampling": Key(
         1 / 3, "fraction of crops centred on a random class", low=0, high=1
     ),
@@ -163,6 +168,9 @@ KEYS = {
     # each has default, meaning and limits of its keys: ``probability`` of ``Rotation``
     # is augment.rotation_probability, ``axes`` of ``Flip`` is augment.flip_axes.
     **augmentation_keys(from_data=("flip_axes", "rotation_degrees_2d")),
+    "augment.synthesis": Key(
+        False, "draw images from label maps, in a fraction of the examples"
+    ),
     "augment.extra": Key(
         (), "your own, applied last: (('package.module:function', {options}), ...)"
     ),

@@ -41,6 +41,7 @@ def test_augmentation_keys_are_the_options_with_their_defaults():
     augment = base.get_config().augment.to_dict()
     assert augment.pop("enabled") is True
     assert augment.pop("extra") == ()
+    assert augment.pop("synthesis") is False
     assert augment == default_options()
 
 

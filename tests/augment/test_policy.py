@@ -17,6 +17,7 @@ from unet_jax.augment.policy import (
     default_options,
     resolve_options,
 )
+from unet_jax.augment.synthesis import Synthesis
 
 KEY = jax.random.key(11)
 STEPS = [f"{name}_probability" for name, _ in AUGMENTATIONS]
@@ -31,6 +32,8 @@ ALL_CHANNELS = {
     "scaling_factor": (1.3, 1.4),
     "elastic_spacing": 4.0,
     "elastic_magnitude": (0.3, 0.3),
+    "synthesis": True,
+    "num_classes": 3,
 }
 
 
@@ -61,7 +64,7 @@ def test_each_step_by_itself_changes_a_volume(name):
     assert moved.dtype == image.dtype
     assert np.abs(moved - image).max() > 1e-3
     moves_values = issubclass(
-        dict(AUGMENTATIONS)[name.removesuffix("_probability")], Value
+        dict(AUGMENTATIONS)[name.removesuffix("_probability")], Value | Synthesis
     )
     assert np.array_equal(moved_label, label) == moves_values
 
@@ -184,7 +187,7 @@ def test_float64_stays_float64_and_float32_stays_float32():
         for dtype in (jnp.float32, jnp.float64):
             image, label = jnp.ones((6, 5, 1), dtype), jnp.zeros((6, 5), jnp.int32)
             on = dict.fromkeys(STEPS, 1.0)
-            run = partial(augment, **on)
+            run = partial(augment, **on, synthesis=True)
             moved, _ = jax.eval_shape(run, jax.random.key(0), image, label)
             assert moved.dtype == dtype
 

@@ -12,9 +12,14 @@ from unet_jax.experiment.memory_class import (
 )
 
 
-def _case(shape, spacing=None, channels=1, dtype="uint8", lowest=0.0):
+def _case(shape, spacing=None, channels=1, dtype="uint8", lowest=0.0, nonzero=1.0):
     return SimpleNamespace(
-        shape=shape, spacing=spacing, channels=channels, dtype=dtype, lowest=lowest
+        shape=shape,
+        spacing=spacing,
+        channels=channels,
+        dtype=dtype,
+        lowest=lowest,
+        nonzero_fraction=nonzero,
     )
 
 
@@ -159,3 +164,9 @@ def test_photographs_keep_their_up_and_down():
     microscope = _suggest(_found((90, 90)))
     assert microscope.flip_axes == (0, 1)
     assert microscope.rotation_degrees == (-180.0, 180.0)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.74, True), (0.76, False)])
+def test_the_empty_part_stays_zero_where_it_is_more_than_a_quarter(fraction, expected):
+    cases = [_case((9, 9, 9), nonzero=one) for one in (0.2, fraction, 1.0)]
+    assert _suggest(fingerprint(cases)).zero_outside is expected

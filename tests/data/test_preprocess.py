@@ -12,7 +12,14 @@ from unet_jax.data.files.canonical import from_canonical, to_canonical
 from unet_jax.data.files.read import read_image
 from unet_jax.data.files.write import write_label_map
 from unet_jax.data.grids import Inverse, apply_label
-from unet_jax.data.intensity import ChannelStatistics, ForegroundSample
+from unet_jax.data.intensity import (
+    ChannelStatistics,
+    ForegroundSample,
+    empty_part,
+    imaged_statistics,
+    nonzero_fraction,
+    nonzero_statistics,
+)
 from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.errors import InputError
 
@@ -149,6 +156,57 @@ def test_zscore_over_nonzero_pixels_of_each_channel():
     assert array[0, 0, 0] == pytest.approx(-14.5 / np.arange(1, 29).std(), rel=1e-6)
     # No variation: only the mean is subtracted.
     np.testing.assert_array_equal(array[..., 1], image[..., 1] - 4.0)
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
+def test_empty_pixels_do_not_move_with_the_intensities_of_the_head(spacing):
+    head = np.pad(_head()[..., None], [(9, 4), (6, 6), (5, 7), (0, 0)])
+    preprocessing = _preprocessing(zero_outside=True, spacing=spacing)
+    one, _ = preprocessing.apply(head, (1.0, 1.0, 1.0))
+    # Another scanner, whose zeros are still zero.
+    other, _ = preprocessing.apply(np.where(head, head * 3.0 + 500, 0), (1.0, 1.0, 1.0))
+    assert np.all(one[:3] == 0)
+    assert np.all(other[:3] == 0)
+    np.testing.assert_allclose(other, one, atol=1e-5)
+    if spacing is None:
+        nonzero = head[head != 0]
+        low, high = np.percentile(nonzero, (2, 98))
+        inside = one[head >= low + (high - low) / 10]
+        assert abs(inside.mean()) < 1e-5
+        assert abs(inside.std() - 1) < 1e-5
+
+
+def test_noise_of_the_air_does_not_change_the_scale_of_the_head():
+    random = np.random.default_rng(0)
+    clean = np.pad(random.normal(100.0, 15.0, (14, 14, 14)), 8)
+    noisy = np.where(clean, clean, random.rayleigh(2.0, clean.shape))
+    np.testing.assert_allclose(
+        imaged_statistics(noisy), imaged_statistics(clean), rtol=0.15
+    )
+    assert nonzero_statistics(noisy)[0] < 0.5 * nonzero_statistics(clean)[0]
+    assert imaged_statistics(np.zeros((3, 3))) == (0.0, 1.0)
+
+
+def test_a_view_leaves_the_same_pixels_empty_as_the_whole_image():
+    head = np.pad(_head()[..., None], 5)[..., 5:6]
+    view, _ = _preprocessing(zero_outside=True).view(head, None)
+    whole = np.asarray(view)
+    turned = view.transpose((2, 0, 1, 3))
+    np.testing.assert_array_equal(view[3:9, :, 4], whole[3:9, :, 4])
+    np.testing.assert_array_equal(turned[6], whole[:, :, 6])
+    np.testing.assert_array_equal(view.channel(0), whole[..., 0])
+
+
+def test_zeros_among_noise_and_inside_of_the_head_are_intensities():
+    noise = np.random.default_rng(0).integers(0, 3, (30, 30))
+    image = np.pad(noise, 10)
+    image[22:25, 22:25] = 0  # a ventricle, smaller than what counts as empty
+    empty = empty_part(image[..., None])
+    assert not empty[11:39, 11:39].any()
+    assert empty[:8].all()
+    assert nonzero_fraction(image[..., None]) == pytest.approx(0.36, abs=0.03)
+    assert empty_part(np.zeros((4, 3, 1))).all()
+    assert not empty_part(np.ones((4, 3, 1))).any()
 
 
 @pytest.mark.parametrize("value", [0, 7, 0.1, 1e12])

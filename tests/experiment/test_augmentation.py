@@ -20,7 +20,9 @@ def _config(**changes):
 
 
 def test_the_defaults_of_the_config_are_those_of_the_classes():
-    assert create_augmentation(_config()) == {**default_options(), "extra": ()}
+    defaults = {**default_options(), "extra": (), "synthesis": False}
+    assert create_augmentation(_config()) == defaults
+    assert create_augmentation(_config(synthesis=True))["synthesis"]
     assert create_augmentation(_config(enabled=False)) is None
 
 

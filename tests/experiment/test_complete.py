@@ -28,7 +28,12 @@ class _Data:
 
 def _data(shape=(300, 300), spacing=None, channels=1, dtype="uint8"):
     case = SimpleNamespace(
-        shape=shape, spacing=spacing, channels=channels, dtype=dtype, lowest=0.0
+        shape=shape,
+        spacing=spacing,
+        channels=channels,
+        dtype=dtype,
+        lowest=0.0,
+        nonzero_fraction=1.0,
     )
     return _Data((case,) * 4)
 

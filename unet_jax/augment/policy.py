@@ -24,6 +24,7 @@ from unet_jax.augment.kinds import Augmentation, Linear, Value
 from unet_jax.augment.resolution import GaussianBlur, LowResolution
 from unet_jax.augment.sampling import sample
 from unet_jax.augment.spatial import Elastic, Flip, Rotation, Scaling
+from unet_jax.augment.synthesis import Synthesis
 from unet_jax.config_key import Key
 from unet_jax.errors import InputError
 
@@ -33,7 +34,8 @@ AUGMENTATIONS: tuple[tuple[str, type[Augmentation]], ...] = (
     ("rotation", Rotation),
     ("scaling", Scaling),
     ("elastic", Elastic),
-    # Those that change values follow one after the other, in nnU-Net's order.
+    # What changes values follows, one after the other: a whole image, then nnU-Net's.
+    ("synthesis", Synthesis),
     ("noise", GaussianNoise),
     ("blur", GaussianBlur),
     ("brightness", Brightness),
@@ -133,7 +135,9 @@ def source_size(
         options: options of `augment`.
         spacing: millimetres per pixel on each axis, or None.
     """
-    used = resolve_options({k: v for k, v in options.items() if k != "extra"})
+    used = resolve_options(
+        {k: v for k, v in options.items() if k not in ("extra", "synthesis")}
+    )
     rotation, scaling, elastic = (
         used[name] for name in ("rotation", "scaling", "elastic")
     )
@@ -155,6 +159,9 @@ def augment(
     *,
     patch_size: tuple[int, ...] | None = None,
     spacing: tuple[float, ...] | None = None,
+    synthesis: bool = False,
+    num_classes: int = 2,
+    zero_outside: bool = False,
     extra: Sequence[Extra] = (),
     **options: Any,
 ) -> tuple[Float[Array, "*patch channels"], Integer[Array, "*patch"]]:
@@ -170,6 +177,11 @@ def augment(
             larger image (`source_size`) has pixels for what is turned into the patch
             from beside it, about whose centre pixels are moved.
         spacing: millimetres per pixel on each axis; None where it is unknown.
+        synthesis: whether images are drawn from label maps; else no option of
+            `Synthesis` counts.
+        num_classes: number of classes of the label, for synthesis.
+        zero_outside: whether the empty part of a normalised image is zero
+            (`data.preprocess`), for synthesis.
         extra: augmentations of the user's own, under different names.
         **options: see `default_options`; plain Python values.
 
@@ -185,7 +197,7 @@ def augment(
     used = {
         name: augmentation
         for name, augmentation in resolve_options(options).items()
-        if not augmentation.is_off
+        if not augmentation.is_off and (synthesis or name != "synthesis")
     }
     dtype = image.dtype
     image = image.astype(jnp.promote_types(dtype, jnp.float32))
@@ -196,7 +208,15 @@ def augment(
     draws = draw_all(key, counts, dtype=image.dtype)
     image, label = _moved(image, label, used, draws, grid)
     for name, augmentation in used.items():
-        if isinstance(augmentation, Value):
+        if isinstance(augmentation, Synthesis):
+            image, label = augmentation.draw_image(
+                draws[name],
+                image,
+                label,
+                num_classes=num_classes,
+                zero_outside=zero_outside,
+            )
+        elif isinstance(augmentation, Value):
             image = augmentation.change(draws[name], image)
     for own in extra:
         image, label = _extended(own, draws[own.name].key, image, label)

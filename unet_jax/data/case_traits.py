@@ -39,6 +39,7 @@ class CaseTraits(ImageTraits):
             commonest one, and the plane after the last such plane; the whole axis if
             the mask has one value only.
         lowest: smallest value of the image.
+        nonzero_fraction: fraction of the image in the box of its non-zero pixels.
         reference: mean and standard deviation of each channel's non-zero pixels.
         label_digest: SHA-256 of the mask's pixels, in hexadecimal.
         colors: value, colour and mask for each value of which a mask states the colour.
@@ -53,6 +54,7 @@ class CaseTraits(ImageTraits):
     values: dict[int, int]
     labelled: tuple[tuple[int, int], ...]
     lowest: float
+    nonzero_fraction: float
     reference: tuple[tuple[float, float], ...]
     label_digest: str
     colors: tuple[tuple[int, Color, str], ...] = ()

@@ -16,6 +16,7 @@ from unet_jax.data.case_traits import CaseTraits
 THICK = 3.0
 """Slices count as thick from this ratio of their distance to the pixels' size."""
 
+_MOSTLY_USED = 0.75  # of an image, from which empty pixels are intensities, as nnU-Net
 _STAGES_2D, _STAGES_3D = 6, 5
 _COARSEST = 4  # pixels that the coarsest stage keeps on an axis
 _BYTES = 4  # float32
@@ -31,6 +32,7 @@ class Fingerprint:
         shape: median size of each axis, in pixels of the median spacing.
         spacing: median millimetres per pixel on each axis; None if unknown.
         lowest: smallest value of all images.
+        nonzero_fraction: median fraction of an image in the box of its non-zero pixels.
     """
 
     cases: int
@@ -40,6 +42,7 @@ class Fingerprint:
     channels: int
     dtypes: tuple[str, ...]
     lowest: float
+    nonzero_fraction: float = 1.0
 
     @property
     def thick_axis(self) -> int | None:
@@ -68,6 +71,7 @@ def fingerprint(traits: Sequence[CaseTraits]) -> Fingerprint:
         channels=traits[0].channels,
         dtypes=tuple(sorted({case.dtype for case in traits})),
         lowest=min(case.lowest for case in traits),
+        nonzero_fraction=float(np.median([case.nonzero_fraction for case in traits])),
     )
 
 
@@ -79,6 +83,7 @@ class Settings:
     slice_axis: int
     intensity: str
     crop_nonzero: bool
+    zero_outside: bool
     patch_size: tuple[int, ...]
     batch_size: int
     features: tuple[int, ...]
@@ -146,6 +151,7 @@ def suggest(
         slice_axis=slice_axis,
         intensity=_intensity(data),
         crop_nonzero=data.axes == 3,
+        zero_outside=data.nonzero_fraction < _MOSTLY_USED,
         patch_size=chosen,
         batch_size=batch_size
         or _divisible(budget / cost, least=reference, most=16, by=devices),

@@ -19,8 +19,10 @@ from unet_jax.data.intensity import (
     ChannelStatistics,
     ForegroundSample,
     ScaledView,
+    empty_part,
+    imaged_statistics,
+    nonzero_box,
     nonzero_statistics,
-    scale,
     white_value,
 )
 from unet_jax.errors import InputError
@@ -36,8 +38,7 @@ class Preprocessing:
 
     - "zscore": mean 0 and standard deviation 1 over the channel's non-zero pixels in
       the case. Zero pixels are scaled by the same line, so they stay the darkest of an
-      MR image. (Setting them to 0, as nnU-Net does, makes speckle of noise in air,
-      where values 0 and 1 lie side by side.)
+      MR image, unless ``zero_outside`` is set.
     - "percentile": clipped to and scaled by ``statistics``.
     - "full_range": [0, 255] of uint8, [0, 65535] of uint16 and [0, 1] of floats become
       [-1, 1]; other dtypes and ranges are refused, because they do not define white.
@@ -53,6 +54,9 @@ class Preprocessing:
         crop_nonzero: whether to crop to the box of pixels that are not zero in some
             channel.
         statistics: statistics of each channel if intensity is "percentile", else empty.
+        zero_outside: whether "zscore" leaves the empty part of an image
+            (`intensity.empty_part`) at zero, so that it does not move with the
+            intensities of what is imaged.
     """
 
     network_dims: int
@@ -63,6 +67,7 @@ class Preprocessing:
     intensity: str
     channels: int
     statistics: tuple[ChannelStatistics, ...] = ()
+    zero_outside: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -101,6 +106,7 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Restore what ``to_dict`` returned; InputError for other keys."""
         names = {field.name for field in dataclasses.fields(cls)}
+        values = {"zero_outside": False, **values}  # version 0.1 had no such rule
         if set(values) != names:
             raise InputError(
                 f"preprocessing: keys {sorted(set(values) ^ names)} are missing or "
@@ -158,18 +164,20 @@ class Preprocessing:
         self._check(image, name)
         box = tuple((0, size) for size in image.shape[:-1])
         if self.crop_nonzero:
-            box = _nonzero_box(image)
+            box = nonzero_box(image)
         cropped = image[slices(box)]
         grid = self._grid(cropped.shape[:-1], spacing)
         inverse = Inverse(image.shape[:-1], box, grid)
         lines = self._lines(cropped, name, reference)
+        outside = None
+        if self.zero_outside and self.intensity == "zscore":
+            outside = empty_part(image)[slices(box)]
+        view = ScaledView(cropped, tuple(lines), outside)
         if grid == cropped.shape[:-1]:
-            return ScaledView(cropped, tuple(lines)), inverse
+            return view, inverse
         array = np.empty((*grid, self.channels), np.float32)
-        for channel, line in enumerate(lines):
-            values = np.empty(cropped.shape[:-1], np.float32)
-            scale(cropped[..., channel], line, out=values)
-            array[..., channel] = shrunk_or_grown(values, grid)
+        for channel in range(self.channels):
+            array[..., channel] = shrunk_or_grown(view.channel(channel), grid)
         return array, inverse
 
     def _check(self, image: np.ndarray, name: str) -> None:
@@ -218,9 +226,8 @@ class Preprocessing:
             return [ChannelStatistics.line(half, half)] * self.channels
         pairs = reference
         if pairs is None:
-            pairs = tuple(
-                nonzero_statistics(image[..., index]) for index in range(self.channels)
-            )
+            measure = imaged_statistics if self.zero_outside else nonzero_statistics
+            pairs = tuple(measure(image[..., index]) for index in range(self.channels))
         return [ChannelStatistics.line(*pair) for pair in pairs]
 
 
@@ -233,6 +240,7 @@ def fit(
     size: tuple[int, int] | None,
     crop_nonzero: bool,
     intensity: str,
+    zero_outside: bool = False,
 ) -> Preprocessing:
     """Learn the preprocessing from the training split, in one pass.
 
@@ -276,6 +284,7 @@ def fit(
         intensity=intensity,
         channels=first.channels,
         statistics=sample.statistics() if intensity == "percentile" else (),
+        zero_outside=zero_outside,
     )
 
 
@@ -309,16 +318,3 @@ def _check_alike(first: CaseFacts, case: CaseFacts) -> None:
                 f"training split: {what}: {one} in case {first.id}, {two} in case "
                 f"{case.id}; expected the same; convert or leave out one of them"
             )
-
-
-def _nonzero_box(image: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Return (start, stop) of the non-zero pixels; the whole axis if all are zero."""
-    mask = (image != 0).any(axis=-1)
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        found = np.flatnonzero(mask.any(axis=others))
-        if not len(found):
-            return tuple((0, size) for size in mask.shape)
-        box.append((int(found[0]), int(found[-1]) + 1))
-    return tuple(box)

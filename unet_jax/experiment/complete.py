@@ -131,6 +131,7 @@ def _chosen(
         "data.slice_axis": chosen.slice_axis,
         "data.crop_nonzero": chosen.crop_nonzero,
         "data.intensity": chosen.intensity,
+        "data.zero_outside": chosen.zero_outside,
         "train.patch_size": chosen.patch_size,
         "train.batch_size": chosen.batch_size,
         "augment.flip_axes": chosen.flip_axes,
@@ -182,9 +183,17 @@ def settings_text(found: Fingerprint, config: ConfigDict) -> str:
         f"network     {len(config.train.patch_size)}-D {config.model.name}"
         + "".join(f", {key} {_words(value)}" for key, value in options),
         f"training    {config.train.batch_size} crops of {patch} an update, "
-        f"intensity {config.data.intensity!r}",
+        f"intensity {config.data.intensity!r}{_outside(found, config)}",
     ]
     return "\n".join(lines)
+
+
+def _outside(found: Fingerprint, config: ConfigDict) -> str:
+    """Say that the empty part of images is left at zero, and why."""
+    if not config.data.zero_outside or config.data.intensity != "zscore":
+        return ""
+    empty = 1 - found.nonzero_fraction
+    return f" of what is imaged: {empty:.0%} of an image is empty and stays zero"
 
 
 def _words(value: Any) -> str:

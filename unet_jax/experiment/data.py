@@ -240,6 +240,7 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
         size=data.size,
         crop_nonzero=data.crop_nonzero,
         intensity=data.intensity,
+        zero_outside=data.get("zero_outside", False),
     )
 
 

@@ -101,6 +101,7 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
     if not options.pop("enabled"):
         return None
     extra = _extra_augmentations(options.pop("extra", ()))
+    synthesis = options.pop("synthesis", False)  # not in records of 0.1
     for key in options:
         if new := RENAMED.get(f"augment.{key}"):
             raise InputError(f"augment.{key}: is now {new}; rename it in your config")
@@ -108,7 +109,7 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
         resolve_options(options)
     except ValueError as error:
         raise InputError(f"augment: {error}") from None
-    return options | {"extra": extra}
+    return options | {"extra": extra, "synthesis": synthesis}
 
 
 def crop_size(config: ConfigDict, spacing: Spacing) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ _ADDED_LATER = frozenset(
     {
         *("deterministic", "data.split_seed", "augment.extra"),
         *("data.orientation", "data.palette_indices"),
-        *("data.join_masks", "data.channels"),
+        *("data.join_masks", "data.channels", "data.zero_outside"),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""
@@ -243,7 +243,8 @@ def defaults_of_added_keys() -> dict[str, Any]:
     """Return what a run did that began before there were such keys."""
     from unet_jax.configs.base import KEYS  # late, as in `may_change`
 
-    return _plain({key: KEYS[key].default for key in _ADDED_LATER})
+    added = {key for key in KEYS if key.startswith("augment.synthesis")}
+    return _plain({key: KEYS[key].default for key in _ADDED_LATER | added})
 
 
 def check_same_draws(

@@ -320,7 +320,12 @@ def create_train_step(
     augmentation = create_augmentation(config)
     if augmentation is not None:
         patch = tuple(config.train.patch_size)
-        augmentation |= {"patch_size": patch, "spacing": spacing}
+        augmentation |= {
+            "patch_size": patch,
+            "spacing": spacing,
+            "num_classes": len(config.data.class_names),
+            "zero_outside": config.data.zero_outside,
+        }
     return make_train_step(
         network,
         optimizer,

@@ -22,7 +22,7 @@ from unet_jax.data.folder.read import (
     read_case_label,
 )
 from unet_jax.data.folder.stated import stated_colors, statements, turned
-from unet_jax.data.intensity import nonzero_statistics
+from unet_jax.data.intensity import nonzero_fraction, nonzero_statistics
 from unet_jax.errors import InputError, InputErrors, SharedProblem, setting
 
 
@@ -241,6 +241,7 @@ def _traits(
         values=values,
         labelled=_labelled(label, values),
         lowest=float(image.min()),
+        nonzero_fraction=nonzero_fraction(image),
         reference=tuple(
             nonzero_statistics(seen[..., index]) for index in range(image.shape[-1])
         ),
