@@ -46,11 +46,15 @@ _SCORE = "unet_jax.commands.train.score_run"
 _DIES = f'before("{_SCORE}", lambda: os.kill(os.getpid(), signal.SIGKILL))'
 
 
+_PATIENT = "--config.train.step_timeout=200"
+"""For runs of which no process dies: a busy machine is no problem."""
+
+
 @pytest.fixture(scope="module")
 def pair(folder) -> pathlib.Path:
     """Workdir of an uninterrupted run of two processes."""
     workdir = folder / "pair"
-    codes, log = ended(train(folder, [workdir] * 2, devices=2))
+    codes, log = ended(train(folder, [workdir] * 2, _PATIENT, devices=2))
     assert codes == [0, 0], log
     return workdir
 
@@ -85,7 +89,7 @@ def test_a_checkpoint_of_two_processes_is_scored_and_resumed_by_one_and_by_four(
     assert (workdir / "test_metrics.json").read_bytes() == expected
 
     more = "--config.train.steps=42"
-    codes, log = ended(train(folder, [workdir] * number, more))
+    codes, log = ended(train(folder, [workdir] * number, _PATIENT, more))
     assert codes == [0] * number, log
     assert "resumed at step 40 of 42" in log
     assert int(state(workdir)["step"]) == 42
