@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.subset import slow_after
 from unet_jax import losses
 from unet_jax.labels import IGNORE
 from unet_jax.losses.reduction import loss_kind, without_ignored
@@ -79,7 +80,7 @@ def test_kinds_and_what_is_set_to_0(shape, kind):
     assert values.sum() == values.size * (0.5 if kind.startswith("pixel") else 1)
 
 
-@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("include_background", slow_after(1, [False, True]))
 @pytest.mark.parametrize(
     ("name", "head"),
     [

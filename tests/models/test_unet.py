@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import traverse_util
 
+from tests.subset import slow_after
 from unet_jax.models import ops, presets, unet
 from unet_jax.models.network import Implemented
 
@@ -96,34 +97,37 @@ def test_padding_repeats_the_last_pixel():
 
 @pytest.mark.parametrize(
     ("spatial", "options", "shapes"),
-    [
-        (
-            (6, 10, 9),
-            {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)},
-            {
-                "encoder_0/convolution_0/kernel": (1, 3, 3, 1, 4),
-                "encoder_1/convolution_0/kernel": (3, 3, 3, 4, 6),
-                "encoder_2/convolution_0/kernel": (1, 1, 1, 6, 8),
-                "upsample_0/kernel": (1, 2, 2, 6, 4),
-                "upsample_1/kernel": (2, 2, 2, 8, 6),
-            },
-        ),
-        (
-            (7, 11),
-            {"features": (4, 6), "convolutions_per_stage": (1, 3)},
-            {
-                "encoder_1/convolution_2/kernel": (3, 3, 6, 6),
-                "decoder_0/convolution_0/kernel": (3, 3, 8, 4),
-            },
-        ),
-        (
-            (9, 8),
-            {"norm": "group", "norm_groups": 2, "strides": ((1, 3),)}
-            | {"features": (4, 6), "upsample": "resize"},
-            {"upsample_0/kernel": (1, 1, 6, 4)},
-        ),
-        ((9, 8), {"norm": "batch", "features": (4, 6)}, {}),
-    ],
+    slow_after(
+        1,
+        [
+            (
+                (6, 10, 9),
+                {"strides": ((1, 2, 2), 2), "kernel_sizes": ((1, 3, 3), 3, 1)},
+                {
+                    "encoder_0/convolution_0/kernel": (1, 3, 3, 1, 4),
+                    "encoder_1/convolution_0/kernel": (3, 3, 3, 4, 6),
+                    "encoder_2/convolution_0/kernel": (1, 1, 1, 6, 8),
+                    "upsample_0/kernel": (1, 2, 2, 6, 4),
+                    "upsample_1/kernel": (2, 2, 2, 8, 6),
+                },
+            ),
+            (
+                (7, 11),
+                {"features": (4, 6), "convolutions_per_stage": (1, 3)},
+                {
+                    "encoder_1/convolution_2/kernel": (3, 3, 6, 6),
+                    "decoder_0/convolution_0/kernel": (3, 3, 8, 4),
+                },
+            ),
+            (
+                (9, 8),
+                {"norm": "group", "norm_groups": 2, "strides": ((1, 3),)}
+                | {"features": (4, 6), "upsample": "resize"},
+                {"upsample_0/kernel": (1, 1, 6, 4)},
+            ),
+            ((9, 8), {"norm": "batch", "features": (4, 6)}, {}),
+        ],
+    ),
 )
 def test_options_and_implementations(spatial, options, shapes):
     """Each option shapes the parameters, and implementations give the same values."""

@@ -111,7 +111,7 @@ def _close(actual, expected, rtol):
         ("instance", 1, SAMPLE_LOSS),
         pytest.param("group", 2, LOSS, marks=pytest.mark.slow),
         pytest.param("batch", 1, SAMPLE_LOSS, marks=pytest.mark.slow),
-        ("batch", 2, LOSS),
+        pytest.param("batch", 2, LOSS, marks=pytest.mark.slow),
     ],
 )
 def test_gradients_on_four_devices_are_those_on_one(norm, accumulation, loss):
