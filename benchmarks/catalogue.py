@@ -30,7 +30,7 @@ _BRAIN = {
     "batch": 8,
     "optimizer": {"learning_rate": 4e-3, "weight_decay": 1e-4, "gradient_clip": 1.0},
 }
-"""The network of configs/brain.py; a test compares the two."""
+"""The network of configs/brain_slab.py; a test compares the two."""
 
 
 def _train_2d() -> Iterator[Case]:

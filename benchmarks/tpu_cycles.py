@@ -5,9 +5,9 @@
 
 Both steps are the real one of the config, with augmentation, losses and update,
 compiled for a v5e:2x2 by libtpu; only the network differs. The 2-D cases are those of
-configs/brain.py with its batch on each chip, over all four of them, and with 64 crops
-a chip. One line of JSON for each: estimated cycles, bytes of HBM read and written, and
-HBM a chip; then their ratio.
+configs/brain_slab.py with its batch on each chip, over all four of them, and with 64
+crops a chip. One line of JSON for each: estimated cycles, bytes of HBM read and
+written, and HBM a chip; then their ratio.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks.naive_unet import NaiveUNet
-from unet_jax.configs import brain, volume_3d
+from unet_jax.configs import brain_slab, volume_3d
 from unet_jax.experiment.network import (
     create_augmentation,
     create_network,
@@ -64,7 +64,7 @@ class Case:
 
 def cases() -> dict[str, Case]:
     """Return what is compared, by name."""
-    flat = brain.get_config()
+    flat = brain_slab.get_config()
     flat.model.dtype = "bfloat16"
     deep = volume_3d.get_config()
     deep.data.class_names = ("background", "organ", "lesion")

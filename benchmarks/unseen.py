@@ -73,9 +73,14 @@ def main() -> None:
     ):
         print(
             f"| {name} | {score.grey:.3f} | {score.inside:.3f} | {score.beyond:.2%} "
-            f"| {score.background:.2%} | {score.seconds:.1f} |",
+            f"| {_percent(score.background)} | {score.seconds:.1f} |",
             flush=True,
         )
+
+
+def _percent(value: float) -> str:
+    """Write a fraction; a dash for NaN."""
+    return "-" if np.isnan(value) else f"{value:.2%}"
 
 
 def read_scan(image: str, label: str) -> Scan:

@@ -230,6 +230,11 @@ KEYS = {
     "optimizer.gradient_clip": Key(1.0, "largest global norm; 0 for off", low=0),
     # ---- evaluation ------------------------------------------------------------------
     "eval.every_steps": Key(250, "steps between validations", low=1, may_change=True),
+    "eval.choose": Key(
+        "best",
+        "checkpoint that is scored: the best on validation, or the last",
+        choices=("best", "last"),
+    ),
     "eval.train_images": Key(
         16, "training images scored at each validation", low=1, may_change=True
     ),

@@ -7,12 +7,12 @@ It has not been trained to the end here.
 
 from ml_collections import ConfigDict
 
-from unet_jax.configs import brain
+from unet_jax.configs import brain_slab
 
 
 def get_config() -> ConfigDict:
     """Return the config."""
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.name = "mednext"
     config.model.name = "mednext_s"
     config.model.options = ConfigDict({"deep_supervision": 4})

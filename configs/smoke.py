@@ -5,12 +5,12 @@ python -m unet_jax.main --config=configs/smoke.py
 
 from ml_collections import ConfigDict
 
-from unet_jax.configs import brain
+from unet_jax.configs import brain_slab
 
 
 def get_config() -> ConfigDict:
     """Return the config."""
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.name = "smoke"
     config.model.name = "unet_tiny"
     config.train.steps = 40

@@ -12,12 +12,12 @@ checkpoint, which the loss on the validation images chooses.
 
 from ml_collections import ConfigDict
 
-from unet_jax.configs import brain
+from unet_jax.configs import brain_slab
 
 
 def get_config() -> ConfigDict:
     """Return the config."""
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.name = "wnet"
     config.model.name = "wnet"
     # Two stages see about nine pixels around. With more stages clusters depend on

@@ -112,3 +112,12 @@ def test_only_the_folder_source_may_leave_a_value_to_the_data(key):
     config.data.source = "tfds"
     with pytest.raises(InputError, match="found None, expected a value; only"):
         check_config(config)
+
+
+def test_the_last_checkpoint_is_not_chosen_with_early_stopping():
+    config = base.get_config()
+    config.eval.choose = "last"
+    check_config(config)
+    config.train.early_stopping_patience = 3
+    with pytest.raises(InputError, match=r"early_stopping_patience.*eval\.choose"):
+        check_config(config)

@@ -1,11 +1,11 @@
-"""Writes the data of configs/brain.py for the peer."""
+"""Writes the data of configs/brain_slab.py for the peer."""
 
 import pathlib
 
 import numpy as np
 
 from benchmarks.ours import nets
-from unet_jax.configs import brain
+from unet_jax.configs import brain_slab
 from unet_jax.experiment import run
 from unet_jax.experiment.data import create_prepared_cases
 
@@ -16,7 +16,7 @@ def opened(folder: pathlib.Path) -> run.Run:
     Args:
         folder: folder for the files of a run.
     """
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.lock()
     return run.create_run(config, folder / "run")
 

@@ -49,7 +49,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
 def _first_step(workdir: pathlib.Path, cache: pathlib.Path) -> float:
     """Seconds from the command to the loss of its first step."""
     command = [
-        *(sys.executable, "-m", "unet_jax.main", "--config=configs/brain.py"),
+        *(sys.executable, "-m", "unet_jax.main", "--config=configs/brain_slab.py"),
         f"--workdir={workdir}",
         "--config.log.every_steps=1",
         f"--config.compilation_cache_dir={cache}",

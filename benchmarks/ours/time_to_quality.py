@@ -24,7 +24,7 @@ def prepare(*, folder: pathlib.Path, work: dict[str, Any]) -> Task:
     def once() -> dict[str, float]:
         workdir = folder / f"run_{(seed := next(seeds))}"
         command = [
-            *(sys.executable, "-m", "unet_jax.main", "--config=configs/brain.py"),
+            *(sys.executable, "-m", "unet_jax.main", "--config=configs/brain_slab.py"),
             f"--workdir={workdir}",
             f"--config.seed={seed}",
             f"--config.eval.every_steps={work['every']}",

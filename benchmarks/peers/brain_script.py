@@ -3,7 +3,7 @@
     python -m benchmarks.peers.brain_script --data=given.npz --log=log.jsonl
 
 The network, data, crops, augmentation, loss, optimiser and schedule are those of
-configs/brain.py.
+configs/brain_slab.py.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from benchmarks import catalogue
 from benchmarks.catalogue import CASES
 from benchmarks.ours import nets
 from benchmarks.turns import ROOT
-from unet_jax.configs import brain
+from unet_jax.configs import brain_slab
 from unet_jax.experiment.network import create_network
 
 NAMES = {case.benchmark: case for case in CASES}
@@ -74,7 +74,7 @@ def test_no_side_imports_the_other(folder, forbidden):
 
 
 def test_the_brain_case_is_the_brain_config():
-    work, config = catalogue._BRAIN, brain.get_config()
+    work, config = catalogue._BRAIN, brain_slab.get_config()
     assert tuple(work["patch"]) == config.train.patch_size
     assert work["batch"] == config.train.batch_size
     assert work["classes"] == len(config.data.class_names)
@@ -105,7 +105,7 @@ def test_the_peers_script_of_the_brain_run_has_its_numbers():
             )
         elif target.id == "AUGMENT":
             values[target.id] = ast.literal_eval(node.value)
-    config = brain.get_config()
+    config = brain_slab.get_config()
     assert values["PATCH"] == config.train.patch_size
     assert values["BATCH"] == config.train.batch_size
     assert values["STEPS"] == config.train.steps
@@ -118,6 +118,7 @@ def test_the_peers_script_of_the_brain_run_has_its_numbers():
     usual = {"flip_probability", "elastic_probability"}
     left = {key for key in config.augment if key.endswith("_probability")}
     left -= {*values["AUGMENT"], *usual}
-    assert all("channel" in key for key in left)
+    assert all("channel" in key or key.startswith("synthesis") for key in left)
+    assert not config.augment.synthesis
     assert config.augment.flip_probability == 0.5
     assert config.augment.elastic_probability == 0

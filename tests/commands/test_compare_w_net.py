@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from unet_jax.commands.compare_w_net import make_w_net_config, train_w_net
-from unet_jax.configs import brain, smoke
+from unet_jax.configs import brain_slab, smoke
 from unet_jax.experiment.check import check_config
 from unet_jax.losses.terms import reads_labels
 
 
 def test_the_config_needs_no_labels_for_any_run():
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.model.name = "unet_base"
     config.model.options.attention = True
     config.model.head = "sigmoid"

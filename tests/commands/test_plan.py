@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unet_jax.commands import plan
-from unet_jax.configs import brain, folder, volume_3d
+from unet_jax.configs import brain_slab, folder, volume_3d
 from unet_jax.errors import InputError
 from unet_jax.planning.chips import parse_topology
 from unet_jax.planning.cost import Compiled, StepCost
@@ -49,7 +49,7 @@ def compiler(monkeypatch):
     return compile_step
 
 
-def _config(module=brain, **changes):
+def _config(module=brain_slab, **changes):
     config = module.get_config()
     config.update_from_flattened_dict({**SMALL, **changes})
     return config.lock()

@@ -18,6 +18,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+import unet_jax
 from unet_jax.commands.evaluate import evaluate_run
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
@@ -480,3 +481,16 @@ def test_a_run_builds_its_network_and_its_step_once(shared, tmp_path, monkeypatc
         "apply",  # the step
         "apply",  # validation, and the test split
     ]
+
+
+def test_the_checkpoint_that_is_scored_is_the_best_or_the_last(
+    shared, tmp_path, monkeypatch, capsys
+):
+    falling = iter((0.9, 0.5) * 2)
+    monkeypatch.setattr("unet_jax.commands.train.score_of", lambda _: next(falling))
+    for choose, step in (("best", 2), ("last", 4)):
+        changes = {"train.steps": 4, "eval.choose": choose}
+        train_and_evaluate(_config(shared, **changes), tmp_path / choose)
+        said = capsys.readouterr().out
+        assert f"test split with the checkpoint of step {step}:" in said
+        assert unet_jax.load(tmp_path / choose).step == step

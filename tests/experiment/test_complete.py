@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unet_jax.configs import brain, folder
+from unet_jax.configs import brain_slab, folder
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
@@ -103,7 +103,7 @@ def test_a_run_goes_on_unchanged_on_a_machine_of_another_class(capsys):
 
 
 def test_other_sources_take_the_memory_of_their_workdir():
-    config = brain.get_config()
+    config = brain_slab.get_config()
     memory = MemoryChoice(0.25, "set by an earlier version", recorded=True)
     assert complete_config(config, None, memory=memory).train.memory_gib == 0.25
 
@@ -153,7 +153,7 @@ def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
 
 
 def test_other_sources_are_left_alone():
-    config = brain.get_config()
+    config = brain_slab.get_config()
     assert complete_config(config, None) is config
 
 
@@ -167,13 +167,13 @@ def test_other_sources_are_left_alone():
     ],
 )
 def test_metrics_and_surfaces_that_there_are_not(key, value, message):
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message):
         check_config(config)
 
 
 def test_losses_and_other_betas_are_metrics():
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.eval.metrics = ("f0.5", "loss/focal", "brier")
     check_config(config)

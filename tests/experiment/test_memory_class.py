@@ -2,7 +2,7 @@
 
 import pytest
 
-from unet_jax.configs import brain, folder
+from unet_jax.configs import brain_slab, folder
 from unet_jax.experiment import memory_class
 from unet_jax.experiment.memory_class import MemoryChoice, choose_memory, class_of
 
@@ -73,7 +73,7 @@ def test_the_workdir_comes_before_the_machine(given, record, choice):
 
 
 def test_sources_that_choose_nothing_from_the_data_take_only_what_is_recorded():
-    config = brain.get_config()
+    config = brain_slab.get_config()
     assert choose_memory(config) is None
     assert choose_memory(config, recorded=_record(None, None)) is None
     assert choose_memory(config, recorded=_record(0.25, None)).gib == 0.25

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from unet_jax.commands.plan import _step_and_state
-from unet_jax.configs import brain
+from unet_jax.configs import brain_slab
 from unet_jax.errors import InputError
 from unet_jax.planning import topology
 from unet_jax.planning.chips import parse_topology
@@ -17,7 +17,7 @@ INSTALLED = importlib.util.find_spec("libtpu") is not None
 
 
 def _tiny(**changes):
-    config = brain.get_config()
+    config = brain_slab.get_config()
     config.model.name = "unet_tiny"
     config.model.options.features = (4, 8)
     config.train.patch_size = (16, 16)

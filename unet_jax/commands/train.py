@@ -226,7 +226,8 @@ def _validate(
         _save_and_stop(session, state, step, best, evaluation_due=True)
     log.write_scores(step, scores)
     score = score_of(scores)
-    best = updated_best(best, step, score, session.run.config)
+    choice = score if session.run.config.eval.choose == "best" else float(step)
+    best = updated_best(best, step, choice, session.run.config)
     with guard.watching(f"the checkpoint of step {step}"):
         guard.lease.check()
         session.checkpoints.save(
@@ -234,7 +235,7 @@ def _validate(
             state,
             place=session.batches.get_state(),
             record={**best, **session.pace.record(), **log.record()},
-            score=score,
+            score=choice,
         )
     seconds = time.monotonic() - began
     session.pace.validated(seconds)

@@ -48,6 +48,11 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     losses = [m for m in metrics if isinstance(m, str) and m.startswith(LOSS_PREFIX)]
     check_metric_names(metrics, losses=losses)
     _check_temperature(config.eval.get("temperature"))
+    if config.train.early_stopping_patience and config.eval.choose == "last":
+        raise InputError(
+            "train.early_stopping_patience: stops after the best checkpoint, but "
+            "eval.choose='last' scores the last; set one of them alone"
+        )
     if data.size is not None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):

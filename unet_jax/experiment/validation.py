@@ -176,7 +176,8 @@ def validation_line(step: int, rows: Rows, best: dict[str, Any]) -> str:
         for key, value in validation.items()
         if key not in ("dice", "loss")
     )
-    note = " (best)" if best["step"] == step else ""
+    is_best = best["step"] == step and best["score"] == score_of(rows)
+    note = " (best)" if is_best else ""
     if math.isnan(score_of(rows)):
         note = "; no validation case has a class: the last step is kept"
     if best["stopped"]:
