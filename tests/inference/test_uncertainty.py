@@ -7,7 +7,7 @@ import pytest
 
 from unet_jax.configs import base
 from unet_jax.data.preprocess import Preprocessing
-from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.inference import compile_network, create_predict_fn_maker
 from unet_jax.inference.forward import make_forward
 from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.inference.uncertainty import disagreement, entropy
@@ -133,7 +133,10 @@ def test_the_mirrored_images_of_a_run_are_its_votes(changes, disagrees):
     preprocessing = _segmenter(1.0).members[0].preprocessing
     for validation in (False, True):
         make = create_predict_fn_maker(
-            config, _Scaled(), preprocessing, validation=validation
+            config,
+            compile_network(config, _Scaled()),
+            preprocessing,
+            validation=validation,
         )
         segmenter = make({})
         assert segmenter.disagrees == (disagrees and not validation)
