@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     # statistics of a crop depend on how much background it has.
     config.model.options.norm = "none"
     config.model.options.features = (16, 32, 64, 128, 128)
-    config.train.patch_size = (128, 128)
-    config.train.batch_size = 6
+    config.train.patch_size = (112, 112)
+    config.train.batch_size = 8
     config.train.ema_decay = 0.995
     # Without a norm, 3e-3 diverged in two of three runs.
     config.optimizer.learning_rate = 1.5e-3
