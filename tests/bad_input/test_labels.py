@@ -89,7 +89,7 @@ def test_a_mask_that_is_none(place, refused, mode, name):
         found = line.partition("values ")[2].partition(" (")[0]
         line = (
             f"{_MASK}{suffix}: the label has the values {found}, expected 0, 1; give "
-            "every stored value its class (-1 to ignore it), such as "
+            "every stored value its class (-1 to ignore it), to ignore <any>, set "
             "--config.data.label_map=<any>"
         )
     one_problem(refused, mode, place, line)

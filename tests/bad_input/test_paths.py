@@ -138,7 +138,7 @@ PATHS = {
         lambda here: train_command(here, f"--config.data.path={here / 'file'}"),
     ),
     "train: the data are an empty folder": (
-        "data.path: {here}/empty holds 0 images and 0 masks (<any>), but no image has "
+        "data.path: {here}/empty holds 0 images and 0 masks, but no image has "
         "a mask; expected files (<any>) of equal names in two folders such as "
         "images/ and masks/, or masks with a suffix such as _mask; set data.images and "
         "data.masks, or data.mask_suffix",
