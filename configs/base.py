@@ -217,7 +217,7 @@ KEYS = {
         0, "validations without a better Dice before the end; 0 for off", low=0
     ),
     # ---- optimizer -------------------------------------------------------------------
-    "optimizer.name": Key("adamw", "'adamw' or 'sgd' (Nesterov)"),
+    "optimizer.name": Key("adamw", "'adamw', 'muon' or 'sgd' (Nesterov)"),
     "optimizer.learning_rate": Key(4e-3, "learning rate after the warm-up", low=0),
     "optimizer.schedule": Key("cosine", "'cosine', 'polynomial' or 'constant'"),
     "optimizer.warmup_steps": Key(50, "steps of the linear warm-up from zero"),

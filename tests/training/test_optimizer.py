@@ -98,6 +98,24 @@ def test_sgd_has_nesterov_momentum():
     np.testing.assert_allclose(updates["bias"], -1.9, rtol=1e-6)
 
 
+def test_muon_makes_wide_kernels_orthogonal_and_leaves_others_to_adam():
+    random = np.random.default_rng(0)
+    shapes = {"wide": (3, 3, 8, 16), "image": (3, 3, 1, 16), "classes": (1, 1, 16, 4)}
+    params = {
+        name: jnp.asarray(random.normal(size=shape), jnp.float32)
+        for name, shape in {**shapes, "bias": (16,)}.items()
+    }
+    optimizer = _optimizer("muon")
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    singular = jnp.linalg.svd(updates["wide"].reshape(-1, 16), compute_uv=False)
+    assert singular.min() > 0.5 * singular.max()
+    assert float(jnp.sqrt(jnp.mean(updates["wide"] ** 2))) == pytest.approx(0.2, 0.2)
+    for name in ("image", "classes", "bias"):  # all of Adam's first updates are equal
+        sizes = jnp.abs(updates[name])
+        np.testing.assert_allclose(sizes, sizes.ravel()[0], rtol=1e-3)
+        np.testing.assert_array_equal(jnp.sign(updates[name]), -jnp.sign(params[name]))
+
+
 def test_clipping_bounds_the_global_norm():
     huge = jax.tree.map(lambda leaf: 100 * jnp.ones_like(leaf), PARAMS)
     updates = _update(_optimizer("sgd", momentum=0.0, gradient_clip=2.0), huge)

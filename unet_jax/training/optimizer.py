@@ -21,6 +21,8 @@ the steps under way, and the host could not work ahead.
 """
 
 _SCHEDULES = ("cosine", "polynomial", "constant")
+_RMS_OF_ADAM = 0.2  # root mean square of Adam's updates (Liu et al. 2025)
+_FEW_CHANNELS = 8  # of the image, the classes and depthwise kernels, about
 
 
 def create_schedule(
@@ -80,18 +82,32 @@ def create_optimizer(
     """Build the gradient transformation, for a learning rate of 1.
 
     Args:
-        name: "adamw", or "sgd" with Nesterov momentum.
-        weight_decay: weight decay of the kernels, decoupled for adamw, added to the
-            gradient for sgd; norms and biases have none.
-        momentum: momentum of sgd; adamw does not read it.
+        name: "adamw", "muon", or "sgd" with Nesterov momentum. Muon makes the update
+            of each kernel orthogonal and as large as Adam's, so that Adam's learning
+            rates serve; biases, norms and kernels of few channels have Adam.
+        weight_decay: weight decay of the kernels, decoupled for adamw and muon (which
+            decays those that it makes orthogonal), added to the gradient for sgd; norms
+            and biases have none.
+        momentum: momentum of sgd; the others do not read it.
         gradient_clip: largest global norm of the gradient; 0 for no clipping.
 
     Raises:
         InputError: an unknown name.
+
+    Source: Jordan 2024 (github.com/KellerJordan/Muon) and Liu et al. 2025
+    (arXiv:2502.16982) for Muon.
     """
     match name:
         case "adamw":
             update = optax.adamw(1.0, weight_decay=weight_decay, mask=is_decayed)
+        case "muon":
+            update = optax.contrib.muon(
+                1.0,
+                weight_decay=weight_decay,
+                weight_decay_mask=is_decayed,
+                muon_weight_dimension_numbers=_as_matrices,
+                consistent_rms=_RMS_OF_ADAM,
+            )
         case "sgd":
             update = optax.chain(
                 optax.add_decayed_weights(weight_decay, mask=is_decayed),
@@ -100,7 +116,7 @@ def create_optimizer(
         case _:
             raise InputError(
                 f"optimizer.name: unknown optimizer {name!r}; expected one of "
-                "'adamw', 'sgd'"
+                "'adamw', 'muon', 'sgd'"
             )
     if gradient_clip > 0:
         return optax.chain(optax.clip_by_global_norm(gradient_clip), update)
@@ -110,3 +126,16 @@ def create_optimizer(
 def is_decayed(params: optax.Params) -> optax.Params:
     """Mark the kernels for weight decay; norms and biases are vectors, without it."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _as_matrices(params: optax.Params) -> optax.Params:
+    """Say which kernels Muon reads as matrices: all axes but the last against it."""
+
+    def of_kernel(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if leaf.ndim < 2 or min(leaf.shape[-2:]) < _FEW_CHANNELS:
+            return None
+        return optax.contrib.MuonDimensionNumbers(
+            tuple(range(leaf.ndim - 1)), leaf.ndim - 1
+        )
+
+    return jax.tree.map(of_kernel, params)
