@@ -24,6 +24,7 @@ class _Data:
     class_names: tuple[str, ...] = ("background", "cell")
     label_map: tuple[Any, ...] = ((0, 0), (255, 1))
     notes: tuple[str, ...] = ("images in images/",)
+    intensity: str | None = None
 
 
 def _data(shape=(300, 300), spacing=None, channels=1, dtype="uint8"):
@@ -55,6 +56,12 @@ def test_all_that_is_left_is_filled_in_and_said(capsys):
     assert "images in images/" in printed
     assert "4 cases, median size 300 x 300, no known spacing, 1 channel" in printed
     assert "background, cell" in printed
+
+
+def test_a_normalisation_that_the_set_states_is_taken():
+    data = _data()
+    data.intensity = "percentile"
+    assert _complete(data=data).data.intensity == "percentile"
 
 
 @pytest.mark.parametrize(

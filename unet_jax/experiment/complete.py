@@ -130,7 +130,7 @@ def _chosen(
         ),
         "data.slice_axis": chosen.slice_axis,
         "data.crop_nonzero": chosen.crop_nonzero,
-        "data.intensity": chosen.intensity,
+        "data.intensity": data.intensity or chosen.intensity,
         "data.zero_outside": chosen.zero_outside,
         "train.patch_size": chosen.patch_size,
         "train.batch_size": chosen.batch_size,

@@ -51,7 +51,7 @@ def test_values_of_training_are_collected():
 
 def test_names_of_a_file_of_splits_are_found(tmp_path):
     layout = SimpleNamespace(
-        pairs=[SimpleNamespace(id=one, patient=one[:3]) for one in IDS]
+        pairs=[SimpleNamespace(id=one, patient=one[:3]) for one in IDS], test=()
     )
     path = tmp_path / "splits.json"
     path.write_text(

@@ -18,6 +18,7 @@ from unet_jax.data.files.tiff_metadata import (
     gdal_scaled,
     is_lossy,
     is_transparency_mask,
+    spacing_beside,
     spacing_of,
     white_is_zero,
 )
@@ -120,7 +121,7 @@ def _decoded(
         image = white_is_zero(image, page, path, is_mask=indices)
     if table is None and not indices:
         image = gdal_scaled(image, page)
-    spacing, source = spacing_of(tiff, page)
+    spacing, source = spacing_beside(path) or spacing_of(tiff, page)
     known = None if spacing is None else spacing[-(image.ndim - 1) :]
     tags = {"photometric": tifffile.PHOTOMETRIC(page.photometric).name}
     return StoredImage(

@@ -1,5 +1,8 @@
 """Reads what the tags of a TIFF say about its numbers: planes, colours, pixel size."""
 
+import json
+import math
+import re
 import xml.etree.ElementTree
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +25,9 @@ _PROPOSED = 24
 """Largest number of greys that a message proposes as a palette."""
 
 _GDAL_METADATA = 42112
+
+_LARGEST_SPACING_FILE = 10_000
+"""Bytes; a larger JSON file beside a TIFF has contours or other things."""
 
 PRINTED = "none (only a printing resolution)"
 """Source of the spacing of a TIFF that has a resolution in dpi and no pixel size."""
@@ -190,6 +196,41 @@ def colors_of(table: np.ndarray) -> dict[int, Color]:
     """Return the colour of each index of a palette ``(entries, 3)``."""
     rows: list[list[int]] = table.tolist()
     return {index: (row[0], row[1], row[2]) for index, row in enumerate(rows)}
+
+
+def spacing_beside(path: Path) -> tuple[tuple[float, ...], str] | None:
+    """Return the spacing that nnU-Net keeps beside a stack, ``scan.json``.
+
+    Args:
+        path: the stack ``scan.tif``, or a channel of it, ``scan_0000.tif``.
+
+    Returns:
+        Millimetres per pixel on Z, Y, X, and the name of the file; None without one.
+
+    Raises:
+        InputError: the spacing is not three numbers above 0.
+    """
+    stems = path.stem, re.sub(r"_\d{4}$", "", path.stem)
+    files = [path.with_name(f"{stem}.json") for stem in stems]
+    file = next((one for one in files if one.is_file()), None)
+    if file is None or file.stat().st_size > _LARGEST_SPACING_FILE:
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or "spacing" not in content:
+        return None
+    try:
+        sizes = tuple(map(float, content["spacing"]))
+    except (TypeError, ValueError):
+        sizes = ()
+    if len(sizes) != 3 or not all(0 < size < math.inf for size in sizes):
+        raise InputError(
+            f"{file}: spacing is {content['spacing']!r}; expected three sizes above 0 "
+            "in mm, on Z, Y and X; fix it, or remove the file"
+        )
+    return sizes, file.name
 
 
 def spacing_of(

@@ -30,7 +30,8 @@ from unet_jax.errors import InputError
 class FolderDataset:
     """Holds all cases of a folder and their splits, as `open_folder` finds them.
 
-    The notes say how files were paired, labels mapped and splits made.
+    The notes say how files were paired, labels mapped and splits made; ``intensity`` is
+    the normalisation that a published set states, None for none.
     """
 
     traits: tuple[CaseTraits, ...]
@@ -42,6 +43,7 @@ class FolderDataset:
     options: FolderOptions
     notes: tuple[str, ...]
     memory: CaseMemory
+    intensity: str | None = None
 
     @property
     def fingerprint(self) -> dict[str, Any]:

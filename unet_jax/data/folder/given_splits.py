@@ -46,27 +46,33 @@ def find_splits(
         by_regex: whether the groups come from an expression, not from folders.
     """
     ids = [pair.id for pair in layout.pairs]
+    if layout.test and not file:
+        test = dict.fromkeys(layout.test)
+        named = {"train": [one for one in ids if one not in test], "test": list(test)}
+        return GivenSplits(named, fold, _cut_groups(named, groups, path))
     if not file:
         try:
-            named = split_folders(ids)
+            inside = split_folders(ids)
         except InputError as error:
             return GivenSplits({}, fold, [f"{path}: {error}"])
-        if named is None:
+        if inside is None:
             return GivenSplits(None, fold, [])
         if not by_regex:
             # The folder of a split is no patient, nor is one of a class; the outermost
             # other folder in it is.
             for pair in layout.pairs:
                 _, *names = pair.patient.split("/")
-                inside = [name for name in names if not is_class_folder(name)]
-                groups[pair.id] = inside[0] if inside else pair.id
-        return GivenSplits(named, fold, _cut_groups(named, groups, path))
+                patients = [name for name in names if not is_class_folder(name)]
+                groups[pair.id] = patients[0] if patients else pair.id
+        return GivenSplits(inside, fold, _cut_groups(inside, groups, path))
     source = Path(expanded(file))
     try:
         given = read_splits(source, fold=fold)
     except InputError as error:
         return GivenSplits({}, fold, [str(error)])
     found, problems = _resolved(given.ids, ids, source)
+    if found and "test" not in found and layout.test:
+        found["test"] = list(layout.test)
     if given.groups is not None:
         used = {one for split in found.values() for one in split} if found else set(ids)
         problems += _take_groups(

@@ -9,6 +9,7 @@ from pathlib import Path
 from unet_jax.data.folder.celebamask import celebamask_layout
 from unet_jax.data.folder.fasseg import fasseg_layout
 from unet_jax.data.folder.find import as_stored, find_pairs
+from unet_jax.data.folder.nnunet import nnunet_layout
 from unet_jax.data.folder.pairing import Layout, Naming
 from unet_jax.data.folder.stacks import stack_slices
 from unet_jax.errors import InputError
@@ -16,6 +17,7 @@ from unet_jax.errors import InputError
 PUBLISHED: tuple[Callable[[Path], Layout | None], ...] = (
     fasseg_layout,
     celebamask_layout,
+    nnunet_layout,
 )
 """Functions that return the layout of a published set, or None for another folder."""
 

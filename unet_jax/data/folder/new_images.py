@@ -59,6 +59,7 @@ def find_new_images(
     if not Path(path).is_dir() and CHANNEL.search(stem_of(files[0])):
         files = [file for file in list_images(files[0].parent) if _same(file, files[0])]
     groups: dict[str, list[Path]] = {}
+    beside = list(files[0].parent.iterdir())
     for file in files:
         key = CHANNEL.sub("", stem_of(file)) + file_suffix(file)
         groups.setdefault(key, []).append(file)
@@ -70,7 +71,7 @@ def find_new_images(
                 raise InputError(problem)
             found.append(NewImage(group[0].parent / key, tuple(group)))
         else:
-            found += [NewImage(file, (file,)) for file in group]
+            found += [NewImage(_without_number(one, beside), (one,)) for one in group]
     return _written_apart(path, found)
 
 
@@ -122,8 +123,8 @@ def _written_apart(path: str | Path, images: list[NewImage]) -> list[NewImage]:
 def _without_number(file: Path, beside: Sequence[Path]) -> Path:
     """Return the name of an image that is one file, without the number of its channel.
 
-    nnU-Net calls the only channel of ``scan`` ``scan_0000``. Frames of a film have such
-    numbers too, but several of them.
+    nnU-Net calls the only file of ``scan`` ``scan_0000``, also one of three colours.
+    Frames of a film have such numbers too, but several of them.
     """
     plain = file.with_name(CHANNEL.sub("", stem_of(file)) + file_suffix(file))
     known = [one for one in beside if one.name.lower().endswith(SUFFIXES)]

@@ -73,11 +73,7 @@ def open_folder(
     """
     memory, watch = memory or CaseMemory(0), watch or Watch()
     layout, beside = _found(options, may_ask=recorded is None)
-    options = dataclasses.replace(
-        options,
-        palette=options.palette or layout.palette,
-        class_names=options.class_names or layout.class_names,
-    )
+    options = _stated(options, layout, may_split=recorded is None)
     division = divide(layout, options, recorded)
     layout = _named(layout, division.used_ids)
     scanned = scan(
@@ -108,6 +104,7 @@ def open_folder(
             spacing_origin(scanned.traits, options),
         ),
         memory=memory,
+        intensity=layout.intensity,
     )
 
 
@@ -132,6 +129,30 @@ def _found(options: FolderOptions, *, may_ask: bool) -> tuple[Layout, LeftOut]:
         doubts = two_kinds_of_masks(path, layout, beside)
         layout = layout._replace(problems=(*layout.problems, *doubts))
     return layout, beside
+
+
+def _stated(
+    options: FolderOptions, layout: Layout, *, may_split: bool
+) -> FolderOptions:
+    """Take what a published set states where the config says nothing.
+
+    Args:
+        may_split: whether a file of splits beside the set is taken.
+    """
+    names, label_map = options.class_names or layout.class_names, options.label_map
+    if not label_map and len(names or ()) == len(layout.class_names or ()):
+        label_map = layout.label_map
+    splits, fold = options.splits, options.fold
+    if layout.splits_file and not splits and may_split:
+        splits, fold = layout.splits_file, max(fold, 0)
+    return dataclasses.replace(
+        options,
+        palette=options.palette or layout.palette,
+        class_names=names,
+        label_map=label_map,
+        splits=splits,
+        fold=fold,
+    )
 
 
 def _named(layout: Layout, used: AbstractSet[str] | None) -> Layout:
@@ -197,9 +218,15 @@ def _check(
     if classes.names and division.recorded is None:
         usable = None if division.given.problems else splits
         trained = _trained_values(usable, scanned, options)
-        problems += missing_class_problems(
+        missing = missing_class_problems(
             trained, names=classes.names, label_map=classes.label_map
         )
+        if layout.label_map and classes.names == layout.class_names:
+            # A class that the set states is no mistake of the config.
+            told = [f"WARNING: {line.partition(';')[0]}" for line in missing]
+            classes = classes._replace(notes=(*classes.notes, *told))
+        else:
+            problems += missing
     _raise(problems, options.path)
     assert splits is not None, "without problems there are splits"
     return splits, classes

@@ -18,6 +18,7 @@ from unet_jax.data.folder.channels import (
     proposed_channels,
     same_form,
 )
+from unet_jax.data.label_map import Entry
 from unet_jax.errors import InputError, named_files, setting
 
 _WORDS = (
@@ -64,6 +65,10 @@ class Layout(NamedTuple):
         orphans: masks without an image; they are examined too.
         class_names: class names of a published set; None if they are unknown.
         palette: colours of its masks, in the order of the classes; () if none.
+        label_map: stored values and their classes; () if they are unknown.
+        intensity: normalisation that the set states for all channels; None for none.
+        splits_file: file of splits that lies beside the set; "" for none.
+        test: ids of its test split; () to draw one.
     """
 
     pairs: tuple[Pair, ...]
@@ -72,6 +77,10 @@ class Layout(NamedTuple):
     class_names: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] = ()
     problems: tuple[str, ...] = ()
+    label_map: tuple[Entry, ...] = ()
+    intensity: str | None = None
+    splits_file: str = ""
+    test: tuple[str, ...] = ()
 
 
 class Naming(NamedTuple):

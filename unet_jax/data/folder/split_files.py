@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from unet_jax.data.folder.splits import SPLIT_NAMES
 from unet_jax.errors import InputError
 
+SPLITS_FILE = "splits_final.json"
+"""nnU-Net's file of folds, in its preprocessed folder or beside ``dataset.json``."""
+
 
 class SplitFile(NamedTuple):
     """Content of a file of splits, with the file's names of the cases.
@@ -29,11 +32,13 @@ def read_splits(path: Path, *, fold: int) -> SplitFile:
     Args:
         path: JSON ``{"train": [ids], "validation": [ids], "test": [ids]}``, or a list
             of such dicts, one per fold; or CSV with the columns id, split and
-            optionally group (the patient); or id and group only, for drawn splits.
+            optionally group (the patient); or id and group only, for drawn splits. A
+            folder stands for the ``splits_final.json`` in it.
 
     Raises:
         InputError: the file is missing or has another form.
     """
+    path = path / SPLITS_FILE if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
