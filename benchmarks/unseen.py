@@ -43,6 +43,9 @@ class Score(NamedTuple):
     Attributes:
         grey: Dice of cortical grey matter in the whole volume.
         inside: Dice of what lies inside of the white surface.
+        grey_near: Dice of grey matter in the voxels that a stripped scan keeps, so
+            that the cerebellum, which has no label, does not count as wrong.
+        inside_near: Dice of what lies inside, in the same voxels.
         beyond: of the voxels in the upper half of the label's box that are more than 10
             mm outside of the label, the fraction called grey or white matter.
         background: of the voxels that the row shows as background, the fraction called
@@ -52,6 +55,8 @@ class Score(NamedTuple):
 
     grey: float
     inside: float
+    grey_near: float
+    inside_near: float
     beyond: float
     background: float
     seconds: float
@@ -66,13 +71,16 @@ def main() -> None:
     given = parser.parse_args()
     run = unet_jax.load(given.workdir)
     scan = read_scan(given.image, given.label)
-    print("| scan | grey | inside | beyond 10 mm | background | seconds |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| scan | grey | inside | within 3 mm | beyond 10 mm | background | seconds |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, score in rows(
         scan, lambda image, spacing: run.predict(image[..., None], spacing=spacing)
     ):
         print(
-            f"| {name} | {score.grey:.3f} | {score.inside:.3f} | {score.beyond:.2%} "
+            f"| {name} | {score.grey:.3f} | {score.inside:.3f} "
+            f"| {score.grey_near:.3f}, {score.inside_near:.3f} | {score.beyond:.2%} "
             f"| {_percent(score.background)} | {score.seconds:.1f} |",
             flush=True,
         )
@@ -182,9 +190,14 @@ def score(
     far = box & (from_label > _FAR_MM)
     tissue = (predicted == 2) | (predicted == 3)
     empty = from_label > _STRIP_MM + max(scan.spacing)
+    near = from_label <= _STRIP_MM
+    grey_found = (predicted == 2) & ~deep
+    inside_found = (predicted == 3) | ((predicted > 0) & deep)
     return Score(
-        grey=dice((predicted == 2) & ~deep, scan.label == 1),
-        inside=dice((predicted == 3) | ((predicted > 0) & deep), inside),
+        grey=dice(grey_found, scan.label == 1),
+        inside=dice(inside_found, inside),
+        grey_near=dice(grey_found & near, scan.label == 1),
+        inside_near=dice(inside_found & near, inside),
         beyond=fraction(tissue, far),
         background=fraction(predicted > 0, empty) if stripped else float("nan"),
         seconds=seconds,

@@ -16,18 +16,18 @@ from unet_jax.augment.regions import (
 )
 
 
-@pytest.mark.parametrize("shape", [(40, 37), (15, 18, 12)])
+@pytest.mark.parametrize("shape", [(60, 37), (15, 18, 12)])
 def test_distances_are_those_of_scipy_up_to_the_reach(shape):
     foreground = np.zeros(shape, bool)
     foreground[tuple(size // 3 for size in shape)] = True
     foreground[tuple(size - 2 for size in shape)] = True
     found = np.asarray(distance_to(jnp.array(foreground)))
     expected = ndimage.distance_transform_edt(~foreground)
-    np.testing.assert_allclose(np.minimum(found, 28), np.minimum(expected, 28), 1e-5)
+    np.testing.assert_allclose(np.minimum(found, 40), np.minimum(expected, 40), 1e-5)
 
 
 def test_without_foreground_everything_is_far():
-    assert float(distance_to(jnp.zeros((8, 9), bool)).min()) >= 28
+    assert float(distance_to(jnp.zeros((8, 9), bool)).min()) >= 40
 
 
 def test_clusters_divide_each_class_by_intensity():
@@ -42,6 +42,14 @@ def test_clusters_divide_each_class_by_intensity():
     np.testing.assert_allclose(
         found.texture[1, :, 0] * span, image[1, :, 0] - 146 / 6, atol=1e-5
     )
+
+
+def test_the_outline_is_the_class_that_touches_the_background_most():
+    classes = jnp.zeros((9, 9), int).at[2:7, 2:7].set(2).at[3:6, 3:6].set(1)
+    found = find_clusters(jnp.ones((9, 9, 1)), classes, num_classes=3)
+    assert int(found.outline) == 2
+    found = find_clusters(jnp.ones((9, 9, 1)), 3 - classes, num_classes=4)
+    assert int(found.outline) == 0  # no background
 
 
 def test_a_constant_image_has_one_cluster_a_class_and_no_texture():

@@ -29,6 +29,7 @@ def _true(scan, predicted, **options):
 def test_the_true_classes_score_one_and_leave_the_background(scan):
     found = _true(scan, np.array([0, 2, 3])[scan.label])
     assert (found.grey, found.inside) == (1.0, 1.0)
+    assert (found.grey_near, found.inside_near) == (1.0, 1.0)
     assert (found.beyond, found.background) == (0.0, 0.0)
 
 
@@ -48,6 +49,7 @@ def test_grey_matter_counts_as_inside_only_when_it_is_deep(scan):
 def test_tissue_far_from_the_label_is_counted_in_the_upper_half_of_its_box(scan):
     everywhere = _true(scan, np.full(scan.label.shape, 2))
     assert everywhere.beyond == everywhere.background == 1.0
+    assert everywhere.grey < everywhere.grey_near < 1.0
     lower = np.zeros(scan.label.shape, int)
     lower[:, :, :30] = 2
     assert _true(scan, lower).beyond == 0.0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Annotated, NamedTuple
 
 import jax
@@ -23,7 +24,10 @@ from unet_jax.augment.regions import (
 
 _BRIGHTEST = 1.5  # an intensity that texture may reach; regions have means up to 1
 _MISSED = 0.3  # fraction of the images that are cut off that show air alone
-_RANGE = 0.8  # of the classes' means, of the range of intensities
+_ROUGH = 0.15  # largest standard deviation of what lies around the classes
+_GRAIN = 1.2  # pixels of the Gaussian that makes its texture
+_DARKEST = (0.1, 0.45)  # mean of the darkest class; air is 0
+_LIGHTEST = 0.9  # mean of the brightest class
 _SCALES = (0.85, 1.18)  # of the standard deviation that an image is normalised by
 
 
@@ -34,6 +38,7 @@ class _Chances(NamedTuple):
     contrast: Array
     inverted: Array
     stretch: Array
+    darkest: Array
     offset: Array
     texture: Array
     apart: Array
@@ -223,19 +228,29 @@ def _intensities(
 ) -> Array:
     """Give each pixel the mean of its region, and a texture.
 
-    Half of the images keep the texture of the real one, the others have noise.
+    Most images keep the texture of the real one, and the regions around the classes
+    have a smooth one, since flat ones could be told by that. The others have noise.
     """
     means = _means(clusters, chance, table, options, numbers)
     std = between(table[2], options.std).at[numbers.air].set(0.0)
     of_class = (region < numbers.clusters)[..., None]
     own = (chance.contrast < options.like_real_probability) | (chance.texture < 0.3)
-    sign = jnp.where(chance.inverted < options.inverted_probability, -1.0, 1.0)
+    span = _signed_span(chance, options)
+    unit = (2 * math.sqrt(math.pi) * _GRAIN) ** ((noise.ndim - 1) / 2)
+    smooth = unit * appearance.blurred(noise, jnp.asarray(_GRAIN))
+    around = (_ROUGH * table[2]).at[numbers.air].set(0.0)
     texture = jnp.where(
         own,
-        jnp.where(of_class, _RANGE * sign * clusters.texture, 0.0),
+        jnp.where(of_class, span * clusters.texture, around[region] * smooth),
         std[region] * noise,
     )
     return jnp.clip(means[region] + texture, 0.0, _BRIGHTEST)
+
+
+def _signed_span(chance: _Chances, options: Synthesis) -> Array:
+    """Draw the range of the classes' means; it is negative for a negative."""
+    sign = jnp.where(chance.inverted < options.inverted_probability, -1.0, 1.0)
+    return sign * (_LIGHTEST - between(chance.darkest, _DARKEST))
 
 
 def _means(
@@ -250,12 +265,13 @@ def _means(
     # One class in each stratum of [0, 1]: few look alike.
     order = jnp.argsort(table[1, :num_classes], axis=0)
     any_contrast = (order + table[0, :num_classes]) / num_classes
-    sign = jnp.where(chance.inverted < options.inverted_probability, -1.0, 1.0)
     # Most are near the real one, a few are far.
     far = chance.stretch**2
+    span = _signed_span(chance, options)
     like_real = (
-        0.5
-        + sign * _RANGE * (1 - 0.4 * far * chance.offset) * (clusters.means - 0.5)
+        _LIGHTEST
+        - jnp.abs(span) / 2
+        + span * (1 - 0.4 * far * chance.offset) * (clusters.means - 0.5)
         + 0.3 * far * (table[0, :num_classes] - 0.5)
     )
     real = chance.contrast < options.like_real_probability
@@ -264,6 +280,12 @@ def _means(
     apart = jnp.where(~real & (chance.apart < 0.5), chance.apart, 0.0)
     of_class += apart * (table[1, : numbers.clusters] - 0.5)
     means = table[0].at[: numbers.clusters].set(of_class)
+    # Half of the innermost shells are as the class at the outline, which fluid may be.
+    first = numbers.clusters
+    fluid = of_class[clusters.outline * CLUSTERS]
+    means = means.at[first].set(jnp.where(table[1, first] < 0.5, fluid, means[first]))
     dark = jnp.where(table[1, numbers.bone] < 0.75, 0.2, 1.0)  # as bone mostly is
     means = means.at[numbers.bone].multiply(dark)
-    return jnp.clip(means, 0.02, 1.0).at[numbers.air].set(0.0)
+    bright = jnp.where(table[1, numbers.bone + 1 :] > 0.7, _BRIGHTEST, 1.0)  # as fat
+    means = means.at[numbers.bone + 1 :].multiply(bright)
+    return jnp.clip(means, 0.02, _BRIGHTEST).at[numbers.air].set(0.0)
