@@ -2,24 +2,45 @@
 
     python -m benchmarks.golden_nnunet
 
-needs torch 2.13, dynamic-network-architectures 0.4.4 and nnunetv2 2.8.1. It writes the
-files that ``FILES`` names.
+needs torch 2.13, dynamic-network-architectures 0.4.4 and nnunetv2 2.8.1. It writes
+``tests/models/pytorch/values.pth`` and the folders ``networks`` and ``trained`` of
+``tests/nnunet``: small networks with random weights, their input and logits; and a
+model that nnU-Net planned, trained for a few steps and predicted with.
 """
 
 import collections
+import contextlib
+import json
+import os
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-TESTS = pathlib.Path(__file__).parents[1] / "tests" / "models"
+TESTS = pathlib.Path(__file__).parents[1] / "tests"
+FOLDER = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+"""Name that nnU-Net gives to the folder of a model."""
 
 
 def main() -> None:
     """Write every file."""
     import torch
 
-    torch.save(_values(), TESTS / "pytorch" / "values.pth")
+    torch.save(_values(), TESTS / "models" / "pytorch" / "values.pth")
+    for name, kind, axes, biases in (
+        ("plain_2d", "PlainConvUNet", 2, True),
+        ("plain_3d", "PlainConvUNet", 3, True),
+        ("residual_2d", "ResidualEncoderUNet", 2, True),
+        ("residual_3d", "ResidualEncoderUNet", 3, False),
+    ):
+        folder = TESTS / "nnunet" / "networks"
+        folder.mkdir(exist_ok=True)
+        torch.save(_network(kind, axes, biases), folder / f"{name}.pth")
+    with tempfile.TemporaryDirectory() as place:
+        _train(pathlib.Path(place), TESTS / "nnunet" / "trained")
 
 
 def _values() -> dict[str, Any]:
@@ -54,6 +75,199 @@ def _values() -> dict[str, Any]:
         "default": collections.defaultdict(list, {"q": [1]}),
         "state_dict": torch.nn.Linear(1, 2).state_dict(),
     }
+
+
+def _network(kind: str, axes: int, biases: bool) -> dict[str, Any]:
+    """A network with random weights, its architecture as plans have it, and logits."""
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    residual = kind == "ResidualEncoderUNet"
+    module = "dynamic_network_architectures.architectures.unet"
+    names = {
+        "network_class_name": f"{module}.{kind}",
+        "arch_kwargs": {
+            "n_stages": 4,
+            "features_per_stage": [2, 3, 4, 4],
+            "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+            "kernel_sizes": [[1, 3, 3][-axes:], *[[3] * axes] * 3],
+            "strides": [[1] * axes, [1, 2, 2][-axes:], [2, 2, 1][-axes:], [2] * axes],
+            "n_blocks_per_stage" if residual else "n_conv_per_stage": [1, 2, 1, 2],
+            "n_conv_per_stage_decoder": [2, 1, 1] if residual else [1, 2, 2],
+            "conv_bias": biases,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+    torch.manual_seed(axes)
+    network = get_network_from_plans(
+        *names.values(), 2, 3, allow_init=False, deep_supervision=True
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:  # biases and norms, which would be 0 and 1
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        image = torch.randn(1, 2, *(8, 16, 16)[-axes:])
+        logits = [one.clone() for one in network.train()(image)]
+    return {
+        "architecture": names,
+        "network_weights": {
+            # PyTorch names some arrays three times, which takes half of the file.
+            name: array
+            for name, array in network.state_dict().items()
+            if "all_modules" not in name and not name.startswith("decoder.encoder")
+        },
+        "image": image,
+        "logits": logits,
+    }
+
+
+# ---- a model that nnU-Net trained ------------------------------------------------
+
+
+def _train(place: pathlib.Path, output: pathlib.Path) -> None:
+    """Write a data set, plan it, train on it for a few steps, and predict a case."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (place / name).mkdir()
+        os.environ[name] = str(place / name)
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
+    import torch
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # nnU-Net draws with it
+    _write_data(place / "nnUNet_raw" / "Dataset001_Made")
+    api.extract_fingerprints([1], num_processes=1)
+    api.plan_experiments([1])
+    prepared = place / "nnUNet_preprocessed" / "Dataset001_Made"
+    plans = json.loads((prepared / "nnUNetPlans.json").read_text())
+    _shrink(plans["configurations"]["3d_fullres"])
+    plans["configurations"] = {"3d_fullres": plans["configurations"]["3d_fullres"]}
+    (prepared / "nnUNetPlans.json").write_text(json.dumps(plans))
+    api.preprocess([1], configurations=("3d_fullres",), num_processes=(1,))
+    dataset = json.loads((prepared / "dataset.json").read_text())
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # no processes; planning needs one thread
+    given = plans | {"continue_training": False}
+    trainer = nnUNetTrainer(given, "3d_fullres", 0, dataset, torch.device("cpu"))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = 2, 30
+    trainer.num_val_iterations_per_epoch = 1
+    trainer.run_training()
+    shutil.rmtree(output, ignore_errors=True)
+    made = pathlib.Path(trainer.output_folder_base)
+    (output / FOLDER / "fold_0").mkdir(parents=True)
+    for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
+        shutil.copy(made / name, output / FOLDER / name)
+    _predict(place / "nnUNet_raw" / "Dataset001_Made", output)
+
+
+def _write_data(folder: pathlib.Path) -> None:
+    """Write cases of two channels whose planes lie far apart along the second axis.
+
+    The last one is for prediction: it has other spacings, fewer planes than a patch.
+    """
+    import nibabel
+
+    random = np.random.default_rng(0)
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir(parents=True)
+    for index in range(6):
+        shape, spacing = (26, 11, 22), (1.0, 4.0, 1.25)
+        if index == 5:
+            shape, spacing = (31, 7, 18), (0.8, 5.0, 1.25)
+        # Stored to the left and to the back, as DICOM is.
+        affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1])
+        grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+        grid = grid - np.array(shape) * random.uniform(0.4, 0.6, 3)
+        distance = np.linalg.norm(grid * spacing, axis=-1)
+        label = (distance < 9).astype(np.uint8) + (distance < 5)
+        channels = random.normal(0, 20, (*shape, 2)) + label[..., None] * [60, -40]
+        channels = np.round(channels + np.array([40, 300])) * (distance < 19)[..., None]
+        part = "imagesTs" if index == 5 else "imagesTr"
+        for channel in range(2):
+            image = channels[..., channel].astype(np.int16)
+            path = folder / part / f"case{index}_000{channel}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(image, affine), path)
+        if index < 5:
+            image = nibabel.Nifti1Image(label.astype(np.uint8), affine)
+            nibabel.save(image, folder / "labelsTr" / f"case{index}.nii.gz")
+    dataset = {
+        "channel_names": {"0": "CT", "1": "T2"},
+        "labels": {"background": 0, "organ": 1, "tumour": 2},
+        "numTraining": 5,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+
+
+def _shrink(configuration: dict[str, Any]) -> None:
+    """Leave three small stages, and a patch smaller than the cases."""
+    configuration["patch_size"] = [8, 16, 16]
+    configuration["batch_size"] = 2
+    configuration["architecture"]["arch_kwargs"] |= {
+        "n_stages": 3,
+        "features_per_stage": [4, 8, 8],
+        "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+        "n_conv_per_stage": [2, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2],
+    }
+
+
+@contextlib.contextmanager
+def _in_single_precision() -> Iterator[None]:
+    """Let nnU-Net add up windows in float32: its float16 has three digits."""
+    import torch
+    from nnunetv2.inference import predict_from_raw_data, sliding_window_prediction
+
+    half, gaussian = torch.half, sliding_window_prediction.compute_gaussian
+
+    def in_float32(*arguments: Any, **options: Any) -> Any:
+        return gaussian(*arguments, **options, dtype=torch.float32)
+
+    in_float32.cache_clear = gaussian.cache_clear  # type: ignore[attr-defined]
+    try:
+        torch.half = torch.float32
+        predict_from_raw_data.compute_gaussian = in_float32
+        yield
+    finally:
+        torch.half = half
+        predict_from_raw_data.compute_gaussian = gaussian
+
+
+def _predict(raw: pathlib.Path, output: pathlib.Path) -> None:
+    """Write what nnU-Net predicts for a case, at both precisions."""
+    import torch
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"))
+    predictor.initialize_from_trained_model_folder(str(output / FOLDER), (0,))
+    files = sorted((raw / "imagesTs").iterdir())
+    for file in files:
+        shutil.copy(file, output / file.name)
+    image, properties = SimpleITKIO().read_images([str(file) for file in files])
+    results: dict[str, np.ndarray] = {}
+    for name, context in (
+        ("half_", contextlib.nullcontext()),
+        ("", _in_single_precision()),
+    ):
+        with context:
+            labels, probabilities = predictor.predict_single_npy_array(
+                image, dict(properties), save_or_return_probabilities=True
+            )
+        results[f"{name}labels"] = labels.transpose(2, 1, 0)  # as NIfTI has the axes
+        results[f"{name}probabilities"] = probabilities.transpose(3, 2, 1, 0)
+    del results["half_probabilities"]
+    patch = torch.randn(1, 2, *predictor.configuration_manager.patch_size)
+    with torch.no_grad():
+        results |= {"patch": patch.numpy(), "logits": predictor.network(patch).numpy()}
+    np.savez_compressed(output / "expected.npz", **results)
 
 
 if __name__ == "__main__":
