@@ -8,12 +8,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
 from unet_jax.commands import predict
 from unet_jax.commands.predict import _overlay_names
 from unet_jax.configs import base
+from unet_jax.data.files.read import read_label
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment.trained_run import TrainedRun
@@ -232,6 +234,25 @@ def test_maps_of_pictures_and_tiff_are_tiff(segment, tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"a\.entropy\.tif: exists"):
         segment(tmp_path / "in/a.png", outputs=["uncertainty"])
+
+
+def test_a_volume_gives_one_prediction_in_every_format(segment, tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 200, (5, 6, 7)).astype(np.int16)
+    affine = np.array([[0, 0.1, -2, 5], [-3, 0, 0, 6], [0, 1, 0.2, 7], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(pixels, affine), tmp_path / "in/a.nii.gz")
+    for name in ("b.nrrd", "c.mha"):
+        image = SimpleITK.ReadImage(str(tmp_path / "in/a.nii.gz"))
+        SimpleITK.WriteImage(image, str(tmp_path / f"in/{name}"))
+    out = segment(tmp_path / "in", outputs=["uncertainty"])
+    maps = [read_label(out / name) for name in ("a.nii.gz", "b.nrrd", "c.mha")]
+    for one in maps:
+        np.testing.assert_array_equal(one.image[..., 0], pixels > 100)
+        np.testing.assert_allclose(one.affine, affine, atol=1e-5)
+    with (out / "classes.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["class"] == "foreground"]
+    assert np.ptp([float(row["volume_ml"]) for row in rows]) < 1e-6
+    assert nibabel.load(out / "b.entropy.nii.gz").shape == (5, 6, 7)
 
 
 def test_the_only_channel_of_nnunet_is_no_part_of_the_name(segment, tmp_path):

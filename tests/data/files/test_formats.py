@@ -5,6 +5,7 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
@@ -28,6 +29,9 @@ def _write(path, name):
         nibabel.save(nibabel.Nifti1Image(PIXELS[..., None], np.eye(4)), path)
     elif name == "TIFF":
         tifffile.imwrite(path, PIXELS)
+    elif name in ("NRRD", "MetaImage"):
+        image = SimpleITK.GetImageFromArray(PIXELS.T[None])
+        SimpleITK.WriteImage(image, str(path))
     else:
         Image.fromarray(PIXELS).save(path)
 

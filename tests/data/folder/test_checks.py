@@ -397,11 +397,8 @@ def test_one_file_with_a_place_and_one_without_is_a_problem(tmp_path, turned):
     _volumes(tmp_path, write)
     lines = problems_of(tmp_path)
     assert len(lines) == 4
-    assert (
-        "label.tif: image.nii.gz states how its voxels lie (NIfTI), label.tif"
-        in (lines[0])
-    )
-    assert "save label.tif as NIfTI with the header of the other" in lines[0]
+    assert "label.tif: image.nii.gz states how its voxels lie, label.tif" in (lines[0])
+    assert "save label.tif in the format of image.nii.gz, with its header" in lines[0]
 
 
 def test_a_spacing_that_some_files_lack_can_be_given(tmp_path):

@@ -350,11 +350,11 @@ def test_the_masks_of_voc_lie_beside_annotations_that_are_no_pictures(tmp_path):
 def test_files_that_are_not_read_are_counted_where_nothing_else_is(tmp_path):
     for number in range(4):
         for place in ("images", "masks"):
-            path = tmp_path / place / f"{number}.mha"
+            path = tmp_path / place / f"{number}.gipl"
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(b"ObjectType = Image\n")
+            path.write_bytes(b"voxels")
     (line,) = problems_of(tmp_path)
-    assert line.endswith("files of other formats are not read (8 of .mha)")
+    assert line.endswith("files of other formats are not read (8 of .gipl)")
 
 
 @pytest.mark.parametrize("value", [0, 7, (9, 200, 30)])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.data.files.itk import read_itk, write_itk
 from unet_jax.data.files.nifti import read_nifti, write_nifti
 from unet_jax.data.files.pictures import read_picture, write_palette_png
 from unet_jax.data.files.stored import Color, StoredImage
@@ -33,6 +34,7 @@ class Format(NamedTuple):
         lossy: whether the format changes pixels, so that it suits no mask of several
             classes.
         pages: whether a file may be a stack of pages without known directions.
+        volumes: whether a file states how its voxels lie, in millimetres.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Format(NamedTuple):
     largest_label: int = 65535
     lossy: bool = False
     pages: bool = False
+    volumes: bool = False
 
 
 _picture = functools.partial(
@@ -53,9 +56,13 @@ _picture = functools.partial(
     label_suffix=".png",
     largest_label=255,
 )
+_volume = functools.partial(Format, volumes=True)
 _nifti = functools.partial(
-    Format, read=read_nifti, write=write_nifti, label_suffix=".nii.gz"
+    _volume, read=read_nifti, write=write_nifti, label_suffix=".nii.gz"
 )
+# The pixels of .nhdr and .mhd lie in a file of their own; a label map is one file.
+_itk = functools.partial(_volume, read=read_itk, write=write_itk)
+_META = ((0, b"ObjectType"), (0, b"NDims"), (0, b"Comment"))
 
 FORMATS = (
     _picture("PNG", (".png",), ((0, b"\x89PNG\r\n\x1a\n"),)),
@@ -73,6 +80,8 @@ FORMATS = (
     ),
     _nifti("gzip-compressed NIfTI", (".nii.gz",), ()),
     _nifti("NIfTI", (".nii",), ((344, b"n+1\0"), (4, b"n+2\0"))),
+    _itk("NRRD", (".nrrd", ".nhdr"), ((0, b"NRRD000"),), label_suffix=".nrrd"),
+    _itk("MetaImage", (".mha", ".mhd"), _META, label_suffix=".mha"),
 )
 """Every format that images and masks may have."""
 

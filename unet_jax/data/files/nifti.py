@@ -8,7 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from unet_jax.data.files.stored import Color, StoredImage
+from unet_jax.data.files.stored import Color, StoredImage, check_affine
 from unet_jax.errors import InputError
 
 
@@ -39,13 +39,7 @@ def read_nifti(
     affine = np.array(nifti.affine, dtype=np.float64)
     affine[:3] *= millimetres(nifti.header)
     spacing = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
-    # Only directions count: the voxels of a microscope are small, not flat.
-    directions = affine[:3, :3] / np.where(spacing > 0, spacing, 1)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
-        raise InputError(
-            f"{path}: affine {affine[:3].tolist()} cannot be inverted; expected voxel "
-            "directions and sizes; fix the header's sform or qform"
-        )
+    check_affine(affine, path)
     voxel = tuple(float(size) for size in spacing)
     return StoredImage(
         path,

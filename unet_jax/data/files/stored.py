@@ -8,6 +8,8 @@ from typing import Literal
 import nibabel
 import numpy as np
 
+from unet_jax.errors import InputError
+
 Color = tuple[int, int, int]
 """Red, green and blue, from 0 to 255."""
 
@@ -18,9 +20,9 @@ class StoredImage:
 
     Attributes:
         image: ``(*spatial, channels)`` in the stored dtype and axis order.
-        affine: ``(4, 4)`` from voxel index to millimetres (RAS+); NIfTI only.
+        affine: ``(4, 4)`` from voxel index to millimetres (RAS+); volumes only.
         spacing: millimetres per pixel on each stored spatial axis; None if unknown.
-        kind: "picture" (PNG, JPEG, BMP, GIF), "tiff" or "volume" (NIfTI).
+        kind: "picture" (PNG, JPEG, BMP, GIF), "tiff" or "volume" (all others).
         header: NIfTI header, so that a label map can have the same codes; without a
             header a label map has the affine only, in millimetres.
         orientation: EXIF or TIFF orientation of the file, 1 to 8; 1 is upright.
@@ -50,6 +52,18 @@ class StoredImage:
     lossy: bool = False
     step: float = 0.0
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def check_affine(affine: np.ndarray, path: Path) -> None:
+    """Refuse an affine ``(4, 4)`` that cannot be inverted."""
+    sizes = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
+    # Only directions count: the voxels of a microscope are small, not flat.
+    directions = affine[:3, :3] / np.where(sizes > 0, sizes, 1)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(directions)) < 1e-6:
+        raise InputError(
+            f"{path}: affine {affine[:3].tolist()} cannot be inverted; expected voxel "
+            "directions and sizes; fix the header, of a NIfTI its sform or qform"
+        )
 
 
 def turned_upright(stored: StoredImage) -> StoredImage:

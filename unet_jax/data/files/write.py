@@ -23,7 +23,8 @@ def write_label_map(
 
     A picture gives a palette PNG (class index and colour in one file), a TIFF a TIFF
     with the same axes and spacing, a NIfTI a .nii.gz with the same affine, codes and
-    units. The file appears complete or not at all.
+    units, a NRRD or MetaImage a .nrrd or .mha at the same place. The file appears
+    complete or not at all.
 
     Args:
         folder: output folder; created if missing.
@@ -45,14 +46,14 @@ def write_label_map(
 
 def map_name(stem: str, what: str, source: str | Path) -> str:
     """Name the map of an image: ``scan.entropy.nii.gz`` or ``photo.entropy.tif``."""
-    nifti = format_of(Path(source)).write is write_nifti
-    return f"{stem}.{what}{'.nii.gz' if nifti else '.tif'}"
+    ending = ".nii.gz" if format_of(Path(source)).volumes else ".tif"
+    return f"{stem}.{what}{ending}"
 
 
 def write_map(path: Path, stored: StoredImage, values: np.ndarray) -> None:
     """Write numbers of every pixel, float32, complete or not at all.
 
-    A NIfTI gives a NIfTI with its affine, any other image a TIFF with its spacing.
+    A volume gives a NIfTI with its affine, any other image a TIFF with its spacing.
 
     Args:
         path: file to write, see `map_name`; its folder exists.

@@ -22,10 +22,10 @@ def misplaced(first: StoredImage, other: StoredImage) -> str:
     if (first.affine is None) != (other.affine is None):
         says, not_says = (first, other) if other.affine is None else (other, first)
         return (
-            f"{other.path}: {says.path.name} states how its voxels lie (NIfTI), "
+            f"{other.path}: {says.path.name} states how its voxels lie, "
             f"{not_says.path.name} does not; expected both or neither, because only "
-            f"one would be reoriented; save {not_says.path.name} as NIfTI with the "
-            "header of the other"
+            f"one would be reoriented; save {not_says.path.name} in the format of "
+            f"{says.path.name}, with its header"
         )
     away = _apart(first, other)
     if not away:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet_jax.data.case_traits import CaseTraits
-from unet_jax.data.files.formats import SUFFIXES
+from unet_jax.data.files.formats import SUFFIXES, format_of
 from unet_jax.data.folder.find import MASK_WORDS
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.pairing import Layout
@@ -94,12 +94,12 @@ def spacing_origin(cases: Sequence[CaseTraits], options: ReadOptions) -> str:
     known = "data.known_spacing"
     found = set()
     for case in cases:
-        name = case.images[0].lower()
+        file = format_of(Path(case.images[0]))
         if case.spacing is None:
             found.add("no file states one, and distances are in pixels")
-        elif case.kind != "slices" and name.endswith((".nii", ".nii.gz")):
-            found.add("from NIfTI headers")
-        elif case.kind != "slices" and name.endswith((".tif", ".tiff")):
+        elif case.kind != "slices" and file.volumes:
+            found.add(f"from {file.name.removeprefix('gzip-compressed ')} headers")
+        elif case.kind != "slices" and file.pages:
             stated = "from OME or ImageJ metadata"
             found.add(f"{stated}, or {known}" if options.known_spacing else stated)
         else:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from unet_jax.data.files.formats import format_of
 from unet_jax.data.folder.pairing import Layout, Pair
 from unet_jax.errors import named_files, setting
 
@@ -13,7 +14,7 @@ def stack_slices(layout: Layout) -> Layout:
     """Make one case of the pictures in each patient's folder.
 
     The last number in a file's name is the position of its slice: 2 comes before 10.
-    NIfTI files are volumes and stay as they are.
+    NIfTI and other files of volumes stay as they are.
 
     Returns:
         Pairs of kind "slices", one per patient. A slice without a mask, outside of a
@@ -26,7 +27,7 @@ def stack_slices(layout: Layout) -> Layout:
     outside: list[str] = []
     channels: list[str] = []
     for pair in layout.pairs:
-        if pair.images[0].name.lower().endswith((".nii", ".nii.gz")):
+        if format_of(pair.images[0]).volumes:
             kept.append(pair)
         elif len(pair.masks) == len(pair.images) == 1 and pair.patient:
             patients.setdefault(pair.patient, []).append(pair)
