@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from unet_jax.augment.policy import augmentation_keys
 from unet_jax.config_key import Key, create_config
 from unet_jax.metrics.defaults import DEFAULT_METRICS
+from unet_jax.nnunet.stages import PRESETS
 
 KEYS = {
     "name": Key(
@@ -158,6 +159,12 @@ KEYS = {
         choices=("softmax", "sigmoid"),
     ),
     "model.dtype": Key("float32", "dtype of the computation; or 'bfloat16'"),
+    "model.plan": Key(
+        "",
+        "planner of nnU-Net that chooses spacing, patch, batch and the network 'unet'; "
+        "'' for our own rules",
+        choices=("", *PRESETS),
+    ),
     # ---- loss, augmentation ----------------------------------------------------------
     "loss": Key(
         (("dice", 1.0, {}), ("cross_entropy", 1.0, {})),
@@ -167,7 +174,9 @@ KEYS = {
     # AUGMENTATIONS in unet_jax/augment/policy.py lists the augmentations. The class of
     # each has default, meaning and limits of its keys: ``probability`` of ``Rotation``
     # is augment.rotation_probability, ``axes`` of ``Flip`` is augment.flip_axes.
-    **augmentation_keys(from_data=("flip_axes", "rotation_degrees_2d")),
+    **augmentation_keys(
+        from_data=("flip_axes", "rotation_degrees_2d", "rotation_degrees_3d")
+    ),
     "augment.synthesis": Key(
         False, "draw images from label maps, in a fraction of the examples"
     ),

@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         config.data.zero_outside = config_dict.placeholder(bool)
         config.augment.flip_axes = config_dict.placeholder(tuple)
         config.augment.rotation_degrees_2d = config_dict.placeholder(tuple)
+        config.augment.rotation_degrees_3d = config_dict.placeholder(tuple)
         config.train.patch_size = config_dict.placeholder(tuple)
         config.train.batch_size = config_dict.placeholder(int)
     config.model.name = "unet"

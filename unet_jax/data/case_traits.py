@@ -40,6 +40,7 @@ class CaseTraits(ImageTraits):
             the mask has one value only.
         lowest: smallest value of the image.
         nonzero_fraction: fraction of the image in the box of its non-zero pixels.
+        nonzero_shape: size of this box; None in facts that an earlier version kept.
         reference: mean and standard deviation of each channel's non-zero pixels.
         label_digest: SHA-256 of the mask's pixels, in hexadecimal.
         colors: value, colour and mask for each value of which a mask states the colour.
@@ -61,6 +62,7 @@ class CaseTraits(ImageTraits):
     nodata: int | None = None
     missing: float | None = None
     turned: str = ""
+    nonzero_shape: tuple[int, ...] | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "CaseTraits":
@@ -76,5 +78,7 @@ class CaseTraits(ImageTraits):
             (value, (color[0], color[1], color[2]), mask)
             for value, color, mask in parts["colors"]
         )
+        if box := parts.get("nonzero_shape"):
+            parts["nonzero_shape"] = tuple(box)
         parts["values"] = {int(key): count for key, count in parts["values"].items()}
         return cls(**parts)

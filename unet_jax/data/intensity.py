@@ -117,12 +117,6 @@ def nonzero_box(image: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(box)
 
 
-def nonzero_fraction(image: np.ndarray) -> float:
-    """Return how much of an image is left when it is cropped to its non-zero part."""
-    kept = math.prod(stop - start for start, stop in nonzero_box(image))
-    return kept / math.prod(image.shape[:-1])
-
-
 def empty_part(image: np.ndarray) -> np.ndarray:
     """Return the pixels in which nothing was imaged: zero, and zero around them.
 

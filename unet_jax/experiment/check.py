@@ -25,6 +25,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     _check_given(config)
     _check_values(config)
     data, train = config.data, config.train
+    _check_plan(config)
     _check_colors("data.palette", data.palette)
     _check_channels(data.get("channels", ()))
     if data.label_map:
@@ -66,8 +67,25 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
             )
 
 
+def _check_plan(config: ConfigDict) -> None:
+    """Refuse a planner for what it does not plan."""
+    if not config.model.get("plan"):
+        return
+    for key, found, expected in (
+        ("model.name", config.model.name, "unet"),
+        ("data.source", config.data.source, "folder"),
+    ):
+        if found != expected:
+            raise InputError(
+                f"{key}: found {found!r}, expected {expected!r} for "
+                f"model.plan={config.model.plan!r}; change it, or give "
+                f"{setting('model.plan', '')}"
+            )
+
+
 _MODEL = (
-    *("name", "options", "head", "dtype", "clusters", "base_features", "max_features"),
+    *("name", "options", "head", "dtype", "clusters"),
+    *("base_features", "max_features", "plan"),
 )
 
 

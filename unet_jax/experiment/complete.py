@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from unet_jax.augment.spatial import Rotation
 from unet_jax.data.fingerprint import Fingerprint, Settings, fingerprint, suggest
 from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.errors import InputError
@@ -15,6 +16,7 @@ from unet_jax.experiment.memory_class import (
     choose_memory,
 )
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.planned import memory_of_plan, plan_for, with_batch_dice
 from unet_jax.models.network import sizes_of
 from unet_jax.models.presets import create_model, network_row
 from unet_jax.report.palette import class_colors
@@ -45,6 +47,7 @@ def complete_config(
     recorded: Mapping[str, Any] | None = None,
     tpu_chips: int | None = None,
     memory: MemoryChoice | None = None,
+    resolution: str | None = None,
 ) -> ConfigDict:
     """Fill in the values that a config leaves to the data.
 
@@ -55,11 +58,15 @@ def complete_config(
         tpu_chips: number of chips of the slice to plan for; None for the devices of
             this machine.
         memory: memory to choose for; None takes the config's, or this machine's.
+        resolution: configuration of the plan that ``model.plan`` makes; None for
+            "2d" or "3d_fullres".
 
     Returns:
         A config without these Nones, locked.
     """
     memory = memory or choose_memory(config)
+    if memory is not None and config.train.memory_gib is None and config.model.plan:
+        memory = memory_of_plan(memory, config.model.plan)
     if config.data.source != "folder":
         key = config.data.spacing_key
         origin = f"from the feature {key!r}" if key else "the set states none"
@@ -68,19 +75,24 @@ def complete_config(
     assert memory is not None, "a folder gets a memory"
     found = fingerprint(data.traits)
     filled = _with_memory(config, memory)
-    values, options = _chosen(filled, data, found, tpu_chips)
+    values, options = _chosen(filled, data, found, tpu_chips, resolution)
     before = {} if recorded is None else recorded
-    with filled.unlocked():
+    batch_dice = values.pop("loss.batch_dice", None)
+    # A reference of a spacing has the type of "median".
+    with filled.unlocked(), filled.ignore_type():
         if not filled.data.label_map:
             filled.data.label_map = tuple(data.label_map)
         for key, value in values.items():
             section, _, name = key.rpartition(".")
-            if filled[section][name] is None:
+            planned = key == "data.spacing" and filled.data.spacing == "median"
+            if filled[section][name] is None or planned:
                 old = before.get(section, {}).get(name)
                 filled[section][name] = value if old is None else old
         recorded_options = before.get("model", {}).get("options", {})
         for name, value in options.items():
             filled.model.options[name] = recorded_options.get(name, value)
+        if batch_dice is not None:
+            filled.loss = with_batch_dice(filled.loss, batch_dice)
     for line in data.notes:
         print(f"data        {line}")
     print(settings_text(found, filled))
@@ -97,7 +109,11 @@ def _with_memory(config: ConfigDict, memory: MemoryChoice) -> ConfigDict:
 
 
 def _chosen(
-    config: ConfigDict, data: FolderDataset, found: Fingerprint, tpu_chips: int | None
+    config: ConfigDict,
+    data: FolderDataset,
+    found: Fingerprint,
+    tpu_chips: int | None,
+    resolution: str | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Choose values of keys that are left to the data, and of network options."""
     patch = config.train.patch_size
@@ -108,6 +124,7 @@ def _chosen(
             f"{key}: found {dims if patch is None else tuple(patch)} for pictures, "
             "which have two axes; expected 2-D"
         )
+    devices = jax.device_count() if tpu_chips is None else tpu_chips
     accelerated = tpu_chips is not None or jax.default_backend() != "cpu"
     chosen = suggest(
         found,
@@ -120,7 +137,7 @@ def _chosen(
         max_patch=config.train.max_patch,
         memory_bytes=activation_bytes(config.train.memory_gib, accelerated=accelerated),
         accelerated=accelerated,
-        devices=jax.device_count() if tpu_chips is None else tpu_chips,
+        devices=devices,
     )
     names = tuple(data.class_names)
     values = {
@@ -136,7 +153,21 @@ def _chosen(
         "train.batch_size": chosen.batch_size,
         "augment.flip_axes": chosen.flip_axes,
         "augment.rotation_degrees_2d": chosen.rotation_degrees,
+        "augment.rotation_degrees_3d": Rotation().degrees_3d,
     }
+    if config.model.plan:
+        planned = plan_for(
+            config,
+            data.traits,
+            resolution=resolution or ("2d" if chosen.dims == 2 else "3d_fullres"),
+            intensity=data.intensity or chosen.intensity,
+            num_classes=len(names),
+            devices=devices,
+        )
+        given = given_options(config)
+        return values | planned.values, {
+            key: value for key, value in planned.options.items() if key not in given
+        }
     patch, options = _network_for_data(config, chosen)
     return values | {"train.patch_size": patch}, options
 

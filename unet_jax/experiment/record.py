@@ -61,6 +61,7 @@ _ADDED_LATER = frozenset(
         *("deterministic", "data.split_seed", "augment.extra"),
         *("data.orientation", "data.palette_indices"),
         *("data.join_masks", "data.channels", "data.zero_outside", "eval.choose"),
+        *("model.plan",),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""

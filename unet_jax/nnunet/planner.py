@@ -94,23 +94,23 @@ class Plan:
     Attributes:
         residual: whether the encoder has residual blocks.
         axes: axis of the images for each axis of the plan.
+        spacing: millimetres per pixel of full resolution, on the axes of the plan.
         normalization: scheme of each channel, by its nnU-Net name.
         masked: whether the empty part of a channel stays zero.
         configurations: the networks by name.
-        cascade: whether nnU-Net would train a second network on the low-resolution
-            prediction (``3d_cascade_fullres``).
     """
 
     preset: str
     residual: bool
     axes: tuple[int, ...]
+    spacing: tuple[float, ...]
     normalization: tuple[str, ...]
     masked: tuple[bool, ...]
     configurations: dict[str, Configuration]
 
     @property
     def cascade(self) -> bool:
-        """Whether there is a configuration of low resolution."""
+        """Whether nnU-Net also trains a network on the low-resolution prediction."""
         return "3d_lowres" in self.configurations
 
 
@@ -155,10 +155,29 @@ def plan_dataset(
         preset,
         chosen.residual,
         axes,
+        spacing,
         tuple(schemes),
         # Only z-scores leave the empty part at zero.
         tuple(masks and scheme == _SCHEMES["zscore"] for scheme in schemes),
         {one.name: one for one in found},
+    )
+
+
+def for_patch(
+    plan: Plan, chosen: Configuration, patch_size: Sequence[int]
+) -> Configuration:
+    """Return a configuration with another patch, and the stages that suit it."""
+    preset = PRESETS[plan.preset]
+    stages = choose_stages(chosen.spacing, patch_size)
+    count = len(stages.kernel_sizes)
+    return dataclasses.replace(
+        chosen,
+        patch_size=tuple(patch_size),
+        features=features_of(count, axes=len(patch_size)),
+        kernel_sizes=stages.kernel_sizes,
+        strides=stages.strides,
+        blocks=preset.blocks[:count],
+        decoder_blocks=(preset.decoder_blocks,) * (count - 1),
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from unet_jax.data.folder.read import (
     read_case_label,
 )
 from unet_jax.data.folder.stated import stated_colors, statements, turned
-from unet_jax.data.intensity import nonzero_fraction, nonzero_statistics
+from unet_jax.data.intensity import nonzero_box, nonzero_statistics
 from unet_jax.errors import InputError, InputErrors, SharedProblem, setting
 
 
@@ -234,6 +235,7 @@ def _traits(
     """Collect the facts of a case without problems."""
     image, label = case.image, case.label
     seen = image if case.missing is None else image[~case.missing][None]
+    box = tuple(stop - start for start, stop in nonzero_box(image))
     return CaseTraits(
         **vars(of_image),
         masks=tuple(map(str, pair.masks)),
@@ -241,7 +243,8 @@ def _traits(
         values=values,
         labelled=_labelled(label, values),
         lowest=float(image.min()),
-        nonzero_fraction=nonzero_fraction(image),
+        nonzero_fraction=math.prod(box) / math.prod(of_image.shape),
+        nonzero_shape=box,
         reference=tuple(
             nonzero_statistics(seen[..., index]) for index in range(image.shape[-1])
         ),
