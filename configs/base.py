@@ -256,7 +256,7 @@ KEYS = {
     ),
     "eval.postprocess": Key(
         None,
-        "steps such as (('min_size', 1, 20),), or 'auto'",
+        "steps such as (('min_size', 1, 20), ('largest_body', (1, 2), 2.0)), or 'auto'",
         may_change=True,
         kind=object,
     ),

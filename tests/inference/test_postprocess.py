@@ -6,6 +6,7 @@ from unet_jax.inference.postprocess import (
     choose_steps,
     fill_holes,
     keep_largest,
+    keep_largest_body,
     remove_small,
 )
 from unet_jax.labels import IGNORE
@@ -28,6 +29,50 @@ def test_the_largest_component_stays():
     np.testing.assert_array_equal(keep_largest(labels, index=1), expected)
     np.testing.assert_array_equal(keep_largest(labels, index=2), labels)
     np.testing.assert_array_equal(keep_largest(labels, index=3), labels)
+
+
+def _head():
+    """A brain of two classes, a skin that a thin bridge ties to it, and fluid."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[10:30, 10:30] = 2
+    labels[14:26, 14:26] = 3
+    labels[2:4, 2:38] = 2
+    labels[4:10, 20] = 2
+    labels[30, 10:30] = 1
+    return labels
+
+
+def test_a_body_of_several_classes_loses_what_thin_bridges_tie_to_it():
+    labels = _head()
+    found = keep_largest_body(labels, classes=(2, 3), radius=2.0)
+    expected = np.where(np.arange(40)[:, None] < 9, 0, labels)
+    expected[9, 20] = 2  # as far as the box reaches
+    np.testing.assert_array_equal(found, expected)
+    # By faces, all of it is one component.
+    whole = keep_largest_body(labels, classes=(2, 3), radius=0.0)
+    np.testing.assert_array_equal(whole, labels)
+    # Classes that are thinner than the box, or absent, stay.
+    for classes in ((1,), (5,)):
+        same = keep_largest_body(labels, classes=classes, radius=2.0)
+        np.testing.assert_array_equal(same, labels)
+
+
+def test_the_radius_of_a_body_is_in_millimetres():
+    volume = np.repeat(_head()[None], 3, axis=0)
+    thick = keep_largest_body(
+        volume, classes=(2, 3), radius=2.0, spacing=(5.0, 1.0, 1.0)
+    )
+    flat = keep_largest_body(_head(), classes=(2, 3), radius=2.0)
+    np.testing.assert_array_equal(thick, np.repeat(flat[None], 3, axis=0))
+    steps = (("largest_body", (2, 3), 2.0),)
+    np.testing.assert_array_equal(
+        apply_steps(volume, steps, spacing=(5.0, 1.0, 1.0)), thick
+    )
+    # Of pixels of 0.1 mm, no body is as wide as the box.
+    fine = apply_steps(volume, steps, spacing=(5.0, 0.1, 0.1))
+    np.testing.assert_array_equal(fine, volume)
+    with pytest.raises(ValueError, match=r"fill_holes has one class, not \(1, 2\)"):
+        apply_steps(volume, (("fill_holes", (1, 2), None),))
 
 
 @pytest.mark.parametrize(("size", "left"), [(1, 17), (2, 16), (16, 16), (17, 0)])

@@ -190,6 +190,11 @@ def _written_at_end(path: pathlib.Path, parse: Callable[[Any], Any]) -> Any:
         ) from error
 
 
+def _indices(given: Any) -> int | tuple[int, ...]:
+    """Read a class index, or several."""
+    return tuple(map(int, given)) if isinstance(given, list | tuple) else int(given)
+
+
 def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
     """Return the postprocessing of a run, from its config or from postprocess.json.
 
@@ -207,7 +212,7 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
         wanted = _written_at_end(path, lambda found: found["steps"])
     try:
         steps = tuple(
-            (str(name), int(index), number) for name, index, number in wanted or ()
+            (str(name), _indices(index), number) for name, index, number in wanted or ()
         )
         apply_steps(np.zeros((1, 1), np.uint8), steps)
     except (TypeError, ValueError) as error:

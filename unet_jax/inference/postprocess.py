@@ -9,10 +9,13 @@ from scipy import ndimage
 
 from unet_jax.labels import IGNORE
 
-Step = tuple[str, int, int | None]
-"""Name of a step, class index, and a number of pixels where the step takes one."""
+Step = tuple[str, int | tuple[int, ...], int | float | None]
+"""Name of a step, class index (or several, for a body), and a number where one is read.
 
-STEPS = ("largest_component", "min_size", "fill_holes")
+The number is of pixels ("min_size") or millimetres ("largest_body").
+"""
+
+STEPS = ("largest_component", "largest_body", "min_size", "fill_holes")
 
 
 def keep_largest(
@@ -28,6 +31,43 @@ def keep_largest(
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     return np.where((components > 0) & (components != sizes.argmax()), 0, labels)
+
+
+def keep_largest_body(
+    labels: Integer[np.ndarray, "*spatial"],
+    *,
+    classes: Sequence[int],
+    radius: float,
+    spacing: Sequence[float] | None = None,
+) -> Integer[np.ndarray, "*spatial"]:
+    """Keep the largest body that classes make together; the rest becomes background.
+
+    Bridges that are thinner than twice the radius do not connect: the classes are
+    eroded by a box, and what lies beside the largest component of that is kept.
+
+    Args:
+        classes: classes of the body; all others stay as they are.
+        radius: half of the box, in millimetres; 0 for a component by faces.
+        spacing: millimetres of a pixel along each axis; None for pixels of 1.
+
+    Source: the first steps of BSE (Shattuck et al. 2001), which strips skulls so.
+    """
+    mask = np.isin(labels, classes)
+    steps = spacing or (1.0,) * labels.ndim
+    widths = [int(radius / step + 1e-6) for step in steps]
+    core = mask.astype(np.uint8)
+    for axis, width in enumerate(widths):
+        core = ndimage.minimum_filter1d(core, 2 * width + 1, axis, mode="nearest")
+    components, count = ndimage.label(core)
+    if not count:
+        return labels
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    body = (components == sizes.argmax()).astype(np.uint8)
+    for axis, width in enumerate(widths):
+        wider = 2 * (width + 1) + 1 if width else 1
+        body = ndimage.maximum_filter1d(body, wider, axis, mode="nearest")
+    return np.where(mask & (body == 0), 0, labels)
 
 
 def remove_small(
@@ -51,19 +91,34 @@ def fill_holes(
     return np.where(filled & (labels == 0), index, labels)
 
 
-def apply_steps(labels: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+def apply_steps(
+    labels: np.ndarray,
+    steps: Sequence[Step],
+    *,
+    spacing: Sequence[float] | None = None,
+) -> np.ndarray:
     """Apply steps one after the other; the labels keep their dtype.
 
     Raises:
-        ValueError: a step is unknown.
+        ValueError: a step is unknown, or has several classes and is of one.
     """
     dtype = labels.dtype
     for name, index, number in steps:
+        if name == "largest_body":
+            labels = keep_largest_body(
+                labels,
+                classes=(index,) if isinstance(index, int) else index,
+                radius=number or 0.0,
+                spacing=spacing,
+            )
+            continue
+        if not isinstance(index, int):
+            raise ValueError(f"{name} has one class, not {index}")
         match name:
             case "largest_component":
                 labels = keep_largest(labels, index=index)
             case "min_size":
-                labels = remove_small(labels, index=index, min_size=number or 0)
+                labels = remove_small(labels, index=index, min_size=int(number or 0))
             case "fill_holes":
                 labels = fill_holes(labels, index=index)
             case _:

@@ -254,7 +254,7 @@ class Segmenter:
         axis, planes = self.mean_planes(
             image, spacing, name=name, reference=reference, uncertainty=uncertainty
         )
-        return self.labels(planes, image.shape[:-1], axis, probabilities)
+        return self.labels(planes, image.shape[:-1], axis, spacing, probabilities)
 
     def mean_planes(
         self,
@@ -300,6 +300,7 @@ class Segmenter:
         planes: Iterator[np.ndarray],
         shape: tuple[int, ...],
         axis: int,
+        spacing: tuple[float, ...] | None = None,
         probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the likeliest class of each pixel, postprocessed.
@@ -308,6 +309,7 @@ class Segmenter:
             planes: probabilities from `mean_planes`, not calibrated.
             shape: spatial shape of the image.
             axis: axis across the planes.
+            spacing: millimetres of a pixel along each axis, or None.
             probabilities: array ``(*spatial, classes)`` to fill with calibrated ones.
         """
         count = self.num_classes
@@ -320,7 +322,7 @@ class Segmenter:
             rows[index] = plane.argmax(axis=-1)
             if kept is not None:
                 kept[index] = plane if calibration is None else calibration(plane)
-        return apply_steps(labels, self.steps)
+        return apply_steps(labels, self.steps, spacing=spacing)
 
 
 def _mean(planes: tuple[np.ndarray, ...]) -> np.ndarray:
