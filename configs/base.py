@@ -86,6 +86,9 @@ KEYS = {
         "", r"regex for the patient in an id, '^(p\d+)_'; '' for its folder"
     ),
     "data.splits": Key("", "JSON or CSV file with the ids of each split; '' to draw"),
+    "data.allow_duplicates": Key(
+        False, "accept an image in two splits, as some published splits have it"
+    ),
     "data.split_seed": Key(
         0, "seed of drawn splits; 'seed' does not change them", low=0, high=2**31 - 1
     ),

@@ -54,6 +54,14 @@ def test_intervals_are_given_for_each_column():
     assert "bootstrap over 6 groups, 1000 samples, seed 0" in text
 
 
+def test_images_that_training_has_too_are_counted():
+    results = _results(2) | {"duplicates": 2}
+    assert (
+        "WARNING: the images of 2 cases are also in training or validation "
+        "(data.allow_duplicates)." in results_table(results, NAMES).replace("\n", " ")
+    )
+
+
 def test_pixels_are_not_called_millimetres():
     text = results_table(_results(1, spacing=None), NAMES)
     assert "HD95 px" in text

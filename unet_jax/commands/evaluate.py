@@ -280,6 +280,8 @@ def _score(
         gather=agree.gather_items,
     )
     results["temperature"] = segmenter.temperature
+    if duplicates := getattr(source, "duplicates", 0):
+        results["duplicates"] = duplicates
     print(results_table(results, class_names))
     if agree.is_first() and (
         problem := problem_of_drawing(_draw_reliability, results, config.name, folder)

@@ -132,6 +132,11 @@ def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
         f"Over all pixels at once (micro): Dice {_cell('dice', mean['dice_micro'])}, "
         f"IoU {_cell('iou', mean['iou_micro'])}.",
     ]
+    if duplicates := results.get("duplicates"):
+        notes.append(
+            f"WARNING: the images of {_plural(duplicates, 'case')} are also in "
+            "training or validation (data.allow_duplicates)."
+        )
     raw = mean.get("ece_uncalibrated")
     if raw is not None and "ece" in mean:
         notes.append(f"ECE before temperature scaling: {raw:.4f}.")

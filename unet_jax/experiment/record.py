@@ -60,6 +60,7 @@ _ADDED_LATER = frozenset(
     {
         *("deterministic", "data.split_seed", "augment.extra"),
         *("data.orientation", "data.palette_indices"),
+        "data.allow_duplicates",
         *("data.join_masks", "data.channels", "data.zero_outside", "eval.choose"),
         *("model.plan",),
     }

@@ -296,6 +296,23 @@ def test_the_same_image_in_two_splits(tmp_path):
     lines = problems_of(tmp_path)
     assert "the same image as" in lines[0]
     assert "remove one, or put both into one group" in lines[0]
+    assert lines[0].endswith("set --config.data.allow_duplicates=True")
+
+
+def test_a_published_split_with_the_same_image_twice(tmp_path):
+    write_set(tmp_path / "set", count=6)
+    for name in ("4", "5"):
+        whole = (tmp_path / "set/images/0.png").read_bytes()
+        (tmp_path / f"set/images/{name}.png").write_bytes(whole)
+    path = tmp_path / "splits.json"
+    splits = {"train": ["0", "1"], "validation": ["2"], "test": ["3", "4", "5"]}
+    path.write_text(json.dumps(splits))
+    options = {"splits": str(path), "allow_duplicates": True}
+    data = open_set(tmp_path / "set", **options)
+    assert [data.source(split).duplicates for split in splits] == [0, 0, 2]
+    (note,) = [note for note in data.notes if "two splits" in note]
+    assert note.startswith("images in two splits: ")
+    assert "images/4.png" in note
 
 
 def test_the_same_image_twice_in_the_one_split_that_is_scored(tmp_path):

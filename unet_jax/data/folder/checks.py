@@ -8,7 +8,7 @@ import numpy as np
 from unet_jax.data.case_traits import ImageTraits
 from unet_jax.data.folder.splits import SPLITS, Part, Splits
 from unet_jax.data.label_map import Entry, LabelMap
-from unet_jax.errors import named_files
+from unet_jax.errors import named_files, setting
 
 
 def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
@@ -39,11 +39,17 @@ def mixed_problems(images: Sequence[ImageTraits]) -> list[str]:
     return problems
 
 
-def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
-    """Find images that are in two splits; blank ones have nothing in common."""
+def same_images(
+    images: Sequence[ImageTraits], splits: Splits
+) -> list[tuple[str, ImageTraits, str, ImageTraits]]:
+    """Find images that are in two splits; blank ones have nothing in common.
+
+    Returns:
+        Split and facts of each such image, and of the first one that is the same.
+    """
     # Images that can be read; slices outside of the body are all equal.
     by_id = {case.id: case for case in images if not case.blank}
-    problems = []
+    same = []
     seen: dict[str, tuple[str, Part]] = {}
     for split in SPLITS:
         if split == "test" and splits.parts[split] == splits.parts["validation"]:
@@ -54,12 +60,18 @@ def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[s
             case = by_id[part.id]
             other, first = seen.setdefault(case.digest, (split, part))
             if other != split and first.id != part.id:
-                problems.append(
-                    f"{case.images[0]}: the same image as {by_id[first.id].images[0]}, "
-                    f"which is in {other}, while it is in {split}; remove one, or put "
-                    "both into one group"
-                )
-    return problems
+                same.append((split, case, other, by_id[first.id]))
+    return same
+
+
+def same_image_problems(images: Sequence[ImageTraits], splits: Splits) -> list[str]:
+    """Refuse images that are in two splits."""
+    return [
+        f"{case.images[0]}: the same image as {first.images[0]}, which is in {other}, "
+        f"while it is in {split}; remove one, or put both into one group; to reproduce "
+        f"a published split, set {setting('data.allow_duplicates', True)}"
+        for split, case, other, first in same_images(images, splits)
+    ]
 
 
 def missing_class_problems(

@@ -10,6 +10,7 @@ import numpy as np
 from unet_jax.data.case import IGNORE, Case, CaseFacts, Extent
 from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.class_fractions import count_classes
+from unet_jax.data.folder.checks import same_images
 from unet_jax.data.folder.division import record_of
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import (
@@ -68,6 +69,7 @@ class FolderDataset:
         """Return the cases of a split; training cases may come from memory."""
         by_id = {case.id: case for case in self.traits}
         parts = self.splits.parts[split]
+        same = same_images(self.traits, self.splits)
         return FolderSource(
             [(by_id[part.id], part) for part in parts],
             LabelMap(self.label_map, num_classes=len(self.class_names)),
@@ -76,12 +78,16 @@ class FolderDataset:
             options=self.options,
             # Only training prepares and so releases its cases.
             memory=self.memory if split == "train" else CaseMemory(0),
+            duplicates=sum(one == split for one, *_ in same),
         )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Gives random access to the cases of one split."""
+    """Gives random access to the cases of one split.
+
+    ``duplicates`` counts the cases whose image is also in an earlier split.
+    """
 
     cases: Sequence[tuple[CaseTraits, Part]]
     classes: LabelMap
@@ -90,6 +96,7 @@ class FolderSource:
     groups: Mapping[str, str]
     options: FolderOptions
     memory: CaseMemory
+    duplicates: int = 0
 
     def __len__(self) -> int:
         """Return the number of cases."""

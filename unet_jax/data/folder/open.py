@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from unet_jax.data.case import IGNORE
-from unet_jax.data.case_traits import CaseTraits
+from unet_jax.data.case_traits import CaseTraits, ImageTraits
 from unet_jax.data.folder.channels import same_form
 from unet_jax.data.folder.checks import (
     missing_class_problems,
     mixed_problems,
     same_image_problems,
+    same_images,
 )
 from unet_jax.data.folder.classes import Classes, find_classes, orphan_problems
 from unet_jax.data.folder.dataset import FolderDataset
@@ -43,7 +44,7 @@ from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.folder.watch import Watch
 from unet_jax.data.label_map import LabelMap
 from unet_jax.data.memory import CaseMemory
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files
 from unet_jax.runtime.home import expanded
 
 
@@ -99,7 +100,7 @@ def open_folder(
         groups=division.groups.of,
         options=options,
         notes=(
-            *_notes(layout, splits, classes, division),
+            *_notes(layout, splits, classes, division, scanned.traits),
             *describe_left_out(beside, cases=len(layout.pairs)),
             spacing_origin(scanned.traits, options),
         ),
@@ -214,7 +215,8 @@ def _check(
             parts = fit_slabs(splits.parts, scanned.traits, options.slice_axis)
             splits = splits._replace(parts=parts, placed=True)
         watch.splits = splits
-        problems += same_image_problems(scanned.images, splits)
+        if not options.allow_duplicates:
+            problems += same_image_problems(scanned.images, splits)
     if classes.names and division.recorded is None:
         usable = None if division.given.problems else splits
         trained = _trained_values(usable, scanned, options)
@@ -275,7 +277,11 @@ def _trained_values(
 
 
 def _notes(
-    layout: Layout, splits: Splits, classes: Classes, division: Division
+    layout: Layout,
+    splits: Splits,
+    classes: Classes,
+    division: Division,
+    images: Sequence[ImageTraits],
 ) -> tuple[str, ...]:
     """Write how files were paired, groups and splits made and labels mapped."""
     ids = {split: [part.id for part in parts] for split, parts in splits.parts.items()}
@@ -287,6 +293,8 @@ def _notes(
         f"splits: {splits.note}",
         *classes.notes,
     ]
+    if allowed := [case.images[0] for _, case, _, _ in same_images(images, splits)]:
+        notes.append(f"images in two splits: {named_files(allowed)}")
     if left_out := len(layout.pairs) - len(chosen):
         notes.append(f"{left_out} cases are in no split and are left out")
     warning = cut_groups(division.groups, ids)

@@ -52,6 +52,7 @@ class FolderOptions(ReadOptions):
         group_regex: regular expression that finds the patient in an id; "" takes the
             folder of the case.
         splits: JSON or CSV file with the ids of each split; "" draws the splits.
+        allow_duplicates: whether the same image may be in two splits.
         fold: the fold that validates; -1 for none.
         test_fraction: fraction of the groups to draw for the test split.
         validation_fraction: fraction of the groups to draw for validation.
@@ -67,6 +68,7 @@ class FolderOptions(ReadOptions):
     class_names: tuple[str, ...] | None = None
     group_regex: str = ""
     splits: str = ""
+    allow_duplicates: bool = False
     fold: int = -1
     folds: int = 5
     test_fraction: float = 0.2
