@@ -47,7 +47,7 @@ NOT_OF_A_STEP = {
     *("_tfds_source", "fit_preprocessing", "create_batches", "create_prepared_cases"),
     "_open_and_complete",
     *("create_source", "resolve_source", "create_predict_fn_maker", "create_forward"),
-    *("TrainedRun", "_read_run", "open_run_data", "_check_weights", "load_run"),
+    *("TrainedRun", "read_run", "open_run_data", "_check_weights", "load_run"),
     *("read_clusters_of_classes", "_unreadable", "read_steps"),
     *("_in_turn", "_window_batch", "_mirror_axes"),
 }

@@ -98,6 +98,12 @@ KEYS = {
     "data.validation_fraction": Key(
         0.2, "fraction of groups to validate on", low=0.001, high=0.9
     ),
+    "data.calibration_fraction": Key(
+        0.5,
+        "fraction of the validation groups held out for eval.risk, where that is set",
+        low=0.001,
+        high=0.99,
+    ),
     "data.dims": Key(
         None, "2-D or 3-D network; None for what suits the data", 2, 3, kind=int
     ),
@@ -268,6 +274,19 @@ KEYS = {
         "temperature of probabilities: 'fit' on validation, a number, None for off",
         may_change=True,
         kind=object,
+    ),
+    "eval.risk": Key(
+        None,
+        "class that must not be missed and the largest fraction that may be, such as "
+        "('lesion', 0.1); part of validation then chooses a threshold (docs/trust.md)",
+        may_change=True,
+        kind=object,
+    ),
+    "eval.distance": Key(
+        True,
+        "fit how far a new image is from training (docs/trust.md)",
+        may_change=True,
+        changes_scores=False,
     ),
     "eval.window_batch": Key(
         8, "windows in one call of the network; fewer if large", low=1, may_change=True

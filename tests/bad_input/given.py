@@ -22,6 +22,7 @@ SMALL = {
     "train.batch_size": 4,
     "eval.every_steps": 2,
     "eval.train_images": 1,
+    "eval.distance": False,
     "eval.mirror": False,
     "eval.metrics": ("dice",),
     "log.overlays": 0,

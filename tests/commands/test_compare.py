@@ -138,6 +138,7 @@ def workdir(tmp_path_factory):
             "log.every_steps": 2,
             "eval.mirror": False,
             "eval.train_images": 2,
+            "eval.distance": False,
             "optimizer.warmup_steps": 1,
             "compare.w_net_steps": 4,
             "compare.methods": ("manual_threshold", "otsu", "kmeans", "network"),

@@ -39,6 +39,7 @@ def test_it_trains_in_its_own_folder_and_is_not_trained_twice(tmp_path, capsys):
     config = smoke.get_config()
     config.data.data_dir = str(tmp_path / "data")
     config.eval.train_images = 8
+    config.eval.distance = False
     config.log.overlays = 0
     config.compare.w_net_steps = 2
     config.lock()

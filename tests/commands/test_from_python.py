@@ -25,6 +25,7 @@ CHANGES = {
     "train.patch_size": (32, 32),
     "eval.every_steps": 2,
     "eval.train_images": 2,
+    "eval.distance": False,
     "eval.overlap": 0.0,
     "eval.metrics": ("dice",),
     "log.overlays": 0,

@@ -19,6 +19,7 @@ from unet_jax.data.files.read import read_label
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.inference.distance import Distance
 
 
 class _Bright:
@@ -78,6 +79,10 @@ def segment(monkeypatch, tmp_path):
         return out
 
     return of
+
+
+def _rows(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def _picture(channels, seed=0):
@@ -370,3 +375,39 @@ def test_channels_have_the_endings_of_the_run(segment, tmp_path, place):
     one.unlink()
     with pytest.raises(InputError, match="no files for the channel '_t1ce'"):
         segment(tmp_path / "in", channels=2, channels_=endings)
+
+
+def test_images_unlike_training_are_told_in_one_line(
+    segment, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.full((6, 7), 80 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+    def distance(run, stored):
+        away = float(stored.image.mean()) / 100
+        return Distance(away, away / 2)
+
+    monkeypatch.setattr(TrainedRun, "distance", distance)
+    rows = _rows(segment(folder) / "classes.csv")
+    warning = "warning: 1 of 3 images are unlike those that the network"
+    assert capsys.readouterr().out.count(warning) == 1
+    columns = ("distance_features", "distance_intensities", "unlike_training")
+    assert [tuple(row[column] for column in columns) for row in rows[::2]] == [
+        ("0.0", "0.0", "no"),
+        ("0.8", "0.4", "no"),
+        ("1.6", "0.8", "yes"),
+    ]
+
+
+def test_a_run_without_a_distance_adds_no_column_and_no_warning(
+    segment, tmp_path, capsys
+):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((6, 7), np.uint8)).save(path)
+    out = segment(path)
+    assert "warning" not in capsys.readouterr().out
+    columns = ["file", "class", "pixels", "area_mm2", "volume_ml"]
+    assert list(_rows(out / "classes.csv")[0]) == columns

@@ -45,6 +45,15 @@ def _complete(data=None, recorded=None, **changes):
     return complete_config(config.lock(), data or _data(), recorded=recorded)
 
 
+def test_a_record_that_is_older_than_a_key_is_complete():
+    config = brain_slab.get_config()
+    del config.data["zero_outside"]  # version 0.1
+    check_config(config, complete=True)
+    config.data.slice_axis = None
+    with pytest.raises(InputError, match=r"data\.slice_axis: found None"):
+        check_config(config, complete=True)
+
+
 def test_all_that_is_left_is_filled_in_and_said(capsys):
     config = _complete()
     check_config(config, complete=True)

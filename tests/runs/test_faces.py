@@ -348,6 +348,7 @@ def _run(path, workdir, *, steps):
     config.train.steps = steps
     config.eval.every_steps = steps
     config.eval.train_images = 2
+    config.eval.distance = False
     config.log.overlays = 1
     config.optimizer.warmup_steps = 10
     return train_and_evaluate(config.lock(), workdir)

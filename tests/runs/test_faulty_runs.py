@@ -27,6 +27,7 @@ SMALL = {
     "train.skip_nonfinite": 1,
     "eval.every_steps": 2,
     "eval.train_images": 1,
+    "eval.distance": False,
     "eval.mirror": False,
     "eval.metrics": ("dice",),
     "log.every_steps": 2,

@@ -31,6 +31,7 @@ FLAGS = (
     f"--config.train.steps={STEPS}",
     f"--config.eval.every_steps={EVERY}",
     "--config.eval.train_images=2",
+    "--config.eval.distance=False",
     "--config.eval.overlap=0.0",
     "--config.eval.window_batch=16",
     "--config.log.every_steps=7",

@@ -59,6 +59,7 @@ def test_the_kaggle_layout_is_split_by_patient_and_scored_by_volume(tmp_path):
     config.train.steps = 40
     config.eval.every_steps = 40
     config.eval.train_images = 1
+    config.eval.distance = False
     config.log.overlays = 1
     config.optimizer.warmup_steps = 5
     results = train_and_evaluate(config.lock(), tmp_path / "run")

@@ -32,6 +32,7 @@ def _config(root, steps) -> ConfigDict:
     config.optimizer.schedule = "constant"
     config.eval.every_steps = 2
     config.eval.train_images = 1
+    config.eval.distance = False
     config.eval.overlap = 0.0
     config.log.every_steps = 1
     return config.lock()

@@ -24,6 +24,7 @@ FLAGS = (
     "--config.train.patch_size=(32,32)",
     "--config.eval.every_steps=10",
     "--config.eval.train_images=2",
+    "--config.eval.distance=False",
     "--config.eval.overlap=0.0",
     "--config.eval.window_batch=16",
     "--config.eval.metrics=('dice',)",

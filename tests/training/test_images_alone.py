@@ -40,6 +40,7 @@ SMALL = {
     "train.batch_size": 4,
     "eval.every_steps": 2,
     "eval.train_images": 2,
+    "eval.distance": False,
     "eval.overlap": 0.0,
     "eval.window_batch": 16,
     "log.every_steps": 2,

@@ -89,6 +89,7 @@ def make_w_net_config(config: ConfigDict) -> ConfigDict:
         changed.loss = LOSS
         changed.data.foreground_oversampling = 0.0
         changed.augment.enabled = False
+        changed.eval.risk = None
         in_plane = list(config.train.patch_size)
         if len(in_plane) == 3:
             del in_plane[config.data.slice_axis]

@@ -20,8 +20,8 @@ from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_sp
 from unet_jax.evaluation.metric_table import Metric
 from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.evaluation.table import results_table
-from unet_jax.experiment.data import SPLITS
-from unet_jax.experiment.finished import load_run, open_run_data
+from unet_jax.experiment.distance import DISTANCE
+from unet_jax.experiment.finished import load_run, open_run_data, read_run, risk_of
 from unet_jax.experiment.inference import CompiledNetwork
 from unet_jax.experiment.label_choices import (
     fits_temperature,
@@ -29,6 +29,7 @@ from unet_jax.experiment.label_choices import (
     with_validation_choices,
 )
 from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
+from unet_jax.experiment.risk import CALIBRATION, sources_of, with_risk_threshold
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import Step
@@ -70,7 +71,7 @@ def score_run(
     """
     if sources is None:
         sources = _sources(workdir)
-    run = load_run(workdir, compiled=compiled)
+    run = load_run(workdir, compiled=compiled, complete=False)
     segmenter = run.predict_fn
     if not reads_labels(run.config.loss):
         segmenter = with_named_clusters(workdir, run, sources["train"])
@@ -82,9 +83,19 @@ def score_run(
         steps=run.config.eval.postprocess == "auto",
         temperature=fits_temperature(run.config),
     )
+    risk = {}
+    if risk_of(run.config) is not None:
+        segmenter, risk["risk"] = with_risk_threshold(
+            workdir, segmenter, sources[CALIBRATION], run.config, step=run.step
+        )
+    describer = run.describer
+    if describer is not None and run.config.eval.get("distance"):
+        agree.on_first(
+            lambda: describer.fit(workdir / DISTANCE, sources, step=run.step)
+        )
     print(f"test split with the checkpoint of step {run.step}:")
     results = _score(segmenter, run.config, sources, workdir)
-    results["checkpoint_step"] = run.step
+    results |= {"checkpoint_step": run.step, **risk}
     # As JSON gives it back: the result equals the content of the file.
     results["eval"] = json.loads(json.dumps(run.config.eval.to_dict()))
     if agree.is_first():
@@ -132,7 +143,8 @@ def evaluate_ensemble(
     check_no_run(output)
     runs = [load_run(workdir) for workdir in workdirs]
     _check_one_test(workdirs, runs)
-    sources = _sources(workdirs[0])
+    has_risk = _has_one_risk(workdirs, runs)
+    sources = _sources(workdirs[0], risk=has_risk)
     members = tuple(one for run in runs for one in run.predict_fn.members)
     heads = {run.predict_fn.head for run in runs}
     ensemble = Segmenter(
@@ -149,9 +161,14 @@ def evaluate_ensemble(
         steps=False,
         temperature=_has_one_validation(workdirs, runs),
     )
+    risk = {}
+    if has_risk:
+        ensemble, risk["risk"] = with_risk_threshold(
+            output, ensemble, sources[CALIBRATION], runs[0].config, step=None
+        )
     print(f"test split with the mean of {len(runs)} runs:")
     results = _score(ensemble, runs[0].config, sources, output)
-    results["members"] = list(names or map(str, workdirs))
+    results |= {"members": list(names or map(str, workdirs)), **risk}
     if agree.is_first():
         write_results(output / "test_metrics.json", results)
     return results
@@ -193,12 +210,37 @@ def _has_one_validation(
     """
     if not all(fits_temperature(run.config) for run in runs):
         return False
-    records = [read_finished_record(workdir)["dataset"] for workdir in workdirs]
-    split = records[0].get("validation")
-    if all(record.get("validation") == split for record in records):
+    if _validated_alike(workdirs, runs):
         return True
     print("temperature: none is fitted, because the runs validated on different cases")
     return False
+
+
+def _has_one_risk(workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]) -> bool:
+    """Tell whether one threshold can be chosen for the mean of runs."""
+    limits = {risk_of(run.config) for run in runs}
+    if limits == {None}:
+        return False
+    if len(limits) == 1 and _validated_alike(workdirs, runs):
+        return True
+    print(
+        "eval.risk: no threshold is chosen, because the runs have different limits, or "
+        "validated on different cases"
+    )
+    return False
+
+
+def _validated_alike(
+    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
+) -> bool:
+    """Tell whether the same cases chose the checkpoint of every run."""
+    found = []
+    for workdir, run in zip(workdirs, runs, strict=True):
+        part = None
+        if risk_of(run.config) is not None:
+            part = run.config.data.calibration_fraction, run.config.data.split_seed
+        found.append((read_finished_record(workdir)["dataset"].get("validation"), part))
+    return all(one == found[0] for one in found)
 
 
 def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
@@ -210,10 +252,10 @@ def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
     return common
 
 
-def _sources(workdir: pathlib.Path) -> Mapping[str, Source]:
-    """Open the splits of a run's data."""
-    dataset = open_run_data(workdir)
-    return {split: dataset.source(split) for split in SPLITS}
+def _sources(workdir: pathlib.Path, *, risk: bool = True) -> Mapping[str, Source]:
+    """Open the splits of a run's data, with the calibration part if it has one."""
+    config, dataset = read_run(workdir)[0], open_run_data(workdir)
+    return sources_of(config, dataset, risk=risk)
 
 
 def held_out_losses(

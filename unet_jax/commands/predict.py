@@ -24,9 +24,10 @@ from unet_jax.data.files.write import (
     write_map,
 )
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, named_files
 from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.inference.distance import Distance
 from unet_jax.report.figure import problem_of_drawing, write_figure
 from unet_jax.report.overlay import overlay
 from unet_jax.runtime.atomic import atomic_path
@@ -76,6 +77,7 @@ def predict_files(
         overwrite=overwrite,
     )
     written, rows, failures, what = [], [], [], "segmented"
+    unlike: list[str] = []
     for number, image in enumerate(images, start=1):
         file, place = image.path, f"[{number}/{len(images)}] {image.path}"
         try:
@@ -94,11 +96,19 @@ def predict_files(
         if problem := problem_of_drawing(_draw, run, stored, labels, drawn):
             what = "segmented or not drawn"
             failures.append(f"{file}: segmented, but not drawn ({problem})")
-        rows += _statistics(run, stored, labels, uncertain)
+        distance = run.distance(stored)
+        if distance is not None and distance.is_beyond:
+            unlike.append(file.name)
+        rows += [
+            row | _columns(distance)
+            for row in _statistics(run, stored, labels, uncertain)
+        ]
         written.append(target)
         print(f"{place} -> {target}")
     if rows:
         write_csv(folder / "classes.csv", rows)
+    if unlike:
+        print(_warning(unlike, len(images)))
     if failures:
         raise InputError(
             f"--input {input_path}: {len(failures)} of {len(images)} images not "
@@ -110,6 +120,26 @@ def predict_files(
 
 _MAPS = ("entropy", "disagreement")
 """Maps of uncertainty; a network with one vote has the first alone."""
+
+
+def _columns(distance: Distance | None) -> dict[str, object]:
+    """Return the columns of classes.csv for a distance; none where it is unknown."""
+    if distance is None:
+        return {}
+    return {
+        "distance_features": round(distance.features, 3),
+        "distance_intensities": round(distance.intensities, 3),
+        "unlike_training": "yes" if distance.is_beyond else "no",
+    }
+
+
+def _warning(names: Sequence[str], count: int) -> str:
+    """Warn of images that are unlike those of training."""
+    return (
+        f"warning: {len(names)} of {count} images are unlike those that the network "
+        f"learnt from ({named_files(names)}). Do not trust their labels before you "
+        "have looked at overlays/; classes.csv has the distances (docs/trust.md)."
+    )
 
 
 def _write_labels(

@@ -49,6 +49,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     losses = [m for m in metrics if isinstance(m, str) and m.startswith(LOSS_PREFIX)]
     check_metric_names(metrics, losses=losses)
     _check_temperature(config.eval.get("temperature"))
+    _check_risk(config.eval.get("risk"), data.class_names)
     if config.train.early_stopping_patience and config.eval.choose == "last":
         raise InputError(
             "train.early_stopping_patience: stops after the best checkpoint, but "
@@ -113,8 +114,10 @@ _MANY_CLASSES = 2**15
 
 def _check_filled(config: ConfigDict) -> None:
     """Refuse None where the data have not given a value."""
+    given = flat_config(config.to_dict())
     for key, spec in KEYS.items():
-        if spec.from_data and _value(config, key) is None:
+        # A record that is older than a key lacks it.
+        if spec.from_data and key in given and given[key] is None:
             raise InputError(
                 f"{key}: found None, expected a value; only data.source='folder' finds "
                 "it in the data"
@@ -163,6 +166,33 @@ def _check_temperature(value: Any) -> None:
         f"eval.temperature: found {value!r}, expected 'fit', a number from {LOWEST} to "
         f"{HIGHEST}, or None"
     )
+
+
+def _check_risk(value: Any, names: Any) -> None:
+    """Refuse what is no class and limit; without names the class is any text."""
+    if value is None:
+        return
+    pair = tuple(value) if isinstance(value, tuple | list) else ()
+    wanted, alpha = pair if len(pair) == 2 else (None, None)
+    if names is None:
+        known = isinstance(wanted, str | int)
+    elif isinstance(wanted, str):
+        known = wanted in names
+    else:
+        known = isinstance(wanted, int) and 0 <= wanted < len(names)
+    if isinstance(wanted, bool) or not known or not _is_fraction(alpha):
+        classes = "" if names is None else f" (one of {', '.join(map(repr, names))})"
+        example = "lesion" if names is None else names[-1]
+        raise InputError(
+            f"eval.risk: found {value!r}, expected None, or a class{classes} and the "
+            "largest fraction of it that may be missed, between 0 and 1; write "
+            f"{setting('eval.risk', (example, 0.1))}"
+        )
+
+
+def _is_fraction(value: Any) -> bool:
+    """Return whether a value is a number between 0 and 1."""
+    return isinstance(value, float) and 0 < value < 1
 
 
 def _check_channels(endings: Any) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from unet_jax.experiment.data import (
     open_dataset,
     recorded_splits,
 )
+from unet_jax.experiment.distance import DISTANCE, Describer
 from unet_jax.experiment.inference import (
     CompiledNetwork,
     compile_network,
@@ -28,7 +30,10 @@ from unet_jax.experiment.inference import (
 from unet_jax.experiment.network import create_network
 from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.inference.distance import Familiar
+from unet_jax.inference.features import make_features
 from unet_jax.inference.postprocess import Step, apply_steps
+from unet_jax.inference.risk import Threshold
 from unet_jax.models.network import adapted_params
 from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.runtime.shown_path import shown
@@ -40,8 +45,11 @@ from unet_jax.training.step import TrainState, averaged_variables
 TEMPERATURE = "temperature.json"
 """File of a workdir with the temperature that was fitted on validation."""
 
+RISK = "risk.json"
+"""File of a workdir with the threshold of the class that must not be missed."""
 
-def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
+
+def read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
     """Read config and preprocessing from the record of a run."""
     record, path = read_finished_record(workdir), workdir / "config.json"
     try:
@@ -59,7 +67,7 @@ def _read_run(workdir: pathlib.Path) -> tuple[ConfigDict, Preprocessing]:
 
 def open_run_data(workdir: pathlib.Path) -> Dataset:
     """Open the data of a run without its network; refuse data that have changed."""
-    config, _ = _read_run(workdir)
+    config, _ = read_run(workdir)
     record = read_finished_record(workdir)
     dataset = open_dataset(config, workdir, recorded=recorded_splits(record))
     check_same_data(workdir, record, dataset.fingerprint)
@@ -81,18 +89,22 @@ def _check_weights(
 
 
 def load_run(
-    workdir: pathlib.Path, *, compiled: CompiledNetwork | None = None
+    workdir: pathlib.Path,
+    *,
+    compiled: CompiledNetwork | None = None,
+    complete: bool = True,
 ) -> TrainedRun:
     """Load the best checkpoint of a run; only its workdir is needed.
 
     Args:
         compiled: network that this process has trained or resumed; None to build it,
             and to check that the weights fit it.
+        complete: refuse a run that has not chosen the threshold of its ``eval.risk``.
 
     Raises:
         InputError: there is no run, or no checkpoint that can be read.
     """
-    config, preprocessing = _read_run(workdir)
+    config, preprocessing = read_run(workdir)
     use_compilation_cache(config.compilation_cache_dir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
@@ -112,9 +124,21 @@ def load_run(
     predict_fn = make_predict_fn(on_local_devices(variables))
     steps = read_steps(workdir, config.eval.postprocess)
     temperature = _read_temperature(workdir, config.eval.get("temperature"), step)
-    predict_fn = dataclasses.replace(predict_fn, steps=steps, temperature=temperature)
+    predict_fn = dataclasses.replace(
+        predict_fn,
+        steps=steps,
+        temperature=temperature,
+        threshold=_read_threshold(workdir, config, step) if complete else None,
+    )
     predict_fn = predict_fn.named(read_clusters_of_classes(workdir))
-    return TrainedRun(config, preprocessing, step, predict_fn)
+    describer = Describer(
+        make_features(compiled.network),
+        predict_fn.members[0].variables,
+        preprocessing,
+        tuple(config.train.patch_size),
+        familiar=_read_familiar(workdir / DISTANCE, step),
+    )
+    return TrainedRun(config, preprocessing, step, predict_fn, describer)
 
 
 def init_from(
@@ -175,6 +199,63 @@ def _read_temperature(
         lambda found: (found["checkpoint_step"], float(found["temperature"])),
     )
     return found[1] if found is not None and found[0] == step else None
+
+
+def _read_familiar(path: pathlib.Path, step: int | None) -> Familiar | None:
+    """Return what the network knows; None where no run of this step wrote it."""
+    try:
+        return Familiar.load(path, step=step)
+    except FileNotFoundError:  # version 0.1, or eval.distance=False
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); restore it, or "
+            "move it away: predictions are then made without a distance"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Risk:
+    """Class that must not be missed, and the largest fraction of it that may be."""
+
+    index: int
+    name: str
+    alpha: float
+
+
+def risk_of(config: ConfigDict) -> Risk | None:
+    """Return what ``eval.risk`` asks for; None for nothing, as in version 0.1."""
+    risk = config.eval.get("risk")
+    if risk is None:
+        return None
+    wanted, alpha = risk
+    names = tuple(config.data.class_names)
+    index = names.index(wanted) if isinstance(wanted, str) else int(wanted)
+    return Risk(index, names[index], float(alpha))
+
+
+def _read_threshold(
+    workdir: pathlib.Path, config: ConfigDict, step: int | None
+) -> Threshold | None:
+    """Return the threshold that ``eval.risk`` asks for; None for none.
+
+    Raises:
+        InputError: the run has not chosen it.
+    """
+    risk = risk_of(config)
+    if risk is None:
+        return None
+    wanted = {"checkpoint_step": step, "class": risk.name, "alpha": risk.alpha}
+    found = _written_at_end(
+        workdir / RISK,
+        lambda found: ({key: found[key] for key in wanted}, float(found["threshold"])),
+    )
+    if found is None or found[0] != wanted:
+        raise InputError(
+            f"{workdir / RISK}: found no threshold for eval.risk and the checkpoint of "
+            f"step {step}; run the training command again, which chooses it"
+        )
+    return Threshold(risk.index, found[1])
 
 
 def _written_at_end(path: pathlib.Path, parse: Callable[[Any], Any]) -> Any:

@@ -62,7 +62,7 @@ _ADDED_LATER = frozenset(
         *("data.orientation", "data.palette_indices"),
         "data.allow_duplicates",
         *("data.join_masks", "data.channels", "data.zero_outside", "eval.choose"),
-        *("model.plan",),
+        *("model.plan", "data.calibration_fraction"),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""
@@ -233,7 +233,9 @@ def check_same_run(
     added = defaults_of_added_keys()
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key, added.get(key)), after.get(key)
-        if not may_change(key) and old != new:
+        # With it a part of validation chooses no checkpoint.
+        fixed = key == "eval.risk" and None in (old, new)
+        if (fixed or not may_change(key)) and old != new:
             raise InputError(
                 f"--workdir {workdir}: its run has {key}={old!r}, this config {new!r}; "
                 f"give {setting(key, as_tuples(old))}, or name another --workdir"

@@ -18,7 +18,6 @@ from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_sp
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.complete import complete_config
 from unet_jax.experiment.data import (
-    SPLITS,
     Dataset,
     check_same_spacing,
     create_memory,
@@ -47,6 +46,7 @@ from unet_jax.experiment.record import (
     read_record,
     write_record,
 )
+from unet_jax.experiment.risk import sources_of
 from unet_jax.hosts import agree
 from unet_jax.losses.terms import (
     LossTerm,
@@ -197,7 +197,7 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         config = _with_network_of(config, networks_version)
     use_compilation_cache(config.compilation_cache_dir)
     config, dataset, memory = _open_and_complete(config, workdir, record)
-    sources = {split: dataset.source(split) for split in SPLITS}
+    sources = sources_of(config, dataset)
     seen = dict(sources)
     if not reads_labels(config.loss):
         # Nothing can read a label before the last checkpoint.

@@ -16,8 +16,10 @@ from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.intensity import nonzero_statistics
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
+from unet_jax.experiment.distance import Describer
+from unet_jax.inference.distance import Distance
 from unet_jax.inference.segmenter import Segmenter
-from unet_jax.method import Spacing
+from unet_jax.method import Reference, Spacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +29,14 @@ class TrainedRun:
     Attributes:
         step: step of the checkpoint.
         predict_fn: network with its preprocessing and postprocessing.
+        describer: measures how far an image is from those of training; or None.
     """
 
     config: ConfigDict
     preprocessing: Preprocessing
     step: int | None
     predict_fn: Segmenter
+    describer: Describer | None = None
 
     @property
     def reading(self) -> ReadOptions:
@@ -91,16 +95,7 @@ class TrainedRun:
             >>> labels = run.predict(np.zeros((64, 64)))  # doctest: +SKIP
             >>> labels = run.predict("scan.nii.gz")  # doctest: +SKIP
         """
-        if isinstance(image, str | os.PathLike):
-            if spacing is not None:
-                raise InputError(
-                    f"spacing: found {spacing} for the file {image}, expected None; a "
-                    "file states its own, and data.known_spacing that of other files"
-                )
-            stored = self._read(image)
-            pixels = stored.image
-        else:
-            stored, pixels = None, self._with_channels(np.asarray(image), spacing)
+        stored, pixels = self._given(image, spacing)
         filled = None
         if probabilities:
             shape = (*pixels.shape[:-1], self.predict_fn.num_classes)
@@ -136,6 +131,7 @@ class TrainedRun:
         name, axis = str(stored.path), self.preprocessing.slice_axis
         self._check_spacing(stored)
         image, spacing, restore = as_case_image(stored, axis)
+        missing = stored.missing
 
         def view(filled: np.ndarray | None) -> np.ndarray | None:
             # The axes of the image, as a view: what is set in it is in the array.
@@ -143,17 +139,11 @@ class TrainedRun:
                 return None
             return as_case_image(dataclasses.replace(stored, image=filled), axis)[0]
 
-        reference, missing = None, stored.missing
-        if missing is not None:
-            seen = stored.image[~missing][None]
-            reference = tuple(
-                nonzero_statistics(seen[..., index]) for index in range(seen.shape[-1])
-            )
         found = self.predict_fn(
             image,
             spacing,
             name=name,
-            reference=reference,
+            reference=_reference(stored),
             probabilities=view(probabilities),
             uncertainty=view(uncertainty),
         )
@@ -163,6 +153,53 @@ class TrainedRun:
         if uncertainty is not None:
             uncertainty[missing] = np.nan
         return np.where(missing, labels.dtype.type(0), labels)
+
+    def distance(
+        self,
+        image: np.ndarray | str | os.PathLike[str] | StoredImage,
+        *,
+        spacing: Spacing = None,
+    ) -> Distance | None:
+        """Measure how far an image is from those that the network learnt from.
+
+        Args:
+            image: image as `predict` takes it.
+            spacing: spacing as `predict` takes it.
+
+        Returns:
+            Distances of the network's features and of the intensities, with 1 as the
+            limit; ``is_beyond`` is True where the labels should not be trusted. None
+            where the run fitted none (``eval.distance=False``, or version 0.1).
+
+        Example:
+            >>> run.distance("scan.nii.gz").is_beyond  # doctest: +SKIP
+            False
+        """
+        if isinstance(image, StoredImage):
+            stored: StoredImage | None = image
+        else:
+            stored, pixels = self._given(image, spacing)
+        if self.describer is None:
+            return None
+        if stored is None:
+            millimetres = None if spacing is None else tuple(map(float, spacing))
+            return self.describer.distance(pixels, millimetres)
+        case, found, _ = as_case_image(stored, self.preprocessing.slice_axis)
+        return self.describer.distance(case, found, reference=_reference(stored))
+
+    def _given(
+        self, image: np.ndarray | str | os.PathLike[str], spacing: Spacing
+    ) -> tuple[StoredImage | None, np.ndarray]:
+        """Return the file of an image, if it is one, and pixels with channels."""
+        if not isinstance(image, str | os.PathLike):
+            return None, self._with_channels(np.asarray(image), spacing)
+        if spacing is not None:
+            raise InputError(
+                f"spacing: found {spacing} for the file {image}, expected None; a "
+                "file states its own, and data.known_spacing that of other files"
+            )
+        stored = self._read(image)
+        return stored, stored.image
 
     def _check_spacing(self, stored: StoredImage) -> None:
         """Refuse a printing resolution where the network needs a pixel size.
@@ -205,3 +242,13 @@ class TrainedRun:
             f"(*spatial, {channels}) with {' or '.join(map(str, possible)) or dims} "
             "spatial axes and one spacing for each"
         )
+
+
+def _reference(stored: StoredImage) -> Reference:
+    """Return the statistics of the pixels that a file does not declare as missing."""
+    if stored.missing is None:
+        return None
+    seen = stored.image[~stored.missing][None]
+    return tuple(
+        nonzero_statistics(seen[..., index]) for index in range(seen.shape[-1])
+    )

@@ -13,6 +13,7 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
 from unet_jax.inference.forward import WindowForward
 from unet_jax.inference.postprocess import Step, apply_steps
+from unet_jax.inference.risk import Threshold
 from unet_jax.inference.sliding_window import stream_bands
 from unet_jax.inference.temperature import Calibration
 from unet_jax.inference.uncertainty import fill_uncertainty
@@ -175,6 +176,8 @@ class Segmenter:
         head: how the networks make probabilities.
         temperature: temperature of the mean probabilities; None leaves them as they
             are. It changes no label.
+        threshold: class whose pixels are marked from a probability on, after the
+            postprocessing, so that this cannot remove them; None for no class.
     """
 
     members: tuple[Member, ...]
@@ -182,6 +185,7 @@ class Segmenter:
     strict: bool = True
     head: Head = "softmax"
     temperature: float | None = None
+    threshold: Threshold | None = None
 
     @property
     def num_classes(self) -> int:
@@ -303,7 +307,7 @@ class Segmenter:
         spacing: tuple[float, ...] | None = None,
         probabilities: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the likeliest class of each pixel, postprocessed.
+        """Return the likeliest class of each pixel, postprocessed, and the threshold's.
 
         Args:
             planes: probabilities from `mean_planes`, not calibrated.
@@ -316,13 +320,19 @@ class Segmenter:
         labels = np.zeros(shape, np.uint8 if count <= 256 else np.uint16)
         rows = np.moveaxis(labels, axis, 0)
         kept = None if probabilities is None else np.moveaxis(probabilities, axis, 0)
-        calibration = self.calibration
+        calibration, threshold = self.calibration, self.threshold
+        marked = None if threshold is None else np.zeros(shape, bool)
         for index, plane in enumerate(planes):
             # A temperature cannot change the label, but its rounding could.
             rows[index] = plane.argmax(axis=-1)
+            if threshold is not None and marked is not None:
+                np.moveaxis(marked, axis, 0)[index] = threshold.reached(plane)
             if kept is not None:
                 kept[index] = plane if calibration is None else calibration(plane)
-        return apply_steps(labels, self.steps, spacing=spacing)
+        labels = apply_steps(labels, self.steps, spacing=spacing)
+        if threshold is not None:
+            labels[marked] = threshold.index
+        return labels
 
 
 def _mean(planes: tuple[np.ndarray, ...]) -> np.ndarray:

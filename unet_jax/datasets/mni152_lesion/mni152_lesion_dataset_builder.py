@@ -20,7 +20,9 @@ SLICES, STEP_MM = 16, 2
 SLICE_AXIS = 2
 MOST_LESIONS = 5
 
-_SPACING = (1.0, 1.0, float(STEP_MM))
+SPACING = (1.0, 1.0, float(STEP_MM))
+"""Millimetres of a voxel along each axis."""
+
 _FIRST = (48, 96)  # lowest and highest first slice of a slab in the template
 _SEED = 152
 
@@ -85,7 +87,7 @@ class Mni152Lesion(tfds.core.GeneratorBasedBuilder):
                         "volume": f"synthetic{subject:02d}",
                         "slice_index": index,
                         "slice_axis": SLICE_AXIS,
-                        "spacing": np.array(_SPACING, np.float32),
+                        "spacing": np.array(SPACING, np.float32),
                         "lesions": lesions,
                     },
                 )
@@ -109,5 +111,5 @@ def make_subject(
     # Interpolation leaves a rim of small values outside the brain.
     head[head < 8] = 0
     count = int(rng.integers(1, MOST_LESIONS + 1))
-    image, label, lesions = implant(head, rng=rng, count=count, spacing=_SPACING)
+    image, label, lesions = implant(head, rng=rng, count=count, spacing=SPACING)
     return scanned(image, rng=rng), label.astype(np.uint8), len(lesions)
