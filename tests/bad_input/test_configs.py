@@ -128,7 +128,11 @@ def test_a_config_that_no_run_can_be_made_of(place, refused, argument):
 
 SPLITS = {
     "missing": ("no.json", None, "data.splits: {here}/no.json: No such file or <any>"),
-    "a folder": (".", None, "data.splits: {here}: Is a directory; <any>"),
+    "a folder": (
+        ".",
+        None,
+        "data.splits: {here}/splits_final.json: No such file or <any>",
+    ),
     "no JSON": (
         "s.json",
         '{"train": [',

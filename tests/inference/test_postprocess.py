@@ -5,6 +5,7 @@ from unet_jax.inference.postprocess import (
     apply_steps,
     choose_steps,
     fill_holes,
+    fill_planes,
     keep_largest,
     keep_largest_body,
     remove_small,
@@ -86,6 +87,23 @@ def test_holes_are_filled_but_other_classes_stay():
     found = fill_holes(_picture(), index=1)
     assert (found == 1).sum() == 17 + 8
     assert found[3, 3] == 2
+
+
+def test_planes_are_filled_where_classes_enclose_background_together():
+    ring = np.zeros((9, 9), np.uint8)
+    ring[1:6, 1:6] = 2
+    ring[2:5, 2:5] = 0
+    ring[1, 1:6] = 3  # neither class is closed alone
+    expected = ring.copy()
+    expected[2:5, 2:5] = 1
+    np.testing.assert_array_equal(fill_planes(ring, classes=(1, 2, 3)), expected)
+    np.testing.assert_array_equal(fill_planes(ring, classes=(1, 2)), ring)
+    # A hole that leaves a volume at both ends is enclosed in slices, across any axis.
+    for axis in range(3):
+        tube, full = (np.stack([one] * 5, axis=axis) for one in (ring, expected))
+        np.testing.assert_array_equal(fill_planes(tube, classes=(1, 2, 3)), full)
+        found = apply_steps(tube, (("fill_planes", (1, 2, 3), None),))
+        np.testing.assert_array_equal(found, full)
 
 
 def test_components_touch_by_their_sides_in_volumes_too():

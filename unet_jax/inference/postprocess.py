@@ -15,7 +15,8 @@ Step = tuple[str, int | tuple[int, ...], int | float | None]
 The number is of pixels ("min_size") or millimetres ("largest_body").
 """
 
-STEPS = ("largest_component", "largest_body", "min_size", "fill_holes")
+STEPS = ("largest_component", "largest_body", "min_size", "fill_holes", "fill_planes")
+_OF_SEVERAL = ("largest_body", "fill_planes")
 
 
 def keep_largest(
@@ -91,6 +92,25 @@ def fill_holes(
     return np.where(filled & (labels == 0), index, labels)
 
 
+def fill_planes(
+    labels: Integer[np.ndarray, "*spatial"], *, classes: Sequence[int]
+) -> Integer[np.ndarray, "*spatial"]:
+    """Turn background that classes together enclose in a plane into the first of them.
+
+    A plane is a picture, or a slice of a volume across any axis: a ventricle that
+    leaves a slab at both ends is enclosed in slices only.
+    """
+    mask = np.isin(labels, classes)
+    filled = np.zeros_like(mask)
+    for axis in range(3 if labels.ndim == 3 else 1):
+        planes = np.moveaxis(mask, axis, 0) if labels.ndim == 3 else mask[None]
+        places = np.moveaxis(filled, axis, 0) if labels.ndim == 3 else filled[None]
+        for plane, place in zip(planes, places, strict=True):
+            if plane.any():
+                place |= ndimage.binary_fill_holes(plane)
+    return np.where(filled & (labels == 0), classes[0], labels)
+
+
 def apply_steps(
     labels: np.ndarray,
     steps: Sequence[Step],
@@ -104,13 +124,14 @@ def apply_steps(
     """
     dtype = labels.dtype
     for name, index, number in steps:
-        if name == "largest_body":
-            labels = keep_largest_body(
-                labels,
-                classes=(index,) if isinstance(index, int) else index,
-                radius=number or 0.0,
-                spacing=spacing,
-            )
+        if name in _OF_SEVERAL:
+            classes = (index,) if isinstance(index, int) else index
+            if name == "fill_planes":
+                labels = fill_planes(labels, classes=classes)
+            else:
+                labels = keep_largest_body(
+                    labels, classes=classes, radius=number or 0.0, spacing=spacing
+                )
             continue
         if not isinstance(index, int):
             raise ValueError(f"{name} has one class, not {index}")
