@@ -107,6 +107,15 @@ KEYS = {
     "data.dims": Key(
         None, "2-D or 3-D network; None for what suits the data", 2, 3, kind=int
     ),
+    "data.labels_only": Key(
+        False, "read a folder of label maps without images, which are drawn"
+    ),
+    "data.sub_labels": Key(
+        (),
+        "((stored value or (first, last), number), ...): parts of a class that differ "
+        "in drawn images, -1 to 1, and 0 for the others; -4 to 4 beside class 0, where "
+        "0 is air",
+    ),
     "data.label_map": Key(
         (), "((stored value or (first, last), class), ...); class -1 is ignored"
     ),

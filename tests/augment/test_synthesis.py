@@ -9,6 +9,7 @@ import pytest
 
 from unet_jax.augment.draws import example_keys
 from unet_jax.augment.policy import AUGMENTATIONS, augment
+from unet_jax.augment.synthesis import Synthesis
 from unet_jax.labels import IGNORE
 
 OFF = {f"{name}_probability": 0.0 for name, _ in AUGMENTATIONS}
@@ -144,3 +145,39 @@ def test_examples_that_are_not_drawn_keep_their_bits(head):
     assert 0.25 < kept.mean() < 0.75
     off, _ = augment(KEY, *head, **{**PLAIN, "synthesis": False})
     np.testing.assert_array_equal(off, head[0])
+
+
+def _scans(sub_labels, label):
+    """Draw 60 images of sub-labels that have no noise, before they are normalised."""
+    still = Synthesis(
+        like_real_probability=0.0,
+        empty_probability=0.0,
+        field_of_view_probability=0.0,
+        std=(0.0, 0.0),
+        blur=(0.1, 0.1),
+        coarse_probability=0.0,
+        noise=(0.0, 0.0),
+        bias=0.0,
+    )
+    draw = functools.partial(still.draw_scan, num_classes=4, zero_outside=True)
+    keys = example_keys(KEY, jnp.arange(60))
+    drawn = jax.jit(jax.vmap(draw, (0, None, None)))(keys, sub_labels, label)
+    return np.asarray(drawn)[..., 0]
+
+
+def test_labelled_surroundings_differ_and_the_rest_of_the_background_is_air(head):
+    _, label = head
+    sub_labels = jnp.zeros((*label.shape, 1)).at[:6].set(-4.0).at[-6:].set(4.0)
+    # One class has parts, whose intensities differ in some images.
+    sub_labels = jnp.where((label == 3)[..., None], 0.0, sub_labels)
+    sub_labels = sub_labels.at[24:30].set((label == 3)[24:30, :, None] * 1.0)
+    images = _scans(sub_labels, label)
+    air = (np.asarray(label) == 0) & (np.asarray(sub_labels[..., 0]) == 0)
+    empty = (images[:, air] < 1e-6).all(1)
+    assert 0.6 < empty.mean() < 1
+    above, below = images[empty, 2].mean(1), images[empty, -2].mean(1)
+    assert (above > 1e-3).all()
+    assert np.abs(above - below).mean() > 0.15
+    apart = np.abs(images[:, 21, 22] - images[:, 26, 22])
+    assert 0.3 < (apart < 1e-4).mean() < 0.8
+    assert (apart > 0.02).mean() > 0.2

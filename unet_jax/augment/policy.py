@@ -162,6 +162,7 @@ def augment(
     synthesis: bool = False,
     num_classes: int = 2,
     zero_outside: bool = False,
+    labels_only: bool = False,
     extra: Sequence[Extra] = (),
     **options: Any,
 ) -> tuple[Float[Array, "*patch channels"], Integer[Array, "*patch"]]:
@@ -182,6 +183,7 @@ def augment(
         num_classes: number of classes of the label, for synthesis.
         zero_outside: whether the empty part of a normalised image is zero
             (`data.preprocess`), for synthesis.
+        labels_only: whether images hold sub-labels, see `Synthesis.draw_image`.
         extra: augmentations of the user's own, under different names.
         **options: see `default_options`; plain Python values.
 
@@ -215,6 +217,7 @@ def augment(
                 label,
                 num_classes=num_classes,
                 zero_outside=zero_outside,
+                labels_only=labels_only,
             )
         elif isinstance(augmentation, Value):
             image = augmentation.change(draws[name], image)

@@ -34,6 +34,28 @@ class Clusters(NamedTuple):
     outline: Integer[Array, ""]
 
 
+def given_clusters(
+    sub_labels: Float[Array, "*spatial channels"],
+    classes: Integer[Array, "*spatial"],
+    *,
+    num_classes: int,
+) -> Clusters:
+    """Take sub-labels for the clusters of classes whose images nobody has seen.
+
+    Args:
+        sub_labels: -1, 0 or 1 in the first channel; between pixels also what lies
+            between.
+    """
+    middle = CLUSTERS // 2
+    place = jnp.round(sub_labels[..., 0]).astype(jnp.int32) + middle
+    return Clusters(
+        place=jnp.clip(place, 0, CLUSTERS - 1),
+        means=jnp.full((num_classes, sub_labels.shape[-1]), 0.5, sub_labels.dtype),
+        texture=jnp.zeros_like(sub_labels),
+        outline=_outline(classes, num_classes),
+    )
+
+
 def find_clusters(
     image: Float[Array, "*spatial channels"],
     classes: Integer[Array, "*spatial"],
@@ -92,7 +114,7 @@ class Numbers(NamedTuple):
     Attributes:
         clusters: number of regions that are clusters of classes.
         bone: number of the middle shell.
-        air: number of the last region, that of nothing.
+        air: number of the last region, that of nothing. The blobs are before it.
     """
 
     clusters: int
@@ -104,6 +126,20 @@ class Numbers(NamedTuple):
         """Count the regions of a label map."""
         clusters = num_classes * CLUSTERS
         return cls(clusters, clusters + 1, clusters + _SHELLS + _BLOBS)
+
+
+def labelled_surroundings(
+    sub_labels: Float[Array, "*spatial channels"], numbers: Numbers
+) -> Integer[Array, "*spatial"]:
+    """Return the region of every pixel of a background whose parts are labelled.
+
+    Args:
+        sub_labels: -4 to 4 in the first channel; 0 is air, and the others are blobs.
+    """
+    number = jnp.round(sub_labels[..., 0]).astype(jnp.int32)
+    half = _BLOBS // 2
+    blob = jnp.clip(number + half - (number > 0), 0, _BLOBS - 1)
+    return jnp.where(number == 0, numbers.air, numbers.air - _BLOBS + blob)
 
 
 class Surroundings(NamedTuple):

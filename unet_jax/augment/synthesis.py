@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,13 @@ from unet_jax.augment.regions import (
     Numbers,
     Surroundings,
     find_clusters,
+    given_clusters,
+    labelled_surroundings,
 )
 
 _BRIGHTEST = 1.5  # an intensity that texture may reach; regions have means up to 1
 _MISSED = 0.3  # fraction of the images that are cut off that show air alone
+_AIR = 0.8  # fraction of images with air around the labelled parts of a background
 _ROUGH = 0.15  # largest standard deviation of what lies around the classes
 _GRAIN = 1.2  # pixels of the Gaussian that makes its texture
 _DARKEST = (0.1, 0.45)  # mean of the darkest class; air is 0
@@ -110,21 +113,59 @@ class Synthesis(Augmentation):
         *,
         num_classes: int,
         zero_outside: bool,
+        labels_only: bool = False,
     ) -> tuple[Float[Array, "*spatial channels"], Integer[Array, "*spatial"]]:
         """Draw the image of a label map, or leave image and label as they are.
 
         The label is 0 where the image is cut off, else as it was.
 
         Args:
-            image: the real image, normalised.
+            image: the real image, normalised; the sub-label of every pixel for
+                ``labels_only``.
             label: class index of every pixel, or IGNORE.
             zero_outside: whether the empty part of a normalised image is zero.
+            labels_only: whether there is no real image. Sub-labels are whole numbers:
+                -1, 0 and 1 are clusters of a class. In the background 0 is air, and
+                -4 to 4 are parts of what surrounds the foreground.
         """
         applied, uniform = draw.decide(self.probability, (len(draw.numbers) - 1,))
         change = functools.partial(
-            _drawn, options=self, num_classes=num_classes, zero_outside=zero_outside
+            _drawn,
+            options=self,
+            num_classes=num_classes,
+            zero_outside=zero_outside,
+            labels_only=labels_only,
         )
         return where_drawn(applied, change, (image, label), uniform, draw.key)
+
+    def draw_scan(
+        self,
+        key: PRNGKeyArray,
+        sub_labels: Float[Array, "*spatial channels"],
+        label: Integer[Array, "*spatial"],
+        *,
+        num_classes: int,
+        zero_outside: bool,
+    ) -> Float[Array, "*spatial channels"]:
+        """Draw one image as a scanner gives it, which preprocessing then normalises.
+
+        Arguments are those of `draw_image` with ``labels_only``.
+
+        Returns:
+            Intensities from 0 to 1.5 or so; 0 where nothing was imaged.
+        """
+        key_of_numbers, key_of_image = jax.random.split(key)
+        count = self.count(sub_labels.shape) - 1
+        uniform = jax.random.uniform(key_of_numbers, (count,), sub_labels.dtype)
+        return _scanned(
+            (sub_labels, label),
+            uniform,
+            key_of_image,
+            options=self,
+            num_classes=num_classes,
+            zero_outside=zero_outside,
+            labels_only=True,
+        ).image
 
 
 def _ends(axes: int) -> list[int]:
@@ -134,7 +175,36 @@ def _ends(axes: int) -> list[int]:
     return [sum(counts[: stop + 1]) for stop in range(len(counts))]
 
 
+class _Scan(NamedTuple):
+    """An image before it is normalised, and where it shows something."""
+
+    image: Array
+    shown: Array
+    seen: Array
+    chance: _Chances
+
+
 def _drawn(
+    both: tuple[Array, Array],
+    uniform: Array,
+    key: PRNGKeyArray,
+    *,
+    zero_outside: bool,
+    **options: Any,
+) -> tuple[Array, Array]:
+    """Draw the image of a label map, and normalise it as preprocessing does."""
+    image, label = both
+    scan = _scanned(both, uniform, key, zero_outside=zero_outside, **options)
+    chance, shown = scan.chance, scan.shown
+    scaled = appearance.normalised(scan.image, zero_outside=zero_outside)
+    # A crop has another mean and standard deviation than its scan.
+    moved = scaled * around_one(chance.scale, _SCALES) + 0.5 * (chance.shift - 0.5)
+    scaled = jnp.where(shown[..., None], moved, scaled)
+    seen = jnp.where(scan.seen, label, jnp.zeros_like(label))
+    return scaled.astype(image.dtype), seen
+
+
+def _scanned(
     both: tuple[Array, Array],
     uniform: Array,
     key: PRNGKeyArray,
@@ -142,15 +212,20 @@ def _drawn(
     options: Synthesis,
     num_classes: int,
     zero_outside: bool,
-) -> tuple[Array, Array]:
-    """Draw the image of a label map: regions, their intensities, then the scanner."""
+    labels_only: bool,
+) -> _Scan:
+    """Draw regions, their intensities, and what a scanner makes of them."""
     image, label = both
     shape = label.shape
     decisions, view, around, bias = jnp.split(uniform, _ends(len(shape))[:-1])
     chance, numbers = _Chances(*decisions), Numbers.of(num_classes)
-    clusters = find_clusters(
-        image, jnp.clip(label, 0, num_classes - 1), num_classes=num_classes
-    )
+    classes = jnp.clip(label, 0, num_classes - 1)
+    labelled = None
+    if labels_only:
+        clusters = given_clusters(image, classes, num_classes=num_classes)
+        labelled = labelled_surroundings(image, numbers)
+    else:
+        clusters = find_clusters(image, classes, num_classes=num_classes)
     region = _regions(
         label,
         clusters,
@@ -160,6 +235,7 @@ def _drawn(
             options, empty_probability=zero_outside * options.empty_probability
         ),
         numbers=numbers,
+        labelled=labelled,
     )
     key_of_table, key_of_noise = jax.random.split(key)
     table = jax.random.uniform(
@@ -171,7 +247,16 @@ def _drawn(
     # Some views miss the foreground.
     seen &= chance.cut >= _MISSED * options.field_of_view_probability
     region = jnp.where(seen, region, numbers.air)
-    drawn = _intensities(region, clusters, chance, table, noise[0], options, numbers)
+    drawn = _intensities(
+        region,
+        clusters,
+        chance,
+        table,
+        noise[0],
+        options,
+        numbers,
+        labels_only=labels_only,
+    )
     drawn = appearance.blurred(drawn, between(chance.blur, options.blur))
     coarse = chance.coarse < options.coarse_probability
     factor = jnp.where(coarse, between(chance.coarse_factor, options.coarse_factor), 1)
@@ -186,12 +271,7 @@ def _drawn(
     )
     # Air, and what lies beyond the view, is cleaned of its noise in most scans.
     shown = (seen & (region != numbers.air)) | (chance.cleaned > 0.6)
-    drawn = jnp.where(shown[..., None], drawn, 0.0)
-    scaled = appearance.normalised(drawn, zero_outside=zero_outside)
-    # A crop has another mean and standard deviation than its scan.
-    moved = scaled * around_one(chance.scale, _SCALES) + 0.5 * (chance.shift - 0.5)
-    scaled = jnp.where(shown[..., None], moved, scaled)
-    return scaled.astype(image.dtype), jnp.where(seen, label, jnp.zeros_like(label))
+    return _Scan(jnp.where(shown[..., None], drawn, 0.0), shown, seen, chance)
 
 
 def _regions(
@@ -202,8 +282,13 @@ def _regions(
     *,
     options: Synthesis,
     numbers: Numbers,
+    labelled: Array | None,
 ) -> Array:
-    """Return the region of every pixel: a cluster, or one of the background."""
+    """Return the region of every pixel: a cluster, or one of the background.
+
+    Args:
+        labelled: regions of a background whose parts are labelled; None without.
+    """
     classes = jnp.clip(label, 0, numbers.clusters // CLUSTERS - 1)
     empty = chance.background < options.empty_probability
     surrounded = chance.background < (
@@ -211,6 +296,10 @@ def _regions(
     )
     background = label == 0
     inside = classes * CLUSTERS + clusters.place
+    if labelled is not None:
+        parts = jnp.any(background & (labelled != numbers.air))
+        shown = parts & (chance.offset < _AIR)
+        inside = jnp.where(background & shown, labelled, inside)
     if options.surroundings_probability:
         around = surroundings.regions(label > 0, numbers)
         inside = jnp.where(background & surrounded, around, inside)
@@ -225,11 +314,14 @@ def _intensities(
     noise: Array,
     options: Synthesis,
     numbers: Numbers,
+    *,
+    labels_only: bool,
 ) -> Array:
     """Give each pixel the mean of its region, and a texture.
 
     Most images keep the texture of the real one, and the regions around the classes
     have a smooth one, since flat ones could be told by that. The others have noise.
+    Where there is no real image, classes have a smooth texture too.
     """
     means = _means(clusters, chance, table, options, numbers)
     std = between(table[2], options.std).at[numbers.air].set(0.0)
@@ -239,9 +331,10 @@ def _intensities(
     unit = (2 * math.sqrt(math.pi) * _GRAIN) ** ((noise.ndim - 1) / 2)
     smooth = unit * appearance.blurred(noise, jnp.asarray(_GRAIN))
     around = (_ROUGH * table[2]).at[numbers.air].set(0.0)
+    real = std[region] * smooth if labels_only else span * clusters.texture
     texture = jnp.where(
         own,
-        jnp.where(of_class, span * clusters.texture, around[region] * smooth),
+        jnp.where(of_class, real, around[region] * smooth),
         std[region] * noise,
     )
     return jnp.clip(means[region] + texture, 0.0, _BRIGHTEST)

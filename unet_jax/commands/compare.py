@@ -20,6 +20,7 @@ from unet_jax.data.case import Case, Source
 from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.finished import load_run, open_run_data
+from unet_jax.experiment.labels_only import DRAWN_SCORES, labels_only
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.method import Method, Spacing
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
@@ -80,6 +81,8 @@ def compare_methods(
     run = load_run(workdir)
     names = method_names(run.config.compare.methods)
     sources = {split: dataset.source(split) for split in ("train", "test")}
+    if labels_only(run.config):
+        print(DRAWN_SCORES)
     samples = _samples(sources["train"])
     _check_given(run.config, samples)
     rows: list[dict[str, Any]] = []

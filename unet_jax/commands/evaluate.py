@@ -28,6 +28,7 @@ from unet_jax.experiment.label_choices import (
     with_named_clusters,
     with_validation_choices,
 )
+from unet_jax.experiment.labels_only import DRAWN_SCORES, labels_only
 from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
 from unet_jax.experiment.risk import CALIBRATION, sources_of, with_risk_threshold
 from unet_jax.experiment.trained_run import TrainedRun
@@ -324,6 +325,9 @@ def _score(
     results["temperature"] = segmenter.temperature
     if duplicates := getattr(source, "duplicates", 0):
         results["duplicates"] = duplicates
+    if labels_only(config):
+        print(DRAWN_SCORES)
+        results["images"] = "drawn"
     print(results_table(results, class_names))
     if agree.is_first() and (
         problem := problem_of_drawing(_draw_reliability, results, config.name, folder)

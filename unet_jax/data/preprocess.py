@@ -119,6 +119,17 @@ class Preprocessing:
         parts["statistics"] = tuple(ChannelStatistics(*row) for row in rows)
         return cls(**parts)
 
+    def without_scaling(self) -> "Preprocessing":
+        """Return the way to the same grid that crops and scales nothing."""
+        as_it_is = (ChannelStatistics.line(0.0, 1.0),) * self.channels
+        return dataclasses.replace(
+            self,
+            crop_nonzero=False,
+            intensity="percentile",
+            statistics=as_it_is,
+            zero_outside=False,
+        )
+
     def apply(
         self,
         image: np.ndarray,

@@ -155,6 +155,8 @@ def _chosen(
         "augment.rotation_degrees_2d": chosen.rotation_degrees,
         "augment.rotation_degrees_3d": Rotation().degrees_3d,
     }
+    if config.data.labels_only:  # its values say nothing about drawn images
+        values |= {"data.intensity": "zscore", "data.zero_outside": True}
     if config.model.plan:
         planned = plan_for(
             config,
@@ -223,6 +225,8 @@ def _outside(found: Fingerprint, config: ConfigDict) -> str:
     """Say that the empty part of images is left at zero, and why."""
     if not config.data.zero_outside or config.data.intensity != "zscore":
         return ""
+    if config.data.labels_only:
+        return " of what is imaged"
     empty = 1 - found.nonzero_fraction
     return f" of what is imaged: {empty:.0%} of an image is empty and stays zero"
 

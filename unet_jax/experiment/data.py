@@ -22,6 +22,8 @@ from unet_jax.data.prepared import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
+from unet_jax.experiment.drawn_images import DrawnImages, draw_images
+from unet_jax.experiment.labels_only import labels_only
 from unet_jax.experiment.network import crop_size
 from unet_jax.inference.segmenter import stack_axis
 from unet_jax.losses.terms import reads_labels
@@ -116,7 +118,7 @@ def open_dataset(
             if workdir is not None:
                 _check_apart(config.data.path, workdir)
             with contextlib.closing(ReadingBar()) as bar:
-                return open_folder(
+                opened = open_folder(
                     _folder_options(config),
                     # Not the run's seed: runs of several seeds have the same splits.
                     seed=config.data.get("split_seed", config.seed),
@@ -126,6 +128,8 @@ def open_dataset(
                     recorded=recorded,
                     watch=watch or Watch(bar.step),
                 )
+            # A record of an earlier version has no such key.
+            return draw_images(config, opened) if labels_only(config) else opened
         case _:
             raise InputError(
                 f"data.source: unknown source {config.data.source!r}; expected one of "
@@ -251,6 +255,9 @@ def create_prepared_cases(
     store: pathlib.Path,
 ) -> PreparedCases:
     """Bring the training cases to the training grid, and keep what fits into memory."""
+    if isinstance(source, DrawnImages) and config.augment.enabled:
+        # The step draws the images, another one for every crop.
+        source, preprocessing = source.label_maps, preprocessing.without_scaling()
     axis = stack_axis(preprocessing, facts_of(source, 0).axes)
 
     def prepare(case: Case) -> tuple[np.ndarray, np.ndarray]:

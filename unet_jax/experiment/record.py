@@ -63,6 +63,7 @@ _ADDED_LATER = frozenset(
         "data.allow_duplicates",
         *("data.join_masks", "data.channels", "data.zero_outside", "eval.choose"),
         *("model.plan", "data.calibration_fraction"),
+        *("data.labels_only", "data.sub_labels"),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""

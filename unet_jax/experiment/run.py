@@ -325,6 +325,7 @@ def create_train_step(
             "spacing": spacing,
             "num_classes": len(config.data.class_names),
             "zero_outside": config.data.zero_outside,
+            "labels_only": config.data.labels_only,
         }
     return make_train_step(
         network,

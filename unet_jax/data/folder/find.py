@@ -147,6 +147,26 @@ def _two_folders(path: Path, images: str, masks: str) -> tuple[Path, Path] | Non
     return None
 
 
+def find_folder_of_masks(path: Path, masks: str) -> Path:
+    """Return the folder of masks in a folder; the folder itself where there is none.
+
+    Args:
+        masks: name of the folder of masks; "" finds one that is beside images.
+    """
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise InputError(f"data.path: {path} is {found}, expected a folder of masks")
+    if masks:
+        folder = as_stored(path / expanded(masks))
+        if not folder.is_dir():
+            raise InputError(
+                f"data.masks: {folder} is no folder; expected a folder in data.path"
+            )
+        return folder
+    folders = _two_folders(path, "", "")
+    return path if folders is None else folders[1]
+
+
 def _has_images(folder: Path) -> bool:
     """Tell whether a folder, or one in it, has a file that can be read."""
     return any(

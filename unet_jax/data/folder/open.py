@@ -21,7 +21,7 @@ from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.data.folder.division import Division, RecordedSplits, divide
 from unet_jax.data.folder.find import as_stored
 from unet_jax.data.folder.groups import cut_groups, describe_groups
-from unet_jax.data.folder.layouts import find_layout
+from unet_jax.data.folder.layouts import find_label_maps, find_layout
 from unet_jax.data.folder.left_out import (
     LeftOut,
     describe_left_out,
@@ -116,6 +116,9 @@ def _found(options: FolderOptions, *, may_ask: bool) -> tuple[Layout, LeftOut]:
         may_ask: whether a second folder of masks is a problem.
     """
     path = as_stored(Path(expanded(options.path)))
+    if options.labels_only:
+        layout = find_label_maps(path, masks=options.masks, stack=options.stack)
+        return layout, find_left_out(path, layout)
     layout = find_layout(
         path,
         images=options.images,
@@ -215,7 +218,8 @@ def _check(
             parts = fit_slabs(splits.parts, scanned.traits, options.slice_axis)
             splits = splits._replace(parts=parts, placed=True)
         watch.splits = splits
-        if not options.allow_duplicates:
+        # Label maps of simple shapes may be equal; the images that are drawn are not.
+        if not (options.allow_duplicates or options.labels_only):
             problems += same_image_problems(scanned.images, splits)
     if classes.names and division.recorded is None:
         usable = None if division.given.problems else splits

@@ -25,6 +25,8 @@ class ReadOptions:
             ``_0001`` and so on.
         known_spacing: millimetres on each axis of cases whose files have no spacing; ()
             if it is unknown.
+        labels_only: whether every file is a label map without an image; the image of a
+            case is then its stored values.
     """
 
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -35,6 +37,7 @@ class ReadOptions:
     slice_axis: int = 2
     channels: tuple[str, ...] = ()
     known_spacing: tuple[float, ...] = ()
+    labels_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,11 @@ def read_case_image(
     upright = options.orientation != "stored"
     stored = _each(
         files,
-        lambda file: read_image(file, tiff_axes=axes, upright=upright, finite=finite),
+        lambda file: (
+            _read_mask(file, options)
+            if options.labels_only
+            else read_image(file, tiff_axes=axes, upright=upright, finite=finite)
+        ),
     )
     parts = [as_case_image(one, options.slice_axis) for one in stored]
     images, spacing = [part[0] for part in parts], parts[0][1]
@@ -118,15 +122,7 @@ def read_case_label(
     upright = options.orientation != "stored"
     if kind == "parts":
         return _painted(files, painted, shape, upright)
-    stored = _each(
-        files,
-        lambda file: read_label(
-            file,
-            palette=options.palette,
-            tolerance=options.palette_tolerance,
-            upright=upright,
-        ),
-    )
+    stored = _each(files, lambda file: _read_mask(file, options))
     parts = [as_case_image(one, options.slice_axis)[0] for one in stored]
     if kind == "slices":
         return _stacked(parts, files, options.slice_axis)[..., 0], stored
@@ -192,6 +188,21 @@ def file_with_values(
         if values & set(np.unique(label).tolist()):
             return str(file)
     return str(files[-1])
+
+
+def _read_mask(file: str | Path, options: ReadOptions) -> StoredImage:
+    """Read the values that a mask stores."""
+    stored = read_label(
+        file,
+        palette=options.palette,
+        tolerance=options.palette_tolerance,
+        upright=options.orientation != "stored",
+    )
+    if options.labels_only:  # both image and label: wide integers would take gigabytes
+        ends = stored.image.min(), stored.image.max()
+        small = np.result_type(*map(np.min_scalar_type, ends))
+        stored = dataclasses.replace(stored, image=stored.image.astype(small))
+    return stored
 
 
 def _each(
