@@ -72,7 +72,8 @@ KEYS = {
     "data.tiff_axes": Key("", "axes of TIFF files such as 'CYX'; '' as the files say"),
     "data.orientation": Key(
         "",
-        "EXIF or TIFF orientation: 'upright' or as 'stored'; '' asks where unclear",
+        "EXIF or TIFF orientation: 'upright' or as 'stored', then volumes are not "
+        "turned to RAS either; '' asks where unclear",
         choices=("", "upright", "stored"),
     ),
     "data.palette": Key((), "colours (red, green, blue) of colour masks, by class"),
@@ -140,9 +141,15 @@ KEYS = {
     ),
     "data.intensity": Key(
         "zscore",
-        "normalisation: for MR, CT and photographs",
-        choices=("zscore", "percentile", "full_range"),
+        "normalisation, 'zscore', 'percentile' or 'full_range' for MR, CT and "
+        "photographs; or a tuple with one for each channel (docs/data.md)",
         from_data=True,
+        kind=object,
+    ),
+    "data.resampling": Key(
+        "linear",
+        "how images are resampled: 'linear', or 'nnunet' for cubic splines",
+        choices=("linear", "nnunet"),
     ),
     "data.zero_outside": Key(
         False,
@@ -296,6 +303,13 @@ KEYS = {
         "fit how far a new image is from training (docs/trust.md)",
         may_change=True,
         changes_scores=False,
+    ),
+    "eval.average": Key(
+        "probabilities",
+        "what windows and mirrored images are averaged by; 'logits' with the weights "
+        "and borders of nnU-Net",
+        choices=("probabilities", "logits"),
+        may_change=True,
     ),
     "eval.window_batch": Key(
         8, "windows in one call of the network; fewer if large", low=1, may_change=True

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         config.data.class_colors = config_dict.placeholder(tuple)
         config.data.slice_axis = config_dict.placeholder(int)
         config.data.crop_nonzero = config_dict.placeholder(bool)
-        config.data.intensity = config_dict.placeholder(str)
+        config.data.intensity = config_dict.placeholder(object)
         config.data.zero_outside = config_dict.placeholder(bool)
         config.augment.flip_axes = config_dict.placeholder(tuple)
         config.augment.rotation_degrees_2d = config_dict.placeholder(tuple)

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
         config.data.class_colors = config_dict.placeholder(tuple)
         config.data.slice_axis = config_dict.placeholder(int)
         config.data.crop_nonzero = config_dict.placeholder(bool)
-        config.data.intensity = config_dict.placeholder(str)
+        config.data.intensity = config_dict.placeholder(object)
         config.data.zero_outside = config_dict.placeholder(bool)
     config.model.name = "residual_encoder"
     # nnU-Net gives the coarsest of its outputs no weight.

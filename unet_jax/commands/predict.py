@@ -229,6 +229,8 @@ def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
     """Return the axis of the slices in the label map."""
     if stored.kind == "tiff" or stored.affine is None:
         return 0
+    if run.reading.orientation == "stored":
+        return int(run.config.data.slice_axis)
     _, _, orientation = to_canonical(stored.image, stored.affine)
     return orientation.axes.index(run.config.data.slice_axis)
 
@@ -291,9 +293,9 @@ def _segment(
 def _draw(
     run: TrainedRun, stored: StoredImage, labels: np.ndarray, path: pathlib.Path
 ) -> None:
-    """Write the overlay of an image; volumes are shown in RAS order."""
+    """Write the overlay of an image; volumes as the network sees them."""
     image, spacing = stored.image, stored.spacing
-    if stored.affine is not None:
+    if stored.affine is not None and run.reading.orientation != "stored":
         image, spacing, _ = to_canonical(image, stored.affine)
         labels, _, _ = to_canonical(labels, stored.affine)
     data = run.config.data

@@ -4,12 +4,14 @@ Both grids span the same extent, so pixel centres lie at (i + 1/2) * old / new -
 """
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import ndimage
 
 from unet_jax.data.label_grids import resample_labels
+from unet_jax.data.schemes import nearest_planes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +22,21 @@ class Inverse:
         shape: spatial shape of the image.
         box: part of the image that the crop kept, (start, stop) on each axis.
         grid: spatial shape on the training grid.
+        coarse: axis along which scores come from the nearest plane; None for none.
     """
 
     shape: tuple[int, ...]
     box: tuple[tuple[int, int], ...]
     grid: tuple[int, ...]
+    coarse: int | None = None
 
     def planes(
-        self, bands: Iterator[tuple[int, np.ndarray]], *, axis: int, num_classes: int
+        self,
+        bands: Iterator[tuple[int, np.ndarray]],
+        *,
+        axis: int,
+        num_classes: int,
+        finish: Callable[[np.ndarray], np.ndarray] = lambda plane: plane,
     ) -> Iterator[np.ndarray]:
         """Bring scores back plane by plane, with at most two planes in memory.
 
@@ -36,6 +45,7 @@ class Inverse:
                 order, an iterator; planes of the training grid lie along ``axis`` and
                 ``rest`` are its other axes.
             axis: axis across the planes.
+            finish: makes the final scores of a plane, such as probabilities of logits.
 
         Yields:
             Scores ``(*rest, classes)`` of each plane of the image's grid, interpolated
@@ -49,7 +59,11 @@ class Inverse:
         empty[..., 0] = 1
         start, stop = self.box[axis]
         yield from (empty for _ in range(start))
-        for plane in _between(bands, self.grid[axis], stop - start, inside):
+        nearest = None if self.coarse is None else self._nearest_in_plane(axis)
+        for plane in _between(
+            bands, self.grid[axis], stop - start, inside, nearest, self.coarse == axis
+        ):
+            plane = finish(plane)
             if inside == rest:
                 yield plane
                 continue
@@ -58,16 +72,27 @@ class Inverse:
             yield whole
         yield from (empty for _ in range(self.shape[axis] - stop))
 
+    def _nearest_in_plane(self, axis: int) -> int | None:
+        """Return the coarse axis as an axis of the planes; None if it is across."""
+        assert self.coarse is not None
+        return None if self.coarse == axis else self.coarse - (self.coarse > axis)
+
 
 def _between(
     bands: Iterator[tuple[int, np.ndarray]],
     size: int,
     wanted: int,
     plane_shape: tuple[int, ...],
+    nearest: int | None,
+    whole: bool,
 ) -> Iterator[np.ndarray]:
-    """Interpolate from ``size`` planes to ``wanted`` ones, each of ``plane_shape``."""
+    """Interpolate from ``size`` planes to ``wanted`` ones, each of ``plane_shape``.
+
+    Along the axis ``nearest`` of the planes, and across them if they are to be left
+    ``whole``, the nearest one is taken.
+    """
     resized = (
-        _resized_plane(plane, plane_shape, copy=size != wanted)
+        _resized_plane(plane, plane_shape, copy=size != wanted, nearest=nearest)
         for _, band in bands
         for plane in band
     )
@@ -78,6 +103,8 @@ def _between(
     above = below
     for index in range(wanted):
         place = min(max((index + 0.5) * size / wanted - 0.5, 0.0), size - 1.0)
+        if whole:
+            place = float(math.floor(place + 0.5))
         while lower < int(place) or (above is below and place > lower):
             if above is not below:
                 below, lower = above, lower + 1
@@ -90,9 +117,12 @@ def _between(
 
 
 def _resized_plane(
-    plane: np.ndarray, shape: tuple[int, ...], *, copy: bool
+    plane: np.ndarray, shape: tuple[int, ...], *, copy: bool, nearest: int | None
 ) -> np.ndarray:
     """Interpolate the scores of one plane, one class at a time."""
+    if nearest is not None and plane.shape[nearest] != shape[nearest]:
+        chosen = nearest_planes(plane.shape[nearest], shape[nearest])
+        plane, copy = plane.take(chosen, axis=nearest), False
     if plane.shape[:-1] == shape:
         return plane.astype(np.float32, copy=copy)
     resized = np.empty((*shape, plane.shape[-1]), np.float32)

@@ -45,6 +45,8 @@ class ScaledView:
     lines: tuple[ChannelStatistics, ...]
     outside: np.ndarray | None = None
     """``(*axes)`` booleans of the pixels that are 0; None for no pixel."""
+    masked: tuple[bool, ...] | None = None
+    """Whether ``outside`` holds for each channel; None for all."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,14 +63,14 @@ class ScaledView:
         outside = self.outside
         if outside is not None:
             outside = outside.transpose(order[:-1])
-        return ScaledView(self.image.transpose(order), self.lines, outside)
+        return ScaledView(self.image.transpose(order), self.lines, outside, self.masked)
 
     def channel(self, index: int) -> np.ndarray:
         """Scale one channel, float32 without the channel axis."""
-        one = ScaledView(
-            self.image[..., index : index + 1], self.lines[index:][:1], self.outside
-        )
-        return one[...][..., 0]
+        one = slice(index, index + 1)
+        masked = None if self.masked is None else self.masked[one]
+        view = ScaledView(self.image[..., one], self.lines[one], self.outside, masked)
+        return view[...][..., 0]
 
     def __getitem__(self, region: Any) -> np.ndarray:
         """Scale a region, float32, with all channels."""
@@ -76,8 +78,10 @@ class ScaledView:
         scaled = np.empty(stored.shape, np.float32)
         for channel, line in enumerate(self.lines):
             scale(stored[..., channel], line, out=scaled[..., channel])
-        if self.outside is not None:
+        if self.outside is not None and self.masked is None:
             scaled[self.outside[region]] = 0
+        elif self.outside is not None:
+            scaled *= ~(self.outside[region][..., None] & np.array(self.masked))
         return scaled
 
     def __array__(
@@ -175,6 +179,20 @@ def nonzero_statistics(channel: np.ndarray) -> tuple[float, float]:
         only rounding.
     """
     return _statistics_of(channel, lambda plane: plane != 0)
+
+
+def statistics_where(channel: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of some pixels, in float64.
+
+    Args:
+        channel: ``(*spatial)`` numbers.
+        chosen: ``(*spatial)`` booleans.
+
+    Returns:
+        Mean and std; 0 and 1 if there are no pixels, as of `nonzero_statistics`.
+    """
+    masks = iter([*chosen, *chosen])  # the planes are gone through twice
+    return _statistics_of(channel, lambda plane: next(masks))
 
 
 def _statistics_of(

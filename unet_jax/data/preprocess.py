@@ -15,7 +15,6 @@ import numpy as np
 from unet_jax.data.case import Case, CaseFacts
 from unet_jax.data.grids import Inverse, shrunk_or_grown, slices
 from unet_jax.data.intensity import (
-    INTENSITIES,
     ChannelStatistics,
     ForegroundSample,
     ScaledView,
@@ -24,6 +23,14 @@ from unet_jax.data.intensity import (
     nonzero_box,
     nonzero_statistics,
     white_value,
+)
+from unet_jax.data.schemes import (
+    RESAMPLINGS,
+    check_intensity,
+    coarse_axis,
+    learns_percentiles,
+    resample_cubic,
+    scaled_by_channel,
 )
 from unet_jax.errors import InputError
 from unet_jax.method import Reference, Spacing
@@ -42,6 +49,8 @@ class Preprocessing:
     - "percentile": clipped to and scaled by ``statistics``.
     - "full_range": [0, 255] of uint8, [0, 65535] of uint16 and [0, 1] of floats become
       [-1, 1]; other dtypes and ranges are refused, because they do not define white.
+    - a tuple has a scheme for each channel: one of these or of nnU-Net's, see
+      `schemes.channel_line`.
 
     Attributes:
         network_dims: number of spatial axes that the network sees, 2 or 3.
@@ -57,6 +66,8 @@ class Preprocessing:
         zero_outside: whether "zscore" leaves the empty part of an image
             (`intensity.empty_part`) at zero, so that it does not move with the
             intensities of what is imaged.
+        resampling: "linear", blurred before an axis shrinks; or "nnunet", cubic splines
+            that leave planes apart that are far from each other (`schemes`).
     """
 
     network_dims: int
@@ -64,18 +75,24 @@ class Preprocessing:
     spacing: Spacing
     size: tuple[int, int] | None
     crop_nonzero: bool
-    intensity: str
+    intensity: str | tuple[str, ...]
     channels: int
     statistics: tuple[ChannelStatistics, ...] = ()
     zero_outside: bool = False
+    resampling: str = "linear"
 
     def __post_init__(self) -> None:
         """Check the values."""
-        known = {"network_dims": (2, 3), "slice_axis": (0, 1, 2)}
-        for name, choices in {**known, "intensity": INTENSITIES}.items():
+        known = {
+            "network_dims": (2, 3),
+            "slice_axis": (0, 1, 2),
+            "resampling": RESAMPLINGS,
+        }
+        for name, choices in known.items():
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"Unknown {name} {value!r}; expected one of {choices}")
+        check_intensity(self.intensity, channels=self.channels)
         if self.size is not None and self.network_dims == 3:
             raise ValueError(f"size {self.size} is for a 2-D network; expected None")
         for name, value in (("spacing", self.spacing), ("size", self.size)):
@@ -106,7 +123,8 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Restore what ``to_dict`` returned; InputError for other keys."""
         names = {field.name for field in dataclasses.fields(cls)}
-        values = {"zero_outside": False, **values}  # version 0.1 had no such rule
+        # Earlier versions had no such rules.
+        values = {"zero_outside": False, "resampling": "linear", **values}
         if set(values) != names:
             raise InputError(
                 f"preprocessing: keys {sorted(set(values) ^ names)} are missing or "
@@ -115,6 +133,8 @@ class Preprocessing:
         parts = dict(values)
         for name in ("spacing", "size"):
             parts[name] = None if parts[name] is None else tuple(parts[name])
+        if not isinstance(parts["intensity"], str):
+            parts["intensity"] = tuple(parts["intensity"])
         rows = parts["statistics"]
         parts["statistics"] = tuple(ChannelStatistics(*row) for row in rows)
         return cls(**parts)
@@ -178,18 +198,56 @@ class Preprocessing:
             box = nonzero_box(image)
         cropped = image[slices(box)]
         grid = self._grid(cropped.shape[:-1], spacing)
-        inverse = Inverse(image.shape[:-1], box, grid)
-        lines = self._lines(cropped, name, reference)
-        outside = None
-        if self.zero_outside and self.intensity == "zscore":
-            outside = empty_part(image)[slices(box)]
-        view = ScaledView(cropped, tuple(lines), outside)
+        coarse = None
+        if self.resampling == "nnunet":
+            target = self._target(spacing, cropped.ndim - 1)
+            coarse = coarse_axis(spacing, target)
+            inverse = Inverse(image.shape[:-1], box, grid, coarse_axis(target, spacing))
+        else:
+            inverse = Inverse(image.shape[:-1], box, grid)
+        view = self._scaled(image, box, name, reference)
         if grid == cropped.shape[:-1]:
             return view, inverse
         array = np.empty((*grid, self.channels), np.float32)
         for channel in range(self.channels):
-            array[..., channel] = shrunk_or_grown(view.channel(channel), grid)
+            scaled = view.channel(channel)
+            array[..., channel] = (
+                resample_cubic(scaled, grid, coarse=coarse)
+                if self.resampling == "nnunet"
+                else shrunk_or_grown(scaled, grid)
+            )
         return array, inverse
+
+    def _scaled(
+        self,
+        image: np.ndarray,
+        box: tuple[tuple[int, int], ...],
+        name: str,
+        reference: Reference,
+    ) -> ScaledView:
+        """Return the view that scales the cropped image."""
+        cropped = image[slices(box)]
+        if not isinstance(self.intensity, str):
+            return scaled_by_channel(
+                cropped, self.intensity, self.statistics, name, reference
+            )
+        lines = self._lines(cropped, name, reference)
+        outside = None
+        if self.zero_outside and self.intensity == "zscore":
+            outside = empty_part(image)[slices(box)]
+        return ScaledView(cropped, tuple(lines), outside)
+
+    def _target(self, spacing: Spacing, axes: int) -> Spacing:
+        """Return the spacing on each axis of an image after it is resampled."""
+        if self.spacing is None or spacing is None:
+            return spacing
+        targets = list(self.spacing)
+        if self.network_dims == 2 and len(targets) > 2:
+            if axes == 2:
+                del targets[self.slice_axis]
+            else:
+                targets[self.slice_axis] = spacing[self.slice_axis]
+        return tuple(targets)
 
     def _check(self, image: np.ndarray, name: str) -> None:
         """Refuse an image that the network cannot process."""
@@ -250,8 +308,9 @@ def fit(
     spacing: tuple[float, ...] | Literal["median"] | None,
     size: tuple[int, int] | None,
     crop_nonzero: bool,
-    intensity: str,
+    intensity: str | tuple[str, ...],
     zero_outside: bool = False,
+    resampling: str = "linear",
 ) -> Preprocessing:
     """Learn the preprocessing from the training split, in one pass.
 
@@ -280,7 +339,7 @@ def fit(
         _check_alike(first, facts)
         if facts.spacing is not None:
             spacings.append(facts.spacing)
-        if intensity == "percentile":
+        if learns_percentiles(intensity):
             assert isinstance(case, Case), "percentiles need the pixels of each case"
             sample.add(case)
     if first is None:
@@ -294,8 +353,9 @@ def fit(
         crop_nonzero=crop_nonzero,
         intensity=intensity,
         channels=first.channels,
-        statistics=sample.statistics() if intensity == "percentile" else (),
+        statistics=sample.statistics() if learns_percentiles(intensity) else (),
         zero_outside=zero_outside,
+        resampling=resampling,
     )
 
 

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.configs.base import KEYS
 from unet_jax.data.label_map import LabelMap
+from unet_jax.data.schemes import check_intensity
 from unet_jax.errors import InputError, setting
 from unet_jax.evaluation.metric_table import LOSS_PREFIX, check_metric_names
 from unet_jax.experiment.labels_only import check_labels_only
@@ -57,6 +58,8 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
             "train.early_stopping_patience: stops after the best checkpoint, but "
             "eval.choose='last' scores the last; set one of them alone"
         )
+    if data.intensity is not None:
+        check_intensity(data.intensity)
     if data.size is not None:
         _check_sizes("data.size", data.size, 2, whole=True)
     if data.spacing not in (None, "median"):

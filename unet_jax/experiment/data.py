@@ -20,6 +20,7 @@ from unet_jax.data.memory import CaseMemory
 from unet_jax.data.pipeline import TrainIterator, make_train_iterator
 from unet_jax.data.prepared import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, fit
+from unet_jax.data.schemes import learns_percentiles
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError
 from unet_jax.experiment.drawn_images import DrawnImages, draw_images
@@ -235,7 +236,7 @@ _TFDS_KEYS = (
 def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
     """Learn the preprocessing from the training split; read pixels only if needed."""
     data = config.data
-    look = read_case if data.intensity == "percentile" else facts_of
+    look = read_case if learns_percentiles(data.intensity) else facts_of
     return fit(
         (look(source, index) for index in range(len(source))),
         network_dims=len(config.train.patch_size),
@@ -245,6 +246,7 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
         crop_nonzero=data.crop_nonzero,
         intensity=data.intensity,
         zero_outside=data.get("zero_outside", False),
+        resampling=data.get("resampling", "linear"),
     )
 
 

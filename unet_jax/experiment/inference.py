@@ -56,7 +56,13 @@ def create_forward(
         mirror_axes=_mirror_axes(config) if mirrored else (),
         in_turn=_in_turn(config),
         disagreement=disagreement,
+        logits=_averages_logits(config),
     )
+
+
+def _averages_logits(config: ConfigDict) -> bool:
+    """Return whether windows and mirrored images are averaged by their logits."""
+    return config.eval.get("average") == "logits"  # not in earlier records
 
 
 def _in_turn(config: ConfigDict) -> bool:
@@ -83,7 +89,7 @@ def create_predict_fn_maker(
     mirrored = config.eval.mirror and not validation
     forward = compiled.mirrored if mirrored else compiled.forward
     voting = None
-    if mirrored and _mirror_axes(config):
+    if mirrored and _mirror_axes(config) and not _averages_logits(config):
         # Nothing is compiled until `--uncertainty` asks for it.
         voting = create_forward(
             config, compiled.network, mirrored=True, disagreement=True
@@ -106,6 +112,7 @@ def create_predict_fn_maker(
             multiple=sizes.multiple,
             head=config.model.head,
             voting=voting,
+            logits=_averages_logits(config),
         )
         return dataclasses.replace(predict_fn, strict=not validation)
 

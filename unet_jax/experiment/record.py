@@ -64,6 +64,7 @@ _ADDED_LATER = frozenset(
         *("data.join_masks", "data.channels", "data.zero_outside", "eval.choose"),
         *("model.plan", "data.calibration_fraction"),
         *("data.labels_only", "data.sub_labels"),
+        *("data.resampling", "eval.average"),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""

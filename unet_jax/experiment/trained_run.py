@@ -7,7 +7,6 @@ from typing import Literal, overload
 import numpy as np
 from ml_collections import ConfigDict
 
-from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.nifti import file_shape
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.tiff_metadata import PRINTED
@@ -128,16 +127,16 @@ class TrainedRun:
             Labels ``(*stored spatial)``; pixels that the file declares as missing have
             class 0.
         """
-        name, axis = str(stored.path), self.preprocessing.slice_axis
+        name, reading = str(stored.path), self.reading
         self._check_spacing(stored)
-        image, spacing, restore = as_case_image(stored, axis)
+        image, spacing, restore = reading.as_case_image(stored)
         missing = stored.missing
 
         def view(filled: np.ndarray | None) -> np.ndarray | None:
             # The axes of the image, as a view: what is set in it is in the array.
             if filled is None:
                 return None
-            return as_case_image(dataclasses.replace(stored, image=filled), axis)[0]
+            return reading.as_case_image(dataclasses.replace(stored, image=filled))[0]
 
         found = self.predict_fn(
             image,
@@ -184,7 +183,7 @@ class TrainedRun:
         if stored is None:
             millimetres = None if spacing is None else tuple(map(float, spacing))
             return self.describer.distance(pixels, millimetres)
-        case, found, _ = as_case_image(stored, self.preprocessing.slice_axis)
+        case, found, _ = self.reading.as_case_image(stored)
         return self.describer.distance(case, found, reference=_reference(stored))
 
     def _given(

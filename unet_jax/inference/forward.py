@@ -37,6 +37,7 @@ def make_forward(
     mirror_axes: Sequence[int] = (),
     in_turn: bool = False,
     disagreement: bool = False,
+    logits: bool = False,
 ) -> WindowForward:
     """Build ``forward(variables, windows, wanted) -> probabilities``, compiled once.
 
@@ -52,6 +53,7 @@ def make_forward(
             that takes the memory of one window. They are not divided then.
         disagreement: give one more channel, the disagreement of the mirror images
             (`unet_jax.inference.uncertainty.disagreement`).
+        logits: give the mean of the logits; `class_probabilities` makes the rest.
 
     Returns:
         The compiled network.
@@ -71,8 +73,10 @@ def make_forward(
         total, own = 0.0, 0.0
         for flip in flips:
             made = model.apply(variables, jnp.flip(windows, flip), train=False)
-            logits = outputs_of(made).logits
-            vote = jnp.flip(_class_probabilities(logits, head), flip)
+            scores = outputs_of(made).logits
+            if not logits:
+                scores = class_probabilities(scores, head)
+            vote = jnp.flip(scores, flip)
             total += vote
             if disagreement:
                 own += entropies(vote)
@@ -106,8 +110,13 @@ def make_forward(
     return placed
 
 
-def _class_probabilities(logits: jax.Array, head: Head) -> jax.Array:
-    """Return the probabilities of all classes; the largest is the label."""
+def class_probabilities(logits: Any, head: Head) -> jax.Array:
+    """Return the probabilities of all classes; the largest is the label.
+
+    Args:
+        logits: ``(*spatial, channels)``.
+        head: see `make_forward`.
+    """
     probabilities = head_probabilities(logits, head)
     if head == "softmax":
         return probabilities

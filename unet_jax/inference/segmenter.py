@@ -11,7 +11,7 @@ import numpy as np
 
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError, RunError
-from unet_jax.inference.forward import WindowForward
+from unet_jax.inference.forward import WindowForward, class_probabilities
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.risk import Threshold
 from unet_jax.inference.sliding_window import stream_bands
@@ -58,6 +58,9 @@ class Member:
             where channel i is class i.
         voting: network that also gives the disagreement of mirrored images, as the last
             channel; None where it has one vote.
+        logits_head: how probabilities are made of the scores of ``forward`` once they
+            are logits on the image's own grid, with windows as nnU-Net places them;
+            None where the scores are probabilities.
     """
 
     forward: WindowForward
@@ -71,6 +74,7 @@ class Member:
     window_batch: int
     groups: tuple[tuple[int, ...], ...] | None = None
     voting: WindowForward | None = None
+    logits_head: Head | None = None
 
     @property
     def classes(self) -> int:
@@ -125,9 +129,8 @@ class Member:
             scores = np.asarray(network(self.variables, windows, wanted))
             if squeezed is not None:
                 scores = np.expand_dims(scores, 1 + squeezed)
-            if self.groups is not None:
-                sums = [scores[..., list(group)].sum(-1) for group in self.groups]
-                scores = np.stack(sums, axis=-1)
+            if self.logits_head is None:
+                scores = self._of_classes(scores)
             return np.moveaxis(scores, 1 + axis, 1)
 
         bands = stream_bands(
@@ -139,9 +142,25 @@ class Member:
             margin=first(margin),
             multiple=first(multiple),
             copy=False,  # each band is resampled before the next is asked for
+            as_nnunet=self.logits_head is not None,
         )
         channels = self.classes + (voting is not None)
-        return inverse.planes(bands, axis=axis, num_classes=channels)
+        head = self.logits_head
+
+        def finish(plane: np.ndarray) -> np.ndarray:
+            if head is None:
+                return plane
+            return self._of_classes(np.asarray(class_probabilities(plane, head)))
+
+        return inverse.planes(bands, axis=axis, num_classes=channels, finish=finish)
+
+    def _of_classes(self, scores: np.ndarray) -> np.ndarray:
+        """Sum the probabilities of the channels of each class."""
+        if self.groups is None:
+            return scores
+        return np.stack(
+            [scores[..., list(group)].sum(-1) for group in self.groups], axis=-1
+        )
 
     def _windows(
         self, axes: int
@@ -366,12 +385,13 @@ def make_predict_fn(
     steps: tuple[Step, ...] = (),
     head: Head = "softmax",
     voting: WindowForward | None = None,
+    logits: bool = False,
 ) -> Segmenter:
     """Bind a trained network to the preprocessing that it was trained with.
 
     The arguments are those of `Member`, whose window is the training patch less the
     margin on each side. A network without padding has a margin, and its total stride as
-    ``multiple``.
+    ``multiple``. With ``logits`` the network gives logits, see `Member.logits_head`.
 
     Returns:
         The segmenter: ``predict_fn(image, spacing) -> labels`` on the image's own grid.
@@ -389,5 +409,6 @@ def make_predict_fn(
         overlap=overlap,
         window_batch=window_batch,
         voting=voting,
+        logits_head=head if logits else None,
     )
     return Segmenter((member,), steps, head=head)

@@ -42,7 +42,7 @@ class Image(Protocol):
 
 
 def window_starts(
-    size: int, window: int, overlap: float, *, multiple: int = 1
+    size: int, window: int, overlap: float, *, multiple: int = 1, whole: bool = True
 ) -> tuple[int, ...]:
     """Return where the windows along one axis start.
 
@@ -52,6 +52,8 @@ def window_starts(
         overlap: fraction of a window that its neighbour covers too, in [0, 1).
         multiple: number that divides every start. A network without padding gives the
             same scores in every window only if its coarse grids coincide.
+        whole: whether neighbours overlap by whole pixels and at least ``overlap``;
+            without, a window of 7 moves by 3.5 pixels on average, as nnU-Net's does.
 
     Returns:
         Evenly spaced starts. The first is 0. Neighbours overlap by at least
@@ -77,7 +79,9 @@ def window_starts(
             f"{size} pixels; expected a multiple of at most {window}"
         )
     last = max(0, math.ceil((size - window) / multiple))
-    step = max(1, int(window * (1 - overlap) / multiple))
+    step = max(1.0, window * (1 - overlap) / multiple)
+    if whole:
+        step = math.floor(step)
     count = math.ceil(last / step) + 1
     if count == 1:
         return (0,)
@@ -85,26 +89,28 @@ def window_starts(
 
 
 def importance_map(
-    window: Sequence[int], *, sigma: float = 0.125
+    window: Sequence[int], *, sigma: float = 0.125, centred: bool = True
 ) -> Float[np.ndarray, "*window"]:
     """Return Gaussian weights of the pixels of a window.
 
     Args:
         window: size of the window, pixels along each axis.
         sigma: standard deviation as a fraction of the window (1/8 in nnU-Net).
+        centred: whether the largest weight is at the centre; without, it is at pixel
+            ``size // 2``, as in nnU-Net.
 
     Returns:
         float32 weights in (0, 1]: the product of one Gaussian along each axis.
     """
     weights = np.ones((), np.float64)
     for size in window:
-        weights = np.multiply.outer(weights, _line(size, sigma))
+        weights = np.multiply.outer(weights, _line(size, sigma, centred=centred))
     return weights.astype(np.float32)
 
 
-def _line(size: int, sigma: float = 0.125) -> np.ndarray:
+def _line(size: int, sigma: float = 0.125, *, centred: bool = True) -> np.ndarray:
     """Return Gaussian weights along one axis."""
-    position = np.arange(size) - (size - 1) / 2
+    position = np.arange(size) - ((size - 1) / 2 if centred else size // 2)
     line = np.exp(-0.5 * (position / (sigma * size)) ** 2)
     return line / line.max()
 
@@ -181,6 +187,7 @@ def stream_bands(
     margin: Sequence[int] | None = None,
     multiple: Sequence[int] | None = None,
     copy: bool = True,
+    as_nnunet: bool = False,
 ) -> Iterator[tuple[int, Float[np.ndarray, "planes *rest classes"]]]:
     """Blend the scores of a network over an image, band by band along the first axis.
 
@@ -194,6 +201,10 @@ def stream_bands(
         multiple: number along each axis that divides every start; None for 1.
         copy: yield copies. Without, a band is overwritten when the next is asked for,
             and no memory is needed for it.
+        as_nnunet: place windows, weights and the border of a small image as nnU-Net
+            2.8 does: `window_starts` without ``whole``, `importance_map` without
+            ``centred``, and half of the border before the image. It computes in
+            float16 where this is float32.
 
     Yields:
         First plane of a band, and the scores of the band ``(planes, *rest, classes)``,
@@ -207,17 +218,21 @@ def stream_bands(
     margin = tuple(margin or (0,) * axes)
     spatial = image.shape[:-1]
     starts = [
-        window_starts(size, extent, overlap, multiple=step)
+        window_starts(size, extent, overlap, multiple=step, whole=not as_nnunet)
         for size, extent, step in zip(
             spatial, window, multiple or (1,) * axes, strict=True
         )
     ]
     extents = [line[-1] + size for line, size in zip(starts, window, strict=True)]
-    image = _padded(image, extents, margin)
+    before = tuple(
+        (extent - size) // 2 if as_nnunet and not any(margin) else 0
+        for extent, size in zip(extents, spatial, strict=True)
+    )
+    image = _padded(image, extents, margin, before)
     inputs = tuple(size + 2 * lost for size, lost in zip(window, margin, strict=True))
     groups = _row_groups(starts, batch_size)
     depth = max(rows[-1] - rows[0] for rows in groups) + window[0]
-    importance = importance_map(window)[..., None]
+    importance = importance_map(window, centred=not as_nnunet)[..., None]
     ring: _Ring | None = None
     for rows in groups:
         if ring is not None:
@@ -232,7 +247,11 @@ def stream_bands(
             scores = np.asarray(forward(windows, len(batch)))
             if ring is None:
                 shape = (depth, *extents[1:], scores.shape[-1])
-                ring = _Ring(shape, spatial, starts, window)
+                weights = [
+                    _weights(line, size, centred=not as_nnunet)
+                    for line, size in zip(starts, window, strict=True)
+                ]
+                ring = _Ring(shape, spatial, before, weights, window)
                 weighted = np.empty((*window, scores.shape[-1]), np.float32)
             for place, score in zip(batch, scores, strict=False):
                 ring.add(place, np.multiply(importance, score, out=weighted))
@@ -257,7 +276,12 @@ def _region(place: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(at, at + n) for at, n in zip(place, sizes, strict=True))
 
 
-def _padded(image: Image, extents: Sequence[int], margin: Sequence[int]) -> Image:
+def _padded(
+    image: Image,
+    extents: Sequence[int],
+    margin: Sequence[int],
+    before: Sequence[int],
+) -> Image:
     """Pad an image to the size that the windows cover, and by the margin."""
     missing = [
         max(0, extent - size)
@@ -267,7 +291,8 @@ def _padded(image: Image, extents: Sequence[int], margin: Sequence[int]) -> Imag
         pads = [(lost, lost + more) for lost, more in zip(margin, missing, strict=True)]
         return np.pad(np.asarray(image), [*pads, (0, 0)], mode="reflect")
     if any(missing):
-        return np.pad(np.asarray(image), [*((0, more) for more in missing), (0, 0)])
+        pads = [(n, more - n) for n, more in zip(before, missing, strict=True)]
+        return np.pad(np.asarray(image), [*pads, (0, 0)])
     return image
 
 
@@ -278,18 +303,17 @@ class _Ring:
         self,
         shape: tuple[int, ...],
         spatial: Sequence[int],
-        starts: Sequence[Sequence[int]],
+        before: Sequence[int],
+        weights: Sequence[np.ndarray],
         window: Sequence[int],
     ) -> None:
         """Start at the first plane, without scores."""
         self._sums = np.zeros(shape, np.float32)
         self._window = window
-        self._spatial = spatial
+        self._spatial, self._before = spatial, before
         self._next = 0
         # The summed weights of all windows are a product along the axes too.
-        self._weights = [
-            _weights(line, size) for line, size in zip(starts, window, strict=True)
-        ]
+        self._weights = weights
 
     def add(self, place: Sequence[int], scores: np.ndarray) -> None:
         """Add the weighted scores of one window."""
@@ -302,7 +326,8 @@ class _Ring:
         rest = np.ones((), np.float64)
         for line in self._weights[1:]:
             rest = np.multiply.outer(rest, line)
-        inside = tuple(slice(size) for size in self._spatial[1:])
+        inside = _region(self._before[1:], self._spatial[1:])
+        top, end = self._before[0], self._before[0] + self._spatial[0]
         first = self._next
         for planes, part in self._segments(first, stop):
             band = self._sums[planes]
@@ -310,10 +335,10 @@ class _Ring:
                 weight = self._weights[0][first + part.start + offset] * rest
                 plane /= weight[..., None].astype(np.float32)
             begin = first + part.start
-            count = min(len(band), self._spatial[0] - begin)
-            if count > 0:
-                scores = band[:count][:, *inside]
-                yield begin, scores.copy() if copy else scores
+            kept = slice(max(top - begin, 0), min(len(band), end - begin))
+            if kept.start < kept.stop:
+                scores = band[kept][:, *inside]
+                yield begin + kept.start - top, scores.copy() if copy else scores
             band[...] = 0
         self._next = stop
 
@@ -327,9 +352,9 @@ class _Ring:
             at += count
 
 
-def _weights(starts: Sequence[int], size: int) -> np.ndarray:
+def _weights(starts: Sequence[int], size: int, *, centred: bool) -> np.ndarray:
     """Return the sum of the weights of all windows along one axis."""
-    line = _line(size)
+    line = _line(size, centred=centred)
     total = np.zeros(starts[-1] + size)
     for start in starts:
         total[start : start + size] += line

@@ -67,7 +67,7 @@ def from_canonical(labels: np.ndarray, orientation: Orientation) -> np.ndarray:
 
 
 def as_case_image(
-    stored: StoredImage, slice_axis: int
+    stored: StoredImage, slice_axis: int, *, turned: bool = True
 ) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
     """Reorient an image to the axes of a case.
 
@@ -76,13 +76,14 @@ def as_case_image(
 
     Args:
         slice_axis: axis for the pages of a TIFF stack.
+        turned: whether a NIfTI is reoriented; without, its axes stay as stored.
 
     Returns:
         The image ``(*spatial, channels)``, its spacing on these axes, and the way back
         for labels ``(*spatial)``.
     """
     if stored.affine is not None:
-        return _nifti_case(stored)
+        return _nifti_case(stored, turned)
     if stored.image.ndim == 3:
         return stored.image, stored.spacing, np.asarray
     pages, sizes = np.moveaxis(stored.image, 0, slice_axis), stored.spacing
@@ -92,11 +93,15 @@ def as_case_image(
 
 
 def _nifti_case(
-    stored: StoredImage,
+    stored: StoredImage, turned: bool
 ) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
-    """Reorient to RAS, and drop the axis of a single slice."""
+    """Reorient to RAS if asked for, and drop the axis of a single slice."""
     assert stored.affine is not None
     image, spacing, orientation = to_canonical(stored.image, stored.affine)
+    if not turned:
+        assert stored.spacing is not None
+        image, spacing = stored.image, stored.spacing
+        orientation = Orientation((0, 1, 2), (1, 1, 1))
     single = [axis for axis, size in enumerate(image.shape[:-1]) if size == 1]
     if len(single) != 1:
         return image, spacing, lambda labels: from_canonical(labels, orientation)

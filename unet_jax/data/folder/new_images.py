@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.formats import SUFFIXES, file_suffix, output_name, stem_of
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.stored import StoredImage
@@ -169,7 +168,7 @@ def read_new_image(image: NewImage, options: ReadOptions) -> StoredImage:
     if first.spacing is None and spacing is not None:
         first = dataclasses.replace(first, spacing=_as_stored(spacing, first, options))
     if len(stored) > 1:
-        restore = as_case_image(first, options.slice_axis)[2]
+        restore = options.as_case_image(first)[2]
         missing = missing_of_case(stored, options, "channels")
         first = dataclasses.replace(
             first,

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+import numpy as np
+
+from unet_jax.data.files.canonical import Restore, as_case_image
+from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.label_map import Entry
 
 
@@ -14,7 +18,8 @@ class ReadOptions:
         palette_tolerance: largest difference of a colour channel from its entry.
         palette_indices: read the indices of palettes even where an index has another
             colour in another mask.
-        orientation: "upright" undoes EXIF and TIFF orientations, "stored" ignores them;
+        orientation: "upright" undoes EXIF and TIFF orientations, "stored" ignores them,
+            and leaves the axes of a NIfTI as they are;
             "" undoes them, and refuses a set of which it may be wrong.
         tiff_axes: axes of TIFF images; "" takes them from the file. Masks have no
             channels that could be mistaken for slices.
@@ -38,6 +43,13 @@ class ReadOptions:
     channels: tuple[str, ...] = ()
     known_spacing: tuple[float, ...] = ()
     labels_only: bool = False
+
+    def as_case_image(
+        self, stored: StoredImage
+    ) -> tuple[np.ndarray, tuple[float, ...] | None, Restore]:
+        """Reorient an image to the axes of a case (`canonical.as_case_image`)."""
+        turned = self.orientation != "stored"
+        return as_case_image(stored, self.slice_axis, turned=turned)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.formats import format_of
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.files.stored import StoredImage
@@ -78,7 +77,7 @@ def read_case_image(
             else read_image(file, tiff_axes=axes, upright=upright, finite=finite)
         ),
     )
-    parts = [as_case_image(one, options.slice_axis) for one in stored]
+    parts = [options.as_case_image(one) for one in stored]
     images, spacing = [part[0] for part in parts], parts[0][1]
     if kind == "slices":
         image, spacing = _stacked(images, files, options.slice_axis), None
@@ -123,7 +122,7 @@ def read_case_label(
     if kind == "parts":
         return _painted(files, painted, shape, upright)
     stored = _each(files, lambda file: _read_mask(file, options))
-    parts = [as_case_image(one, options.slice_axis)[0] for one in stored]
+    parts = [options.as_case_image(one)[0] for one in stored]
     if kind == "slices":
         return _stacked(parts, files, options.slice_axis)[..., 0], stored
     label = parts[0] if len(parts) == 1 else _union(parts, stored)
@@ -166,7 +165,7 @@ def missing_of_case(
         if missing is None:
             missing = np.zeros(one.image.shape[:-1], bool)
         pixels = dataclasses.replace(one, image=missing[..., None])
-        parts.append(as_case_image(pixels, options.slice_axis)[0][..., 0])
+        parts.append(options.as_case_image(pixels)[0][..., 0])
     if kind == "slices":
         return np.stack(parts, axis=options.slice_axis)
     return np.asarray(np.logical_or.reduce(parts))
