@@ -71,6 +71,13 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
                 from unet_jax.commands.verify import verify
 
                 verify(config, pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None)
+            case "import_nnunet":
+                if not FLAGS.input:
+                    raise InputError("--mode=import_nnunet needs --input=MODEL_FOLDER")
+                from unet_jax.commands.import_nnunet import import_nnunet
+
+                workdir = pathlib.Path(_workdir(config))
+                import_nnunet(pathlib.Path(FLAGS.input), workdir, config)
             case "plan":
                 from unet_jax.commands.plan import plan_run
 

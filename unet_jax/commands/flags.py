@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 _PATHS = ("workdir", "input", "output", "workdirs", "runs")
 """Flags with a path, or a list of them."""
 
-_MODES = ["train", "evaluate", "predict", "compare", "verify", "plan"]
+_MODES = ["train", "evaluate", "predict", "compare", "verify", "plan", "import_nnunet"]
 flags.DEFINE_string(
     "config",
     None,
@@ -34,7 +34,11 @@ flags.DEFINE_string(
     "workdir", None, "Folder of the run, or gs://...; default runs/<config.name>."
 )
 flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
-flags.DEFINE_string("input", None, "predict: an image file, or a folder of them.")
+flags.DEFINE_string(
+    "input",
+    None,
+    "predict: an image file, or a folder of them; import_nnunet: a model folder.",
+)
 flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("uncertainty", False, "predict: write maps of uncertainty too.")

@@ -142,6 +142,12 @@ def recorded_splits(record: Mapping[str, Any] | None) -> RecordedSplits | None:
     """Return the splits of a folder that a run recorded; None for no record."""
     if record is None or record["config"]["data"]["source"] != "folder":
         return None
+    if not record["dataset"]:
+        raise InputError(
+            "--workdir: holds an imported network without data. To score it, import it "
+            "again with --config=configs/folder.py --config.data.path=FOLDER; to train "
+            "on, name the folder in --config.init_from of a new run."
+        )
     try:
         ids = {split: record["dataset"][split]["ids"] for split in SPLITS}
         return RecordedSplits(ids, **(record["splits"] or {}))

@@ -117,7 +117,7 @@ def class_probabilities(logits: Any, head: Head) -> jax.Array:
         logits: ``(*spatial, channels)``.
         head: see `make_forward`.
     """
-    probabilities = head_probabilities(logits, head)
+    probabilities = head_probabilities(jnp.asarray(logits), head)
     if head == "softmax":
         return probabilities
     others = probabilities[..., 1:]
