@@ -59,7 +59,7 @@ BRAIN = "--config=configs/brain.py"
             "compare.methods: unknown method 'otsoo'; expected any of manual_threshold",
         ),
         (["--mode=plan"], "--config: found nothing, expected a path"),
-        ([BRAIN, "--mode=plan"], "--topology: found nothing, expected a kind of TPU"),
+        ([BRAIN, "--mode=plan"], "found neither data.path nor --topology"),
         (
             [BRAIN, "--mode=plan", "--topology=v9:4x4"],
             "--topology: found 'v9:4x4', expected a kind of TPU and the shape",

@@ -7,6 +7,7 @@
     unet-jax --mode=compare --config=brain
     unet-jax --mode=compare --runs=runs/a,runs/b
     unet-jax --mode=verify --config=folder --config.data.path=FOLDER
+    unet-jax --mode=plan --config=nnunet --config.data.path=FOLDER
     unet-jax --mode=plan --config=brain --topology=v5e:4x4
 
 ``python -m unet_jax.main`` is the same command. Nothing heavy is imported before the

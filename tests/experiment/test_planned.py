@@ -10,7 +10,7 @@ import pytest
 from unet_jax.configs import nnunet
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
-from unet_jax.experiment.complete import complete_config
+from unet_jax.experiment.complete import complete_config, fill_config
 from unet_jax.experiment.memory_class import MemoryChoice
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.planned import planned_values
@@ -53,7 +53,7 @@ def _data(name):
     )
 
 
-def _complete(name, *, gib=8.0, recorded=None, resolution=None, **changes):
+def _complete(name, *, gib=8.0, recorded=None, **changes):
     config = nnunet.get_config()
     config.update_from_flattened_dict(changes)
     completed = complete_config(
@@ -61,7 +61,6 @@ def _complete(name, *, gib=8.0, recorded=None, resolution=None, **changes):
         _data(name),
         memory=MemoryChoice(gib, "class of this gpu"),
         recorded=recorded,
-        resolution=resolution,
     )
     check_config(completed, complete=True)
     return completed
@@ -123,7 +122,10 @@ def test_pictures_are_mirrored_and_turned_on_all_axes():
 
 
 def test_low_resolution_has_its_own_spacing():
-    config = _complete("isotropic_ct", resolution="3d_lowres", **{"data.dims": 3})
+    config = nnunet.get_config()
+    config.data.dims = 3
+    data = _data("isotropic_ct")
+    config = fill_config(config, data, gib=8.0, resolution="3d_lowres")
     expected = _expected("isotropic_ct", "3d_lowres")
     assert config.data.spacing == tuple(expected["spacing"][::-1])
     assert config.loss[0][2] == {"batch_dice": False}

@@ -20,7 +20,8 @@ def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _fingerprint(name, **changes):
+def fingerprint_of(name, **changes):
+    """Return a golden fingerprint."""
     values = GOLDEN["cases"][name]["fingerprint"] | changes
     return DatasetFingerprint(**{key: _tuples(value) for key, value in values.items()})
 
@@ -46,7 +47,7 @@ def test_the_data_sets_are_of_many_kinds():
 @pytest.mark.parametrize("name", GOLDEN["cases"])
 def test_plans_are_those_of_nnunet(name, preset):
     golden = GOLDEN["cases"][name]["plans"][preset]
-    plan = _plan(_fingerprint(name), preset)
+    plan = _plan(fingerprint_of(name), preset)
     assert plan.axes == tuple(golden["transpose_forward"])
     assert plan.normalization == tuple(golden["normalization_schemes"])
     assert plan.masked == tuple(golden["use_mask_for_norm"])
@@ -73,4 +74,4 @@ def test_a_network_gets_no_more_stages_than_its_patch_has_pixels_for():
 
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ValueError, match="Unknown preset 'huge'; expected one of"):
-        plan_dataset(_fingerprint("tiny_volumes"), preset="huge")
+        plan_dataset(fingerprint_of("tiny_volumes"), preset="huge")

@@ -79,9 +79,8 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
                 workdir = pathlib.Path(_workdir(config))
                 import_nnunet(pathlib.Path(FLAGS.input), workdir, config)
             case "plan":
-                from unet_jax.commands.plan import plan_run
-
-                plan_run(config, FLAGS.topology, channels=FLAGS.channels)
+                assert config is not None, "read_config gives one"
+                _plan(config)
 
 
 def _join_processes(config: ConfigDict | None) -> None:
@@ -124,6 +123,23 @@ def _train(config: ConfigDict, stop: Stop) -> None:
         train_and_evaluate(
             config, place.path, profile=profile, stop=stop, bucket=place.bucket
         )
+
+
+def _plan(config: ConfigDict) -> None:
+    """Plan a training step for a TPU slice or, without one, a data set."""
+    if FLAGS.topology:
+        from unet_jax.commands.plan import plan_run
+
+        plan_run(config, FLAGS.topology, channels=FLAGS.channels)
+        return
+    from unet_jax.commands.plan_data import plan_data
+
+    plan_data(
+        config,
+        file=pathlib.Path(FLAGS.input) if FLAGS.input else None,
+        output=pathlib.Path(FLAGS.output or "plan"),
+        overwrite=FLAGS.overwrite,
+    )
 
 
 def _evaluate(config: ConfigDict | None, stop: Stop) -> None:

@@ -37,13 +37,18 @@ flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 flags.DEFINE_string(
     "input",
     None,
-    "predict: an image file, or a folder of them; import_nnunet: a model folder.",
+    "predict: an image file, or a folder of them. import_nnunet: a model folder. plan: "
+    "nnU-Net's plans.json or dataset_fingerprint.json.",
 )
-flags.DEFINE_string("output", None, "predict: the folder for the label maps.")
+flags.DEFINE_string(
+    "output",
+    None,
+    "predict: the folder for the label maps. plan: that for the configs, default plan.",
+)
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("uncertainty", False, "predict: write maps of uncertainty too.")
 flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
-flags.DEFINE_bool("overwrite", False, "predict: replace files in the output folder.")
+flags.DEFINE_bool("overwrite", False, "predict, plan: replace files of the output.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
 flags.DEFINE_bool(
@@ -51,7 +56,11 @@ flags.DEFINE_bool(
     False,
     "train: run a few steps twice and compare the results bit for bit.",
 )
-flags.DEFINE_string("topology", None, "plan: the TPU slice, such as v5e:4x4.")
+flags.DEFINE_string(
+    "topology",
+    None,
+    "plan: the TPU slice, such as v5e:4x4; without one the data set is planned.",
+)
 flags.DEFINE_integer(
     "channels",
     1,

@@ -183,6 +183,11 @@ def _intensity(data: Fingerprint) -> str:
     return "zscore"
 
 
+def suggested_intensity(traits: Sequence[CaseTraits]) -> str:
+    """Choose the normalisation of a data set."""
+    return _intensity(fingerprint(traits))
+
+
 def _divisible(value: float, *, least: int, most: int, by: int) -> int:
     """Round to an even number within limits, and up to a multiple of the devices."""
     even = min(max(int(value) // 2 * 2, least), most)

@@ -16,7 +16,12 @@ from unet_jax.experiment.memory_class import (
     choose_memory,
 )
 from unet_jax.experiment.options import given_options
-from unet_jax.experiment.planned import memory_of_plan, plan_for, with_batch_dice
+from unet_jax.experiment.planned import (
+    memory_of_plan,
+    plan_of_cases,
+    values_for_cases,
+    with_batch_dice,
+)
 from unet_jax.models.network import sizes_of
 from unet_jax.models.presets import create_model, network_row
 from unet_jax.report.palette import class_colors
@@ -47,9 +52,8 @@ def complete_config(
     recorded: Mapping[str, Any] | None = None,
     tpu_chips: int | None = None,
     memory: MemoryChoice | None = None,
-    resolution: str | None = None,
 ) -> ConfigDict:
-    """Fill in the values that a config leaves to the data.
+    """Fill in the values that a config leaves to the data, and print them.
 
     Args:
         config: a config with None for these values; it is not changed.
@@ -58,8 +62,6 @@ def complete_config(
         tpu_chips: number of chips of the slice to plan for; None for the devices of
             this machine.
         memory: memory to choose for; None takes the config's, or this machine's.
-        resolution: configuration of the plan that ``model.plan`` makes; None for
-            "2d" or "3d_fullres".
 
     Returns:
         A config without these Nones, locked.
@@ -71,10 +73,38 @@ def complete_config(
         key = config.data.spacing_key
         origin = f"from the feature {key!r}" if key else "the set states none"
         print(f"data        {config.data.name}: nothing left out; spacing: {origin}")
-        return config if memory is None else _with_memory(config, memory).lock()
+        return config if memory is None else _with_memory(config, memory.gib).lock()
     assert memory is not None, "a folder gets a memory"
+    filled = fill_config(
+        config, data, gib=memory.gib, recorded=recorded, tpu_chips=tpu_chips
+    )
+    for line in data.notes:
+        print(f"data        {line}")
+    print(settings_text(fingerprint(data.traits), filled))
+    print(f"memory      {memory}")
+    return filled
+
+
+def fill_config(
+    config: ConfigDict,
+    data: FolderDataset,
+    *,
+    gib: float,
+    recorded: Mapping[str, Any] | None = None,
+    tpu_chips: int | None = None,
+    resolution: str | None = None,
+) -> ConfigDict:
+    """Return a config with the values that a folder gives, locked.
+
+    Args:
+        gib: value of ``train.memory_gib``.
+        resolution: configuration of the plan that ``model.plan`` makes; None for
+            "2d" or "3d_fullres".
+
+    The other arguments are those of `complete_config`.
+    """
+    filled = _with_memory(config, gib)
     found = fingerprint(data.traits)
-    filled = _with_memory(config, memory)
     values, options = _chosen(filled, data, found, tpu_chips, resolution)
     before = {} if recorded is None else recorded
     batch_dice = values.pop("loss.batch_dice", None)
@@ -93,18 +123,14 @@ def complete_config(
             filled.model.options[name] = recorded_options.get(name, value)
         if batch_dice is not None:
             filled.loss = with_batch_dice(filled.loss, batch_dice)
-    for line in data.notes:
-        print(f"data        {line}")
-    print(settings_text(found, filled))
-    print(f"memory      {memory}")
     return filled.lock()
 
 
-def _with_memory(config: ConfigDict, memory: MemoryChoice) -> ConfigDict:
+def _with_memory(config: ConfigDict, gib: float) -> ConfigDict:
     """Return a copy of a config with the chosen memory."""
     filled = config.copy_and_resolve_references()
     with filled.unlocked():
-        filled.train.memory_gib = memory.gib
+        filled.train.memory_gib = gib
     return filled
 
 
@@ -158,12 +184,17 @@ def _chosen(
     if config.data.labels_only:  # its values say nothing about drawn images
         values |= {"data.intensity": "zscore", "data.zero_outside": True}
     if config.model.plan:
-        planned = plan_for(
+        plan = plan_of_cases(
             config,
             data.traits,
-            resolution=resolution or ("2d" if chosen.dims == 2 else "3d_fullres"),
             intensity=data.intensity or chosen.intensity,
             num_classes=len(names),
+        )
+        planned = values_for_cases(
+            config,
+            data.traits,
+            plan=plan,
+            resolution=resolution or ("2d" if chosen.dims == 2 else "3d_fullres"),
             devices=devices,
         )
         given = given_options(config)

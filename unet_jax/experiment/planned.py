@@ -79,29 +79,41 @@ class PlannedValues:
     options: dict[str, Any]
 
 
-def plan_for(
+def plan_of_cases(
     config: ConfigDict,
     traits: Sequence[CaseTraits],
     *,
-    resolution: str,
     intensity: str,
     num_classes: int,
-    devices: int,
-) -> PlannedValues:
+) -> Plan:
     """Plan the cases of a folder by ``model.plan`` and ``train.memory_gib``.
 
     Args:
-        resolution: name of the configuration.
         intensity: normalisation that the data suggest; the config's own comes first.
-
-    Raises:
-        InputError: the plan has no such configuration, or cuts along another axis than
-            ``data.slice_axis``.
     """
     data = fingerprint_for_plan(
         traits, num_classes=num_classes, intensity=config.data.intensity or intensity
     )
-    plan = plan_dataset(data, preset=config.model.plan, gib=config.train.memory_gib)
+    return plan_dataset(data, preset=config.model.plan, gib=config.train.memory_gib)
+
+
+def values_for_cases(
+    config: ConfigDict,
+    traits: Sequence[CaseTraits],
+    *,
+    plan: Plan,
+    resolution: str,
+    devices: int,
+) -> PlannedValues:
+    """Return what a plan of the cases of a folder means in a config.
+
+    Args:
+        resolution: name of the configuration.
+        devices: see `planned_values`.
+
+    Raises:
+        InputError: the plan cuts slices along another axis than ``data.slice_axis``.
+    """
     planned = planned_values(
         plan,
         plan.configurations[resolution],
