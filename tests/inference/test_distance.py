@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
 from scipy.stats import skew
+from sklearn.covariance import ledoit_wolf
 
 from unet_jax.inference.distance import (
     PARTS,
@@ -11,6 +12,7 @@ from unet_jax.inference.distance import (
     Familiar,
     Gaussian,
     intensity_statistics,
+    shrunk_covariance,
 )
 from unet_jax.inference.sample_windows import sample_windows
 
@@ -26,6 +28,13 @@ def test_distances_are_mahalanobis():
     inverse = np.linalg.inv(np.cov(rows.T))
     expected = [mahalanobis(one, rows.mean(axis=0), inverse) for one in others]
     np.testing.assert_allclose(gaussian(others), expected, rtol=0.02)
+
+
+def test_the_covariance_is_that_of_scikit_learn():
+    for rows in (_rows(50), np.random.default_rng(3).normal(size=(10, 40))):
+        expected, _ = ledoit_wolf(rows, assume_centered=True)
+        np.testing.assert_allclose(shrunk_covariance(rows), expected, rtol=1e-12)
+    assert (shrunk_covariance(np.zeros((1, 3))) == 0).all()
 
 
 def test_more_features_than_windows_and_constant_ones_have_a_distance():

@@ -59,20 +59,30 @@ class Gaussian:
 
         Features are scaled to a variance of 1 before that; one that is constant gets a
         hundredth of the mean standard deviation.
-        Source: Ledoit and Wolf 2004, "A well-conditioned estimator for
-            large-dimensional covariance matrices".
         """
-        from sklearn.covariance import ledoit_wolf  # late: it takes a second
-
         rows = rows.astype(np.float64)
         mean, std = rows.mean(axis=0), rows.std(axis=0)
         std = np.maximum(std, max(0.01 * float(std.mean()), 1e-6))
-        covariance = np.eye(len(mean))
-        if len(rows) > 1:
-            covariance, _ = ledoit_wolf((rows - mean) / std, assume_centered=True)
-        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = np.linalg.eigh(shrunk_covariance((rows - mean) / std))
         inverse = vectors / np.sqrt(np.maximum(values, 1e-6))
         return cls(mean, inverse / std[:, None])
+
+
+def shrunk_covariance(
+    rows: Float[np.ndarray, "windows features"],
+) -> Float[np.ndarray, "features features"]:
+    """Estimate the covariance of rows whose mean is 0, shrunk towards a sphere.
+
+    Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional
+        covariance matrices". scikit-learn has it, but takes a second to import.
+    """
+    count, size = rows.shape
+    sample = rows.T @ rows / count
+    sphere = np.trace(sample) / size * np.eye(size)
+    spread = ((sample - sphere) ** 2).sum()
+    error = ((rows**2).sum(axis=1) ** 2).sum() / count**2 - (sample**2).sum() / count
+    weight = min(error / spread, 1.0) if spread > 0 else 1.0
+    return np.asarray(weight * sphere + (1 - weight) * sample)
 
 
 class Distance(NamedTuple):
