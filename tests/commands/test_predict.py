@@ -12,10 +12,11 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
+from tests.data.files.dicoms import write_series
 from unet_jax.commands import predict
 from unet_jax.commands.predict import _overlay_names
 from unet_jax.configs import base
-from unet_jax.data.files.read import read_label
+from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment.trained_run import TrainedRun
@@ -258,6 +259,20 @@ def test_a_volume_gives_one_prediction_in_every_format(segment, tmp_path):
         rows = [row for row in csv.DictReader(file) if row["class"] == "foreground"]
     assert np.ptp([float(row["volume_ml"]) for row in rows]) < 1e-6
     assert nibabel.load(out / "b.entropy.nii.gz").shape == (5, 6, 7)
+
+
+def test_each_dicom_series_of_a_folder_gives_a_nifti_on_its_grid(segment, tmp_path):
+    for number in range(2):
+        tags = {"RescaleIntercept": 0, "seed": number}
+        pixels = write_series(tmp_path / f"in/p{number}", **tags)
+    out = segment(tmp_path / "in")
+    label, image = read_label(out / "p1.nii.gz"), read_image(tmp_path / "in/p1")
+    expected = np.transpose(pixels, (2, 1, 0)) > 100
+    np.testing.assert_array_equal(label.image[..., 0], expected)
+    np.testing.assert_allclose(label.affine, image.affine, atol=1e-5)
+    shutil.rmtree(tmp_path / "out")
+    out = segment(tmp_path / "in/p0")
+    assert [path.name for path in out.glob("*.nii.gz")] == ["p0.nii.gz"]
 
 
 def test_the_only_channel_of_nnunet_is_no_part_of_the_name(segment, tmp_path):

@@ -9,6 +9,7 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
+from tests.data.files.dicoms import write_slice
 from unet_jax.data.files.formats import (
     FORMATS,
     SUFFIXES,
@@ -29,6 +30,8 @@ def _write(path, name):
         nibabel.save(nibabel.Nifti1Image(PIXELS[..., None], np.eye(4)), path)
     elif name == "TIFF":
         tifffile.imwrite(path, PIXELS)
+    elif name == "DICOM":
+        write_slice(path, PIXELS.T, position=(0, 0, 0))
     elif name in ("NRRD", "MetaImage"):
         image = SimpleITK.GetImageFromArray(PIXELS.T[None])
         SimpleITK.WriteImage(image, str(path))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.data.files.dicom import SUFFIXES as DICOM_SUFFIXES
+from unet_jax.data.files.dicom import read_dicom
 from unet_jax.data.files.itk import read_itk, write_itk
 from unet_jax.data.files.nifti import read_nifti, write_nifti
 from unet_jax.data.files.pictures import read_picture, write_palette_png
@@ -62,6 +64,14 @@ _nifti = functools.partial(
 )
 # The pixels of .nhdr and .mhd lie in a file of their own; a label map is one file.
 _itk = functools.partial(_volume, read=read_itk, write=write_itk)
+DICOM = _volume(
+    "DICOM",
+    DICOM_SUFFIXES,
+    ((128, b"DICM"),),
+    read=read_dicom,
+    write=write_nifti,
+    label_suffix=".nii.gz",
+)
 _META = ((0, b"ObjectType"), (0, b"NDims"), (0, b"Comment"))
 
 FORMATS = (
@@ -82,6 +92,7 @@ FORMATS = (
     _nifti("NIfTI", (".nii",), ((344, b"n+1\0"), (4, b"n+2\0"))),
     _itk("NRRD", (".nrrd", ".nhdr"), ((0, b"NRRD000"),), label_suffix=".nrrd"),
     _itk("MetaImage", (".mha", ".mhd"), _META, label_suffix=".mha"),
+    DICOM,
 )
 """Every format that images and masks may have."""
 
@@ -93,10 +104,15 @@ _START = 352  # bytes that reach behind the magic of every format
 
 
 def file_suffix(path: Path) -> str:
-    """Return the known ending of a file name, one of ``SUFFIXES``, or InputError."""
+    """Return the known ending of a file name, one of ``SUFFIXES``, or InputError.
+
+    A folder is a DICOM series, whose name has none: "".
+    """
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return suffix
+    if path.is_dir():
+        return ""
     raise InputError(
         f"{path}: unknown suffix {path.suffix!r}; expected one of "
         f"{' '.join(SUFFIXES)}; convert it to one of these"
@@ -106,7 +122,7 @@ def file_suffix(path: Path) -> str:
 def format_of(path: Path) -> Format:
     """Return the row of ``FORMATS`` for a file name; InputError if there is none."""
     suffix = file_suffix(path)
-    return next(one for one in FORMATS if suffix in one.suffixes)
+    return next((one for one in FORMATS if suffix in one.suffixes), DICOM)
 
 
 def content_name(path: Path) -> str:
@@ -135,7 +151,7 @@ def content_name(path: Path) -> str:
 
 def stem_of(path: Path) -> str:
     """Return the name of a file without its known ending."""
-    return path.name[: -len(file_suffix(path))]
+    return path.name[: len(path.name) - len(file_suffix(path))]
 
 
 def output_name(path: str | Path) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.data.files.colors import ColorsError, count_colors, match_palette
+from unet_jax.data.files.dicom import dicom_files, is_series
 from unet_jax.data.files.formats import (
     FORMATS,
     SUFFIXES,
@@ -46,7 +47,8 @@ def list_images(path: str | Path) -> list[Path]:
     """List the image files of a path.
 
     Args:
-        path: an image file, or a folder; only files directly in the folder are taken.
+        path: an image file, a folder with a DICOM series, or a folder of such images;
+            only those directly in the folder are taken.
 
     Raises:
         InputError: the path does not exist, has no readable file, or has two files
@@ -56,11 +58,12 @@ def list_images(path: str | Path) -> list[Path]:
     known = " ".join(SUFFIXES)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give an image or a folder")
-    if not path.is_dir():
+    if not path.is_dir() or is_series(path):
         file_suffix(path)
         return [path]
     names = sorted(entry for entry in path.iterdir() if entry.is_file())
     files = [name for name in names if name.name.lower().endswith(SUFFIXES)]
+    files += [one for one in path.iterdir() if one.is_dir() and is_series(one)]
     files = [name for name in files if not name.name.startswith(".")]
     if not files:
         raise InputError(
@@ -277,6 +280,8 @@ def check_finite(image: np.ndarray, *, name: str) -> None:
 def _check_content(path: Path, expected: str) -> None:
     """Compare the first bytes with the suffix, so that no decoder has to guess."""
     if path.is_dir():
+        if dicom_files(path):
+            return
         raise InputError(f"{path}: is a folder; expected a {expected} file")
     if not path.exists():
         found, fix = "no such file", ""

@@ -264,6 +264,9 @@ def _pair_one_folder(
         return layout._replace(pairs=renamed)
     masks = [f for f in files if _words(f) & MASK_WORDS]
     images = {f: stem_in(f, path) for f in sorted(files) if f not in masks}
+    if masks and any(not file.is_dir() for file in images):
+        # A DICOM series beside it was the origin of a converted image.
+        images = {file: stem for file, stem in images.items() if not file.is_dir()}
     ids, groups, problems, note = group_images(images, "", naming)
     if len(groups) == 1 and masks:
         (key,) = groups

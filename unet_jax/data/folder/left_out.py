@@ -37,7 +37,7 @@ def find_left_out(path: Path, layout: Layout) -> LeftOut:
     folders: Counter[str] = Counter()
     suffixes: Counter[str] = Counter()
     for file in _files(path):
-        if str(file) in used:
+        if str(file) in used or str(file.parent) in used:  # or a slice of a series
             continue
         if file.name.lower().endswith(SUFFIXES):
             folders[_top(file, path)] += 1

@@ -9,6 +9,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
+from unet_jax.data.files.dicom import SUFFIXES as DICOM
+from unet_jax.data.files.dicom import is_series
 from unet_jax.data.files.formats import SUFFIXES, stem_of
 from unet_jax.data.folder.channels import (
     CHANNEL,
@@ -101,6 +103,7 @@ class Naming(NamedTuple):
 def list_files(folder: Path) -> list[Path]:
     """List the image files of a folder and its subfolders, without hidden files.
 
+    A subfolder with the slices of a DICOM series is one image, listed as that folder.
     Links to folders are followed. Broken links are listed, so that reading them reports
     the problem.
     """
@@ -116,6 +119,9 @@ def list_files(folder: Path) -> list[Path]:
             and os.path.realpath(os.path.join(place, name)) not in seen
         ]
         above.update({os.path.join(place, name): seen for name in inside})
+        if place != str(folder) and is_series(Path(place)):
+            found.append(place)
+            files = [name for name in files if not name.lower().endswith(DICOM)]
         found += [
             os.path.join(place, name)
             for name in files
@@ -123,7 +129,9 @@ def list_files(folder: Path) -> list[Path]:
         ]
     found.sort(key=lambda name: name.split(os.sep))  # folder by folder
     return [
-        Path(name) for name in found if os.path.isfile(name) or not os.path.exists(name)
+        Path(name)
+        for name in found
+        if os.path.isfile(name) or os.path.isdir(name) or not os.path.exists(name)
     ]
 
 

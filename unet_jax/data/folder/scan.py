@@ -11,6 +11,7 @@ from typing import Any
 
 from unet_jax.data.case_traits import CaseTraits, ImageTraits
 from unet_jax.data.files.colors import ColorsError
+from unet_jax.data.files.dicom import dicom_files
 from unet_jax.data.folder.options import ReadOptions
 from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.read import used_slice_axis
@@ -116,7 +117,11 @@ def _problem_lines(problems: Sequence[InputError]) -> list[str]:
 
 def _stamp(pair: Pair, options: ReadOptions) -> list[Any] | None:
     """Return values that change with the files or their axes; None if one is gone."""
-    files = [*pair.images, *pair.masks]
+    files = [
+        file
+        for one in (*pair.images, *pair.masks)
+        for file in (dicom_files(one) if one.is_dir() else [one])
+    ]
     try:
         stats = [(file, file.stat()) for file in files]
     except OSError:
