@@ -19,28 +19,37 @@ def get_config() -> ConfigDict:
     config = brain_slab.get_config()
     config.name = "brain"
     config.data.zero_outside = True
+    config.data.resampling = "nnunet"
     # No norm: statistics of a batch of real and drawn images are those of no image, and
     # statistics of a crop depend on how much background it has.
     config.model.options.norm = "none"
     config.model.options.features = (16, 32, 64, 128, 128)
     config.train.patch_size = (112, 112)
     config.train.batch_size = 8
-    config.train.ema_decay = 0.995
-    # Without a norm, 3e-3 diverged in two of three runs.
-    config.optimizer.learning_rate = 1.5e-3
-    config.optimizer.warmup_steps = 150
-    config.optimizer.gradient_clip = 0.5
+    config.train.ema_decay = 0.99
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 6e-3
+    config.optimizer.weight_decay = 0.3
+    config.optimizer.warmup_steps = 125
     config.augment.synthesis = True
     config.augment.synthesis_probability = 0.6
-    config.augment.synthesis_like_real_probability = 0.7
-    config.augment.synthesis_inverted_probability = 0.4
+    config.augment.synthesis_like_real_probability = 0.92
+    config.augment.synthesis_inverted_probability = 0.5
     config.augment.synthesis_empty_probability = 0.45
     config.augment.synthesis_surroundings_probability = 0.5
+    config.augment.synthesis_coarse_probability = 0.6
     config.augment.rotation_probability = 0.3
     config.augment.scaling_probability = 0.3
     config.augment.noise_probability = 0.0
-    config.train.steps = 2600
-    config.eval.every_steps = 650
+    config.train.steps = 1000
+    config.eval.every_steps = 250
     # The validation slab is of the template: it does not tell what other people need.
     config.eval.choose = "last"
+    # The brain is one body: skin and muscles are not of it, and what it encloses in a
+    # slice is fluid.
+    config.eval.postprocess = (
+        ("largest_body", (2, 3), 2.0),
+        ("largest_body", (1, 2, 3), 2.0),
+        ("fill_planes", (1, 2, 3), None),
+    )
     return config

@@ -319,14 +319,16 @@ def _intensities(
 ) -> Array:
     """Give each pixel the mean of its region, and a texture.
 
-    Most images keep the texture of the real one, and the regions around the classes
-    have a smooth one, since flat ones could be told by that. The others have noise.
-    Where there is no real image, classes have a smooth texture too.
+    Most images keep a part of the texture of the real one, or all of it, and the
+    regions around the classes have a smooth one: neither can be told by being flat. The
+    others have noise. Where there is no real image, classes have a smooth texture too.
     """
     means = _means(clusters, chance, table, options, numbers)
     std = between(table[2], options.std).at[numbers.air].set(0.0)
     of_class = (region < numbers.clusters)[..., None]
-    own = (chance.contrast < options.like_real_probability) | (chance.texture < 0.3)
+    like_real = chance.contrast < options.like_real_probability
+    own = like_real | (chance.texture < 0.3)
+    kept = jnp.where(like_real, jnp.minimum(1.5 * chance.texture, 1.0), 1.0)
     span = _signed_span(chance, options)
     unit = (2 * math.sqrt(math.pi) * _GRAIN) ** ((noise.ndim - 1) / 2)
     smooth = unit * appearance.blurred(noise, jnp.asarray(_GRAIN))
@@ -334,7 +336,7 @@ def _intensities(
     real = std[region] * smooth if labels_only else span * clusters.texture
     texture = jnp.where(
         own,
-        jnp.where(of_class, real, around[region] * smooth),
+        jnp.where(of_class, kept * real, around[region] * smooth),
         std[region] * noise,
     )
     return jnp.clip(means[region] + texture, 0.0, _BRIGHTEST)
