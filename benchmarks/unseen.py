@@ -28,6 +28,13 @@ _DEEP_MM = 3.0  # from the white surface inwards, where grey matter and fluid ar
 _STRIP_MM = 3.0  # from the label outwards, what a stripped scan keeps
 _FAR_MM = 10.0  # from the label outwards, where no tissue may be found
 
+_FLUID, _GREY, _WHITE = ((1.0, 2569, 329), (0.86, 833, 83), (0.77, 500, 70))
+"""Proton density, and T1 and T2 in ms at 1.5 T.
+
+Source: BrainWeb's phantom (Kwan et al. 1999, doi:10.1109/42.816072).
+"""
+_REPETITION_MS = 3300  # of BrainWeb's spin echoes; echoes of 120 (T2) and 35 (PD)
+
 
 class Scan(NamedTuple):
     """An image, its label and the millimetres of a voxel on each axis."""
@@ -143,6 +150,8 @@ def variants(scan: Scan) -> Iterator[tuple[str, Scan]]:
         "stripped, exponent 0.6",
         scan._replace(image=brightest * (stripped.image / brightest) ** 0.6),
     )
+    yield "stripped, as T2", spin_echo(stripped, echo_ms=120)
+    yield "stripped, as PD", spin_echo(stripped, echo_ms=35)
     yield "skull on, inverted", scan._replace(image=float(head.max()) - head)
     yield "skull on, without margin", cut(scan._replace(image=head))
 
@@ -164,6 +173,26 @@ def bias(shape: tuple[int, ...], strength: float) -> np.ndarray:
         sparse=True,
     )
     return 1 + strength * (x + y * z) / 2
+
+
+def spin_echo(scan: Scan, *, echo_ms: float) -> Scan:
+    """Give the tissues of a stripped T1 scan the contrast of a spin echo.
+
+    The signals of fluid, grey and white matter, which their relaxation times decide,
+    are interpolated between the intensities of the three in the scan. It keeps its
+    noise, and what else is as dark as fluid in T1 has the signal of fluid too.
+    """
+    grey, white = (float(np.median(scan.image[scan.label == one])) for one in (1, 2))
+    fluid = float(np.percentile(scan.image[scan.image > 0], 5))
+    signals = [
+        density * (1 - np.exp(-_REPETITION_MS / t1)) * np.exp(-echo_ms / t2)
+        for density, t1, t2 in (_FLUID, _GREY, _WHITE)
+    ]
+    beyond = max(0.0, 2 * signals[2] - signals[1])
+    image = np.interp(
+        scan.image, (fluid, grey, white, 2 * white - grey), (*signals, beyond)
+    )
+    return scan._replace(image=np.where(scan.image > 0, image, 0).astype(np.float32))
 
 
 def cut(scan: Scan) -> Scan:

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     # Where the map shows what surrounds the brain, few images need invented shells.
     config.augment.synthesis_surroundings_probability = 0.1
     config.augment.elastic_probability = 0.2
-    config.eval.every_steps = 500  # a drawn volume takes as long as many steps
+    # To draw and to predict a volume takes as long as many steps.
+    config.eval.every_steps = config.train.steps // 2
     config.eval.train_images = 4
     return config

@@ -85,6 +85,17 @@ def test_stripping_and_inverting_keep_zeros_outside(scan):
     assert 0.7 <= field.min() < 0.75 < 1.25 < field.max() <= 1.3
 
 
+@pytest.mark.parametrize(("echo", "grey"), [(120, 0.396), (35, 0.851)])
+def test_fluid_is_brightest_in_a_spin_echo_and_white_matter_darkest(scan, echo, grey):
+    stripped = dict(unseen.variants(scan))["stripped"]
+    image = unseen.spin_echo(stripped, echo_ms=echo).image
+    fluid, white = image[stripped.image == 30], image[scan.label == 2]
+    assert np.ptp(fluid) == np.ptp(white) == 0
+    assert fluid[0] > image[scan.label == 1].max() > white[0] > 0
+    assert image[scan.label == 1].mean() / fluid[0] == pytest.approx(grey, abs=1e-3)
+    assert not image[stripped.image == 0].any()
+
+
 def test_two_files_become_one_scan_in_ras(tmp_path, scan):
     flipped = np.diag([-1.0, 1.0, 2.0, 1.0])
     for name, array in (("image", scan.image), ("label", scan.label)):
