@@ -231,6 +231,9 @@ KEYS = {
         (96, 96), "pixels of a crop; two axes or three", from_data=True
     ),
     "train.accumulation": Key(1, "parts of a device's batch, one after another", low=1),
+    "train.freeze": Key(
+        (), "parts of the network that do not learn, such as ('encoder',)"
+    ),
     "train.ema_decay": Key(
         0.0,
         "decay of the averages, of parameters and batch norm's statistics, that are "
@@ -262,6 +265,9 @@ KEYS = {
     "optimizer.weight_decay": Key(1e-4, "weight decay; not of norms and biases", low=0),
     "optimizer.momentum": Key(0.99, "momentum of sgd", low=0, high=0.999999),
     "optimizer.gradient_clip": Key(1.0, "largest global norm; 0 for off", low=0),
+    "optimizer.rate_factors": Key(
+        (), "factors of the learning rate of parts, such as (('encoder', 0.1),)"
+    ),
     # ---- evaluation ------------------------------------------------------------------
     "eval.every_steps": Key(250, "steps between validations", low=1, may_change=True),
     "eval.choose": Key(

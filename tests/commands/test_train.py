@@ -25,7 +25,7 @@ from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import smoke
 from unet_jax.errors import InputError, RunError
 from unet_jax.experiment import network, run
-from unet_jax.experiment.finished import init_from
+from unet_jax.experiment.finished import form_of, init_from
 from unet_jax.experiment.network import create_network
 from unet_jax.training.checkpoint import Checkpoints
 from unet_jax.training.step import create_train_state
@@ -386,6 +386,26 @@ def test_a_start_from_another_run_has_its_weights_and_statistics(shared, finishe
     jax.tree.map(equal, started.ema_params, source["params"])
     jax.tree.map(equal, started.batch_stats, source["batch_stats"])
     jax.tree.map(equal, started.ema_batch_stats, source["batch_stats"])
+
+
+def test_a_start_with_other_channels_fits_the_first_kernel(shared, finished, capsys):
+    config = _config(shared)
+    network = create_network(config, axis_name=None)
+    state = create_train_state(
+        network, optax.sgd(1.0), seed=1, input_shape=(32, 32, 2), ema=False
+    )
+    form = form_of(config, 2)
+    started = init_from(state, finished, network, form)
+    with Checkpoints(finished / "checkpoints", read_only=True) as checkpoints:
+        source = checkpoints.restore_raw(checkpoints.best_step())
+    name = "convolution_0"
+    found, before = (
+        one["encoder_0"][name]["kernel"] for one in (started.params, source["params"])
+    )
+    np.testing.assert_allclose(found, np.repeat(before / 2, 2, axis=-2))
+    assert (
+        "fitted encoder_0/convolution_0/kernel: 1 channels" in capsys.readouterr().out
+    )
 
 
 def test_a_start_from_a_run_of_which_nothing_fits_is_refused(shared, finished):

@@ -22,7 +22,7 @@ from unet_jax.data.pipeline import TrainIterator
 from unet_jax.errors import RunError, Stopped, setting
 from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.data import create_batches
-from unet_jax.experiment.finished import init_from
+from unet_jax.experiment.finished import form_of, init_from
 from unet_jax.experiment.logs import draw_curves, open_log, print_summary
 from unet_jax.experiment.record import check_same_draws, check_same_labels, read_record
 from unet_jax.experiment.run import Run, check, create_run
@@ -293,7 +293,8 @@ def _first_state(
     state = run.create_state()
     if run.config.init_from:
         with copy_of(run.config.init_from) as source:
-            state = init_from(state, source, run.network)
+            form = form_of(run.config, run.preprocessing.channels)
+            state = init_from(state, source, run.network, form)
     return state, 0, dict(_NEW_RECORD)
 
 

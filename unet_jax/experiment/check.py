@@ -53,6 +53,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     check_metric_names(metrics, losses=losses)
     _check_temperature(config.eval.get("temperature"))
     _check_risk(config.eval.get("risk"), data.class_names)
+    _check_rates(config.train.get("freeze", ()), config.optimizer)
     if config.train.early_stopping_patience and config.eval.choose == "last":
         raise InputError(
             "train.early_stopping_patience: stops after the best checkpoint, but "
@@ -198,6 +199,25 @@ def _check_risk(value: Any, names: Any) -> None:
 def _is_fraction(value: Any) -> bool:
     """Return whether a value is a number between 0 and 1."""
     return isinstance(value, float) and 0 < value < 1
+
+
+def _check_rates(freeze: Any, optimizer: ConfigDict) -> None:
+    """Refuse parts that are no names, and factors that are no numbers."""
+    if not all(isinstance(part, str) for part in freeze):
+        raise InputError(
+            f"train.freeze: found {tuple(freeze)}, expected names of parts; write "
+            f"{setting('train.freeze', ('encoder',))}"
+        )
+    for pair in optimizer.get("rate_factors", ()):
+        match pair:
+            case [str(), int() | float() as factor] if factor >= 0:
+                pass
+            case _:
+                raise InputError(
+                    f"optimizer.rate_factors: found {pair!r}, expected a part and a "
+                    "factor of at least 0; write "
+                    f"{setting('optimizer.rate_factors', (('encoder', 0.1),))}"
+                )
 
 
 def _check_channels(endings: Any) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -38,8 +38,9 @@ from unet_jax.models.network import adapted_params
 from unet_jax.runtime.compilation import use_compilation_cache
 from unet_jax.runtime.shown_path import shown
 from unet_jax.training.checkpoint import Checkpoints
-from unet_jax.training.devices import on_local_devices
+from unet_jax.training.devices import local_copy, on_local_devices
 from unet_jax.training.named_arrays import check_fit, transfer
+from unet_jax.training.other_data import Form, fitted_to
 from unet_jax.training.step import TrainState, averaged_variables
 
 TEMPERATURE = "temperature.json"
@@ -142,21 +143,33 @@ def load_run(
 
 
 def init_from(
-    state: TrainState, workdir: pathlib.Path, network: nn.Module
+    state: TrainState,
+    workdir: pathlib.Path,
+    network: nn.Module,
+    form: Form | None = None,
 ) -> TrainState:
     """Take the weights of another run's best checkpoint, and print what does not fit.
 
     Args:
         workdir: folder of the other run.
+        form: channels and classes of this run, for which the first kernel and the head
+            are fitted (`other_data.fitted_to`); None for those of the other run.
 
     Raises:
         InputError: there is no such run, or no kernel of its network fits.
     """
-    read_finished_record(workdir)
+    record = read_finished_record(workdir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.best_step()
         source = averaged_variables(checkpoints.restore_raw(step))
-    weights = transfer(state.params, adapted_params(network, source["params"]))
+    params = adapted_params(network, source["params"])
+    fitted: list[str] = []
+    if form is not None:
+        there = form_of(record["config"], record["preprocessing"]["channels"])
+        params, fitted = fitted_to(
+            params, local_copy(state.params), there_form=there, here_form=form
+        )
+    weights = transfer(state.params, params)
     if not weights.kernels:
         raise InputError(
             f"init_from: no kernel of {shown(workdir)} fits this network (such as "
@@ -170,9 +183,16 @@ def init_from(
         f"init_from {shown(workdir)} (step {step or 'latest'}): "
         f"{weights.copied + stats.copied} arrays copied, {len(skipped)} skipped"
     )
-    for line in listed_lines([f"skipped {one}" for one in skipped]):
+    lines = [f"fitted {one}" for one in fitted]
+    for line in listed_lines([*lines, *(f"skipped {one}" for one in skipped)]):
         print(f"  {line}")
     return state.starting_from(weights.params, stats.params)
+
+
+def form_of(config: Mapping[str, Any], channels: int) -> Form:
+    """Return what the ends of a run's network depend on."""
+    clusters = config["model"].get("clusters") is not None
+    return Form(channels, () if clusters else tuple(config["data"]["class_names"]))
 
 
 def read_clusters_of_classes(

@@ -19,6 +19,7 @@ from unet_jax.runtime.compilation import onednn_options
 from unet_jax.runtime.user_code import load_function
 from unet_jax.training.images_alone import check_losses_of_network
 from unet_jax.training.optimizer import Schedule, create_optimizer, create_schedule
+from unet_jax.training.stage_rates import with_stage_rates
 
 
 def score_channels(config: ConfigDict) -> int:
@@ -160,4 +161,8 @@ def create_optimizer_and_schedule(
         momentum=options.momentum,
         gradient_clip=options.gradient_clip,
     )
-    return optimizer, schedule
+    return with_stage_rates(
+        optimizer,
+        freeze=config.train.get("freeze", ()),
+        factors=options.get("rate_factors", ()),
+    ), schedule

@@ -65,6 +65,7 @@ _ADDED_LATER = frozenset(
         *("model.plan", "data.calibration_fraction"),
         *("data.labels_only", "data.sub_labels"),
         *("data.resampling", "eval.average"),
+        *("train.freeze", "optimizer.rate_factors"),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""
