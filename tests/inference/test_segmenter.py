@@ -14,7 +14,8 @@ from unet_jax.errors import InputError, RunError
 from unet_jax.experiment.inference import compile_network, create_predict_fn_maker
 from unet_jax.experiment.network import create_network
 from unet_jax.inference.forward import make_forward
-from unet_jax.inference.segmenter import Segmenter, make_predict_fn, stack_axis
+from unet_jax.inference.member import stack_axis
+from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.models import presets
 from unet_jax.models.unet import UNet
 

@@ -26,7 +26,7 @@ from unet_jax.errors import InputError
 from unet_jax.experiment.drawn_images import DrawnImages, draw_images
 from unet_jax.experiment.labels_only import labels_only
 from unet_jax.experiment.network import crop_size
-from unet_jax.inference.segmenter import stack_axis
+from unet_jax.inference.member import stack_axis
 from unet_jax.losses.terms import reads_labels
 from unet_jax.report.progress import ReadingBar
 from unet_jax.runtime.home import expanded

@@ -12,8 +12,8 @@ from unet_jax.data.case import Source
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.inference.distance import Distance, Familiar, intensity_statistics
 from unet_jax.inference.features import Features
+from unet_jax.inference.member import stack_axis
 from unet_jax.inference.sample_windows import sample_windows
-from unet_jax.inference.segmenter import stack_axis
 from unet_jax.method import Reference, Spacing
 from unet_jax.runtime.atomic import atomic_path
 

@@ -18,7 +18,7 @@ from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.inference import create_predict_fn_maker
 from unet_jax.experiment.run import Run
 from unet_jax.hosts import agree
-from unet_jax.inference.segmenter import stack_axis
+from unet_jax.inference.member import stack_axis
 from unet_jax.losses.terms import reads_labels
 from unet_jax.method import Method
 from unet_jax.runtime.stop import Stop
