@@ -60,6 +60,11 @@ BRAIN = "--config=configs/brain.py"
             "compare.methods: unknown method 'otsoo'; expected any of manual_threshold",
         ),
         (["--mode=plan"], "--config: found nothing, expected a path"),
+        (["--mode=import_nnunet"], "--mode=import_nnunet needs --input=MODEL_FOLDER"),
+        (
+            ["--mode=import_nnunet", "--input=a", "--workdir=gs://bucket/a"],
+            "--workdir: found 'gs://bucket/a', expected a folder of this disk",
+        ),
         ([BRAIN, "--mode=plan"], "found neither data.path nor --topology"),
         (
             [BRAIN, "--mode=plan", "--topology=v9:4x4"],

@@ -72,12 +72,7 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
 
                 verify(config, pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None)
             case "import_nnunet":
-                if not FLAGS.input:
-                    raise InputError("--mode=import_nnunet needs --input=MODEL_FOLDER")
-                from unet_jax.commands.import_nnunet import import_nnunet
-
-                workdir = pathlib.Path(_workdir(config))
-                import_nnunet(pathlib.Path(FLAGS.input), workdir, config)
+                _import_nnunet(config)
             case "plan":
                 assert config is not None, "read_config gives one"
                 _plan(config)
@@ -175,6 +170,21 @@ def _predict(config: ConfigDict | None, stop: Stop) -> None:
             contours=FLAGS.contours,
             overwrite=FLAGS.overwrite,
         )
+
+
+def _import_nnunet(config: ConfigDict | None) -> None:
+    """Make a run of a trained nnU-Net."""
+    if not FLAGS.input:
+        raise InputError("--mode=import_nnunet needs --input=MODEL_FOLDER")
+    workdir = _workdir(config)
+    if workdir.startswith("gs://"):
+        raise InputError(
+            f"--workdir: found {workdir!r}, expected a folder of this disk; copy it to "
+            "the bucket afterwards"
+        )
+    from unet_jax.commands.import_nnunet import import_nnunet
+
+    import_nnunet(pathlib.Path(FLAGS.input), pathlib.Path(workdir), config)
 
 
 def _compare(config: ConfigDict | None, stop: Stop) -> None:

@@ -59,7 +59,9 @@ def import_nnunet(
     network = create_network(config, axis_name=None)
     size = (*config.train.patch_size, made.preprocessing.channels)
     check_params(params, network, size)
-    dataset = open_dataset(config, workdir) if config.data.path else None
+    dataset = None
+    if config.data.path or config.data.source != "folder":
+        dataset = open_dataset(config, workdir)
     record = make_record(
         config.to_dict(),
         preprocessing=made.preprocessing.to_dict(),
