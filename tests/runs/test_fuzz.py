@@ -19,7 +19,8 @@ from PIL import Image
 from unet_jax.configs import base, folder
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.folder.layouts import find_layout
-from unet_jax.data.folder.pairing import Naming, list_files
+from unet_jax.data.folder.listing import list_files
+from unet_jax.data.folder.pairing import Naming
 from unet_jax.data.folder.split_files import read_splits
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config

@@ -80,6 +80,10 @@ def test_the_value_called_ignore_is_ignored(tmp_path):
     assert data.label_map == ((0, 0), (1, 1), (2, 2), (3, -1))
     label = data.source("train")[0].label
     np.testing.assert_array_equal(np.unique(label), [-1, 0, 1, 2])
+    several = raw_set(
+        tmp_path / "b", labels=LABELS | {"ignore": [3, 9]}, values=(0, 3, 9)
+    )
+    assert open_set(several).label_map == (*data.label_map, (9, -1))
     names = ("none", "liver", "lesion")  # other names, and still the same values
     assert open_set(tmp_path, class_names=names).label_map == data.label_map
 

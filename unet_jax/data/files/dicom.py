@@ -72,8 +72,11 @@ def dicom_files(folder: Path) -> list[Path]:
 def _has_magic(file: Path) -> bool:
     """Tell whether the first bytes are those of DICOM."""
     at, code = _MAGIC
-    with file.open("rb") as stream:
-        return stream.read(at + len(code))[at:] == code
+    try:
+        with file.open("rb") as stream:
+            return stream.read(at + len(code))[at:] == code
+    except OSError:  # reported where it is an image
+        return False
 
 
 def read_dicom(

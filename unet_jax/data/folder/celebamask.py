@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from unet_jax.data.folder.pairing import Layout, Pair, list_files
+from unet_jax.data.folder.listing import list_files
+from unet_jax.data.folder.pairing import Layout, Pair
 
 PARTS = (
     *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),

@@ -1,7 +1,7 @@
 """Finds the classes of a folder's masks, and proposes a label map."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -33,6 +33,10 @@ class Classes(NamedTuple):
     label_map: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    def noted(self, notes: Iterable[str]) -> "Classes":
+        """Return the classes with more notes."""
+        return self._replace(notes=(*self.notes, *notes))
 
 
 def find_classes(

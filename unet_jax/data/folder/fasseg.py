@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from unet_jax.data.folder.pairing import Layout, Pair, list_files, mask_alone, stem_in
+from unet_jax.data.folder.listing import list_files, stem_in
+from unet_jax.data.folder.pairing import Layout, Pair, mask_alone
 from unet_jax.errors import InputError
 
 CLASSES = {

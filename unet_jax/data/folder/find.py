@@ -9,12 +9,12 @@ from pathlib import Path
 
 from unet_jax.data.files.formats import SUFFIXES, stem_of
 from unet_jax.data.folder.channels import same_form
+from unet_jax.data.folder.listing import list_files, stem_in
 from unet_jax.data.folder.pairing import (
     Layout,
     Naming,
     Pair,
     group_images,
-    list_files,
     make_pair,
     mask_alone,
     mask_endings,
@@ -22,7 +22,6 @@ from unet_jax.data.folder.pairing import (
     pair_folders,
     refuse_channels,
     several_masks,
-    stem_in,
 )
 from unet_jax.errors import InputError, named_files, setting
 from unet_jax.runtime.home import expanded

@@ -10,14 +10,13 @@ from unet_jax.data.files.formats import SUFFIXES
 from unet_jax.data.folder.celebamask import celebamask_layout
 from unet_jax.data.folder.fasseg import fasseg_layout
 from unet_jax.data.folder.find import as_stored, find_folder_of_masks, find_pairs
+from unet_jax.data.folder.listing import list_files, stem_in
 from unet_jax.data.folder.nnunet import nnunet_layout
 from unet_jax.data.folder.pairing import (
     Layout,
     Naming,
     group_images,
-    list_files,
     make_pair,
-    stem_in,
 )
 from unet_jax.data.folder.stacks import stack_slices
 from unet_jax.errors import InputError

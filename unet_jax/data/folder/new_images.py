@@ -16,8 +16,8 @@ from unet_jax.data.folder.channels import (
     incomplete_images,
     same_form,
 )
+from unet_jax.data.folder.listing import list_files, stem_in
 from unet_jax.data.folder.options import ReadOptions
-from unet_jax.data.folder.pairing import list_files, stem_in
 from unet_jax.data.folder.read import missing_of_case, read_case_image
 from unet_jax.errors import InputError
 from unet_jax.runtime.home import expanded

@@ -13,14 +13,13 @@ from typing import Any
 from unet_jax.data.case import IGNORE
 from unet_jax.data.files.formats import SUFFIXES, stem_of
 from unet_jax.data.folder.channels import CHANNEL
+from unet_jax.data.folder.listing import list_files, stem_in
 from unet_jax.data.folder.pairing import (
     Layout,
     Naming,
     Pair,
     join,
-    list_files,
     make_pair,
-    stem_in,
 )
 from unet_jax.data.folder.split_files import SPLITS_FILE
 from unet_jax.data.label_map import Entry
@@ -50,12 +49,7 @@ def nnunet_layout(path: Path) -> Layout | None:
         ``documentation/dataset_format.md`` of nnU-Net 2.8.1; Antonelli et al. 2022,
         doi:10.1038/s41467-022-30695-9 (the Decathlon, whose form nnU-Net 1 has too)
     """
-    if not path.is_dir():
-        return None
     file = path / "dataset.json"
-    if not file.is_file():
-        _check_no_sets(path)
-        return None
     content = _read(file)
     if content is None:
         return None
@@ -72,32 +66,41 @@ def nnunet_layout(path: Path) -> Layout | None:
             f"files of its file_ending, one of {' '.join(SUFFIXES)}; fix the entry, or "
             "copy the set again"
         )
-    stated = content.get("numTraining", content.get("training"))
-    count = len(stated) if isinstance(stated, list) else stated
-    if count is not None and count != len(layout.pairs):
-        notes.append(f"WARNING: {file.name} states {count} training cases")
+    notes += _count_notes(content, len(layout.pairs), file)
     channels = _channels(content)
-    found = {_INTENSITIES.get(channel.lower()) for channel in channels}
-    if len(found) > 1:
+    intensity, note = _intensity(channels, file)
+    notes += note
+    splits = path / SPLITS_FILE
+    if splits.is_file():
         notes.append(
-            f"one normalisation for all channels ({', '.join(channels)}), of which "
-            f"{file.name} states several"
+            f"{SPLITS_FILE} has the folds, of which data.fold names one (or 0)"
         )
     layout = _with_test(layout, path, ending)
-    note = f"nnU-Net's layout: {len(layout.pairs)} cases, {layout.note}"
-    splits = path / SPLITS_FILE
+    first = f"nnU-Net's layout: {len(layout.pairs)} cases, {layout.note}"
     return layout._replace(
-        note="; ".join([note, *notes]),
+        note="; ".join([first, *notes]),
         class_names=names,
         label_map=label_map,
-        intensity=found.pop() if len(found) == 1 else None,
+        intensity=intensity,
         splits_file=str(splits) if splits.is_file() else "",
         problems=(*layout.problems, *_channel_counts(layout.pairs, channels, file)),
     )
 
 
+def _count_notes(content: Mapping[str, Any], found: int, file: Path) -> list[str]:
+    """Write that another number of training cases is stated than was found."""
+    stated = content.get("numTraining", content.get("training"))
+    count = len(stated) if isinstance(stated, list) else stated
+    if count is None or count == found:
+        return []
+    return [f"WARNING: {file.name} states {count} training cases"]
+
+
 def _read(file: Path) -> dict[str, Any] | None:
     """Read a dataset.json; None if it describes something else."""
+    if not file.is_file():
+        _check_no_sets(file.parent)
+        return None
     beside = (file.parent / "imagesTr").is_dir()
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -118,7 +121,7 @@ def _check_no_sets(path: Path) -> None:
     """Refuse a folder of data sets, such as nnUNet_raw itself."""
     sets = [
         one.name
-        for one in sorted(path.iterdir())
+        for one in (sorted(path.iterdir()) if path.is_dir() else ())
         if (one / "dataset.json").is_file() and (one / "imagesTr").is_dir()
     ]
     if sets:
@@ -169,6 +172,16 @@ def _channels(content: Mapping[str, Any]) -> list[str]:
     return [str(one) for one in channels.values()] if isinstance(channels, dict) else []
 
 
+def _intensity(channels: list[str], file: Path) -> tuple[str | None, list[str]]:
+    """Return the normalisation of all channels, None if the data choose it; a note."""
+    found = {_INTENSITIES.get(channel.lower()) for channel in channels}
+    if len(found) > 1:
+        named = ", ".join(channels)
+        what = f"one normalisation for all channels ({named}), of which"
+        return None, [f"{what} {file.name} states several"]
+    return next(iter(found), None), []
+
+
 def _in_folders(path: Path, part: str, ending: str) -> Layout:
     """Pair the files of ``imagesTr`` and ``labelsTr``, or ``imagesTs``."""
     images, masks = (
@@ -217,7 +230,7 @@ def _with_test(layout: Layout, path: Path, ending: str) -> Layout:
     ]
     if not test:
         return layout
-    note = f"{layout.note}; {len(test)} cases of imagesTs/ are the test split"
+    note = f"{layout.note}; imagesTs/ is the test split ({len(test)} labelled)"
     return layout._replace(
         pairs=(*layout.pairs, *test),
         orphans=(*layout.orphans, *found.orphans),

@@ -183,11 +183,7 @@ def _check(
     watch: Watch,
 ) -> tuple[Splits, Classes]:
     """Find the classes, place the slabs, and raise all problems together."""
-    problems = [*layout.problems, *scanned.problems]
-    problems += mixed_problems(scanned.images)
-    problems += palette_problems(scanned.traits, options)
-    problems += orientation_problems(scanned.traits, options)
-    problems += undeclared_problems(scanned.traits)
+    problems = _problems_of_files(layout, scanned, options)
     problems += division.problems + division.given.problems
     values, alone = _values(layout.pairs, scanned), _values(layout.orphans, scanned)
     if not values:
@@ -223,19 +219,35 @@ def _check(
             problems += same_image_problems(scanned.images, splits)
     if classes.names and division.recorded is None:
         usable = None if division.given.problems else splits
-        trained = _trained_values(usable, scanned, options)
         missing = missing_class_problems(
-            trained, names=classes.names, label_map=classes.label_map
+            _trained_values(usable, scanned, options),
+            names=classes.names,
+            label_map=classes.label_map,
         )
         if layout.label_map and classes.names == layout.class_names:
             # A class that the set states is no mistake of the config.
-            told = [f"WARNING: {line.partition(';')[0]}" for line in missing]
-            classes = classes._replace(notes=(*classes.notes, *told))
+            classes = classes.noted(
+                f"WARNING: {line.partition(';')[0]}" for line in missing
+            )
         else:
             problems += missing
     _raise(problems, options.path)
     assert splits is not None, "without problems there are splits"
     return splits, classes
+
+
+def _problems_of_files(
+    layout: Layout, scanned: Scan, options: FolderOptions
+) -> list[str]:
+    """List what is wrong with files, and with their meaning against each other."""
+    return [
+        *layout.problems,
+        *scanned.problems,
+        *mixed_problems(scanned.images),
+        *palette_problems(scanned.traits, options),
+        *orientation_problems(scanned.traits, options),
+        *undeclared_problems(scanned.traits),
+    ]
 
 
 def _values(pairs: Sequence[Pair], scanned: Scan) -> dict[str, dict[int, int]]:
