@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.augment.blur_probability = 0.2
     config.augment.low_resolution_probability = 0.25
     config.augment.gamma_inverted_probability = 0.1
+    config.data.resampling = "nnunet"
     # The plan decides whether the Dice loss pools a batch.
     config.loss = (("dice", 1.0, {}), ("cross_entropy", 1.0, {}))
     config.data.foreground_oversampling = 1 / 3
@@ -40,5 +41,6 @@ def get_config() -> ConfigDict:
     config.eval.every_steps = 250 * 10
     config.eval.choose = "last"
     config.eval.mirror = True
+    config.eval.average = "logits"
     config.log.every_steps = 250
     return config

@@ -154,7 +154,7 @@ def test_another_resampling_is_noted():
         (
             _changed(normalization_schemes=["MyNormalization"] * 2),
             DATASET,
-            "channel 0 is normalised by MyNormalization",
+            "a channel is normalised by MyNormalization",
         ),
         (PLANS | {"image_reader_writer": "MyIO"}, DATASET, "images are read by MyIO"),
         ({}, DATASET, "plans.json: found no configuration '3d_fullres'"),

@@ -92,7 +92,7 @@ def test_a_fingerprint_of_nnunet_is_planned(tmp_path, capsys):
         expected = golden[name]
         assert config.train.patch_size == tuple(expected["patch_size"][::-1])
         assert config.train.batch_size == expected["batch_size"]
-        assert config.data.intensity == "percentile"
+        assert config.data.intensity == ("percentile",)
         assert config.loss[0][2] == {"batch_dice": expected["batch_dice"]}
     assert configs["3d_lowres"].data.spacing == tuple(
         golden["3d_lowres"]["spacing"][::-1]

@@ -50,6 +50,7 @@ def _data(name):
         label_map=((0, 0),),
         notes=(),
         intensity=None,
+        channel_names=(),
     )
 
 
@@ -80,7 +81,7 @@ def test_a_run_gets_the_patch_and_the_network_of_the_plan():
     assert options.strides == ((2, 2, 2),) * 5
     assert (options.norm, options.downsample) == ("instance", "centred")
     assert options.deep_supervision == len(expected["features"]) - 3
-    assert config.data.intensity == "percentile"
+    assert config.data.intensity == ("percentile",)
     assert config.augment.rotation_degrees_3d == (-30.0, 30.0)
     # There is a low resolution, so the Dice loss pools the batch.
     assert config.loss[0] == ("dice", 1.0, {"batch_dice": True})
@@ -117,7 +118,7 @@ def test_pictures_are_mirrored_and_turned_on_all_axes():
     )
     assert config.augment.flip_axes == (0, 1)
     assert config.augment.rotation_degrees_2d == (-180.0, 180.0)
-    assert config.data.intensity == "full_range"
+    assert config.data.intensity == ("rgb",) * 3
     assert config.data.spacing == "median"  # nothing is resampled without a spacing
 
 
@@ -206,3 +207,10 @@ def test_every_field_of_a_configuration_is_in_the_config():
     names = {key.rpartition(".")[2] for key in planned.values} | set(planned.options)
     renamed = {"name", "median_shape", "blocks", "decoder_blocks"}
     assert fields - renamed <= names
+
+
+def test_names_of_channels_decide_how_each_is_normalised():
+    data = _data("ragged")
+    data.channel_names = tuple(GOLDEN["ragged"]["fingerprint"]["channel_names"])
+    config = fill_config(nnunet.get_config(), data, gib=8.0)
+    assert config.data.intensity == ("zscore_filled", "percentile", "none")

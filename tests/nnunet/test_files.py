@@ -44,6 +44,11 @@ def write_plans(folder, name=NAME, network="ResidualEncoderUNet"):
             "architecture": {
                 "network_class_name": f"package.unet.{network}",
                 "arch_kwargs": {
+                    "n_stages": len(one["features"]),
+                    "norm_op": "torch.nn.InstanceNorm3d",
+                    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                    "nonlin": "torch.nn.LeakyReLU",
+                    "conv_bias": True,
                     "features_per_stage": one["features"],
                     "kernel_sizes": one["kernel_sizes"],
                     "strides": one["strides"],
@@ -54,7 +59,10 @@ def write_plans(folder, name=NAME, network="ResidualEncoderUNet"):
         }
         for key, one in plan["configurations"].items()
     }
-    configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres"}
+    configurations["3d_cascade_fullres"] = {
+        "inherits_from": "3d_fullres",
+        "previous_stage": "3d_lowres",
+    }
     path = folder / "plans.json"
     content = {
         "plans_name": "nnUNetResEncUNetMPlans",
@@ -84,8 +92,8 @@ def test_a_plan_that_was_written_is_the_plan_that_is_made(tmp_path, name):
     [
         (None, "cannot be read"),
         ("{", "cannot be read"),
-        ("[]", "is no object of JSON"),
-        ("{}", "is no plan of nnU-Net 2.5 or later"),
+        ("[]", "cannot be read"),
+        ("{}", "is no plan of nnU-Net 2"),
         ('{"configurations": {}}', "is no plan"),
         ('{"configurations": {"../a": {}}}', "is no plan"),  # it names a file later
     ],
@@ -100,7 +108,7 @@ def test_other_files_are_no_plans(tmp_path, content, message):
 
 def test_a_network_that_ours_are_not_is_refused(tmp_path):
     path = write_plans(tmp_path, network="PrimusM")
-    with pytest.raises(InputError, match="plans the network PrimusM; expected one of"):
+    with pytest.raises(InputError, match="the network is 'PrimusM'; expected one of"):
         read_plans(path)
 
 

@@ -18,7 +18,7 @@ from unet_jax.experiment.config_writer import config_text
 from unet_jax.experiment.data import open_dataset
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.planned import (
-    plan_of_cases,
+    plan_of_folder,
     planned_values,
     with_batch_dice,
 )
@@ -99,12 +99,8 @@ def _of_folder(config: ConfigDict, gib: float) -> _Planned:
     data: Any = open_dataset(config, None)
     with config.unlocked():
         config.train.memory_gib = gib
-    plan = plan_of_cases(
-        config,
-        data.traits,
-        intensity=data.intensity or suggested_intensity(data.traits),
-        num_classes=len(data.class_names),
-    )
+    intensity = data.intensity or suggested_intensity(data.traits)
+    plan = plan_of_folder(config, data, intensity)
     for line in data.notes:
         print(f"data        {line}")
     configs = {}
@@ -160,9 +156,6 @@ def _plan_text(planned: _Planned, gib: float) -> str:
     for index, scheme in enumerate(plan.normalization):
         masked = ", its empty part stays zero" if plan.masked[index] else ""
         lines.append(f"channel {index}   {scheme}{masked}")
-    if len(set(plan.normalization)) > 1:
-        first = next(iter(planned.configs.values()))
-        lines.append(f"            here all are scaled by {first.data.intensity!r}")
     for name, config in planned.configs.items():
         options = config.model.options
         spacing = config.data.spacing

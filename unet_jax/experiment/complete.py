@@ -18,7 +18,7 @@ from unet_jax.experiment.memory_class import (
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.planned import (
     memory_of_plan,
-    plan_of_cases,
+    plan_of_folder,
     values_for_cases,
     with_batch_dice,
 )
@@ -184,12 +184,7 @@ def _chosen(
     if config.data.labels_only:  # its values say nothing about drawn images
         values |= {"data.intensity": "zscore", "data.zero_outside": True}
     if config.model.plan:
-        plan = plan_of_cases(
-            config,
-            data.traits,
-            intensity=data.intensity or chosen.intensity,
-            num_classes=len(names),
-        )
+        plan = plan_of_folder(config, data, data.intensity or chosen.intensity)
         planned = values_for_cases(
             config,
             data.traits,

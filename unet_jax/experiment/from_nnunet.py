@@ -12,17 +12,11 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.nnunet.architecture import network_options
 from unet_jax.nnunet.model_folder import configuration_of
+from unet_jax.nnunet.normalization import scheme_of
 from unet_jax.report.palette import class_colors
 
 _VOLUMES = {"SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"}
 _READERS = {*_VOLUMES, "NaturalImage2DIO", "Tiff3DIO"}
-_SCHEMES = {
-    "CTNormalization": "percentile",
-    "ZScoreNormalization": "zscore_whole",
-    "RescaleTo01Normalization": "unit_range",
-    "RGBTo01Normalization": "rgb",
-    "NoNormalization": "none",
-}
 _PLANES = {"is_seg": False, "order_z": 0, "force_separate_z": None}
 _RESAMPLING = {
     "data": {**_PLANES, "order": 3},
@@ -163,15 +157,9 @@ def _preprocessing(
     )
     schemes, statistics = [], []
     for index in range(len(names)):
-        scheme = configuration["normalization_schemes"][index]
-        if scheme not in _SCHEMES:
-            raise InputError(
-                f"plans.json: channel {index} is normalised by {scheme}; expected one "
-                f"of {', '.join(_SCHEMES)}"
-            )
+        normalization = configuration["normalization_schemes"][index]
         masked = configuration["use_mask_for_norm"][index]
-        kept = scheme == "ZScoreNormalization" and masked
-        schemes.append("zscore_filled" if kept else _SCHEMES[scheme])
+        schemes.append(scheme_of(normalization, masked=masked))
         row = ChannelStatistics(0.0, 0.0, 0.0, 1.0)  # only percentiles are read
         if schemes[-1] == "percentile":
             stated = found[str(index)]

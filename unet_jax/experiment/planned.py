@@ -13,8 +13,10 @@ from ml_collections import ConfigDict
 
 from unet_jax.augment.crop_grid import CropGrid
 from unet_jax.data.case_traits import CaseTraits
+from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.errors import InputError, setting
 from unet_jax.experiment.memory_class import MemoryChoice
+from unet_jax.nnunet.normalization import scheme_of
 from unet_jax.nnunet.planner import (
     Configuration,
     DatasetFingerprint,
@@ -25,23 +27,29 @@ from unet_jax.nnunet.planner import (
 from unet_jax.nnunet.stages import PRESETS
 
 _CHANNELS = {"percentile": "CT", "full_range": "rgb_to_0_1", "zscore": "zscore"}
-"""A name of a channel that nnU-Net normalises as ours do."""
-
-_INTENSITIES = {"CTNormalization": "percentile", "RGBTo01Normalization": "full_range"}
-"""Our normalisation for nnU-Net's; z-scores for the others."""
+"""A name that nnU-Net knows for a channel that ours normalises so."""
 
 _LONG = 1.5  # ratio of the axes of a picture from which it is turned by small angles
 _PICTURE = 999.0  # millimetres between pictures, as nnU-Net reads them
 
 
 def fingerprint_for_plan(
-    traits: Sequence[CaseTraits], *, num_classes: int, intensity: str
+    traits: Sequence[CaseTraits],
+    *,
+    num_classes: int,
+    intensity: str,
+    channel_names: Sequence[str] = (),
 ) -> DatasetFingerprint:
     """Summarise cases as nnU-Net does, on its axes.
 
     Args:
-        intensity: normalisation of all channels, as in a config.
+        intensity: normalisation that the data suggest for all channels.
+        channel_names: names of the channels that the set states, () for none; they
+            decide instead.
     """
+    names = tuple(channel_names)
+    if len(names) != traits[0].channels:
+        names = (_CHANNELS[intensity],) * traits[0].channels
     pictures = len(traits[0].shape) == 2
     known = all(case.spacing is not None for case in traits)
     spacings, shapes = [], []
@@ -59,7 +67,7 @@ def fingerprint_for_plan(
     return DatasetFingerprint(
         tuple(spacings),
         tuple(shapes),
-        (_CHANNELS[intensity],) * traits[0].channels,
+        names,
         num_classes,
         len(traits),
         float(np.median([case.nonzero_fraction for case in traits])),
@@ -79,22 +87,21 @@ class PlannedValues:
     options: dict[str, Any]
 
 
-def plan_of_cases(
-    config: ConfigDict,
-    traits: Sequence[CaseTraits],
-    *,
-    intensity: str,
-    num_classes: int,
-) -> Plan:
+def plan_of_folder(config: ConfigDict, data: FolderDataset, intensity: str) -> Plan:
     """Plan the cases of a folder by ``model.plan`` and ``train.memory_gib``.
 
     Args:
-        intensity: normalisation that the data suggest; the config's own comes first.
+        intensity: normalisation that the data suggest.
     """
-    data = fingerprint_for_plan(
-        traits, num_classes=num_classes, intensity=config.data.intensity or intensity
+    fingerprint = fingerprint_for_plan(
+        data.traits,
+        num_classes=len(data.class_names),
+        intensity=intensity,
+        channel_names=data.channel_names,
     )
-    return plan_dataset(data, preset=config.model.plan, gib=config.train.memory_gib)
+    return plan_dataset(
+        fingerprint, preset=config.model.plan, gib=config.train.memory_gib
+    )
 
 
 def values_for_cases(
@@ -181,11 +188,10 @@ def planned_values(
     thin = CropGrid(patch).thin_axis is not None
     flat = 180.0 if max(patch) <= _LONG * min(patch) else 15.0
     turn = 180.0 if thin else 30.0
-    schemes = {_INTENSITIES.get(name, "zscore") for name in plan.normalization}
+    schemes = zip(plan.normalization, plan.masked, strict=True)
     values = {
         "data.dims": dims,
-        "data.intensity": schemes.pop() if len(schemes) == 1 else "zscore",
-        "data.zero_outside": any(plan.masked),
+        "data.intensity": tuple(scheme_of(name, masked=m) for name, m in schemes),
         "train.patch_size": patch,
         "train.batch_size": -(-chosen.batch_size // devices) * devices,
         "augment.flip_axes": tuple(range(dims)),
@@ -212,9 +218,10 @@ def _options(plan: Plan, chosen: Configuration, in_ours: Any) -> dict[str, Any]:
         "decoder_convolutions": chosen.decoder_blocks,
         "downsample": "centred",
         "norm": "instance",
-        "activation": "leaky_relu",
+        "activation": chosen.activation,
+        "dropout": chosen.dropout,
         "upsample": "transposed",
-        "upsample_bias": True,
+        "upsample_bias": chosen.upsample_bias,
         # Of the deep outputs the coarsest has no weight in nnU-Net's loss.
         "deep_supervision": max(0, stages - 3),
     }

@@ -85,12 +85,12 @@ def _files_in(folder: Path, path: Path) -> ModelFiles:
             f"a fold, such as {path / folds[0].name}, and average the runs by "
             "--mode=evaluate --workdirs."
         )
-    plans_content, dataset = (_json(model / name) for name in _DESCRIPTIONS)
+    plans_content, dataset = (read_json(model / name) for name in _DESCRIPTIONS)
     return ModelFiles(plans_content, dataset, folds[0] / CHECKPOINT)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Read a description."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object of JSON; InputError if the file is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(content, dict):

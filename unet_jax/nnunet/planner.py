@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unet_jax.nnunet.normalization import may_be_masked, normalization_of
 from unet_jax.nnunet.stages import PRESETS, Preset, Stages, choose_stages, features_of
 
 ANISOTROPIC = 3.0
@@ -24,13 +25,6 @@ _LEAST_BATCH = 2
 _SEEN = 0.25  # of an image by a patch, below which a network of low resolution helps
 _COARSENING = 1.03  # of the spacing at each attempt to find the low resolution
 _IMAGED = 0.75  # of an image, from which its empty part counts too
-_SCHEMES = {
-    "ct": "CTNormalization",
-    "nonorm": "NoNormalization",
-    "zscore": "ZScoreNormalization",
-    "rescale_to_0_1": "RescaleTo01Normalization",
-    "rgb_to_0_1": "RGBTo01Normalization",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +64,9 @@ class Configuration:
         kernel_sizes: kernel size of each stage, one number for each axis.
         strides: strides between the stages, one number for each axis.
         blocks: convolutions, or residual blocks, of each stage of the encoder.
-        decoder_blocks: convolutions of each stage of the decoder.
+        decoder_blocks: convolutions of each stage of the decoder, finest first.
         batch_dice: whether the Dice loss pools the crops of a batch.
+        activation, dropout, upsample_bias: options of `unet_jax.models.unet.UNet`.
     """
 
     name: str
@@ -85,6 +80,9 @@ class Configuration:
     blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     batch_dice: bool = False
+    activation: str = "leaky_relu"
+    dropout: float = 0.0
+    upsample_bias: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +155,7 @@ def plan_dataset(
         axes,
         spacing,
         tuple(schemes),
-        # Only z-scores leave the empty part at zero.
-        tuple(masks and scheme == _SCHEMES["zscore"] for scheme in schemes),
+        tuple(masks and may_be_masked(scheme) for scheme in schemes),
         {one.name: one for one in found},
     )
 
@@ -179,15 +176,6 @@ def for_patch(
         blocks=preset.blocks[:count],
         decoder_blocks=(preset.decoder_blocks,) * (count - 1),
     )
-
-
-def normalization_of(channel: str) -> str:
-    """Return nnU-Net's scheme for a channel of this name.
-
-    >>> normalization_of("CT"), normalization_of("T1")
-    ('CTNormalization', 'ZScoreNormalization')
-    """
-    return _SCHEMES.get(channel.casefold(), _SCHEMES["zscore"])
 
 
 def _target_spacing(data: DatasetFingerprint) -> list[float]:

@@ -127,7 +127,8 @@ def test_a_decathlon_task_as_it_is_downloaded(tmp_path):
     assert data.class_names == ("background", "edema")
     assert {case.channels for case in data.traits} == {2}
     assert data.intensity is None
-    assert "one normalisation for all channels (FLAIR, CT)" in data.notes[0]
+    assert data.channel_names == ("FLAIR", "CT")
+    assert "states several normalisations (FLAIR, CT)" in data.notes[0]
 
 
 def test_folds_beside_the_set_are_taken(tmp_path):

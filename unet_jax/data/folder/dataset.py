@@ -32,7 +32,8 @@ class FolderDataset:
     """Holds all cases of a folder and their splits, as `open_folder` finds them.
 
     The notes say how files were paired, labels mapped and splits made; ``intensity`` is
-    the normalisation that a published set states, None for none.
+    the normalisation that a published set states, None for none; ``channel_names`` are
+    its names of the channels, () for none.
     """
 
     traits: tuple[CaseTraits, ...]
@@ -45,6 +46,7 @@ class FolderDataset:
     notes: tuple[str, ...]
     memory: CaseMemory
     intensity: str | None = None
+    channel_names: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> dict[str, Any]:

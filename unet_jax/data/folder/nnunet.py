@@ -82,6 +82,7 @@ def nnunet_layout(path: Path) -> Layout | None:
         class_names=names,
         label_map=label_map,
         intensity=intensity,
+        channel_names=tuple(channels),
         splits_file=str(splits) if splits.is_file() else "",
         problems=(*layout.problems, *_channel_counts(layout.pairs, channels, file)),
     )
@@ -176,9 +177,8 @@ def _intensity(channels: list[str], file: Path) -> tuple[str | None, list[str]]:
     """Return the normalisation of all channels, None if the data choose it; a note."""
     found = {_INTENSITIES.get(channel.lower()) for channel in channels}
     if len(found) > 1:
-        named = ", ".join(channels)
-        what = f"one normalisation for all channels ({named}), of which"
-        return None, [f"{what} {file.name} states several"]
+        what = f"{file.name} states several normalisations ({', '.join(channels)})"
+        return None, [f"{what}; without model.plan all channels have one"]
     return next(iter(found), None), []
 
 

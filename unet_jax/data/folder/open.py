@@ -106,6 +106,7 @@ def open_folder(
         ),
         memory=memory,
         intensity=layout.intensity,
+        channel_names=layout.channel_names,
     )
 
 

@@ -67,6 +67,7 @@ class Layout(NamedTuple):
         palette: colours of its masks, in the order of the classes; () if none.
         label_map: stored values and their classes; () if they are unknown.
         intensity: normalisation that the set states for all channels; None for none.
+        channel_names: names of the channels that the set states; () for none.
         splits_file: file of splits that lies beside the set; "" for none.
         test: ids of its test split; () to draw one.
     """
@@ -79,6 +80,7 @@ class Layout(NamedTuple):
     problems: tuple[str, ...] = ()
     label_map: tuple[Entry, ...] = ()
     intensity: str | None = None
+    channel_names: tuple[str, ...] = ()
     splits_file: str = ""
     test: tuple[str, ...] = ()
 
