@@ -2,9 +2,10 @@
 
     python -m benchmarks.risk [WORKDIR]
 
-Trains configs/lesion.py in WORKDIR (runs/lesion; a finished run is used as it is),
-makes 60 heads that are in none of its splits, and draws 200 times which 30 of them
-choose the threshold; the others are scored. Prints the table of docs/trust.md.
+Trains configs/lesion.py in WORKDIR (runs/risk) for 2400 steps on 250 synthetic heads,
+which take 70 MB beside it; a workdir with a checkpoint is used as it is. Segments 60
+other heads, and draws 200 times which 30 of them choose the threshold; the others are
+scored. Prints a table of docs/trust.md.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
+import nibabel
 import numpy as np
 
 from unet_jax import load, train
@@ -27,16 +29,34 @@ from unet_jax.experiment.risk import levels_of_case
 from unet_jax.inference.risk import Levels, choose_threshold, level_of
 
 HEADS, CALIBRATE, RESPLITS = 60, 30, 200
+TRAINING = 250
 LIMITS = (0.05, 0.1, 0.2)
 
 
-def new_heads() -> Iterator[Case]:
-    """Make heads that are in no split of the data set."""
-    template, first = load_template("t1"), sum(SUBJECTS.values())
-    for number in range(first, first + HEADS):
+def new_heads(*, after: int = 0, count: int = HEADS) -> Iterator[Case]:
+    """Make heads that are in no split of the data set, from the number ``after`` on."""
+    template, first = load_template("t1"), sum(SUBJECTS.values()) + after
+    for number in range(first, first + count):
         image, label, _ = make_subject(template, number)
         name = f"head{number}"
         yield Case(name, image[..., None], label, SPACING, name)
+
+
+def train_on_heads(workdir: pathlib.Path) -> None:
+    """Train on heads that follow those that are scored."""
+    folder = workdir.with_name(f"{workdir.name}_heads")
+    for case in new_heads(after=HEADS, count=TRAINING):
+        for part, array in (("images", case.image[..., 0]), ("masks", case.label)):
+            file = folder / part / f"{case.id}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([*SPACING, 1])), file)
+    config = lesion.get_config()
+    config.data.update(
+        path=str(folder), dims=2, test_fraction=0.04, validation_fraction=0.06
+    )
+    config.train.steps = 2400
+    config.eval.update(every_steps=400, postprocess=None, metrics=("dice",))
+    train(config, workdir)
 
 
 def measure(levels: Sequence[Levels], *, alpha: float) -> dict[str, float]:
@@ -73,9 +93,9 @@ def measure(levels: Sequence[Levels], *, alpha: float) -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    workdir = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lesion")
-    if not (workdir / "test_metrics.json").exists():
-        train(lesion.get_config(), workdir)
+    workdir = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/risk")
+    if not (workdir / "checkpoints").exists():
+        train_on_heads(workdir)
     plain = dataclasses.replace(load(workdir).predict_fn, steps=(), threshold=None)
     levels = [levels_of_case(plain, case, 1) for case in new_heads()]
     print(
