@@ -6,6 +6,7 @@
 import copy
 import json
 import pathlib
+import re
 import shutil
 import zipfile
 
@@ -14,6 +15,7 @@ import pytest
 
 import unet_jax
 from unet_jax.commands.evaluate import evaluate_run
+from unet_jax.commands.export_nnunet import export_nnunet
 from unet_jax.commands.import_nnunet import import_nnunet
 from unet_jax.errors import InputError
 from unet_jax.experiment.from_nnunet import imported_model
@@ -67,6 +69,26 @@ def test_a_run_without_data_says_how_to_score_and_how_to_train_on(workdir):
 def test_a_run_is_not_replaced(workdir):
     with pytest.raises(InputError, match="holds a run, expected a new folder"):
         import_nnunet(MODEL, workdir)
+
+
+def test_a_run_goes_back_to_a_model_of_nnunet(workdir, tmp_path):
+    export_nnunet(workdir, MODEL, tmp_path / "model")
+    ours, theirs = (
+        read_torch_file(folder / "fold_0" / "checkpoint_final.pth")
+        for folder in (tmp_path / "model", MODEL)
+    )
+    assert ours["inference_allowed_mirroring_axes"] == (0, 1, 2)
+    found, expected = ours["network_weights"], theirs["network_weights"]
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        cancelled = re.search(r"(conv|all_modules\.0)\.bias$", name)
+        # The coarsest head has no weight in the loss, and was not imported.
+        lost = name.startswith("decoder.seg_layers.0.")
+        wanted = np.zeros_like(array) if cancelled or lost else array
+        np.testing.assert_array_equal(found[name], wanted)
+    assert json.loads((tmp_path / "model" / "plans.json").read_text()) == PLANS
+    with pytest.raises(InputError, match="exists, expected a new folder"):
+        export_nnunet(workdir, MODEL, tmp_path / "model")
 
 
 # ---- what plans mean -----------------------------------------------------------------

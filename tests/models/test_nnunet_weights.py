@@ -10,7 +10,7 @@ import pytest
 
 from unet_jax.errors import InputError
 from unet_jax.models.network import outputs_of
-from unet_jax.models.nnunet_weights import check_params, params_from
+from unet_jax.models.nnunet_weights import check_params, params_from, weights_from
 from unet_jax.models.presets import create_model
 from unet_jax.models.pytorch.read import read_torch_file
 from unet_jax.nnunet.architecture import network_options
@@ -59,6 +59,36 @@ def test_without_deep_supervision_the_finest_logits_alone_are_made(apply):
     np.testing.assert_allclose(
         made, saved["logits"][0].transpose(0, 2, 3, 1), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["plain_2d", "plain_3d", "residual_2d", "residual_3d"])
+def test_weights_go_back_to_the_names_and_axes_that_they_came_from(name):
+    saved = read_torch_file(NETWORKS / f"{name}.pth")
+    order = REVERSED[saved["image"].ndim - 2]
+    options = network_options(saved, order=order)
+    params = params_from(saved["network_weights"], order=order)
+    found = weights_from(params, options, order=order)
+    kept = {
+        key: array
+        for key, array in found.items()
+        if "all_modules" not in key and not key.startswith("decoder.encoder")
+    }
+    assert kept.keys() == saved["network_weights"].keys()
+    for key, array in saved["network_weights"].items():
+        cancelled = key.endswith("conv.bias")
+        np.testing.assert_array_equal(kept[key], 0 * array if cancelled else array)
+    twice = "decoder.encoder.stages.1.0.convs.0.all_modules.0.weight"
+    if name.startswith("plain"):
+        assert found[twice] is found["encoder.stages.1.0.convs.0.conv.weight"]
+
+
+def test_a_head_without_weights_is_zero():
+    saved = read_torch_file(NETWORKS / "residual_2d.pth")
+    params = params_from(saved["network_weights"])
+    del params["head_2"]
+    found = weights_from(params, network_options(saved))
+    assert not found["decoder.seg_layers.0.weight"].any()
+    assert found["decoder.seg_layers.0.weight"].shape == (3, 4, 1, 1)
 
 
 def test_names_and_shapes_that_do_not_fit_are_refused():

@@ -73,6 +73,8 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
                 verify(config, pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None)
             case "import_nnunet":
                 _import_nnunet(config)
+            case "export_nnunet":
+                _export_nnunet(config)
             case "plan":
                 assert config is not None, "read_config gives one"
                 _plan(config)
@@ -185,6 +187,17 @@ def _import_nnunet(config: ConfigDict | None) -> None:
     from unet_jax.commands.import_nnunet import import_nnunet
 
     import_nnunet(pathlib.Path(FLAGS.input), pathlib.Path(workdir), config)
+
+
+def _export_nnunet(config: ConfigDict | None) -> None:
+    """Write the network of a run as a model of nnU-Net."""
+    workdir = _workdir(config)
+    for name in ("input", "output"):
+        if not FLAGS[name].value:
+            raise InputError(f"--mode=export_nnunet needs --{name}=FOLDER of a model")
+    from unet_jax.commands.export_nnunet import export_nnunet
+
+    export_nnunet(*map(pathlib.Path, (workdir, FLAGS.input, FLAGS.output)))
 
 
 def _compare(config: ConfigDict | None, stop: Stop) -> None:

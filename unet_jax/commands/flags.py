@@ -23,7 +23,16 @@ FLAGS = flags.FLAGS
 _PATHS = ("workdir", "input", "output", "workdirs", "runs")
 """Flags with a path, or a list of them."""
 
-_MODES = ["train", "evaluate", "predict", "compare", "verify", "plan", "import_nnunet"]
+_MODES = [
+    "train",
+    "evaluate",
+    "predict",
+    "compare",
+    "verify",
+    "plan",
+    "import_nnunet",
+    "export_nnunet",
+]
 flags.DEFINE_string(
     "config",
     None,

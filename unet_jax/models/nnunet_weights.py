@@ -1,4 +1,4 @@
-"""Brings the weights of an nnU-Net into the parameters of our U-Net.
+"""Brings the weights of an nnU-Net into the parameters of our U-Net, and back.
 
 The names are those of dynamic-network-architectures 0.4, PlainConvUNet and
 ResidualEncoderUNet; `unet_jax.nnunet.architecture` gives the options of our network.
@@ -70,6 +70,103 @@ def params_from(
             continue
         found[path] = _as_ours(path, array, order)
     return unflatten_dict(found, sep="/")
+
+
+def weights_from(
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    order: Sequence[int] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the weights of nnU-Net's network, the inverse of `params_from`.
+
+    Args:
+        params: parameters of a U-Net.
+        options: its options, as `architecture.network_options` gives them. A coarse
+            head that it does not have is made of zeros.
+        order: that of `params_from`.
+
+    Returns:
+        Arrays by the names of its ``state_dict``, some of them under several names.
+        Biases that a norm follows are 0.
+
+    Raises:
+        InputError: a parameter has no place there.
+    """
+    flat = flatten_dict(dict(params), sep="/")
+    features, strides = options["features"], options["strides"]
+    axes = flat["head/kernel"].ndim - 2
+    for level in range(1, len(features) - 1):
+        shape = (*(1,) * axes, features[level], len(flat["head/bias"]))
+        flat.setdefault(f"head_{level}/kernel", np.zeros(shape, np.float32))
+        flat.setdefault(f"head_{level}/bias", np.zeros(shape[-1], np.float32))
+    found: dict[str, np.ndarray] = {}
+    for path, array in flat.items():
+        theirs = _as_theirs(path, np.asarray(array, np.float32), order)
+        zeros = None
+        if options["upsample_bias"] and re.search(r"/convolution_[\d_]+/kernel$", path):
+            zeros = np.zeros(theirs.shape[0], np.float32)
+        for name in _theirs(path, strides):
+            found[name] = theirs
+            if zeros is not None:
+                found[name.removesuffix("weight") + "bias"] = zeros
+    return found
+
+
+def _as_theirs(path: str, array: np.ndarray, order: Sequence[int] | None) -> np.ndarray:
+    """Return an array with nnU-Net's order of axes and input channels."""
+    if not path.endswith("/kernel"):
+        return array
+    if re.match(r"decoder_\d+/convolution_0/", path):
+        array = np.roll(array, array.shape[-2] // 2, axis=-2)
+    axes = range(array.ndim - 2) if order is None else np.argsort(order)
+    last = (-2, -1) if path.startswith("upsample_") else (-1, -2)
+    return np.ascontiguousarray(array.transpose(*last, *axes))
+
+
+def _theirs(path: str, strides: Sequence[Sequence[int]]) -> list[str]:
+    """Return the names of a parameter in nnU-Net, by its path here.
+
+    >>> _theirs("head_1/bias", ((2, 2), (2, 2), (2, 2)))
+    ['decoder.seg_layers.1.bias']
+    """
+    levels = len(strides)
+    room, _, rest = path.partition("/")
+    module, _, kind = rest.rpartition("/")
+    side, _, number = room.partition("_")
+    kind, level = "bias" if kind == "bias" else "weight", int(number or 0)
+    match side:
+        case "head":
+            return [f"decoder.seg_layers.{levels - 1 - level}.{kind}"]
+        case "upsample":
+            return [f"decoder.transpconvs.{levels - 1 - level}.{kind}"]
+        case "stem":
+            start = "encoder.stem.convs"
+        case "encoder":
+            start = f"encoder.stages.{level}"
+        case "decoder":
+            start = f"decoder.stages.{levels - 1 - level}.convs"
+        case _:
+            raise InputError(f"{path}: has no place in a network of nnU-Net")
+    norm = module.startswith("norm")
+    block, _, part = module.partition("_")[2].partition("_")
+    if side == "encoder" and part == "":
+        start = f"{start}.0.convs.{block}"
+    elif side == "encoder" and part == "skip":
+        # Where the size changes, it is pooled first.
+        pooled = level > 0 and block == "0" and max(strides[level - 1]) > 1
+        start = f"{start}.blocks.{block}.skip.{int(pooled)}"
+    elif side == "encoder":
+        start = f"{start}.blocks.{block}.conv{int(part) + 1}"
+    else:
+        start = f"{start}.{block}"
+    names = [
+        f"{start}.{'norm' if norm else 'conv'}.{kind}",
+        f"{start}.all_modules.{int(norm)}.{kind}",
+    ]
+    if side in ("encoder", "stem"):
+        names += [f"decoder.{name}" for name in names]
+    return names
 
 
 def check_params(params: Any, network: nn.Module, image_shape: Sequence[int]) -> None:

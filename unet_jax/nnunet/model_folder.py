@@ -13,7 +13,7 @@ from typing import Any
 from unet_jax.errors import InputError
 
 CHECKPOINT = "checkpoint_final.pth"
-_DESCRIPTIONS = ("plans.json", "dataset.json")
+DESCRIPTIONS = ("plans.json", "dataset.json")
 _MOST_RATIO = 20
 """Bytes that one byte of a zip may unpack to, beyond a first MiB."""
 
@@ -85,7 +85,7 @@ def _files_in(folder: Path, path: Path) -> ModelFiles:
             f"a fold, such as {path / folds[0].name}, and average the runs by "
             "--mode=evaluate --workdirs."
         )
-    plans_content, dataset = (read_json(model / name) for name in _DESCRIPTIONS)
+    plans_content, dataset = (read_json(model / name) for name in DESCRIPTIONS)
     return ModelFiles(plans_content, dataset, folds[0] / CHECKPOINT)
 
 
@@ -109,7 +109,7 @@ def _unpack(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 parts = Path(entry.filename).parts
-                wanted = parts and parts[-1] in (*_DESCRIPTIONS, CHECKPOINT)
+                wanted = parts and parts[-1] in (*DESCRIPTIONS, CHECKPOINT)
                 if not wanted or ".." in parts or Path(entry.filename).is_absolute():
                     continue
                 if entry.file_size > _MOST_RATIO * entry.compress_size + 2**20:
