@@ -37,7 +37,9 @@ def get_config() -> ConfigDict:
     config.augment.synthesis_inverted_probability = 0.5
     config.augment.synthesis_empty_probability = 0.45
     config.augment.synthesis_surroundings_probability = 0.5
-    config.augment.synthesis_coarse_probability = 0.6
+    config.augment.synthesis_coarse_probability = 0.7
+    config.augment.synthesis_coarse_factor = (1.0, 2.0)
+    config.augment.synthesis_bias = 0.3
     config.augment.rotation_probability = 0.3
     config.augment.scaling_probability = 0.3
     config.augment.noise_probability = 0.0
