@@ -32,19 +32,17 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.3
     config.optimizer.warmup_steps = 125
     config.augment.synthesis = True
-    config.augment.synthesis_probability = 0.6
-    config.augment.synthesis_like_real_probability = 0.92
-    config.augment.synthesis_inverted_probability = 0.5
+    config.augment.synthesis_probability = 0.62
+    config.augment.synthesis_like_real_probability = 0.96
+    config.augment.synthesis_inverted_probability = 0.55
     config.augment.synthesis_empty_probability = 0.45
     config.augment.synthesis_surroundings_probability = 0.5
-    config.augment.synthesis_coarse_probability = 0.7
-    config.augment.synthesis_coarse_factor = (1.0, 2.0)
-    config.augment.synthesis_bias = 0.3
+    config.augment.synthesis_coarse_probability = 0.6
     config.augment.rotation_probability = 0.3
     config.augment.scaling_probability = 0.3
     config.augment.noise_probability = 0.0
-    config.train.steps = 1000
-    config.eval.every_steps = 250
+    config.train.steps = 1100
+    config.eval.every_steps = 275
     # The validation slab is of the template: it does not tell what other people need.
     config.eval.choose = "last"
     # The brain is one body: skin and muscles are not of it, and what it encloses in a
