@@ -77,6 +77,23 @@ def test_the_background_is_not_emptied_where_images_are_not(head):
     assert outside.std(1).min() > 0
 
 
+def test_images_of_the_full_range_are_drawn_from_black_to_white(head):
+    options = {"zero_outside": False, "full_range": True}
+    key, other = jax.random.split(KEY)
+    drawn = [
+        np.asarray(augment(one, *head, **{**PLAIN, **options})[0])
+        for one in (key, other)
+    ]
+    for image in drawn:
+        assert image.min() >= -1
+        assert image.max() <= 1
+        assert np.ptp(image) > 0.3
+    cut = {"synthesis_field_of_view_probability": 1.0, "synthesis_noise": (0.0, 0.0)}
+    image, label = augment(key, *head, **{**PLAIN, **options, **cut})
+    assert (image[(label != head[1])] == -1).all()
+    assert (label != head[1]).any()
+
+
 def test_surroundings_are_drawn_outside_of_the_foreground_only(head):
     still = {
         "synthesis_bias": 0.0,

@@ -5,6 +5,7 @@ import pytest
 from unet_jax.augment.policy import default_options
 from unet_jax.configs import base
 from unet_jax.errors import InputError
+from unet_jax.experiment import run
 from unet_jax.experiment.network import create_augmentation, crop_size
 
 MODULE = """
@@ -36,6 +37,24 @@ def test_only_thin_volumes_that_turn_need_larger_crops():
     config.train.patch_size = (48, 48, 8)
     config.augment.enabled = False
     assert crop_size(config, (1.0, 1.0, 4.0)) == (48, 48, 8)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "empty", "full"),
+    [
+        ("zscore", True, False),
+        ("full_range", False, True),
+        ("percentile", False, False),
+    ],
+)
+def test_images_are_drawn_on_the_scale_of_real_ones(
+    monkeypatch, intensity, empty, full
+):
+    monkeypatch.setattr(run, "make_train_step", lambda *_, **given: given)
+    config = _config(synthesis=True)
+    config.data.update({"zero_outside": True, "intensity": intensity})
+    given = run.create_train_step(config, None, None, (), None)["augmentation"]
+    assert (given["zero_outside"], given["full_range"]) == (empty, full)
 
 
 def test_a_record_older_than_a_key_has_its_default():

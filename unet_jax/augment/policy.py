@@ -162,6 +162,7 @@ def augment(
     synthesis: bool = False,
     num_classes: int = 2,
     zero_outside: bool = False,
+    full_range: bool = False,
     labels_only: bool = False,
     extra: Sequence[Extra] = (),
     **options: Any,
@@ -183,6 +184,7 @@ def augment(
         num_classes: number of classes of the label, for synthesis.
         zero_outside: whether the empty part of a normalised image is zero
             (`data.preprocess`), for synthesis.
+        full_range: whether -1 is black and 1 white in a normalised image.
         labels_only: whether images hold sub-labels, see `Synthesis.draw_image`.
         extra: augmentations of the user's own, under different names.
         **options: see `default_options`; plain Python values.
@@ -217,6 +219,7 @@ def augment(
                 label,
                 num_classes=num_classes,
                 zero_outside=zero_outside,
+                full_range=full_range,
                 labels_only=labels_only,
             )
         elif isinstance(augmentation, Value):

@@ -113,6 +113,7 @@ class Synthesis(Augmentation):
         *,
         num_classes: int,
         zero_outside: bool,
+        full_range: bool = False,
         labels_only: bool = False,
     ) -> tuple[Float[Array, "*spatial channels"], Integer[Array, "*spatial"]]:
         """Draw the image of a label map, or leave image and label as they are.
@@ -124,6 +125,7 @@ class Synthesis(Augmentation):
                 ``labels_only``.
             label: class index of every pixel, or IGNORE.
             zero_outside: whether the empty part of a normalised image is zero.
+            full_range: whether -1 is black and 1 white in a normalised image.
             labels_only: whether there is no real image. Sub-labels are whole numbers:
                 -1, 0 and 1 are clusters of a class. In the background 0 is air, and
                 -4 to 4 are parts of what surrounds the foreground.
@@ -134,6 +136,7 @@ class Synthesis(Augmentation):
             options=self,
             num_classes=num_classes,
             zero_outside=zero_outside,
+            full_range=full_range,
             labels_only=labels_only,
         )
         return where_drawn(applied, change, (image, label), uniform, draw.key)
@@ -190,17 +193,21 @@ def _drawn(
     key: PRNGKeyArray,
     *,
     zero_outside: bool,
+    full_range: bool,
     **options: Any,
 ) -> tuple[Array, Array]:
     """Draw the image of a label map, and normalise it as preprocessing does."""
     image, label = both
     scan = _scanned(both, uniform, key, zero_outside=zero_outside, **options)
     chance, shown = scan.chance, scan.shown
+    seen = jnp.where(scan.seen, label, jnp.zeros_like(label))
+    if full_range:
+        scaled = 2 * jnp.clip(scan.image, 0.0, 1.0) - 1
+        return scaled.astype(image.dtype), seen
     scaled = appearance.normalised(scan.image, zero_outside=zero_outside)
     # A crop has another mean and standard deviation than its scan.
     moved = scaled * around_one(chance.scale, _SCALES) + 0.5 * (chance.shift - 0.5)
     scaled = jnp.where(shown[..., None], moved, scaled)
-    seen = jnp.where(scan.seen, label, jnp.zeros_like(label))
     return scaled.astype(image.dtype), seen
 
 

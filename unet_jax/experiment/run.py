@@ -324,7 +324,9 @@ def create_train_step(
             "patch_size": patch,
             "spacing": spacing,
             "num_classes": len(config.data.class_names),
-            "zero_outside": config.data.zero_outside,
+            "zero_outside": config.data.zero_outside
+            and config.data.intensity == "zscore",
+            "full_range": config.data.intensity == "full_range",
             "labels_only": config.data.labels_only,
         }
     return make_train_step(
