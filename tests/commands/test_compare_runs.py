@@ -122,8 +122,9 @@ HARMLESS = {
     *("data.cache_gib", "data.num_threads", "data.prefetch_batches"),
     *("log.every_steps", "log.overlays", "train.step_timeout"),
     *("compare.methods", "compare.w_net_steps", "compare.parameters"),
+    "eval.distance",
 }
-"""Paths, threads, caches and logs: no other value of these changes a score."""
+"""Paths, threads, caches, logs, warnings: no value of these changes a score."""
 
 LABELS = {"data.class_names", "data.label_map", "data.palette"}
 """Keys that give a score its meaning: runs that differ in one are not compared."""

@@ -42,10 +42,10 @@ def check_intensity(intensity: Any, *, channels: int | None = None) -> None:
     Raises:
         InputError: the value is none of these.
     """
-    if intensity in INTENSITIES:
+    if isinstance(intensity, str) and intensity in INTENSITIES:
         return
-    if isinstance(intensity, str) or not all(
-        one in CHANNEL_SCHEMES for one in intensity
+    if not isinstance(intensity, list | tuple) or not all(
+        isinstance(one, str) and one in CHANNEL_SCHEMES for one in intensity
     ):
         raise InputError(
             f"data.intensity: Unknown intensity {intensity!r}; expected one of "
