@@ -105,7 +105,7 @@ CONFIGS = {
     "--config.optimizer.warmup_steps=9": "optimizer.warmup_steps: found 9, expected "
     "<any>",
     "--config.data.intensity=dark": "data.intensity: found 'dark', "
-    "expected one of 'zscore', 'percentile', 'full_range'",
+    "expected one of 'zscore', 'percentile', 'full_range', or a tuple <any>",
     "--config.data.spacing=(1.0,2.0)": "data.spacing: found (1.0, 2.0), expected 3 "
     "numbers above 0",
     "--mode=fly": "flag --mode=fly: value should be one of <any>",

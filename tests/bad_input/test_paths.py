@@ -24,17 +24,17 @@ PATHS = {
     ),
     "predict: an empty folder": (
         "{here}/empty: no image among 0 files; expected one of .png .jpg .jpeg .bmp "
-        ".gif .tif .tiff .nii.gz .nii",
+        ".gif .tif .tiff .nii.gz .nii <any>",
         lambda here: predict_command(here, here / "empty"),
     ),
     "predict: another kind of file": (
         "{here}/run/config.json: unknown suffix '.json'; expected one of .png .jpg "
-        ".jpeg .bmp .gif .tif .tiff .nii.gz .nii; convert it to one of these",
+        ".jpeg .bmp .gif .tif .tiff .nii.gz .nii <any>; convert it to one of these",
         lambda here: predict_command(here, here / "run/config.json"),
     ),
     "predict: an array with pickles": (
         "{here}/pickled.npy: unknown suffix '.npy'; expected one of .png .jpg .jpeg "
-        ".bmp .gif .tif .tiff .nii.gz .nii; convert it to one of these",
+        ".bmp .gif .tif .tiff .nii.gz .nii <any>; convert it to one of these",
         lambda here: predict_command(here, here / "pickled.npy"),
     ),
     "predict: the output is a file": (

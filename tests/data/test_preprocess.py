@@ -377,7 +377,7 @@ def test_wrong_channels_and_axes_are_named():
     [
         ({"network_dims": 4}, r"Unknown network_dims 4; expected one of \(2, 3\)"),
         ({"slice_axis": 3}, r"Unknown slice_axis 3; expected one of \(0, 1, 2\)"),
-        ({"intensity": "minmax"}, r"Unknown intensity 'minmax'; expected one of"),
+        ({"intensity": "minmax"}, r"found 'minmax', expected one of"),
         ({"size": (8, 8)}, r"size \(8, 8\) is for a 2-D network"),
         ({"spacing": (1, 0, 1)}, r"spacing \(1, 0, 1\) must be positive"),
     ],

@@ -48,8 +48,8 @@ def check_intensity(intensity: Any, *, channels: int | None = None) -> None:
         isinstance(one, str) and one in CHANNEL_SCHEMES for one in intensity
     ):
         raise InputError(
-            f"data.intensity: Unknown intensity {intensity!r}; expected one of "
-            f"{', '.join(INTENSITIES)}, or a tuple with one of "
+            f"data.intensity: found {intensity!r}, expected one of "
+            f"{', '.join(map(repr, INTENSITIES))}, or a tuple with one of "
             f"{', '.join(CHANNEL_SCHEMES)} for each channel"
         )
     if channels is not None and len(intensity) != channels:
