@@ -287,7 +287,8 @@ KEYS = {
     ),
     "eval.postprocess": Key(
         None,
-        "steps such as (('min_size', 1, 20), ('largest_body', (1, 2), 2.0)), or 'auto'",
+        "steps such as (('largest_component', (1, 2), 2.0), ('min_size', 1, 20)), or "
+        "'auto'",
         may_change=True,
         kind=object,
     ),

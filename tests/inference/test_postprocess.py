@@ -7,7 +7,6 @@ from unet_jax.inference.postprocess import (
     fill_holes,
     fill_planes,
     keep_largest,
-    keep_largest_body,
     remove_small,
 )
 from unet_jax.labels import IGNORE
@@ -27,9 +26,9 @@ def test_the_largest_component_stays():
     labels = _picture()
     expected = labels.copy()
     expected[8, 8] = 0
-    np.testing.assert_array_equal(keep_largest(labels, index=1), expected)
-    np.testing.assert_array_equal(keep_largest(labels, index=2), labels)
-    np.testing.assert_array_equal(keep_largest(labels, index=3), labels)
+    np.testing.assert_array_equal(keep_largest(labels, classes=(1,)), expected)
+    np.testing.assert_array_equal(keep_largest(labels, classes=(2,)), labels)
+    np.testing.assert_array_equal(keep_largest(labels, classes=(3,)), labels)
 
 
 def _head():
@@ -45,27 +44,25 @@ def _head():
 
 def test_a_body_of_several_classes_loses_what_thin_bridges_tie_to_it():
     labels = _head()
-    found = keep_largest_body(labels, classes=(2, 3), radius=2.0)
+    found = keep_largest(labels, classes=(2, 3), radius=2.0)
     expected = np.where(np.arange(40)[:, None] < 9, 0, labels)
     expected[9, 20] = 2  # as far as the box reaches
     np.testing.assert_array_equal(found, expected)
     # By faces, all of it is one component.
-    whole = keep_largest_body(labels, classes=(2, 3), radius=0.0)
+    whole = keep_largest(labels, classes=(2, 3), radius=0.0)
     np.testing.assert_array_equal(whole, labels)
     # Classes that are thinner than the box, or absent, stay.
     for classes in ((1,), (5,)):
-        same = keep_largest_body(labels, classes=classes, radius=2.0)
+        same = keep_largest(labels, classes=classes, radius=2.0)
         np.testing.assert_array_equal(same, labels)
 
 
 def test_the_radius_of_a_body_is_in_millimetres():
     volume = np.repeat(_head()[None], 3, axis=0)
-    thick = keep_largest_body(
-        volume, classes=(2, 3), radius=2.0, spacing=(5.0, 1.0, 1.0)
-    )
-    flat = keep_largest_body(_head(), classes=(2, 3), radius=2.0)
+    thick = keep_largest(volume, classes=(2, 3), radius=2.0, spacing=(5.0, 1.0, 1.0))
+    flat = keep_largest(_head(), classes=(2, 3), radius=2.0)
     np.testing.assert_array_equal(thick, np.repeat(flat[None], 3, axis=0))
-    steps = (("largest_body", (2, 3), 2.0),)
+    steps = (("largest_component", (2, 3), 2.0),)
     np.testing.assert_array_equal(
         apply_steps(volume, steps, spacing=(5.0, 1.0, 1.0)), thick
     )
@@ -109,7 +106,7 @@ def test_planes_are_filled_where_classes_enclose_background_together():
 def test_components_touch_by_their_sides_in_volumes_too():
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[0, 0, 0] = labels[1, 1, 0] = labels[1, 2, 0] = 1
-    found = keep_largest(labels, index=1)
+    found = keep_largest(labels, classes=(1,))
     assert found.sum() == 2
     assert found[0, 0, 0] == 0
 

@@ -10,55 +10,42 @@ from scipy import ndimage
 from unet_jax.labels import IGNORE
 
 Step = tuple[str, int | tuple[int, ...], int | float | None]
-"""Name of a step, class index (or several, for a body), and a number where one is read.
+"""Name of a step, a class index or several, and a number where the step takes one.
 
-The number is of pixels ("min_size") or millimetres ("largest_body").
+The number is of pixels ("min_size") or millimetres ("largest_component").
 """
 
-STEPS = ("largest_component", "largest_body", "min_size", "fill_holes", "fill_planes")
-_OF_SEVERAL = ("largest_body", "fill_planes")
+STEPS = ("largest_component", "min_size", "fill_holes", "fill_planes")
 
 
 def keep_largest(
-    labels: Integer[np.ndarray, "*spatial"], *, index: int
-) -> Integer[np.ndarray, "*spatial"]:
-    """Keep the largest connected component of a class; the others become background.
-
-    Neighbours touch at a side (pictures) or a face (volumes).
-    """
-    components, count = ndimage.label(labels == index)
-    if count < 2:
-        return labels
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    return np.where((components > 0) & (components != sizes.argmax()), 0, labels)
-
-
-def keep_largest_body(
     labels: Integer[np.ndarray, "*spatial"],
     *,
     classes: Sequence[int],
-    radius: float,
+    radius: float = 0.0,
     spacing: Sequence[float] | None = None,
 ) -> Integer[np.ndarray, "*spatial"]:
-    """Keep the largest body that classes make together; the rest becomes background.
+    """Keep the largest component that classes make together; the rest is background.
 
-    Bridges that are thinner than twice the radius do not connect: the classes are
-    eroded by a box, and what lies beside the largest component of that is kept.
+    Neighbours touch at a side (pictures) or a face (volumes). With a radius, bridges
+    that are thinner than twice of it do not connect: the classes are eroded by a box,
+    and what lies beside the largest component of that is kept.
 
     Args:
-        classes: classes of the body; all others stay as they are.
-        radius: half of the box, in millimetres; 0 for a component by faces.
+        classes: classes of the component; all others stay as they are.
+        radius: half of the box, in millimetres; 0 for no erosion.
         spacing: millimetres of a pixel along each axis; None for pixels of 1.
 
-    Source: the first steps of BSE (Shattuck et al. 2001), which strips skulls so.
+    Source: with a radius, the first steps of BSE (Shattuck et al. 2001), which strips
+    skulls so.
     """
     mask = np.isin(labels, classes)
     steps = spacing or (1.0,) * labels.ndim
     widths = [int(radius / step + 1e-6) for step in steps]
     core = mask.astype(np.uint8)
     for axis, width in enumerate(widths):
-        core = ndimage.minimum_filter1d(core, 2 * width + 1, axis, mode="nearest")
+        if width:
+            core = ndimage.minimum_filter1d(core, 2 * width + 1, axis, mode="nearest")
     components, count = ndimage.label(core)
     if not count:
         return labels
@@ -66,8 +53,8 @@ def keep_largest_body(
     sizes[0] = 0
     body = (components == sizes.argmax()).astype(np.uint8)
     for axis, width in enumerate(widths):
-        wider = 2 * (width + 1) + 1 if width else 1
-        body = ndimage.maximum_filter1d(body, wider, axis, mode="nearest")
+        if width:
+            body = ndimage.maximum_filter1d(body, 2 * width + 3, axis, mode="nearest")
     return np.where(mask & (body == 0), 0, labels)
 
 
@@ -124,24 +111,20 @@ def apply_steps(
     """
     dtype = labels.dtype
     for name, index, number in steps:
-        if name in _OF_SEVERAL:
-            classes = (index,) if isinstance(index, int) else index
-            if name == "fill_planes":
-                labels = fill_planes(labels, classes=classes)
-            else:
-                labels = keep_largest_body(
+        classes = (index,) if isinstance(index, int) else index
+        match name, classes:
+            case "largest_component", _:
+                labels = keep_largest(
                     labels, classes=classes, radius=number or 0.0, spacing=spacing
                 )
-            continue
-        if not isinstance(index, int):
-            raise ValueError(f"{name} has one class, not {index}")
-        match name:
-            case "largest_component":
-                labels = keep_largest(labels, index=index)
-            case "min_size":
-                labels = remove_small(labels, index=index, min_size=int(number or 0))
-            case "fill_holes":
-                labels = fill_holes(labels, index=index)
+            case "fill_planes", _:
+                labels = fill_planes(labels, classes=classes)
+            case "min_size", (one,):
+                labels = remove_small(labels, index=one, min_size=int(number or 0))
+            case "fill_holes", (one,):
+                labels = fill_holes(labels, index=one)
+            case "min_size" | "fill_holes", _:
+                raise ValueError(f"{name} has one class, not {index}")
             case _:
                 raise ValueError(f"Unknown step {name!r}; expected one of {STEPS}")
     return labels.astype(dtype, copy=False)
