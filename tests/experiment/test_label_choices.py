@@ -3,64 +3,15 @@
 import json
 from types import SimpleNamespace
 
-import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.experiment.noisy import noisy_squares
 from unet_jax.configs import base
-from unet_jax.data.case import Case
-from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment import label_choices
 from unet_jax.experiment.check import check_config
 from unet_jax.experiment.finished import _read_temperature
-from unet_jax.inference.forward import make_forward
-from unet_jax.inference.segmenter import make_predict_fn
-from unet_jax.labels import IGNORE
-
-
-class _Bright(nn.Module):
-    """Logits that are far too large for what the image says."""
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        return jnp.concatenate([-9 * x, 9 * x], axis=-1)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    preprocessing = Preprocessing(
-        network_dims=2,
-        slice_axis=2,
-        spacing=None,
-        size=None,
-        crop_nonzero=False,
-        intensity="zscore",
-        channels=1,
-    )
-    return make_predict_fn(
-        make_forward(_Bright()),
-        {},
-        preprocessing,
-        num_classes=2,
-        patch_size=(8, 8),
-        overlap=0.0,
-        window_batch=4,
-    )
-
-
-def _cases(count):
-    """Cases with a noisy square, and an ignored corner."""
-    cases = []
-    for seed in range(count):
-        rng = np.random.default_rng(seed)
-        label = np.zeros((16, 12), np.int32)
-        label[4:12, 2:8] = 1
-        image = (label + rng.normal(0, 0.8, label.shape)).astype(np.float32)
-        label[:2] = IGNORE
-        cases.append(Case(str(seed), image[..., None], label, None, str(seed)))
-    return cases
 
 
 def _fit(folder, segmenter, cases, *, steps=False):
@@ -71,7 +22,7 @@ def _fit(folder, segmenter, cases, *, steps=False):
 
 
 def test_two_processes_fit_the_temperature_of_one(tmp_path, segmenter, monkeypatch):
-    cases = _cases(5)
+    cases = noisy_squares(5)
     chosen, alone = _fit(tmp_path, segmenter, cases)
     record = json.loads(alone)
     assert record["checkpoint_step"] == 7
@@ -103,12 +54,12 @@ def test_each_case_has_the_same_number_of_pixels_where_they_are_many(
     tmp_path, segmenter, monkeypatch
 ):
     monkeypatch.setattr(label_choices, "_SAMPLED", 2 * 3 * 20)
-    record = json.loads(_fit(tmp_path, segmenter, _cases(3))[1])
+    record = json.loads(_fit(tmp_path, segmenter, noisy_squares(3))[1])
     assert record["pixels"] == 3 * 20
 
 
 def test_a_temperature_changes_no_label(tmp_path, segmenter):
-    cases = _cases(2)
+    cases = noisy_squares(2)
     chosen, _ = _fit(tmp_path, segmenter, cases)
     for case in cases:
         raw, told = np.zeros((2, *case.label.shape, 2), np.float32)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.experiment.test_label_choices import _cases, segmenter  # noqa: F401
+from tests.experiment.noisy import noisy_squares
 from unet_jax.configs import base
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError
@@ -81,13 +81,13 @@ def test_too_few_groups_are_refused_with_the_number_that_is_needed(
 def _labelled(count):
     return [
         dataclasses.replace(case, group=f"p{number // 2}")
-        for number, case in enumerate(_cases(2 * count))
+        for number, case in enumerate(noisy_squares(2 * count))
     ]
 
 
 def test_the_threshold_is_chosen_written_applied_and_read(
     tmp_path,
-    segmenter,  # noqa: F811
+    segmenter,
     capsys,
 ):
     config, cases = _config((1, 0.25)), _labelled(4)
@@ -121,7 +121,7 @@ def test_the_threshold_is_chosen_written_applied_and_read(
             _read_threshold(tmp_path, other, step)
 
 
-def test_two_processes_choose_the_threshold_of_one(tmp_path, segmenter, monkeypatch):  # noqa: F811
+def test_two_processes_choose_the_threshold_of_one(tmp_path, segmenter, monkeypatch):
     config, cases, parts = _config((1, 0.3)), _labelled(3), {}
     alone = with_risk_threshold(tmp_path, segmenter, cases, config, step=1)[1]
 
