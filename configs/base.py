@@ -94,7 +94,13 @@ KEYS = {
         0, "seed of drawn splits; 'seed' does not change them", low=0, high=2**31 - 1
     ),
     "data.fold": Key(-1, "fold that validates; -1 for a fraction", low=-1, high=999),
-    "data.folds": Key(5, "number of folds of a cross-validation", low=2, high=1000),
+    "data.folds": Key(
+        None,
+        "number of folds; None for 5, or fewer where there are fewer groups",
+        low=2,
+        high=1000,
+        kind=int,
+    ),
     "data.test_fraction": Key(0.2, "fraction of groups to test on", low=0, high=0.9),
     "data.validation_fraction": Key(
         0.2, "fraction of groups to validate on", low=0.001, high=0.9

@@ -170,7 +170,12 @@ def test_what_is_chosen_fits_a_network_without_padding(changes, stages, patch):
 
 def test_other_sources_are_left_alone():
     config = brain_slab.get_config()
-    assert complete_config(config, None) is config
+    completed = complete_config(config, None)
+    config.data.folds = 5  # what a record of a version before 'as many as fit' has
+    assert completed.to_dict() == config.to_dict()
+    config.data.folds = None
+    resumed = complete_config(config, None, recorded={"data": {"folds": 3}})
+    assert resumed.data.folds == 3
 
 
 @pytest.mark.parametrize(

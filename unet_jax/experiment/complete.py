@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from unet_jax.augment.spatial import Rotation
 from unet_jax.data.fingerprint import Fingerprint, Settings, fingerprint, suggest
 from unet_jax.data.folder.dataset import FolderDataset
+from unet_jax.data.folder.splits import DEFAULT_FOLDS
 from unet_jax.errors import InputError
 from unet_jax.experiment.memory_class import (
     MemoryChoice,
@@ -66,6 +67,7 @@ def complete_config(
     Returns:
         A config without these Nones, locked.
     """
+    config = _with_folds(config, data, recorded)
     memory = memory or choose_memory(config)
     if memory is not None and config.train.memory_gib is None and config.model.plan:
         memory = memory_of_plan(memory, config.model.plan)
@@ -123,6 +125,20 @@ def fill_config(
             filled.model.options[name] = recorded_options.get(name, value)
         if batch_dice is not None:
             filled.loss = with_batch_dice(filled.loss, batch_dice)
+    return filled.lock()
+
+
+def _with_folds(
+    config: ConfigDict, data: Any, recorded: Mapping[str, Any] | None
+) -> ConfigDict:
+    """Return a config with the number of folds that were drawn, or would be."""
+    if config.data.folds is not None:
+        return config
+    found = getattr(data, "folds", 0) or DEFAULT_FOLDS
+    before = {} if recorded is None else recorded.get("data", {})
+    filled = config.copy_and_resolve_references()
+    with filled.unlocked():
+        filled.data.folds = before.get("folds", found)
     return filled.lock()
 
 

@@ -148,7 +148,7 @@ class DrawnDataset:
 
     def __getattr__(self, name: str) -> Any:
         """Return what else is known of the folder."""
-        if name in ("traits", "class_names", "label_map", "intensity"):
+        if name in ("traits", "class_names", "label_map", "intensity", "folds"):
             return getattr(self.folder, name)
         raise AttributeError(name)
 

@@ -69,6 +69,26 @@ def test_folds_are_disjoint_and_cover_all_but_the_test_split(tmp_path):
         open_set(tmp_path, fold=0, group_regex=r"^(p\d+)_", folds=9)
 
 
+@pytest.mark.parametrize(
+    ("cases", "test_fraction", "folds"), [(3, 0.2, 2), (6, 0.2, 5), (2, 0.0, 2)]
+)
+def test_there_are_as_many_folds_as_groups_and_at_most_five(
+    tmp_path, cases, test_fraction, folds
+):
+    write_set(tmp_path, count=cases)
+    options = {"test_fraction": test_fraction}
+    parts = [open_set(tmp_path, fold=fold, **options) for fold in range(folds)]
+    assert {part.folds for part in parts} == {folds}
+    assert open_set(tmp_path, fold=-1, **options).folds == 0
+    validated = sorted(one for part in parts for one in ids_of(part, "validation"))
+    assert validated == sorted(
+        {str(number) for number in range(cases)}
+        - ({*ids_of(parts[0], "test")} if test_fraction else set())
+    )
+    with pytest.raises(InputError, match=f"found {folds}, expected 0 to {folds - 1}"):
+        open_set(tmp_path, fold=folds, **options)
+
+
 @pytest.mark.parametrize("names", ["id", "file name"])
 def test_splits_of_a_json_file(tmp_path, names):
     folder = _patients(tmp_path / "set")
@@ -321,7 +341,7 @@ def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
     splits = {"train": ["0", "1", "2"], "validation": ["3"], "test": ["4"]}
     path.write_text(json.dumps(splits))
     (line,) = problems_of(folder, splits=str(path), fold=2)
-    assert line.startswith("data.fold: found 2, expected -1: there are cases under")
+    assert line.startswith("data.fold: no folds can be drawn: there are cases under")
     path.write_text(json.dumps([splits, splits]))
     assert ids_of(open_set(folder, splits=str(path), fold=1), "validation") == ["3"]
     path.write_text(json.dumps({"train": ["0"], "test": ["4"]}))

@@ -63,6 +63,11 @@ class FolderDataset:
         return result
 
     @property
+    def folds(self) -> int:
+        """Number of folds that the splits are one of; 0 without folds."""
+        return self.splits.folds
+
+    @property
     def splits_record(self) -> dict[str, Any]:
         """What a workdir keeps of the splits beside their ids, for ``config.json``."""
         return record_of(self.splits, self.groups)

@@ -10,13 +10,13 @@ from unet_jax.data.folder.groups import Groups, doubtful_folders, find_groups
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.pairing import Layout
 from unet_jax.data.folder.splits import (
-    FEWEST_GROUPS,
     SPLITS,
     SPLITS_VERSION,
     Features,
     Part,
     Splits,
     draw_splits,
+    fewest_groups,
     named_splits,
 )
 from unet_jax.errors import InputError, named_files, setting
@@ -108,18 +108,19 @@ class Division:
             return _recorded(self.recorded)
         groups = self.groups.of
         if self.recorded is None:
-            self._check_groups(options.path)
+            self._check_groups(options)
         if self.given.ids is not None:
             found = named_splits(self.given.ids, groups, **drawing)
+            found = found._replace(folds=self.given.folds or found.folds)
         else:
             test = options.test_fraction
             found = draw_splits(groups, test_fraction=test, **drawing)
         return found if self.recorded is None else found._replace(version=1)
 
-    def _check_groups(self, path: str) -> None:
+    def _check_groups(self, options: FolderOptions) -> None:
         """Refuse groups that are probably none, and slabs of dozens of cases."""
-        ids, of = self.given.ids, self.groups.of
-        cases, fewest = list(of), FEWEST_GROUPS
+        ids, of, path = self.given.ids, self.groups.of, options.path
+        cases, fewest = list(of), fewest_groups(options.fold, options.test_fraction)
         if ids is not None:
             # Given splits are not questioned; validation may have to be cut.
             cases, fewest = [] if ids.get("validation") else ids["train"], 2

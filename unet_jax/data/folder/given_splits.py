@@ -22,11 +22,13 @@ class GivenSplits(NamedTuple):
         ids: ids of each split; None if the splits have to be drawn, empty if there are
             only problems.
         fold: the fold that validates, if validation is drawn; -1 for none.
+        folds: number of folds that the file lists; 0 for none.
     """
 
     ids: dict[str, list[str]] | None
     fold: int
     problems: list[str]
+    folds: int = 0
 
 
 def find_splits(
@@ -79,7 +81,7 @@ def find_splits(
             given.groups, groups, ids, source, used, bool(given.ids)
         )
     problems += _cut_groups(found, groups, source)
-    return GivenSplits(found or None, given.fold, problems)
+    return GivenSplits(found or None, given.fold, problems, given.folds)
 
 
 def _take_groups(

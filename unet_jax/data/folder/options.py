@@ -69,6 +69,7 @@ class FolderOptions(ReadOptions):
         splits: JSON or CSV file with the ids of each split; "" draws the splits.
         allow_duplicates: whether the same image may be in two splits.
         fold: the fold that validates; -1 for none.
+        folds: number of folds; None for as many as there are groups, at most five.
         test_fraction: fraction of the groups to draw for the test split.
         validation_fraction: fraction of the groups to draw for validation.
     """
@@ -85,7 +86,7 @@ class FolderOptions(ReadOptions):
     splits: str = ""
     allow_duplicates: bool = False
     fold: int = -1
-    folds: int = 5
+    folds: int | None = None
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
 

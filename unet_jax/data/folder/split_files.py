@@ -19,11 +19,13 @@ class SplitFile(NamedTuple):
         ids: ids by split; empty if the file has no splits.
         groups: case and group of each row; None if the file has no such column.
         fold: the fold that is still to be drawn; -1 if the file lists the folds.
+        folds: number of folds that the file lists; 0 for none.
     """
 
     ids: dict[str, list[str]]
     groups: list[tuple[str, str]] | None
     fold: int
+    folds: int = 0
 
 
 def read_splits(path: Path, *, fold: int) -> SplitFile:
@@ -68,12 +70,13 @@ def _read_json(path: Path, text: str, fold: int) -> SplitFile:
             f'data.splits: {path} is not JSON ({error}); expected {{"train": [ids], '
             '"validation": [ids], "test": [ids]}'
         ) from None
-    left = fold
+    left, folds = fold, 0
     if isinstance(content, list):
-        if not 0 <= fold < len(content):
+        folds = len(content)
+        if not 0 <= fold < folds:
             raise InputError(
-                f"data.fold: found {fold}, expected 0 to {len(content) - 1}: {path} "
-                f"has {len(content)} folds"
+                f"data.fold: found {fold}, expected 0 to {folds - 1}: {path} "
+                f"has {folds} folds"
             )
         content, left = content[fold], -1
     splits: dict[str, list[str]] = {}
@@ -89,7 +92,7 @@ def _read_json(path: Path, text: str, fold: int) -> SplitFile:
         raise InputError(
             f"data.splits: {path} has no ids under 'train'; expected one or more"
         )
-    return SplitFile(splits, None, left)
+    return SplitFile(splits, None, left, folds)
 
 
 class _TwiceError(Exception):

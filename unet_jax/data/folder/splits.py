@@ -20,6 +20,9 @@ SPLIT_NAMES = {
 FEWEST_GROUPS = 3
 """Smallest number of groups to draw splits from; the cases of fewer are cut into slabs.
 """
+DEFAULT_FOLDS = 5
+"""Number of folds where there are as many groups, or more."""
+
 SPLITS_VERSION = 2
 """Version of the rule that draws splits, which stands in config.json.
 
@@ -54,12 +57,14 @@ class Splits(NamedTuple):
     Attributes:
         version: version of the rule that drew them.
         placed: whether slabs are where they are read, see `slabs.fit_slabs`.
+        folds: number of folds that these splits are one of; 0 without folds.
     """
 
     parts: dict[str, tuple[Part, ...]]
     note: str
     version: int = SPLITS_VERSION
     placed: bool = False
+    folds: int = 0
 
 
 Features = Mapping[str, AbstractSet[Hashable]]
@@ -104,7 +109,7 @@ def draw_splits(
     test_fraction: float,
     validation_fraction: float,
     fold: int,
-    folds: int,
+    folds: int | None,
 ) -> Splits:
     """Draw the splits by group.
 
@@ -117,18 +122,20 @@ def draw_splits(
         features: classes of each case.
         test_fraction: fraction of the groups for the test split.
         validation_fraction: fraction of the groups for validation without folds.
-        folds: number of parts of the groups outside the test split.
+        folds: number of parts of the groups outside the test split; None for as many
+            as there are groups, at most `DEFAULT_FOLDS`.
 
     Returns:
-        The splits; with fewer than three groups, slabs of their cases.
+        The splits; with fewer than three groups, slabs of their cases. Folds of two
+        groups need no test split.
 
     Raises:
         InputError: more folds than groups, or too few groups for folds.
     """
     names = sorted(set(groups.values()))
-    if len(names) < FEWEST_GROUPS:
+    if len(names) < fewest_groups(fold, test_fraction):
         if fold >= 0:
-            raise _no_folds(fold, f"too few groups ({len(names)}) to draw folds from")
+            raise _no_folds(f"too few groups ({len(names)}) to draw folds from")
         return _few_groups(groups, names)
     shuffled, rare = _shuffled(groups, features, seed)
     count = round(test_fraction * len(names))
@@ -136,9 +143,10 @@ def draw_splits(
     seats = ["test"] * count + ["others"] * (len(names) - count)
     chosen = _allotted(shuffled, seats, rare, least="test")
     rest = [group for group in shuffled if chosen[group] == "others"]
+    folds = _number_of_folds(fold, folds, len(rest))
     validation = _drawn(rest, validation_fraction, fold, folds, rare)
     note = f"{len(names)} groups drawn with data.split_seed={seed}"
-    if fold >= 0:
+    if folds:
         note += f", fold {fold} of {folds}"
     chosen |= {one: "validation" if one in validation else "train" for one in rest}
     parts = {
@@ -150,7 +158,12 @@ def draw_splits(
     if not count:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
-    return Splits(parts, note)
+    return Splits(parts, note, folds=folds)
+
+
+def fewest_groups(fold: int, test_fraction: float) -> int:
+    """Return the smallest number of groups to draw splits from."""
+    return FEWEST_GROUPS - (fold >= 0 and test_fraction == 0)
 
 
 def _shuffled(
@@ -214,29 +227,38 @@ def _allotted(
     return chosen | dict(zip(others, left, strict=True))
 
 
-def _no_folds(fold: int, what: str) -> InputError:
-    """Make the error for a fold that would change nothing."""
+def _no_folds(what: str) -> InputError:
+    """Make the error for folds that would change nothing."""
     return InputError(
-        f"data.fold: found {fold}, expected -1: there are {what}; leave data.fold out"
+        f"data.fold: no folds can be drawn: there are {what}; train one network, "
+        "without data.fold"
     )
+
+
+def _number_of_folds(fold: int, folds: int | None, groups: int) -> int:
+    """Return the number of folds to draw; 0 without folds."""
+    if fold < 0:
+        return 0
+    folds = min(DEFAULT_FOLDS, groups) if folds is None else folds
+    if fold >= folds:
+        raise InputError(f"data.fold: found {fold}, expected 0 to {folds - 1}")
+    if folds > groups:
+        raise InputError(
+            f"data.folds: found {folds}, expected at most {groups}, the number of "
+            "groups outside the test split; lower it"
+        )
+    return folds
 
 
 def _drawn(
     rest: Sequence[str], fraction: float, fold: int, folds: int, rare: Features
 ) -> set[str]:
-    """Choose the groups that validate."""
-    if fold < 0:
+    """Choose the groups that validate; without folds, a fraction of them."""
+    if not folds:
         count = min(max(round(fraction * len(rest)), 1), len(rest) - 1)
         seats = ["validation"] * count + ["train"] * (len(rest) - count)
         chosen = _allotted(rest, seats, rare, least="validation")
         return {group for group in rest if chosen[group] == "validation"}
-    if fold >= folds:
-        raise InputError(f"data.fold: found {fold}, expected 0 to {folds - 1}")
-    if folds > len(rest):
-        raise InputError(
-            f"data.folds: found {folds}, expected at most {len(rest)}, the number of "
-            "groups outside the test split; lower it"
-        )
     seats = [f"fold {number % folds}" for number in range(len(rest))]
     chosen = _allotted(rest, seats, rare)
     return {group for group in rest if chosen[group] == f"fold {fold}"}
@@ -282,7 +304,7 @@ def named_splits(
     seed: int,
     validation_fraction: float,
     fold: int,
-    folds: int,
+    folds: int | None,
 ) -> Splits:
     """Complete the splits that a user gives.
 
@@ -291,7 +313,7 @@ def named_splits(
         features: classes of each case.
         seed: seed of the draw of a validation split that is not given.
         validation_fraction: fraction of the training groups for that validation split.
-        folds: number of parts of the training groups.
+        folds: number of parts of the training groups; None as for `draw_splits`.
 
     Raises:
         InputError: more folds than groups, or no groups to draw folds from.
@@ -301,20 +323,20 @@ def named_splits(
     }
     note = "taken from the file of splits, or from the folders"
     if parts["validation"] and fold >= 0:
-        raise _no_folds(
-            fold, 'cases under "validation", so that there is nothing to draw'
-        )
+        raise _no_folds('cases under "validation", so that there is nothing to draw')
+    found = 0
     if not parts["validation"]:
         names = sorted({groups[one] for one in named["train"]})
         if len(names) < 2:
             if fold >= 0:
-                raise _no_folds(fold, "training cases of one group only")
+                raise _no_folds("training cases of one group only")
             parts["train"], parts["validation"] = slabs(list(named["train"]))
             note += "; validation on a slab of the training images"
         else:
             training = {one: groups[one] for one in named["train"]}
             shuffled, rare = _shuffled(training, features, seed)
-            chosen = _drawn(shuffled, validation_fraction, fold, folds, rare)
+            found = _number_of_folds(fold, folds, len(shuffled))
+            chosen = _drawn(shuffled, validation_fraction, fold, found, rare)
             cases = parts["train"]
             parts["train"] = tuple(p for p in cases if groups[p.id] not in chosen)
             parts["validation"] = tuple(p for p in cases if groups[p.id] in chosen)
@@ -322,4 +344,4 @@ def named_splits(
     if not parts["test"]:
         parts["test"] = parts["validation"]
         note += "; no test split: the validation split is scored"
-    return Splits(parts, note)
+    return Splits(parts, note, folds=found)
