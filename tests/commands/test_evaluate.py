@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_jax.commands.evaluate import (
+from unet_jax.commands.evaluate import _file_stem, read_scores
+from unet_jax.commands.evaluate_ensemble import (
     _check_one_test,
     _common_steps,
-    _file_stem,
     _has_one_validation,
-    read_scores,
 )
 from unet_jax.configs import base, folder
 from unet_jax.errors import InputError

@@ -16,7 +16,8 @@ import tifffile
 from ml_collections import ConfigDict
 from PIL import Image
 
-from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run
+from unet_jax.commands.evaluate import evaluate_run
+from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import folder

@@ -142,7 +142,8 @@ def _plan(config: ConfigDict) -> None:
 def _evaluate(config: ConfigDict | None, stop: Stop) -> None:
     """Score a run, or the mean of several."""
     workdir = None if FLAGS.workdirs else _workdir(config)
-    from unet_jax.commands.evaluate import evaluate_ensemble, evaluate_run
+    from unet_jax.commands.evaluate import evaluate_run
+    from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
     from unet_jax.hosts.lost import leaving_when_lost
 
     with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from unet_jax.data.case import Case, Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import write_label_map
-from unet_jax.errors import InputError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.evaluation.metric_table import Metric
 from unet_jax.evaluation.scorer import evaluate, write_results
@@ -29,11 +28,8 @@ from unet_jax.experiment.label_choices import (
     with_validation_choices,
 )
 from unet_jax.experiment.labels_only import DRAWN_SCORES, labels_only
-from unet_jax.experiment.record import as_tuples, check_no_run, read_finished_record
 from unet_jax.experiment.risk import CALIBRATION, sources_of, with_risk_threshold
-from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
-from unet_jax.inference.postprocess import Step
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.figure import problem_of_drawing, write_figure
@@ -71,7 +67,7 @@ def score_run(
     Raises: InputError: the folder has no finished run, or the data of the run is gone.
     """
     if sources is None:
-        sources = _sources(workdir)
+        sources = open_sources(workdir)
     run = load_run(workdir, compiled=compiled, complete=False)
     segmenter = run.predict_fn
     if not reads_labels(run.config.loss):
@@ -95,7 +91,7 @@ def score_run(
             lambda: describer.fit(workdir / DISTANCE, sources, step=run.step)
         )
     print(f"test split with the checkpoint of step {run.step}:")
-    results = _score(segmenter, run.config, sources, workdir)
+    results = score_test(segmenter, run.config, sources, workdir)
     results |= {"checkpoint_step": run.step, **risk}
     # As JSON gives it back: the result equals the content of the file.
     results["eval"] = json.loads(json.dumps(run.config.eval.to_dict()))
@@ -124,136 +120,7 @@ def read_scores(
     return results if found == (checkpoint_step, settings) else None
 
 
-def evaluate_ensemble(
-    workdirs: Sequence[pathlib.Path],
-    *,
-    output: pathlib.Path,
-    names: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Score the mean of the probabilities of several runs on their test split.
-
-    Args:
-        workdirs: folders of finished runs with the same classes and test split, such
-            as folds or seeds.
-        output: folder for test_metrics.json, label maps and figures.
-        names: names of the runs in the results; None for their paths.
-
-    Returns: The content of test_metrics.json.
-    Raises: InputError: a run is missing, or they differ in classes or test split.
-    """
-    check_no_run(output)
-    runs = [load_run(workdir) for workdir in workdirs]
-    _check_one_test(workdirs, runs)
-    has_risk = _has_one_risk(workdirs, runs)
-    sources = _sources(workdirs[0], risk=has_risk)
-    members = tuple(one for run in runs for one in run.predict_fn.members)
-    heads = {run.predict_fn.head for run in runs}
-    ensemble = Segmenter(
-        members,
-        _common_steps(runs),
-        # That of sigmoid keeps the order of any probabilities.
-        head="softmax" if heads == {"softmax"} else "sigmoid",
-    )
-    ensemble = with_validation_choices(
-        output,
-        ensemble,
-        sources["validation"],
-        step=None,
-        steps=False,
-        temperature=_has_one_validation(workdirs, runs),
-    )
-    risk = {}
-    if has_risk:
-        ensemble, risk["risk"] = with_risk_threshold(
-            output, ensemble, sources[CALIBRATION], runs[0].config, step=None
-        )
-    print(f"test split with the mean of {len(runs)} runs:")
-    results = _score(ensemble, runs[0].config, sources, output)
-    results |= {"members": list(names or map(str, workdirs)), **risk}
-    if agree.is_first():
-        write_results(output / "test_metrics.json", results)
-    return results
-
-
-def _check_one_test(
-    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
-) -> None:
-    """Refuse runs that differ in their classes or their test split."""
-    records = [read_finished_record(workdir) for workdir in workdirs]
-    data = [run.config.data for run in runs]
-    for what, values, fix in (
-        *(
-            (f"data.{key}", [as_tuples(one.get(key)) for one in data], "")
-            for key in ("class_names", "label_map", "palette")
-        ),
-        (
-            "the test split",
-            [record["dataset"].get("test") for record in records],
-            "; train them with the same data.splits, or the same data.split_seed, "
-            "data.test_fraction and data.group_regex; data.fold and seed may differ",
-        ),
-    ):
-        for workdir, value in zip(workdirs, values, strict=True):
-            if value != values[0]:
-                raise InputError(
-                    f"--workdirs: {what} of {workdir} differs from that of "
-                    f"{workdirs[0]}; expected runs of one data set, with the same "
-                    f"classes and test split{fix}"
-                )
-
-
-def _has_one_validation(
-    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
-) -> bool:
-    """Tell whether a temperature can be fitted to the mean of runs.
-
-    No run may have been trained on the cases, so that folds have none in common.
-    """
-    if not all(fits_temperature(run.config) for run in runs):
-        return False
-    if _validated_alike(workdirs, runs):
-        return True
-    print("temperature: none is fitted, because the runs validated on different cases")
-    return False
-
-
-def _has_one_risk(workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]) -> bool:
-    """Tell whether one threshold can be chosen for the mean of runs."""
-    limits = {risk_of(run.config) for run in runs}
-    if limits == {None}:
-        return False
-    if len(limits) == 1 and _validated_alike(workdirs, runs):
-        return True
-    print(
-        "eval.risk: no threshold is chosen, because the runs have different limits, or "
-        "validated on different cases"
-    )
-    return False
-
-
-def _validated_alike(
-    workdirs: Sequence[pathlib.Path], runs: Sequence[TrainedRun]
-) -> bool:
-    """Tell whether the same cases chose the checkpoint of every run."""
-    found = []
-    for workdir, run in zip(workdirs, runs, strict=True):
-        part = None
-        if risk_of(run.config) is not None:
-            part = run.config.data.calibration_fraction, run.config.data.split_seed
-        found.append((read_finished_record(workdir)["dataset"].get("validation"), part))
-    return all(one == found[0] for one in found)
-
-
-def _common_steps(runs: Sequence[TrainedRun]) -> tuple[Step, ...]:
-    """Return the postprocessing steps that all runs have."""
-    chosen = [run.predict_fn.steps for run in runs]
-    common = tuple(step for step in chosen[0] if all(step in steps for steps in chosen))
-    if any(steps != common for steps in chosen):
-        print(f"postprocessing: the runs differ; only common steps are done: {common}")
-    return common
-
-
-def _sources(workdir: pathlib.Path, *, risk: bool = True) -> Mapping[str, Source]:
+def open_sources(workdir: pathlib.Path, *, risk: bool = True) -> Mapping[str, Source]:
     """Open the splits of a run's data, with the calibration part if it has one."""
     config, dataset = read_run(workdir)[0], open_run_data(workdir)
     return sources_of(config, dataset, risk=risk)
@@ -287,7 +154,28 @@ def held_out_losses(
     )
 
 
-def _score(
+def scorer_options(config: ConfigDict) -> dict[str, Any]:
+    """Return the arguments of `evaluate` that a config decides."""
+    return {
+        "class_names": tuple(config.data.class_names),
+        "include_background": config.data.include_background,
+        "metrics": tuple(config.eval.metrics),
+        "surface": config.eval.surface,
+        "tolerance_mm": config.eval.tolerance_mm,
+        "tolerance_px": config.eval.tolerance_px,
+        "slice_axis": config.data.slice_axis,
+    }
+
+
+def write_prediction(
+    folder: pathlib.Path, case: Case, labels: np.ndarray, config: ConfigDict
+) -> None:
+    """Write the label map of a case to ``predictions/`` of a folder."""
+    colors = tuple(config.data.class_colors)
+    write_label_map(folder / "predictions", _as_stored(case), labels, colors)
+
+
+def score_test(
     segmenter: Segmenter,
     config: ConfigDict,
     sources: Mapping[str, Source],
@@ -300,8 +188,7 @@ def _score(
     numbers = iter(mine)
 
     def write(case: Case, labels: np.ndarray) -> np.ndarray:
-        colors = tuple(config.data.class_colors)
-        write_label_map(folder / "predictions", _as_stored(case), labels, colors)
+        write_prediction(folder, case, labels, config)
         if next(numbers) < config.log.overlays:
             problem = problem_of_drawing(_draw, case, labels, config, folder)
             if problem:
@@ -311,16 +198,10 @@ def _score(
     results = evaluate(
         segmenter.method,
         (source[number] for number in mine),
-        class_names=class_names,
-        include_background=config.data.include_background,
-        metrics=tuple(config.eval.metrics),
-        surface=config.eval.surface,
         losses=losses,
-        tolerance_mm=config.eval.tolerance_mm,
-        tolerance_px=config.eval.tolerance_px,
-        slice_axis=config.data.slice_axis,
         finish=write,
         gather=agree.gather_items,
+        **scorer_options(config),
     )
     results["temperature"] = segmenter.temperature
     if duplicates := getattr(source, "duplicates", 0):
