@@ -129,6 +129,12 @@ KEYS = {
     "data.class_names": Key(
         ("background", "foreground"), "class names, class 0 first", from_data=True
     ),
+    "data.labelled_classes": Key(
+        "",
+        "CSV file (case,class), or pairs of a case and its classes, for the cases in "
+        "which not every class was labelled; '' for none (docs/data.md)",
+        kind=object,
+    ),
     "data.class_colors": Key(
         ((0, 0, 0), (230, 57, 70)), "(red, green, blue) of each class", from_data=True
     ),

@@ -107,6 +107,17 @@ def test_shapes_dtypes_and_indices():
         np.testing.assert_array_equal(batch["label"], batch["image"][..., 1] % 3)
 
 
+def test_a_batch_says_which_classes_are_labelled_where_some_are_not():
+    assert "labelled" not in _take(_iterator(), 1)[0]
+    source = _Pictures()
+    source.labelled_classes = lambda index: (0, 2) if index % 2 else None
+    for batch in _take(_iterator(_prepared(source)), 3):
+        cases = batch["image"][:, 2, 2, 0].astype(int)
+        expected = np.ones((4, 3), bool)
+        expected[cases % 2 == 1, 1] = False
+        np.testing.assert_array_equal(batch["labelled"], expected)
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_global_batches_are_the_same_for_any_number_of_processes(processes):
     _assert_equal(_global(9, processes), _global(9, 1))

@@ -12,6 +12,7 @@ from unet_jax.errors import InputError
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.evaluation.metric_table import METRICS
 from unet_jax.evaluation.scorer import evaluate
+from unet_jax.evaluation.table import results_table
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
 
@@ -24,6 +25,7 @@ def _fill(image, spacing, *, probabilities):
     return labels
 
 
+KEYS = ("id", "group", "class")
 SURE = Method(_fill, gives_probabilities=True)
 
 
@@ -212,3 +214,69 @@ def test_every_metric_at_once_in_2d_and_3d_gives_equal_bytes():
         assert None not in first["mean"].values()
         plain = {name.removesuffix("_px") for name in first["mean"]}
         assert plain == {*METRICS, "dice_micro", "iou_micro"}
+
+
+def test_a_class_that_was_not_labelled_is_undefined_and_its_prediction_background():
+    label = np.zeros((6, 8), int)
+    label[:3] = 1
+    prediction = label.copy()
+    prediction[0, :4] = 2  # a tumour in the organ: unknown, but no organ
+    prediction[5, 0] = 1  # an organ where there is none: wrong
+    case = coded(label, prediction, id="partly", spacing=(1.0, 1.0))
+    partly = dataclasses.replace(case, labelled_classes=(0, 1))
+    whole = coded(label, label, id="whole")
+    metrics = (*FOUR, "precision", "pixel_accuracy")
+    options = {"class_names": ("background", "a", "b"), "metrics": metrics}
+    results = evaluate(read, [partly], **options)
+    organ, tumour = results["per_case"]
+    assert organ["dice"] == pytest.approx(2 * 20 / (20 + 4 + 21))
+    assert organ["precision"] == pytest.approx(20 / 21)
+    assert {value for key, value in tumour.items() if key not in KEYS} == {None}
+    assert results["case_level"][0]["pixel_accuracy"] == pytest.approx(43 / 48)
+    assert results["mean"]["dice"] == organ["dice"]
+    of_class = results["per_class"]
+    assert [of_class[name]["n_absent"] for name in "ab"] == [0, 0]
+    assert [of_class[name]["n_unlabelled"] for name in "ab"] == [0, 1]
+    assert of_class["a"]["dice_micro"] == organ["dice"]
+    assert of_class["b"]["dice_micro"] is None
+    # Where the class was labelled, its false positives count.
+    assert evaluate(read, [case], **options)["per_class"]["b"]["dice"] == 0
+    plain = evaluate(read, [whole], **options)["per_class"]["b"]
+    assert "n_unlabelled" not in plain
+    assert plain["n_absent"] == 1
+    # Through JSON, as processes send it, and in the table.
+    gathered = evaluate(
+        read, [partly], **options, gather=lambda mine: json.loads(json.dumps(mine))
+    )
+    assert gathered == results
+    assert "absent  unlabelled" in results_table(results, options["class_names"])
+
+
+def test_probabilities_of_what_was_not_labelled_are_those_of_the_background():
+    """ECE and the entropy are as those of a method that does not know the class."""
+    label = np.array([[0, 1, 1, 0]])
+    rng = np.random.default_rng(1)
+    given = rng.dirichlet(np.ones(3), label.shape).astype(np.float32)
+    two = np.stack([given[..., 0] + given[..., 2], given[..., 1]], axis=-1)
+
+    def method(found):
+        def fill(image, spacing, *, probabilities):
+            probabilities[...] = found
+            return found.argmax(axis=-1)
+
+        return Method(fill, gives_probabilities=True)
+
+    case = coded(label, label)
+    losses = create_held_out_losses(
+        held_out_spec(("loss/cross_entropy",), ()), head="softmax", num_classes=3
+    )
+    options = {"metrics": ("ece", "loss/cross_entropy"), "losses": losses}
+    partly = evaluate(
+        method(given),
+        [dataclasses.replace(case, labelled_classes=(0, 1))],
+        class_names=("background", "a", "b"),
+        **options,
+    )
+    alone = evaluate(method(two), [case], class_names=TWO, **options)
+    for name in options["metrics"]:
+        assert partly["mean"][name] == pytest.approx(alone["mean"][name], abs=1e-6)

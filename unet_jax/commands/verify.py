@@ -83,6 +83,8 @@ def _case_line(
     parts = [f"{key} {value}" for key, value in examined.stated.items()]
     if examined.values is not None:
         parts.append(f"mask {_values(sorted(examined.values))}")
+    if pair.id in watch.labelled:
+        parts.append(f"labelled {watch.labelled[pair.id]}")
     if pair.images:
         parts.append(f"group {watch.groups.get(pair.id, '-')}")
         parts.append(f"split {splits.get(pair.id, '-')}")

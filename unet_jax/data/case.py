@@ -25,6 +25,8 @@ class Case:
             of the whole scan, for a case that is only a slab of a scan: the slab's own
             statistics depend on the tissue that happens to lie in it. For an image with
             missing pixels, over the others.
+        labelled_classes: indices of the classes that were labelled in this case; a
+            pixel of background may be of any other class. None for all classes.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Case:
     spacing: tuple[float, ...] | None
     group: str
     reference: tuple[tuple[float, float], ...] | None = None
+    labelled_classes: tuple[int, ...] | None = None
 
 
 class CaseFacts(NamedTuple):
@@ -72,6 +75,7 @@ class Source(Protocol):
     - ``facts(index) -> CaseFacts`` describes a case without reading it.
     - ``class_counts(index)`` counts the pixels of each class without reading the case;
       None for a case without a label.
+    - ``labelled_classes(index)`` gives those of the case without reading it.
     - ``extent() -> Extent`` counts groups and images without reading them.
     - ``release(index)`` frees a case that the source holds in memory, and
       ``held_bytes`` is the memory of all cases that it holds.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unet_jax.data.case import IGNORE, Source
+from unet_jax.data.labelled_classes import labelled_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +35,32 @@ def class_fractions(
         limit: largest number of cases to read.
 
     Returns:
-        The fractions; 0 for a class that no counted case has.
+        The fractions; 0 for a class that no counted case has. Those of a class are
+        counted in the cases in which it is labelled.
     """
-    counts = np.zeros(len(class_names), np.int64)
+    names = tuple(class_names)
+    counts = np.zeros(len(names), np.int64)
     labelled_cases = 0
+    labelled = labelled_rows(source, len(names))
+    pixels = np.zeros(len(names), np.int64)
     count = len(source) if hasattr(source, "class_counts") else limit
     chosen = np.unique(
         np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
     )
     for index in chosen:
-        found = _class_counts(source, int(index), len(class_names))
+        found = _class_counts(source, int(index), len(names))
         if found is not None:
             labelled_cases += 1
             counts += found
+            pixels += found.sum() * (True if labelled is None else labelled[index])
     if not labelled_cases:
         return ClassFractions(len(source), len(chosen), {})
-    total = max(int(counts.sum()), 1)
-    fractions = {
-        name: float(n / total) for name, n in zip(class_names, counts, strict=True)
-    }
-    return ClassFractions(len(source), len(chosen), fractions)
+    fractions = counts / np.maximum(pixels, 1)
+    if labelled is not None:
+        # Background of a case may be of the classes that are not labelled there.
+        fractions[0] = max(0.0, 1 - fractions[1:].sum())
+    by_name = dict(zip(names, map(float, fractions), strict=True))
+    return ClassFractions(len(source), len(chosen), by_name)
 
 
 def has_class(source: Source, num_classes: int, *, first: int) -> bool:

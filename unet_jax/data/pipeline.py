@@ -189,18 +189,21 @@ class _LoadPart:
     source_size: tuple[int, ...]
     foreground_oversampling: float
 
-    def __call__(self, batch: int) -> dict[str, np.ndarray]:
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
         """Load this process's part of a global batch, given its number."""
-        places = self._places(batch)
+        places = self._places(number)
         crops = [self._draw(place) for place in places]
         images, labels = zip(*crops, strict=True)
-        return {
+        batch = {
             "image": np.stack(images).astype(np.float32, copy=False),
             "label": np.stack(labels).astype(np.int32, copy=False),
             "example_index": np.array(
                 [place % _INDICES for place in places], dtype=np.int32
             ),
         }
+        # A slice with foreground that replaces another one is of the same case.
+        labelled = self.prepared.labelled_classes([self.order[one] for one in places])
+        return batch if labelled is None else batch | {"labelled": labelled}
 
     def _places(self, batch: int) -> list[int]:
         """List the positions of this process's rows in the endless order."""

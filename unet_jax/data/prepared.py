@@ -4,13 +4,14 @@ import pathlib
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from unet_jax.data.case import Case, Source, name_of, read_case
+from unet_jax.data.labelled_classes import labelled_rows
 from unet_jax.data.patches import class_coordinates
 from unet_jax.data.random_streams import COORDINATES, generator
 from unet_jax.errors import InputError
@@ -95,6 +96,7 @@ class PreparedCases:
         self._seed = seed
         self._coordinates_limit = coordinates_limit
         self._store = store
+        self._labelled_rows = labelled_rows(source, num_classes)
         self._labelled = labelled
         self._stored: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._to_release: list[int] = []
@@ -142,6 +144,15 @@ class PreparedCases:
             return number
         places = having[rng.integers(len(having))]
         return number - index + places[rng.integers(len(places))]
+
+    def labelled_classes(self, numbers: Sequence[int]) -> np.ndarray | None:
+        """Return the labelled classes of examples, ``(examples, classes)`` bool.
+
+        None where every case has all classes labelled.
+        """
+        if self._labelled_rows is None:
+            return None
+        return self._labelled_rows[[self._examples[one][0] for one in numbers]]
 
     def name(self, number: int) -> str:
         """Name the case of an example, and its slice as prepared; nothing is read."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from unet_jax.data.case import Case, Source
 
+_OPTIONAL = ("where", "facts", "class_counts", "labelled_classes", "release")
+
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
@@ -28,7 +30,7 @@ class Subset:
 
     def __getattr__(self, name: str) -> Any:
         """Return an optional method of the source that takes the index of a case."""
-        if name not in ("where", "facts", "class_counts", "release"):
+        if name not in _OPTIONAL:
             raise AttributeError(name)
         method = getattr(self.source, name)
         return lambda index: method(self.indices[index])

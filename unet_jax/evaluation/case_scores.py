@@ -3,10 +3,15 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from unet_jax.data.labelled_classes import (
+    labelled_row,
+    merged_probabilities,
+    with_background,
+)
 from unet_jax.evaluation.metric_table import METRICS, Metric, metric_named
 from unet_jax.labels import IGNORE
 from unet_jax.metrics import calibration, clustering
@@ -56,6 +61,8 @@ class CaseScores:
         sizes: volumes in mL or areas in mm2 of label and prediction ``(scored
             classes)``; empty without a spacing.
         reliability: sums of the reliability bins; None without probabilities.
+        labelled: whether each scored class was labelled; None for all. The values of
+            the others are NaN.
     """
 
     by_class: dict[str, np.ndarray]
@@ -64,11 +71,17 @@ class CaseScores:
     slices: dict[str, np.ndarray] | None
     sizes: dict[str, np.ndarray]
     reliability: Reliability | None
+    labelled: np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
         """Whether each scored class is in the label or the prediction."""
         return np.asarray((self.counts.tp + self.counts.fp + self.counts.fn)[0] > 0)
+
+    @property
+    def absent(self) -> np.ndarray:
+        """Whether each scored class is in neither, but was labelled."""
+        return ~self.present & (True if self.labelled is None else self.labelled)
 
 
 def case_scores(
@@ -79,6 +92,7 @@ def case_scores(
     probabilities: np.ndarray | None,
     spacing: tuple[float, ...] | None,
     uncalibrated: Reliability | None = None,
+    labelled_classes: Sequence[int] | None = None,
 ) -> CaseScores:
     """Score one case.
 
@@ -92,9 +106,18 @@ def case_scores(
             whose names end in "_px".
         uncalibrated: sums of the reliability bins before the probabilities were
             calibrated; None where they were not.
+        labelled_classes: classes that were labelled in this case; None for all. The
+            others are background in label, prediction and probabilities.
 
     Returns: Values of every metric, in the order of the rules.
     """
+    labelled = None
+    if labelled_classes is not None:
+        labelled = labelled_row(labelled_classes, rules.num_classes)[rules.first :]
+        label = with_background(label, labelled_classes)
+        prediction = with_background(prediction, labelled_classes)
+        if probabilities is not None:
+            probabilities = merged_probabilities(probabilities, labelled_classes)
     axis = rules.slice_axis if label.ndim == 3 else None
     by_slice = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)
     every = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in by_slice))
@@ -120,12 +143,17 @@ def case_scores(
             name: np.asarray(METRICS[name].compute(by_slice))
             for name in ("dice", "iou")
         }
+    sizes = _sizes(counts, spacing)
+    if labelled is not None:
+        for columns in (by_class, slices or {}, sizes):
+            columns |= {n: np.where(labelled, v, math.nan) for n, v in columns.items()}
     return CaseScores(
         by_class=by_class,
         whole=whole,
         counts=counts,
         slices=slices,
-        sizes=_sizes(counts, spacing),
+        sizes=sizes,
+        labelled=labelled,
         reliability=case.reliability if "ece" in rules.metrics else None,
     )
 

@@ -36,12 +36,14 @@ def pack_scores(scores: CaseScores) -> dict[str, Any]:
             if scores.reliability is None
             else [np.asarray(sums).tolist() for sums in scores.reliability]
         ),
+        "labelled": None if scores.labelled is None else scores.labelled.tolist(),
     }
 
 
 def unpack_scores(packed: dict[str, Any]) -> CaseScores:
     """Undo `pack_scores`, also after a round trip through JSON."""
     slices, reliability = packed["slices"], packed["reliability"]
+    labelled = packed["labelled"]
     return CaseScores(
         by_class=_arrays(packed["by_class"]),
         whole=dict(packed["whole"]),
@@ -55,6 +57,7 @@ def unpack_scores(packed: dict[str, Any]) -> CaseScores:
             if reliability is None
             else Reliability(*(np.array(sums, np.float64) for sums in reliability))
         ),
+        labelled=None if labelled is None else np.array(labelled),
     )
 
 

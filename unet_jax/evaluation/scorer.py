@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unet_jax.data.case import Case
+from unet_jax.data.labelled_classes import merged_probabilities, with_background
 from unet_jax.errors import InputError, RunError
 from unet_jax.evaluation.case_scores import CaseScores, Rules, case_scores
 from unet_jax.evaluation.metric_table import (
@@ -68,6 +69,8 @@ def evaluate(
     classes. A class absent from both label and prediction of a case is left out and
     counted as ``n_absent``. A class present in only one of them gets the worst value:
     0 for Dice, IoU, NSD and similar scores, the image diagonal for distances.
+    A class that was not labelled in a case is left out there, counted as
+    ``n_unlabelled``, and background in label and prediction.
     ``dice_micro`` and ``iou_micro`` divide counts summed over all cases. IGNORE pixels
     are not counted, and are background to surfaces and lesions. docs/metrics.md
     describes every metric.
@@ -207,7 +210,9 @@ def _score_case(
     uncalibrated = None
     if probabilities is not None and method.calibrate is not None:
         if "ece_uncalibrated" in rules.metrics:
-            uncalibrated = reliability(probabilities=probabilities, labels=label)
+            partly = merged_probabilities(probabilities, case.labelled_classes)
+            known = with_background(label, case.labelled_classes)
+            uncalibrated = reliability(probabilities=partly, labels=known)
         method.calibrate(probabilities)
     return case_scores(
         rules,
@@ -216,6 +221,7 @@ def _score_case(
         probabilities=probabilities,
         spacing=case.spacing,
         uncalibrated=uncalibrated,
+        labelled_classes=case.labelled_classes,
     )
 
 

@@ -59,14 +59,16 @@ def summarise(
     sums = _group_sums(scored, rows, len(distinct))
     once = np.ones((1, len(distinct)))
     of_class = {metric: class_values(once, *pair)[0] for metric, pair in sums.items()}
-    absent = sum(~case.present for case in scored)
+    counts = {"n_absent": sum(case.absent for case in scored)}
+    if any(case.labelled is not None for case in scored):
+        counts["n_unlabelled"] = sum(~_labelled(case) for case in scored)
     per_class = {
         name: {
             metric: number(values[i])
             for metric, values in of_class.items()
             if not _of_cases(metric, scored)
         }
-        | {"n_absent": int(np.asarray(absent)[i])}
+        | {count: int(np.asarray(cases)[i]) for count, cases in counts.items()}
         for i, name in enumerate(names)
     }
     mean = {
@@ -89,6 +91,12 @@ def summarise(
 def number(value: float) -> float | None:
     """Turn a value into a JSON number: None for NaN."""
     return None if math.isnan(value) else float(value)
+
+
+def _labelled(case: CaseScores) -> np.ndarray:
+    """Whether each scored class was labelled in a case."""
+    every = np.ones(case.counts.tp.shape[1], bool)
+    return every if case.labelled is None else case.labelled
 
 
 def _of_cases(metric: str, scored: Sequence[CaseScores]) -> bool:

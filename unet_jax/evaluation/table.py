@@ -30,6 +30,9 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
         columns.append([title, *cells])
     absent = [str(results["per_class"][name]["n_absent"]) for name in names]
     columns.append(["absent", *absent, ""])
+    rows = [results["per_class"][name].get("n_unlabelled") for name in names]
+    if rows != [None] * len(rows):
+        columns.append(["unlabelled", *map(str, rows), ""])
     blocks = [_block(block) for block in _cut(columns)]
     return "\n".join([*"\n\n".join(blocks).split("\n"), "", *_notes(results, titles)])
 

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Case, Source
+from unet_jax.data.labelled_classes import with_all_labelled
 from unet_jax.experiment.finished import TEMPERATURE
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
@@ -81,7 +82,7 @@ def with_validation_choices(
     Args:
         workdir: folder for postprocess.json and temperature.json.
         segmenter: network, or several.
-        validation: labelled cases.
+        validation: labelled cases; those in which all classes are labelled choose.
         step: step of the checkpoint.
         steps: choose the postprocessing.
         temperature: fit the temperature.
@@ -89,6 +90,13 @@ def with_validation_choices(
     Returns: The segmenter with what was chosen.
     """
     if not (steps or temperature):
+        return segmenter
+    validation = with_all_labelled(validation)
+    if not len(validation):
+        print(
+            "postprocessing and temperature: none is fitted, because no validation "
+            "case has all classes labelled"
+        )
         return segmenter
     plain = dataclasses.replace(segmenter, steps=())
     samples: list[Sample] = []

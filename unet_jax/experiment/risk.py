@@ -30,6 +30,7 @@ from unet_jax.inference.risk import (
     groups_needed,
 )
 from unet_jax.inference.segmenter import Segmenter
+from unet_jax.labels import IGNORE
 from unet_jax.runtime.atomic import atomic_path
 
 CALIBRATION = "calibration"
@@ -139,7 +140,10 @@ def with_risk_threshold(
 
 
 def levels_of_case(segmenter: Segmenter, case: Case, index: int) -> Levels:
-    """Count the pixels of a case by the threshold that marks them."""
+    """Count the pixels of a case by the threshold that marks them.
+
+    Those of a case in which the class was not labelled say nothing.
+    """
     assert case.label is not None, "validation has labels"
     axis, planes = segmenter.mean_planes(
         case.image, case.spacing, name=case.id, reference=case.reference
@@ -153,10 +157,11 @@ def levels_of_case(segmenter: Segmenter, case: Case, index: int) -> Levels:
             yield plane
 
     labels = segmenter.labels(kept(), case.label.shape, axis, spacing=case.spacing)
+    known = case.labelled_classes is None or index in case.labelled_classes
     return count_levels(
         probability=probability,
         prediction=labels == index,
-        labels=case.label,
+        labels=case.label if known else np.full_like(case.label, IGNORE),
         index=index,
     )
 

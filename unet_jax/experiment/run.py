@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from unet_jax.data.case import Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.images_alone import ImagesAlone
+from unet_jax.data.labelled_classes import with_all_labelled
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.experiment.check import check_config
@@ -153,11 +154,13 @@ class Run:
         Raises:
             InputError: the step does not fit into the memory of a device.
         """
-        config = self.config
+        config, train = self.config, self.seen["train"]
+        all_labelled = len(with_all_labelled(train)) == len(train)
         shapes = batch_shapes(
             config.train.batch_size,
             patch_size=crop_size(config, self.preprocessing.grid_spacing),
             channels=self.preprocessing.channels,
+            labelled=0 if all_labelled else len(config.data.class_names),
         )
         compiled, memory = compile_step(
             self.step,

@@ -104,6 +104,7 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
             spacing=first.spacing,
             group=first.group,
             reference=first.reference,
+            labelled_classes=first.labelled_classes,
         )
     ]
 

@@ -105,15 +105,27 @@ def without_ignored(values: Array, labels: ArrayLike) -> Array:
     return values
 
 
-def mean_over_classes(values: Array, *, include_background: bool) -> Array:
-    """Mean of ``(..., classes)`` over the last axis, with or without class 0.
+def mean_over_classes(
+    values: Array, *, include_background: bool, counted: Array | None = None
+) -> Array:
+    """Mean of ``(batch, ..., classes)`` over the last axis, with or without class 0.
+
+    Args:
+        counted: ``(batch, classes)`` bool, the classes of each sample to average; None
+            for all. The mean of no class is 0.
 
     Raises: ValueError: no class is left.
     """
-    counted = values if include_background else values[..., 1:]
-    if not counted.shape[-1]:
+    first = 0 if include_background else 1
+    values = values[..., first:]
+    if not values.shape[-1]:
         raise ValueError(
             "the loss has one class and include_background=False leaves none; set "
             "include_background=True"
         )
-    return jnp.mean(counted, axis=-1)
+    if counted is None:
+        return jnp.mean(values, axis=-1)
+    counted = counted[:, first:]
+    counted = counted.reshape(len(values), *(1,) * (values.ndim - 2), -1)
+    total = jnp.sum(jnp.where(counted, values, 0), axis=-1)
+    return total / jnp.maximum(jnp.sum(counted, axis=-1), 1)

@@ -33,6 +33,7 @@ class LossTerm:
         kind: what the loss has one value for; None where the shape tells.
         pooled: the function pools over the global batch and needs the axis name.
         reads: names of the inputs that the function is given.
+        head: output head of the network.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LossTerm:
     kind: Kind | None
     pooled: bool
     reads: tuple[str, ...] = ("logits", "labels")
+    head: Head = "softmax"
 
 
 def create_loss_terms(
@@ -178,4 +180,4 @@ def _create_term(
         kind = found_kind(
             loss, function, patch_size=patch_size, num_classes=num_classes
         )
-    return LossTerm(name, weight, function, kind, pooled, loss.reads)
+    return LossTerm(name, weight, function, kind, pooled, loss.reads, head)

@@ -109,20 +109,29 @@ def distribute(batch: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def batch_shapes(
-    batch_size: int, *, patch_size: Sequence[int], channels: int
+    batch_size: int,
+    *,
+    patch_size: Sequence[int],
+    channels: int,
+    labelled: int = 0,
 ) -> dict[str, Any]:
     """Describe a distributed batch, so that the step compiles before a batch is there.
+
+    Args:
+        labelled: number of classes, where a batch says which ones are labelled.
 
     Returns:
         Shapes by key; with several processes arrays of zeros, votes included.
     """
     devices = jax.local_device_count()
     rows = (devices, batch_size // jax.device_count())
-    shapes = {
+    shapes: dict[str, Any] = {
         "image": ((*rows, *patch_size, channels), np.float32),
         "label": ((*rows, *patch_size), np.int32),
         "example_index": (rows, np.int32),
     }
+    if labelled:
+        shapes["labelled"] = ((*rows, labelled), np.bool_)
     if jax.process_count() == 1:
         return {key: jax.ShapeDtypeStruct(*kind) for key, kind in shapes.items()}
     # With several processes pmap is lowered for arrays only.

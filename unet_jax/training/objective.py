@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from unet_jax.labels import IGNORE
+from unet_jax.losses.partial import counted_classes, partial_inputs
 from unet_jax.losses.reduction import Kind, loss_kind, mean_over_classes
 from unet_jax.losses.terms import LossTerm
 from unet_jax.training.nonfinite import finite_rows
@@ -43,6 +44,7 @@ def supervised_objective(
     axis_name: str | None,
     images: Array | None = None,
     reconstruction: Array | None = None,
+    labelled: Array | None = None,
 ) -> tuple[Array, dict[str, Array], Array]:
     """Sum `objective` over the outputs of deep supervision, with halving weights.
 
@@ -55,6 +57,8 @@ def supervised_objective(
         axis_name: name of the mapped axis; None for one device.
         images: input of the network, for terms that read it; there is one output then.
         reconstruction: the images as a W-Net makes them again, for terms that read it.
+        labelled: ``(batch, classes)`` bool, the classes that were labelled in each
+            sample; None for all.
 
     Returns:
         The results of `objective`; the weights of the outputs (1, 1/2, 1/4, ...) are
@@ -76,6 +80,7 @@ def supervised_objective(
             axis_name=axis_name,
             images=images,
             reconstruction=reconstruction,
+            labelled=labelled,
         )
         loss, parts = _reduced(terms, values, totals=counts)
         for term, (_, value) in zip(terms, values, strict=True):
@@ -130,17 +135,29 @@ def objective(
 
 
 def _values(
-    terms: Sequence[LossTerm], *, axis_name: str | None, **inputs: Any
+    terms: Sequence[LossTerm],
+    *,
+    axis_name: str | None,
+    labelled: Array | None = None,
+    **inputs: Any,
 ) -> list[tuple[Kind, Array]]:
     """Call the losses: the kind of each and its values without an axis of classes."""
     results = []
     for term in terms:
         options = {"axis_name": axis_name} if term.pooled else {}
-        values = term.function(**options, **{name: inputs[name] for name in term.reads})
+        given, counted = {name: inputs[name] for name in term.reads}, None
+        if labelled is not None and "labels" in given:
+            counted = counted_classes(labelled, term.head)
+            given["logits"], given["labels"] = partial_inputs(
+                inputs["logits"], inputs["labels"], labelled=labelled, head=term.head
+            )
+        values = term.function(**options, **given)
         kind = term.kind or loss_kind(values.shape, inputs["logits"].shape[:-1])
         if kind in ("class", "pixel_class"):
             values = mean_over_classes(
-                values, include_background=inputs["include_background"]
+                values,
+                include_background=inputs["include_background"],
+                counted=counted,
             )
         results.append((kind, values))
     return results

@@ -163,8 +163,9 @@ def make_train_step(
 
     Returns:
         The step. ``batch`` has ``image (batch, *patch, channels)``, ``label (batch,
-        *patch)`` and ``example_index (batch,)``. The metrics are scalars of the global
-        batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``; and
+        *patch)`` and ``example_index (batch,)``; and ``labelled (batch, classes)`` bool
+        where not every case has all classes labelled. The metrics are scalars of the
+        global batch: ``loss``, each term as ``<name>_loss``, and ``gradient_norm``; and
         ``problems`` of `problem_report`. If a number is not finite the state stays as
         it was, except for its step.
     """
@@ -188,7 +189,10 @@ def make_train_step(
             functools.partial(_forward_and_loss, model, objective), has_aux=True
         )
         gradients, metrics, batch_stats, codes = _accumulate(
-            gradient, state, (images, targets, keys), parts=accumulation
+            gradient,
+            state,
+            (images, targets, keys, batch.get("labelled")),
+            parts=accumulation,
         )
         gradients, metrics, batch_stats = _reduce(
             gradients, metrics, batch_stats, axis_name=axis_name
@@ -248,13 +252,18 @@ def _forward_and_loss(
     images: jax.Array,
     targets: tuple[jax.Array, ...],
     keys: jax.Array,
+    labelled: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Metrics, Any, jax.Array]]:
     """Return what these examples add to the loss; metrics, statistics and codes."""
     logits, reconstruction, batch_stats = _forward(
         model, params, batch_stats, images, keys
     )
     loss, terms, finite = objective(
-        logits=logits, targets=targets, images=images, reconstruction=reconstruction
+        logits=logits,
+        targets=targets,
+        images=images,
+        reconstruction=reconstruction,
+        labelled=labelled,
     )
     metrics = {"loss": loss, **{f"{name}_loss": value for name, value in terms.items()}}
     outputs = logits if reconstruction is None else (*logits, reconstruction)

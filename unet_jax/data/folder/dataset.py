@@ -12,6 +12,7 @@ from unet_jax.data.case_traits import CaseTraits
 from unet_jax.data.class_fractions import count_classes
 from unet_jax.data.folder.checks import same_images
 from unet_jax.data.folder.division import record_of
+from unet_jax.data.folder.labelled import Labelled
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.read import (
     StoredCase,
@@ -23,6 +24,7 @@ from unet_jax.data.folder.scan import memory_key
 from unet_jax.data.folder.slabs import cut_axis, slab_index, slab_of
 from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.label_map import Entry, LabelMap
+from unet_jax.data.labelled_classes import with_background
 from unet_jax.data.memory import CaseMemory
 from unet_jax.errors import InputError
 
@@ -33,7 +35,8 @@ class FolderDataset:
 
     The notes say how files were paired, labels mapped and splits made; ``intensity`` is
     the normalisation that a published set states, None for none; ``channel_names`` are
-    its names of the channels, () for none.
+    its names of the channels, () for none; ``labelled`` has the cases in which only
+    some classes are labelled.
     """
 
     traits: tuple[CaseTraits, ...]
@@ -47,6 +50,7 @@ class FolderDataset:
     memory: CaseMemory
     intensity: str | None = None
     channel_names: tuple[str, ...] = ()
+    labelled: Labelled = dataclasses.field(default_factory=dict)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -58,6 +62,8 @@ class FolderDataset:
             for part in parts:
                 case = by_id[part.id]
                 digest.update(f"{part} {case.digest} {case.label_digest}".encode())
+                if part.id in self.labelled:
+                    digest.update(f"{self.labelled[part.id]}".encode())
             ids = [part.id for part in parts]
             result[split] = {"ids": ids, "sha256": digest.hexdigest()}
         return result
@@ -86,6 +92,7 @@ class FolderDataset:
             # Only training prepares and so releases its cases.
             memory=self.memory if split == "train" else CaseMemory(0),
             duplicates=sum(one == split for one, *_ in same),
+            labelled=self.labelled,
         )
 
 
@@ -104,6 +111,7 @@ class FolderSource:
     options: FolderOptions
     memory: CaseMemory
     duplicates: int = 0
+    labelled: Labelled = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of cases."""
@@ -118,13 +126,16 @@ class FolderSource:
         label = self.classes(stored.label, where=traits.masks[0])
         if stored.missing is not None:
             label = np.where(stored.missing, np.int16(IGNORE), label)
+        labelled = self.labelled_classes(index)
+        label = with_background(label, labelled)
         group = self.groups[traits.id]
         cut = slab_index(part, traits.shape, self.options.slice_axis)
         if cut is None:
             # The mean that fills missing pixels makes the image's own std too small.
             reference = None if stored.missing is None else traits.reference
             return Case(
-                traits.id, stored.image, label, stored.spacing, group, reference
+                *(traits.id, stored.image, label, stored.spacing, group, reference),
+                labelled_classes=labelled,
             )
         return Case(
             id=self._id(index),
@@ -133,6 +144,7 @@ class FolderSource:
             spacing=stored.spacing,
             group=group,
             reference=traits.reference,
+            labelled_classes=labelled,
         )
 
     def where(self, index: int) -> str:
@@ -169,9 +181,14 @@ class FolderSource:
         pixels = np.array(list(traits.values.values()), np.int64)
         classes = self.classes(values, where=traits.masks[0])
         counts = np.zeros(self.num_classes, np.int64)
+        classes = with_background(classes, self.labelled_classes(index))
         counted = classes >= 0  # the others are IGNORE
         np.add.at(counts, classes[counted], pixels[counted])
         return counts
+
+    def labelled_classes(self, index: int) -> tuple[int, ...] | None:
+        """Return the classes that are labelled in one case; None for all."""
+        return self.labelled.get(self.cases[index][0].id)
 
     def release(self, index: int) -> None:
         """Free one case that is held in memory."""

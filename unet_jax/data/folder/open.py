@@ -21,6 +21,12 @@ from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.data.folder.division import Division, RecordedSplits, divide
 from unet_jax.data.folder.find import as_stored
 from unet_jax.data.folder.groups import cut_groups, describe_groups
+from unet_jax.data.folder.labelled import (
+    describe_labelled,
+    find_labelled,
+    names_of,
+    unlabelled_problems,
+)
 from unet_jax.data.folder.layouts import find_label_maps, find_layout
 from unet_jax.data.folder.left_out import (
     LeftOut,
@@ -76,6 +82,7 @@ def open_folder(
     layout, beside = _found(options, may_ask=recorded is None)
     options = _stated(options, layout, may_split=recorded is None)
     division = divide(layout, options, recorded)
+    ids = [pair.id for pair in layout.pairs]
     layout = _named(layout, division.used_ids)
     scanned = scan(
         [*layout.pairs, *layout.orphans],
@@ -88,6 +95,14 @@ def open_folder(
     )
     watch.groups = division.groups.of
     splits, classes = _check(layout, scanned, division, options, seed, watch)
+    labelled = find_labelled(
+        options.labelled_classes, ids=ids, class_names=classes.names
+    )
+    watch.labelled = {
+        one: names_of(found, classes.names) for one, found in labelled.items()
+    }
+    trained = [part.id for part in splits.parts["train"]]
+    _raise(unlabelled_problems(labelled, trained, classes.names), options.path)
     kept_for_nothing = division.trainable_ids - {p.id for p in splits.parts["train"]}
     for pair in layout.pairs:
         if pair.id in kept_for_nothing:
@@ -103,10 +118,17 @@ def open_folder(
             *_notes(layout, splits, classes, division, scanned.traits),
             *describe_left_out(beside, cases=len(layout.pairs)),
             spacing_origin(scanned.traits, options),
+            *describe_labelled(
+                labelled,
+                scanned.traits,
+                class_names=classes.names,
+                label_map=classes.label_map,
+            ),
         ),
         memory=memory,
         intensity=layout.intensity,
         channel_names=layout.channel_names,
+        labelled=labelled,
     )
 
 

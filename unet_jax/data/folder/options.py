@@ -64,6 +64,8 @@ class FolderOptions(ReadOptions):
         stack: whether the pictures in a patient's folder are slices of one volume.
         label_map: stored values and their classes; () finds them.
         class_names: name of each class; None finds them.
+        labelled_classes: CSV file, or rows, with the classes that are labelled in some
+            cases; "" or () where all classes are labelled in all cases.
         group_regex: regular expression that finds the patient in an id; "" takes the
             folder of the case.
         splits: JSON or CSV file with the ids of each split; "" draws the splits.
@@ -82,6 +84,7 @@ class FolderOptions(ReadOptions):
     stack: bool = False
     label_map: tuple[Entry, ...] = ()
     class_names: tuple[str, ...] | None = None
+    labelled_classes: str | tuple[tuple[str, tuple[str, ...]], ...] = ""
     group_regex: str = ""
     splits: str = ""
     allow_duplicates: bool = False

@@ -18,12 +18,14 @@ class Watch:
         found: files of each case that was read, and what was found in them.
         groups: group of each id, once it is known.
         splits: the splits, once they are known.
+        labelled: names of the labelled classes of cases that have not all.
     """
 
     step: Callable[[int, int], None] = lambda done, total: None
     found: list[tuple[Pair, Examined]] = dataclasses.field(default_factory=list)
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     splits: Splits | None = None
+    labelled: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def add(self, pair: Pair, examined: Examined, total: int) -> None:
         """Take what was found in a case, one of ``total``."""
