@@ -144,6 +144,12 @@ KEYS = {
     "data.slice_axis": Key(
         2, "RAS axis along which slices are cut", low=0, high=2, from_data=True
     ),
+    "data.adjacent_slices": Key(
+        0,
+        "slices on each side whose channels a 2-D network of volumes sees too",
+        low=0,
+        high=32,
+    ),
     "data.spacing": Key("median", "mm to resample to; None as stored", kind=object),
     "data.size": Key(None, "pixels to resize pictures to; None as stored", kind=tuple),
     "data.crop_nonzero": Key(

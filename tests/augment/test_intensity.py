@@ -16,6 +16,7 @@ from unet_jax.augment.intensity import (
     GammaInverted,
     GaussianNoise,
 )
+from unet_jax.augment.policy import augment, default_options
 
 KEY = jax.random.key(3)
 ALL = {
@@ -41,6 +42,20 @@ def test_what_is_not_drawn_is_the_same_to_the_bit(name):
     image, _ = example((7, 5))
     run = jax.jit(alone(ALL[name](probability=1e-6)))
     np.testing.assert_array_equal(run(KEY, image), image)
+
+
+def test_slices_of_one_scan_have_the_same_change_and_noise_of_their_own():
+    image = jnp.tile(example((7, 5))[0], 3)  # two channels of three slices
+    label = jnp.zeros((7, 5), jnp.int32)
+    off = {key: 0.0 for key in default_options() if key.endswith("probability")}
+    for name in (*ALL, "blur", "low_resolution"):
+        own = (f"{name}_probability", f"{name}_channel_probability")
+        options = off | {key: 1.0 for key in own if key in off}
+        made, _ = augment(KEY, image, label, slices=3, **options)
+        first, *others = jnp.split(made, 3, axis=-1)
+        assert np.all(np.abs(first - image[..., :2]).max((0, 1)) > 1e-3), name
+        for other in others:
+            assert (np.abs(first - other).max() < 1e-5) == (name != "noise"), name
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -26,9 +26,9 @@ class _Encoder(nn.Module):
         return nn.ConvTranspose(2, strides, strides)(down)
 
 
-def _describer(dims, channels=1):
+def _describer(dims, channels=1, *, beside=0):
     network = _Encoder()
-    x = np.zeros((1, *[16] * dims, channels), np.float32)
+    x = np.zeros((1, *[16] * dims, channels * (2 * beside + 1)), np.float32)
     preprocessing = Preprocessing(
         network_dims=dims,
         slice_axis=2,
@@ -37,6 +37,7 @@ def _describer(dims, channels=1):
         crop_nonzero=True,
         intensity="zscore",
         channels=channels,
+        adjacent_slices=beside,
     )
     return Describer(
         make_features(network),
@@ -80,19 +81,20 @@ def _fit(folder, describer, **options):
 
 
 @pytest.mark.parametrize(
-    ("dims", "options"),
+    ("dims", "options", "beside"),
     [
-        (2, {}),
-        (2, {"shape": (48, 40, 4), "channels": 2}),  # slices of a volume
-        (3, {"shape": (32, 32, 16)}),
+        (2, {}, 0),
+        (2, {"shape": (48, 40, 4), "channels": 2}, 0),  # slices of a volume
+        (2, {"shape": (48, 40, 4)}, 1),
+        (3, {"shape": (32, 32, 16)}, 0),
     ],
-    ids=["picture", "slices", "volume"],
+    ids=["picture", "slices", "slices and those beside", "volume"],
 )
 def test_other_images_are_beyond_and_new_ones_of_the_kind_are_not(
-    tmp_path, dims, options
+    tmp_path, dims, options, beside
 ):
     channels = options.get("channels", 1)
-    describer = _fit(tmp_path, _describer(dims, channels), **options)
+    describer = _fit(tmp_path, _describer(dims, channels, beside=beside), **options)
 
     def distance(image):
         return describer.distance(image, None)

@@ -1,5 +1,6 @@
 """What a run scores while it trains."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -40,6 +41,13 @@ def test_slices_of_training_are_scored_where_something_is_labelled(
     (sample,) = validation._sample(source, count, slices)
     assert sample.image[0, 0, :, 0].tolist() == expected
     np.testing.assert_array_equal(sample.label, label[:, :, expected])
+    # A network that sees the slices beside gets those that are beside.
+    beside = dataclasses.replace(slices, adjacent_slices=1)
+    (sample,) = validation._sample(source, count, beside)
+    places = sample.image[0, 0, :, 0]
+    assert len(places) == len(expected)
+    assert np.all(np.diff(places) == 1)
+    assert not labelled or set(places) & set(labelled)
 
 
 NEW = {"score": None, "step": None, "evaluations_since": 0, "stopped": False}

@@ -96,6 +96,39 @@ def test_slices_are_taken_along_the_axis_of_training():
     np.testing.assert_array_equal(labels, image[..., 0] > image.mean())
 
 
+class _NextSlice(nn.Module):
+    """Class 1 where the following slice is above zero."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        following = x[..., 2:]
+        return jnp.concatenate([-following, following], axis=-1)
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 5), (4, 5, 17)])
+@pytest.mark.parametrize("slice_axis", [0, 2])
+def test_the_network_sees_the_slices_beside_a_slice(shape, slice_axis):
+    # The planes of the second volume are smaller than a window.
+    image = np.random.default_rng(0).normal(size=(*shape, 1))
+    preprocessing = _preprocessing(2, slice_axis=slice_axis, adjacent_slices=1)
+    assert preprocessing.input_channels == 3
+    predict_fn = make_predict_fn(
+        make_forward(_NextSlice(), mirror_axes=(0, 1)),
+        {},
+        preprocessing,
+        num_classes=2,
+        patch_size=(6, 6),
+        overlap=0.5,
+        window_batch=4,
+    )
+    labels = np.moveaxis(predict_fn(image, None), slice_axis, 0)
+    above = np.moveaxis(image[..., 0] > image.mean(), slice_axis, 0)
+    np.testing.assert_array_equal(labels[:-1], above[1:])
+    np.testing.assert_array_equal(labels[-1], above[-1])
+    with pytest.raises(InputError, match=r"p\.png: 2 spatial axes; expected 3"):
+        predict_fn(image[..., 0, :], None, name="p.png")
+
+
 @pytest.mark.parametrize("mirror_axes", [(), (0, 2)])
 def test_windows_in_turn_get_what_windows_at_once_get(mirror_axes):
     network = UNet(num_classes=3, features=(4, 8))

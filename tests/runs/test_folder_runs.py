@@ -352,7 +352,7 @@ def test_volumes_in_3d_patches_with_chosen_postprocessing(tmp_path):
     assert (tmp_path / "out/image.geojson").exists()
 
 
-def test_one_volume_of_thick_slices_is_cut_along_them_by_every_start(tmp_path):
+def test_one_volume_of_thick_slices_is_cut_along_them_by_every_start(tmp_path, capsys):
     rng = np.random.default_rng(0)
     label = np.zeros((40, 24, 22), np.uint8)
     label[:, 6:15, 5:13] = 1
@@ -361,12 +361,25 @@ def test_one_volume_of_thick_slices_is_cut_along_them_by_every_start(tmp_path):
     for name, pixels in (("scan", image), ("scan_seg", label)):
         volume = nibabel.Nifti1Image(pixels, np.diag([6.0, 1, 1, 1]))
         nibabel.save(volume, tmp_path / f"set/{name}.nii.gz")
-    config = _config(tmp_path / "set", **{"train.steps": 10, "eval.every_steps": 5})
+    changes = {"train.steps": 10, "eval.every_steps": 5, "data.adjacent_slices": 1}
+    config = _config(tmp_path / "set", **changes)
     results = train_and_evaluate(config, tmp_path / "run")
     assert [row["id"] for row in results["per_case"]] == ["scan[x 33-40]"]
     before = (tmp_path / "run/test_metrics.json").read_bytes()
     evaluate_run(tmp_path / "run")
     assert (tmp_path / "run/test_metrics.json").read_bytes() == before
+    # The network sees the slice and one on each side, here and in new scans.
+    run = load_run(tmp_path / "run")
+    assert run.predict_fn.members[0].preprocessing.input_channels == 3
+    scan = str(tmp_path / "set/scan.nii.gz")
+    assert run.predict(scan).shape == label.shape
+    assert run.distance(scan) is not None
+    with pytest.raises(InputError, match="expected 3, because the network was"):
+        run.predict(np.ones((24, 22)))
+    # Another run starts from it, although it sees no slices beside its own.
+    alone = {**changes, "data.adjacent_slices": 0, "init_from": str(tmp_path / "run")}
+    train_and_evaluate(_config(tmp_path / "set", **alone), tmp_path / "alone")
+    assert "3 channels of images, 1 here" in capsys.readouterr().out
 
 
 def test_all_problems_are_printed_before_anything_is_trained(tmp_path):

@@ -21,10 +21,14 @@ class Draw(NamedTuple):
     Attributes:
         numbers: uniform draws from [0, 1).
         key: for what is as large as the image, independent of ``numbers``.
+        slices: number of neighbouring slices whose channels the image has, one after
+            the other. A number for a channel holds in all of them, as one scanner made
+            them.
     """
 
     numbers: Float[Array, " count"]
     key: PRNGKeyArray
+    slices: int = 1
 
     def decide(
         self, probability: float, shape: tuple[int, ...] = ()
@@ -35,6 +39,19 @@ class Draw(NamedTuple):
             Whether it happens, and all numbers but the first.
         """
         return self.numbers[0] < probability, self.numbers[1:].reshape(shape)
+
+    def decide_by_channel(
+        self, probability: float, shape: tuple[int, ...]
+    ) -> tuple[Bool[Array, ""], Float[Array, "*lead channels"]]:
+        """Decide whether it happens, and give each channel of the image numbers.
+
+        Args:
+            probability: fraction of examples.
+            shape: shape of the numbers, whose last axis counts the channels.
+        """
+        *lead, channels = shape
+        applied, numbers = self.decide(probability, (*lead, channels // self.slices))
+        return applied, numbers if self.slices == 1 else jnp.tile(numbers, self.slices)
 
 
 def example_keys(
@@ -57,7 +74,7 @@ def example_keys(
 
 
 def draw_all(
-    key: PRNGKeyArray, counts: Mapping[str, int], *, dtype: DTypeLike
+    key: PRNGKeyArray, counts: Mapping[str, int], *, dtype: DTypeLike, slices: int = 1
 ) -> dict[str, Draw]:
     """Draw the numbers of all augmentations of one example.
 
@@ -67,7 +84,8 @@ def draw_all(
     else is drawn, since jax gives number i of a key the same value in every length
     (``jax_threefry_partitionable``, jax's default).
 
-    ``counts`` has the numbers that each augmentation needs, by its name.
+    ``counts`` has the numbers that each augmentation needs, by its name, and ``slices``
+    is that of `Draw`.
     """
     if not counts:
         return {}
@@ -77,7 +95,7 @@ def draw_all(
     shape = (max(counts.values()),)
     numbers = jax.vmap(lambda one: jax.random.uniform(one, shape, dtype))(keys[:, 0])
     return {
-        name: Draw(numbers[row, :count], keys[row, 1])
+        name: Draw(numbers[row, :count], keys[row, 1], slices)
         for row, (name, count) in enumerate(counts.items())
     }
 

@@ -30,7 +30,7 @@ class _PerChannel(Value):
         self, draw: Draw, image: Array
     ) -> tuple[Bool[Array, ""], Float[Array, " channels"]]:
         """Return whether an image is changed, and a draw for each channel."""
-        return draw.decide(self.probability, image.shape[-1:])
+        return draw.decide_by_channel(self.probability, image.shape[-1:])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -164,6 +164,7 @@ def augment(
     zero_outside: bool = False,
     full_range: bool = False,
     labels_only: bool = False,
+    slices: int = 1,
     extra: Sequence[Extra] = (),
     **options: Any,
 ) -> tuple[Float[Array, "*patch channels"], Integer[Array, "*patch"]]:
@@ -186,6 +187,8 @@ def augment(
             (`data.preprocess`), for synthesis.
         full_range: whether -1 is black and 1 white in a normalised image.
         labels_only: whether images hold sub-labels, see `Synthesis.draw_image`.
+        slices: number of neighbouring slices whose channels the image has, one after
+            the other; each draw for a channel holds in all of them.
         extra: augmentations of the user's own, under different names.
         **options: see `default_options`; plain Python values.
 
@@ -206,10 +209,10 @@ def augment(
     dtype = image.dtype
     image = image.astype(jnp.promote_types(dtype, jnp.float32))
     grid = CropGrid(tuple(patch_size or label.shape), spacing)
-    shape = (*grid.shape, image.shape[-1])
+    shape = (*grid.shape, image.shape[-1] // slices)
     counts = {name: used[name].count(shape) for name in used}
     counts |= {own.name: 0 for own in extra}
-    draws = draw_all(key, counts, dtype=image.dtype)
+    draws = draw_all(key, counts, dtype=image.dtype, slices=slices)
     image, label = _moved(image, label, used, draws, grid)
     for name, augmentation in used.items():
         if isinstance(augmentation, Synthesis):

@@ -43,7 +43,8 @@ class GaussianBlur(Value):
 
     def change(self, draw: Draw, image: Array) -> Array:
         """Blur the channels that are drawn."""
-        applied, uniform = draw.decide(self.probability, (image.ndim, image.shape[-1]))
+        shape = (image.ndim, image.shape[-1])
+        applied, uniform = draw.decide_by_channel(self.probability, shape)
         applied &= uniform[0] < self.channel_probability
         sigmas = draws.between(uniform[1:], self.sigma)
         radius = math.floor(_TRUNCATE * self.sigma[1] + 0.5)
@@ -78,7 +79,8 @@ class LowResolution(Value):
 
     def change(self, draw: Draw, image: Array) -> Array:
         """Coarsen the channels that are drawn."""
-        applied, uniform = draw.decide(self.probability, (2, image.shape[-1]))
+        shape = (2, image.shape[-1])
+        applied, uniform = draw.decide_by_channel(self.probability, shape)
         applied &= uniform[0] < self.channel_probability
         scales = draws.between(uniform[1], self.scale)
         return where_drawn(applied.any(), _coarsened, image, scales, applied)

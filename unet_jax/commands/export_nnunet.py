@@ -42,6 +42,12 @@ def export_nnunet(
                     f"the model {value!r}; expected the same network; name the model "
                     "that was imported"
                 )
+        channels = run.preprocessing.input_channels
+        if channels != made.preprocessing.channels:
+            raise InputError(
+                f"--workdir {workdir}: its network sees {channels} channels, the model "
+                f"{made.preprocessing.channels}; expected as many"
+            )
         names = tuple(run.config.data.class_names)
         if names != tuple(made.config.data.class_names):
             raise InputError(

@@ -56,7 +56,7 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     target = parse_topology(topology)
     devices = slice_devices(target)
     config, found = _completed(config, target)
-    channels = found or channels
+    channels = (found or channels) * (2 * config.data.adjacent_slices + 1)
     step, state = _step_and_state(config, channels)
     # Packed kernels contain many zeros; their products are not useful operations.
     plain, _ = _step_and_state(config, channels, implementation="plain")

@@ -293,7 +293,7 @@ def _first_state(
     state = run.create_state()
     if run.config.init_from:
         with copy_of(run.config.init_from) as source:
-            form = form_of(run.config, run.preprocessing.channels)
+            form = form_of(run.config, run.preprocessing.input_channels)
             state = init_from(state, source, run.network, form)
     return state, 0, dict(_NEW_RECORD)
 

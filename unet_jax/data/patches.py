@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unet_jax.data.adjacent_slices import SliceOfVolume
 from unet_jax.labels import IGNORE
 
 
@@ -35,7 +36,7 @@ def class_coordinates(
 
 
 def draw_patch(
-    image: np.ndarray,
+    image: np.ndarray | SliceOfVolume,
     label: np.ndarray,
     coordinates: Sequence[np.ndarray],
     *,
@@ -55,7 +56,7 @@ def draw_patch(
     the mean of a z-scored image; its label is ``IGNORE``, which no loss counts.
 
     Args:
-        image: ``(*spatial, channels)`` float32.
+        image: ``(*spatial, channels)`` float32, an array or read region by region.
         label: ``(*spatial)`` signed integers.
         coordinates: flat indices of each class in this label, from
             ``class_coordinates``.
@@ -124,7 +125,11 @@ def _patch_start(
 
 
 def _crop(
-    array: np.ndarray, start: Sequence[int], patch_size: Sequence[int], *, padding: int
+    array: np.ndarray | SliceOfVolume,
+    start: Sequence[int],
+    patch_size: Sequence[int],
+    *,
+    padding: int,
 ) -> np.ndarray:
     """Copy the patch from the leading axes; pixels outside become ``padding``."""
     source, target = [], []

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.data.adjacent_slices import SliceOfVolume
 from unet_jax.data.case import Case, Source, name_of, read_case
 from unet_jax.data.labelled_classes import labelled_rows
 from unet_jax.data.patches import class_coordinates
@@ -25,12 +26,12 @@ class Example(NamedTuple):
     """One training example: a case, or one slice of it.
 
     Attributes:
-        image: ``(*spatial, channels)`` float32.
+        image: ``(*spatial, channels)`` float32, an array or read region by region.
         label: ``(*spatial)`` signed integers.
         coordinates: flat indices of pixels of each class, from `class_coordinates`.
     """
 
-    image: np.ndarray
+    image: np.ndarray | SliceOfVolume
     label: np.ndarray
     coordinates: Coordinates
 
@@ -54,6 +55,8 @@ class PreparedCases:
         spatial_dims: number of spatial axes of the network, 2 or 3.
         by_slice: whether each slice of a case is an example. Counting the slices
             requires that every case is prepared at once.
+        adjacent_slices: number of slices on each side of such a slice that are further
+            channels of its image.
         cache_bytes: memory for images and labels, in bytes.
         store: folder for the cases that do not fit; created when it is needed, emptied
             first. With None such cases are prepared again at each use.
@@ -76,6 +79,7 @@ class PreparedCases:
         by_slice: bool,
         cache_bytes: int,
         seed: int,
+        adjacent_slices: int = 0,
         store: pathlib.Path | None = None,
         labelled: bool = True,
         num_threads: int = 1,
@@ -92,6 +96,7 @@ class PreparedCases:
         self._num_classes = num_classes
         self._ndim = spatial_dims + by_slice
         self._by_slice = by_slice
+        self._adjacent_slices = adjacent_slices
         self._cache_bytes = cache_bytes
         self._seed = seed
         self._coordinates_limit = coordinates_limit
@@ -122,7 +127,10 @@ class PreparedCases:
                 self._release(self._to_release.pop())
         if index is None:
             return Example(image, label, self._coordinates[case][0])
-        return Example(image[index], label[index], self._coordinates[case][index])
+        plane: np.ndarray | SliceOfVolume = image[index]
+        if self._adjacent_slices:
+            plane = SliceOfVolume(image, index, self._adjacent_slices)
+        return Example(plane, label[index], self._coordinates[case][index])
 
     def with_foreground(self, number: int, rng: np.random.Generator) -> int:
         """Replace a slice without foreground by a slice of the same case that has some.

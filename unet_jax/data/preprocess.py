@@ -68,6 +68,8 @@ class Preprocessing:
             intensities of what is imaged.
         resampling: "linear", blurred before an axis shrinks; or "nnunet", cubic splines
             that leave planes apart that are far from each other (`schemes`).
+        adjacent_slices: number of slices on each side whose channels a 2-D network of
+            volumes sees too (`adjacent_slices`).
     """
 
     network_dims: int
@@ -80,6 +82,7 @@ class Preprocessing:
     statistics: tuple[ChannelStatistics, ...] = ()
     zero_outside: bool = False
     resampling: str = "linear"
+    adjacent_slices: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -98,6 +101,11 @@ class Preprocessing:
         for name, value in (("spacing", self.spacing), ("size", self.size)):
             if value is not None and not all(part > 0 for part in value):
                 raise ValueError(f"{name} {value} must be positive")
+
+    @property
+    def input_channels(self) -> int:
+        """Number of channels that the network sees."""
+        return self.channels * (2 * self.adjacent_slices + 1)
 
     @property
     def resamples(self) -> bool:
@@ -124,17 +132,17 @@ class Preprocessing:
         """Restore what ``to_dict`` returned; InputError for other keys."""
         names = {field.name for field in dataclasses.fields(cls)}
         # Earlier versions had no such rules.
-        values = {"zero_outside": False, "resampling": "linear", **values}
+        later = {"zero_outside": False, "resampling": "linear", "adjacent_slices": 0}
+        values = {**later, **values}
         if set(values) != names:
             raise InputError(
                 f"preprocessing: keys {sorted(set(values) ^ names)} are missing or "
                 f"unknown; expected {sorted(names)}; restore the run's config.json"
             )
-        parts = dict(values)
-        for name in ("spacing", "size"):
-            parts[name] = None if parts[name] is None else tuple(parts[name])
-        if not isinstance(parts["intensity"], str):
-            parts["intensity"] = tuple(parts["intensity"])
+        parts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
         rows = parts["statistics"]
         parts["statistics"] = tuple(ChannelStatistics(*row) for row in rows)
         return cls(**parts)
@@ -241,19 +249,17 @@ class Preprocessing:
         """Return the spacing on each axis of an image after it is resampled."""
         if self.spacing is None or spacing is None:
             return spacing
-        targets = list(self.spacing)
+        targets, axis = list(self.spacing), self.slice_axis
         if self.network_dims == 2 and len(targets) > 2:
-            if axes == 2:
-                del targets[self.slice_axis]
-            else:
-                targets[self.slice_axis] = spacing[self.slice_axis]
+            targets[axis : axis + 1] = [] if axes == 2 else [spacing[axis]]
         return tuple(targets)
 
     def _check(self, image: np.ndarray, name: str) -> None:
         """Refuse an image that the network cannot process."""
-        if image.ndim - 1 < self.network_dims or image.ndim not in (3, 4):
+        least = self.network_dims + (self.adjacent_slices > 0)
+        if image.ndim - 1 < least or image.ndim not in (3, 4):
             raise InputError(
-                f"{name}: {image.ndim - 1} spatial axes; expected 3, because the 3-D "
+                f"{name}: {image.ndim - 1} spatial axes; expected 3, because the "
                 "network was trained on volumes; give a NIfTI or a TIFF stack"
             )
         if image.shape[-1] != self.channels:
@@ -311,6 +317,7 @@ def fit(
     intensity: str | tuple[str, ...],
     zero_outside: bool = False,
     resampling: str = "linear",
+    adjacent_slices: int = 0,
 ) -> Preprocessing:
     """Learn the preprocessing from the training split, in one pass.
 
@@ -356,6 +363,7 @@ def fit(
         statistics=sample.statistics() if learns_percentiles(intensity) else (),
         zero_outside=zero_outside,
         resampling=resampling,
+        adjacent_slices=adjacent_slices,
     )
 
 

@@ -29,6 +29,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     _check_values(config)
     data, train = config.data, config.train
     _check_plan(config)
+    _check_adjacent_slices(config)
     _check_colors("data.palette", data.palette)
     _check_channels(data.get("channels", ()))
     if data.label_map:
@@ -90,6 +91,25 @@ def _check_plan(config: ConfigDict) -> None:
                 f"model.plan={config.model.plan!r}; change it, or give "
                 f"{setting('model.plan', '')}"
             )
+
+
+def _check_adjacent_slices(config: ConfigDict) -> None:
+    """Refuse neighbouring slices for what has no slices, or no image of them."""
+    data, patch = config.data, config.train.patch_size
+    if not data.get("adjacent_slices"):
+        return
+    found = f"data.adjacent_slices: found {data.adjacent_slices}"
+    if (data.dims if patch is None else len(patch)) == 3:
+        raise InputError(
+            f"{found} for a 3-D network, which sees the volume itself, expected 0; "
+            f"write {setting('data.adjacent_slices', 0)}, or train a 2-D network"
+        )
+    if config.augment.enabled and config.augment.get("synthesis"):
+        raise InputError(
+            f"{found} with augment.synthesis=True, which draws single slices from "
+            f"labels; write {setting('data.adjacent_slices', 0)}, or "
+            f"{setting('augment.synthesis', False)}"
+        )
 
 
 _MODEL = (

@@ -160,6 +160,8 @@ def _chosen(
     """Choose values of keys that are left to the data, and of network options."""
     patch = config.train.patch_size
     dims = config.data.dims if patch is None else len(patch)
+    if dims is None and config.data.get("adjacent_slices"):
+        dims = 2
     if dims is not None and dims > found.axes:
         key = "data.dims" if patch is None else "train.patch_size"
         raise InputError(
@@ -251,13 +253,15 @@ def settings_text(found: Fingerprint, config: ConfigDict) -> str:
     channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
     patch = " x ".join(map(str, config.train.patch_size))
     options = sorted(given_options(config).items())
+    beside = config.data.get("adjacent_slices")
+    slices = f"with {beside} slices on each side, " if beside else ""
     lines = [
         f"data        {found.cases} cases, median size {size}, {spacing}, {channels}, "
         f"{' '.join(found.dtypes)}",
         f"classes     {', '.join(config.data.class_names)}",
         f"network     {len(config.train.patch_size)}-D {config.model.name}"
         + "".join(f", {key} {_words(value)}" for key, value in options),
-        f"training    {config.train.batch_size} crops of {patch} an update, "
+        f"training    {config.train.batch_size} crops of {patch} an update, {slices}"
         f"intensity {config.data.intensity!r}{_outside(found, config)}",
     ]
     return "\n".join(lines)

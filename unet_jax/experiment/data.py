@@ -22,7 +22,7 @@ from unet_jax.data.prepared import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, fit
 from unet_jax.data.schemes import learns_percentiles
 from unet_jax.data.tfds.source import TfdsSource
-from unet_jax.errors import InputError
+from unet_jax.errors import InputError, setting
 from unet_jax.experiment.drawn_images import DrawnImages, draw_images
 from unet_jax.experiment.labels_only import labels_only
 from unet_jax.experiment.network import crop_size
@@ -242,6 +242,13 @@ _TFDS_KEYS = (
 def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
     """Learn the preprocessing from the training split; read pixels only if needed."""
     data = config.data
+    adjacent = data.get("adjacent_slices", 0)
+    if adjacent and len(source) and facts_of(source, 0).axes == 2:
+        raise InputError(
+            f"data.adjacent_slices: found {adjacent} for pictures, expected 0; write "
+            f"{setting('data.adjacent_slices', 0)}, or {setting('data.stack', True)} "
+            "where a folder holds the slices of a volume"
+        )
     look = read_case if learns_percentiles(data.intensity) else facts_of
     return fit(
         (look(source, index) for index in range(len(source))),
@@ -253,6 +260,7 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
         intensity=data.intensity,
         zero_outside=data.get("zero_outside", False),
         resampling=data.get("resampling", "linear"),
+        adjacent_slices=adjacent,
     )
 
 
@@ -286,6 +294,7 @@ def create_prepared_cases(
         num_classes=len(config.data.class_names),
         spatial_dims=preprocessing.network_dims,
         by_slice=axis is not None,
+        adjacent_slices=preprocessing.adjacent_slices,
         cache_bytes=_cache_bytes(config),
         seed=config.seed,
         store=store,

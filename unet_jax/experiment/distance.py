@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unet_jax.data.adjacent_slices import AdjacentSlices
 from unet_jax.data.case import Source
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.inference.distance import Distance, Familiar, intensity_statistics
@@ -105,7 +106,8 @@ class Describer:
         if axis is None:
             return sample_windows(prepared, window=size, count=count)
         size = (*size[:axis], 1, *size[axis:])
-        return sample_windows(prepared, window=size, count=count).squeeze(1 + axis)
+        slices = AdjacentSlices(prepared, axis, self.preprocessing.adjacent_slices)
+        return sample_windows(slices, window=size, count=count).squeeze(1 + axis)
 
     def _rows(self, windows: np.ndarray) -> dict[str, np.ndarray]:
         """Describe windows, in batches of one size so that one program suffices."""
@@ -117,4 +119,6 @@ class Describer:
             made = self.features(self.variables, batch[index])
             found.append({name: one[: len(batch)] for name, one in made.items()})
         rows = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-        return rows | {"intensities": intensity_statistics(windows)}
+        first = self.preprocessing.adjacent_slices * self.preprocessing.channels
+        own = windows[..., first : first + self.preprocessing.channels]
+        return rows | {"intensities": intensity_statistics(own)}

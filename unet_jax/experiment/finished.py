@@ -116,7 +116,7 @@ def load_run(
     if compiled is None:
         network = create_network(config, axis_name=None)
         path = workdir / "checkpoints" / str(step)
-        size = (*config.train.patch_size, preprocessing.channels)
+        size = (*config.train.patch_size, preprocessing.input_channels)
         _check_weights(path, network, size, variables)
         compiled = compile_network(config, network)
     make_predict_fn = create_predict_fn_maker(
@@ -165,7 +165,8 @@ def init_from(
     params = adapted_params(network, source["params"])
     fitted: list[str] = []
     if form is not None:
-        there = form_of(record["config"], record["preprocessing"]["channels"])
+        channels = Preprocessing.from_dict(record["preprocessing"]).input_channels
+        there = form_of(record["config"], channels)
         params, fitted = fitted_to(
             params, local_copy(state.params), there_form=there, here_form=form
         )

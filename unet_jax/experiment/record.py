@@ -66,6 +66,7 @@ _ADDED_LATER = frozenset(
         *("data.labels_only", "data.sub_labels"),
         *("data.resampling", "eval.average"),
         *("train.freeze", "optimizer.rate_factors"),
+        "data.adjacent_slices",
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""

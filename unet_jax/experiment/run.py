@@ -136,7 +136,7 @@ class Run:
 
     def _local_state(self) -> TrainState:
         """Initialise the state of step 0."""
-        config, channels = self.config, self.preprocessing.channels
+        config, channels = self.config, self.preprocessing.input_channels
         return create_train_state(
             self.network,
             self.optimizer,
@@ -159,7 +159,7 @@ class Run:
         shapes = batch_shapes(
             config.train.batch_size,
             patch_size=crop_size(config, self.preprocessing.grid_spacing),
-            channels=self.preprocessing.channels,
+            channels=self.preprocessing.input_channels,
             labelled=0 if all_labelled else len(config.data.class_names),
         )
         compiled, memory = compile_step(
@@ -331,6 +331,7 @@ def create_train_step(
             and config.data.intensity == "zscore",
             "full_range": config.data.intensity == "full_range",
             "labels_only": config.data.labels_only,
+            "slices": 2 * config.data.get("adjacent_slices", 0) + 1,
         }
     return make_train_step(
         network,

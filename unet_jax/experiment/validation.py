@@ -82,7 +82,8 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
     """Choose training images to score beside the validation split.
 
     They are ``count`` pictures, or ``count`` slices of the first volume, spread evenly
-    over those that have a labelled pixel: the ends of a volume often show nothing.
+    over those that have a labelled pixel: the ends of a volume often show nothing. For
+    a network that sees adjacent slices they lie side by side.
     """
     first = source[0]
     axis = stack_axis(preprocessing, first.image.ndim - 1)
@@ -96,6 +97,10 @@ def _sample(source: Source, count: int, preprocessing: Preprocessing) -> list[Ca
         planes = labelled if len(labelled) else planes
     count = min(count, len(planes))
     chosen = planes[(2 * np.arange(count) + 1) * len(planes) // (2 * count)]
+    if preprocessing.adjacent_slices:
+        middle = int(planes[len(planes) // 2])
+        start = min(max(middle - count // 2, 0), first.image.shape[axis] - count)
+        chosen = np.arange(start, start + count)
     return [
         Case(
             id=f"{first.id}:sample",

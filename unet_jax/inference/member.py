@@ -114,6 +114,11 @@ class Member:
         def first(sizes: Sequence[int]) -> tuple[int, ...]:
             return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
 
+        neighbours = None
+        if squeezed is not None and self.preprocessing.adjacent_slices:
+            across = first(range(prepared.ndim - 1)).index(squeezed)
+            neighbours = (across, self.preprocessing.adjacent_slices)
+
         def forward(windows: np.ndarray, wanted: int) -> np.ndarray:
             # The network takes the axes in the image's order, and no axis of one slice.
             windows = np.moveaxis(windows, 1, 1 + axis)
@@ -134,6 +139,7 @@ class Member:
             batch_size=self.window_batch,
             margin=first(margin),
             multiple=first(multiple),
+            neighbours=neighbours,
             copy=False,  # each band is resampled before the next is asked for
             as_nnunet=self.logits_head is not None,
         )

@@ -16,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from unet_jax.data.adjacent_slices import AdjacentSlices
+
 Forward = Callable[[np.ndarray, int], np.ndarray]
 """``(windows, *input_window, channels), wanted -> (windows, *window, classes)`` scores.
 
@@ -186,6 +188,7 @@ def stream_bands(
     batch_size: int,
     margin: Sequence[int] | None = None,
     multiple: Sequence[int] | None = None,
+    neighbours: tuple[int, int] | None = None,
     copy: bool = True,
     as_nnunet: bool = False,
 ) -> Iterator[tuple[int, Float[np.ndarray, "planes *rest classes"]]]:
@@ -199,6 +202,8 @@ def stream_bands(
         margin: pixels along each axis that the network needs on each side beyond the
             window; None for none.
         multiple: number along each axis that divides every start; None for 1.
+        neighbours: an axis, and the number of neighbours on each side along it that a
+            window has as further channels (`AdjacentSlices`); None for none.
         copy: yield copies. Without, a band is overwritten when the next is asked for,
             and no memory is needed for it.
         as_nnunet: place windows, weights and the border of a small image as nnU-Net
@@ -229,6 +234,8 @@ def stream_bands(
         for extent, size in zip(extents, spatial, strict=True)
     )
     image = _padded(image, extents, margin, before)
+    if neighbours is not None:
+        image = AdjacentSlices(image, *neighbours)
     inputs = tuple(size + 2 * lost for size, lost in zip(window, margin, strict=True))
     groups = _row_groups(starts, batch_size)
     depth = max(rows[-1] - rows[0] for rows in groups) + window[0]
