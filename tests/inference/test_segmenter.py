@@ -170,7 +170,7 @@ def test_planes_along_any_axis_are_the_probabilities(dims, shape):
     predict_fn = _predict_fn(preprocessing, (6,) * dims)
     stacked = []
     for axis in range(len(shape)):
-        planes = predict_fn.members[0].probability_planes(image, spacing, axis=axis)
+        planes = predict_fn.members[0].scores(image, spacing, axis=axis).planes()
         stacked.append(np.stack([plane.copy() for plane in planes], axis=axis))
         assert stacked[-1].shape == (*shape, 2)
         np.testing.assert_allclose(stacked[-1].sum(-1), 1, rtol=1e-5)

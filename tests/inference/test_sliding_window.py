@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unet_jax.inference.blending import importance_map
 from unet_jax.inference.sliding_window import (
-    importance_map,
     sliding_window,
     stream_bands,
     window_starts,

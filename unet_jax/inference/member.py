@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from unet_jax.data.grids import Tile
+from unet_jax.data.intensity import ScaledView
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.inference.forward import WindowForward, class_probabilities
-from unet_jax.inference.sliding_window import stream_bands
+from unet_jax.inference.sliding_window import stream_bands, window_starts
+from unet_jax.inference.tiles import ImageWindows
 from unet_jax.losses.targets import Head
 from unet_jax.method import Reference
 
@@ -79,12 +82,12 @@ class Member:
 
         That is the axis along which the image is longest, measured in windows.
         """
-        window = self._windows(len(shape))[0]
+        window = self.windows_of(len(shape))[0]
         return min(
             range(len(shape)), key=lambda axis: (window[axis] / shape[axis], axis)
         )
 
-    def probability_planes(
+    def scores(
         self,
         image: np.ndarray,
         spacing: tuple[float, ...] | None,
@@ -93,67 +96,34 @@ class Member:
         name: str = "image",
         reference: Reference = None,
         disagreement: bool = False,
-    ) -> Iterator[np.ndarray]:
-        """Yield the probabilities of each plane of an image along an axis, in order.
+    ) -> "ImageScores":
+        """Prepare an image, whose probabilities are then given plane by plane.
 
-        The spacing is millimetres of a pixel along each axis, or None; the reference
-        is that of `Case`.
-
-        Yields:
-            Probabilities ``(*rest, classes)``, float32, on the image's own grid. A
-            plane is overwritten when the next is asked for. With ``disagreement`` one
-            more channel follows where the network has several votes.
+        Args:
+            image: image ``(*spatial, channels)``.
+            spacing: millimetres of a pixel along each axis, or None.
+            axis: axis across the planes.
+            name: name of the image in messages.
+            reference: that of `Case`.
+            disagreement: give one more channel where the network has several votes.
         """
         prepared, inverse = self.preprocessing.view(
             image, spacing, name=name, reference=reference
         )
-        window, margin, multiple, squeezed = self._windows(prepared.ndim - 1)
         voting = self.voting if disagreement and self.groups is None else None
-        network = voting or self.forward
-
-        def first(sizes: Sequence[int]) -> tuple[int, ...]:
-            return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
-
-        neighbours = None
-        if squeezed is not None and self.preprocessing.adjacent_slices:
-            across = first(range(prepared.ndim - 1)).index(squeezed)
-            neighbours = (across, self.preprocessing.adjacent_slices)
-
-        def forward(windows: np.ndarray, wanted: int) -> np.ndarray:
-            # The network takes the axes in the image's order, and no axis of one slice.
-            windows = np.moveaxis(windows, 1, 1 + axis)
-            if squeezed is not None:
-                windows = windows.squeeze(1 + squeezed)
-            scores = np.asarray(network(self.variables, windows, wanted))
-            if squeezed is not None:
-                scores = np.expand_dims(scores, 1 + squeezed)
-            if self.logits_head is None:
-                scores = self._of_classes(scores)
-            return np.moveaxis(scores, 1 + axis, 1)
-
-        bands = stream_bands(
-            forward,
-            prepared.transpose(first(range(prepared.ndim))),
-            window=first(window),
-            overlap=self.overlap,
-            batch_size=self.window_batch,
-            margin=first(margin),
-            multiple=first(multiple),
-            neighbours=neighbours,
-            copy=False,  # each band is resampled before the next is asked for
-            as_nnunet=self.logits_head is not None,
+        window, _, multiple, _ = self.windows_of(prepared.ndim - 1)
+        whole = self.logits_head is None
+        starts = tuple(
+            window_starts(size, extent, self.overlap, multiple=step, whole=whole)
+            for size, extent, step in zip(
+                prepared.shape[:-1], window, multiple, strict=True
+            )
         )
         channels = self.classes + (voting is not None)
-        head = self.logits_head
+        windows = ImageWindows(inverse, axis, starts, window, channels)
+        return ImageScores(self, prepared, windows, voting or self.forward)
 
-        def finish(plane: np.ndarray) -> np.ndarray:
-            if head is None:
-                return plane
-            return self._of_classes(np.asarray(class_probabilities(plane, head)))
-
-        return inverse.planes(bands, axis=axis, num_classes=channels, finish=finish)
-
-    def _of_classes(self, scores: np.ndarray) -> np.ndarray:
+    def of_classes(self, scores: np.ndarray) -> np.ndarray:
         """Sum the probabilities of the channels of each class."""
         if self.groups is None:
             return scores
@@ -161,7 +131,7 @@ class Member:
             [scores[..., list(group)].sum(-1) for group in self.groups], axis=-1
         )
 
-    def _windows(
+    def windows_of(
         self, axes: int
     ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int | None]:
         """Return window, margin and multiple for an image, and the axis of slices."""
@@ -178,3 +148,85 @@ class Member:
             with_slices(self.multiple, 1),
             stack,
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageScores:
+    """The probabilities of a prepared image, computed when its planes are read.
+
+    Attributes:
+        member: the network.
+        image: image on the training grid.
+        windows: windows that cover it.
+        network: what the windows go through.
+    """
+
+    member: Member
+    image: np.ndarray | ScaledView
+    windows: ImageWindows
+    network: WindowForward
+
+    def planes(self, tile: Tile | None = None) -> Iterator[np.ndarray]:
+        """Yield the probabilities of each plane of the image, in order.
+
+        Args:
+            tile: part of each plane, see `choose_tiles`; None for the whole plane.
+
+        Yields:
+            Probabilities ``(*tile, classes)``, float32, on the image's own grid. A
+            plane is overwritten when the next is asked for.
+        """
+        member, axis, inverse = self.member, self.windows.axis, self.windows.inverse
+        tile = tile or inverse.whole(axis)
+        window, margin, multiple, _ = member.windows_of(self.image.ndim - 1)
+
+        def first(sizes: Sequence[int]) -> tuple[int, ...]:
+            return (sizes[axis], *sizes[:axis], *sizes[axis + 1 :])
+
+        neighbours = None
+        squeezed = stack_axis(member.preprocessing, self.image.ndim - 1)
+        if squeezed is not None and member.preprocessing.adjacent_slices:
+            across = first(range(self.image.ndim - 1)).index(squeezed)
+            neighbours = (across, member.preprocessing.adjacent_slices)
+        bands = stream_bands(
+            self._forward,
+            self.image.transpose(first(range(self.image.ndim))),
+            window=first(window),
+            overlap=member.overlap,
+            batch_size=member.window_batch,
+            margin=first(margin),
+            multiple=first(multiple),
+            neighbours=neighbours,
+            copy=False,  # each band is resampled before the next is asked for
+            as_nnunet=member.logits_head is not None,
+            region=inverse.needed(axis, tile),
+        )
+        return inverse.planes(
+            bands,
+            axis=axis,
+            num_classes=self.windows.channels,
+            finish=self._finish,
+            tile=tile,
+        )
+
+    def _forward(self, windows: np.ndarray, wanted: int) -> np.ndarray:
+        """Return the scores of windows whose first axis is the axis of the planes."""
+        # The network takes the axes in the image's order, and no axis of one slice.
+        member, axis = self.member, self.windows.axis
+        squeezed = stack_axis(member.preprocessing, self.image.ndim - 1)
+        windows = np.moveaxis(windows, 1, 1 + axis)
+        if squeezed is not None:
+            windows = windows.squeeze(1 + squeezed)
+        scores = np.asarray(self.network(member.variables, windows, wanted))
+        if squeezed is not None:
+            scores = np.expand_dims(scores, 1 + squeezed)
+        if member.logits_head is None:
+            scores = member.of_classes(scores)
+        return np.moveaxis(scores, 1 + axis, 1)
+
+    def _finish(self, plane: np.ndarray) -> np.ndarray:
+        """Make probabilities of a plane of logits."""
+        head = self.member.logits_head
+        if head is None:
+            return plane
+        return self.member.of_classes(np.asarray(class_probabilities(plane, head)))

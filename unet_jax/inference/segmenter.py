@@ -4,18 +4,20 @@ Validation, the test split and the prediction of new files use the same chain.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from unet_jax.data.grids import Tile, slices, without
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import RunError
 from unet_jax.inference.forward import WindowForward
-from unet_jax.inference.member import Member
+from unet_jax.inference.member import ImageScores, Member
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.risk import Threshold
 from unet_jax.inference.temperature import Calibration
+from unet_jax.inference.tiles import choose_tiles
 from unet_jax.inference.uncertainty import fill_uncertainty
 from unet_jax.losses.targets import Head
 from unet_jax.method import Method, Reference
@@ -114,10 +116,11 @@ class Segmenter:
                 ``(*spatial, 2)`` for the disagreement too (`fill_uncertainty`); None
                 for none.
         """
-        axis, planes = self.mean_planes(
-            image, spacing, name=name, reference=reference, uncertainty=uncertainty
-        )
-        return self.labels(planes, image.shape[:-1], axis, spacing, probabilities)
+        axis, scores = self._scores(image, spacing, name, reference, uncertainty)
+        drawn = _Drawing(self, image.shape[:-1], axis, probabilities)
+        for tile in choose_tiles([one.windows for one in scores]):
+            drawn.add(self._means(scores, name, uncertainty, tile), tile)
+        return drawn.finished(spacing)
 
     def mean_planes(
         self,
@@ -126,37 +129,60 @@ class Segmenter:
         *,
         name: str = "image",
         reference: Reference = None,
-        uncertainty: np.ndarray | None = None,
     ) -> tuple[int, Iterator[np.ndarray]]:
         """Return an axis, and the mean probabilities of each plane along it.
 
         They are not calibrated. The arguments are those of a call.
         """
+        axis, scores = self._scores(image, spacing, name, reference, None)
+        return axis, self._means(scores, name, None, None)
+
+    def _scores(
+        self,
+        image: np.ndarray,
+        spacing: tuple[float, ...] | None,
+        name: str,
+        reference: Reference,
+        uncertainty: np.ndarray | None,
+    ) -> tuple[int, list[ImageScores]]:
+        """Return an axis, and the scores of each network along it."""
         axis = self.members[0].band_axis(image.shape[:-1])
-        streams = [
-            member.probability_planes(
+        disagreement = uncertainty is not None and uncertainty.shape[-1] > 1
+        return axis, [
+            member.scores(
                 image,
                 spacing,
                 axis=axis,
                 name=name,
                 reference=reference,
-                disagreement=uncertainty is not None and uncertainty.shape[-1] > 1,
+                disagreement=disagreement,
             )
             for member in self.members
         ]
-        votes: Iterator[tuple[np.ndarray, ...]] = zip(*streams, strict=True)
+
+    def _means(
+        self,
+        scores: Sequence[ImageScores],
+        name: str,
+        uncertainty: np.ndarray | None,
+        tile: Tile | None,
+    ) -> Iterator[np.ndarray]:
+        """Return the mean probabilities of each plane, or of a tile of it."""
+        votes: Iterator[tuple[np.ndarray, ...]]
+        votes = zip(*(one.planes(tile) for one in scores), strict=True)
         means: Iterator[np.ndarray]
         if uncertainty is None:
             means = map(_mean, votes)
         else:
+            rows = np.moveaxis(uncertainty, scores[0].windows.axis, 0)
             means = fill_uncertainty(
                 votes,
-                np.moveaxis(uncertainty, axis, 0),
+                rows if tile is None else rows[:, *slices(tile)],
                 num_classes=self.num_classes,
                 head=self.head,
                 calibration=self.calibration,
             )
-        return axis, _finite(means, name) if self.strict else means
+        return _finite(means, name) if self.strict else means
 
     def labels(
         self,
@@ -175,22 +201,51 @@ class Segmenter:
             spacing: millimetres of a pixel along each axis, or None.
             probabilities: array ``(*spatial, classes)`` to fill with calibrated ones.
         """
-        count = self.num_classes
-        labels = np.zeros(shape, np.uint8 if count <= 256 else np.uint16)
-        rows = np.moveaxis(labels, axis, 0)
-        kept = None if probabilities is None else np.moveaxis(probabilities, axis, 0)
-        calibration, threshold = self.calibration, self.threshold
-        marked = None if threshold is None else np.zeros(shape, bool)
+        drawn = _Drawing(self, shape, axis, probabilities)
+        drawn.add(planes, tuple((0, size) for size in without(shape, axis)))
+        return drawn.finished(spacing)
+
+
+class _Drawing:
+    """Labels of an image that are drawn plane by plane, in one tile or several."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        shape: tuple[int, ...],
+        axis: int,
+        probabilities: np.ndarray | None,
+    ) -> None:
+        """Start with background; the arguments are those of `Segmenter.labels`."""
+        self._segmenter, self._axis = segmenter, axis
+        few = segmenter.num_classes <= 256
+        self._labels = np.zeros(shape, np.uint8 if few else np.uint16)
+        self._kept = probabilities
+        threshold = segmenter.threshold
+        self._marked = None if threshold is None else np.zeros(shape, bool)
+
+    def add(self, planes: Iterator[np.ndarray], tile: Tile) -> None:
+        """Draw the likeliest class of each pixel of a tile."""
+        rows, kept, marked = (
+            None if part is None else np.moveaxis(part, self._axis, 0)[:, *slices(tile)]
+            for part in (self._labels, self._kept, self._marked)
+        )
+        assert rows is not None, "there are labels"
+        calibration = self._segmenter.calibration
+        threshold = self._segmenter.threshold
         for index, plane in enumerate(planes):
             # A temperature cannot change the label, but its rounding could.
             rows[index] = plane.argmax(axis=-1)
             if threshold is not None and marked is not None:
-                np.moveaxis(marked, axis, 0)[index] = threshold.reached(plane)
+                marked[index] = threshold.reached(plane)
             if kept is not None:
                 kept[index] = plane if calibration is None else calibration(plane)
-        labels = apply_steps(labels, self.steps, spacing=spacing)
-        if threshold is not None:
-            labels[marked] = threshold.index
+
+    def finished(self, spacing: tuple[float, ...] | None) -> np.ndarray:
+        """Return the labels, postprocessed, and the threshold's."""
+        labels = apply_steps(self._labels, self._segmenter.steps, spacing=spacing)
+        if self._segmenter.threshold is not None:
+            labels[self._marked] = self._segmenter.threshold.index
         return labels
 
 

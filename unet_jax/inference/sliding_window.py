@@ -5,7 +5,7 @@ of one size, so that it is compiled once for all image sizes. Their scores are b
 with weights that fall off towards the border of a window, where the network sees least.
 `sliding_window` returns the scores of an image as an array. `stream_bands` yields them
 band by band along the first axis: its memory is that of one row of windows, however
-long the image is.
+long the image is; with a ``region`` that of a part of the row.
 """
 
 import itertools
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unet_jax.data.adjacent_slices import AdjacentSlices
+from unet_jax.inference.blending import Ring, importance_map, summed_weights
 
 Forward = Callable[[np.ndarray, int], np.ndarray]
 """``(windows, *input_window, channels), wanted -> (windows, *window, classes)`` scores.
@@ -88,33 +89,6 @@ def window_starts(
     if count == 1:
         return (0,)
     return tuple(round(i * last / (count - 1)) * multiple for i in range(count))
-
-
-def importance_map(
-    window: Sequence[int], *, sigma: float = 0.125, centred: bool = True
-) -> Float[np.ndarray, "*window"]:
-    """Return Gaussian weights of the pixels of a window.
-
-    Args:
-        window: size of the window, pixels along each axis.
-        sigma: standard deviation as a fraction of the window (1/8 in nnU-Net).
-        centred: whether the largest weight is at the centre; without, it is at pixel
-            ``size // 2``, as in nnU-Net.
-
-    Returns:
-        float32 weights in (0, 1]: the product of one Gaussian along each axis.
-    """
-    weights = np.ones((), np.float64)
-    for size in window:
-        weights = np.multiply.outer(weights, _line(size, sigma, centred=centred))
-    return weights.astype(np.float32)
-
-
-def _line(size: int, sigma: float = 0.125, *, centred: bool = True) -> np.ndarray:
-    """Return Gaussian weights along one axis."""
-    position = np.arange(size) - ((size - 1) / 2 if centred else size // 2)
-    line = np.exp(-0.5 * (position / (sigma * size)) ** 2)
-    return line / line.max()
 
 
 def sliding_window(
@@ -191,6 +165,7 @@ def stream_bands(
     neighbours: tuple[int, int] | None = None,
     copy: bool = True,
     as_nnunet: bool = False,
+    region: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[tuple[int, Float[np.ndarray, "planes *rest classes"]]]:
     """Blend the scores of a network over an image, band by band along the first axis.
 
@@ -210,10 +185,13 @@ def stream_bands(
             2.8 does: `window_starts` without ``whole``, `importance_map` without
             ``centred``, and half of the border before the image. It computes in
             float16 where this is float32.
+        region: (start, stop) of the part to yield along each axis but the first; None
+            for all. Only the windows that reach into it are computed, and the scores
+            are those that the whole image has there.
 
     Yields:
-        First plane of a band, and the scores of the band ``(planes, *rest, classes)``,
-        float32 weighted means. The bands come in order and cover the image.
+        First plane of a band, and the scores of the band ``(planes, *region,
+        classes)``, float32 weighted means. The bands come in order, to the last plane.
 
     Raises:
         ValueError: see `window_starts`.
@@ -237,33 +215,57 @@ def stream_bands(
     if neighbours is not None:
         image = AdjacentSlices(image, *neighbours)
     inputs = tuple(size + 2 * lost for size, lost in zip(window, margin, strict=True))
-    groups = _row_groups(starts, batch_size)
+    kept = tuple(
+        slice(start + first, stop + first)
+        for first, (start, stop) in zip(
+            before[1:], region or [(0, size) for size in spatial[1:]], strict=True
+        )
+    )
+    reaching = [
+        reaching_windows(line, size, (part.start, part.stop))
+        for line, size, part in zip(starts[1:], window[1:], kept, strict=True)
+    ]
+    groups = _row_groups([starts[0], *reaching], batch_size)
     depth = max(rows[-1] - rows[0] for rows in groups) + window[0]
-    importance = importance_map(window, centred=not as_nnunet)[..., None]
-    ring: _Ring | None = None
+    weights = [
+        summed_weights(line, size, centred=not as_nnunet)
+        for line, size in zip(starts, window, strict=True)
+    ]
+    ring = Ring(
+        depth,
+        kept,
+        planes=(before[0], before[0] + spatial[0]),
+        weights=weights,
+        importance=importance_map(window, centred=not as_nnunet),
+    )
     for rows in groups:
-        if ring is not None:
-            yield from ring.finished(rows[0], copy=copy)
-        places = list(itertools.product(rows, *starts[1:]))
+        yield from ring.finished(rows[0], copy=copy)
+        places = list(itertools.product(rows, *reaching))
         for first in range(0, len(places), batch_size):
             batch = places[first : first + batch_size]
             # The last batch is filled with its own first window: one shape for all.
             filled = batch + [batch[0]] * (batch_size - len(batch))
             regions = (_region(place, inputs) for place in filled)
-            windows = np.stack([image[region] for region in regions])
-            scores = np.asarray(forward(windows, len(batch)))
-            if ring is None:
-                shape = (depth, *extents[1:], scores.shape[-1])
-                weights = [
-                    _weights(line, size, centred=not as_nnunet)
-                    for line, size in zip(starts, window, strict=True)
-                ]
-                ring = _Ring(shape, spatial, before, weights, window)
-                weighted = np.empty((*window, scores.shape[-1]), np.float32)
-            for place, score in zip(batch, scores, strict=False):
-                ring.add(place, np.multiply(importance, score, out=weighted))
-    assert ring is not None, "an image has at least one window"
+            windows = np.stack([image[one] for one in regions])
+            ring.add(batch, np.asarray(forward(windows, len(batch))))
     yield from ring.finished(extents[0], copy=copy)
+
+
+def reaching_windows(
+    starts: Sequence[int], window: int, part: tuple[int, int]
+) -> tuple[int, ...]:
+    """Return the starts of the windows that reach into a part of their axis.
+
+    Args:
+        starts: starts of all windows, from `window_starts`.
+        window: pixels of a window.
+        part: first pixel of the part, and the one behind its last.
+
+    Example:
+        >>> reaching_windows((0, 2, 4, 6), 4, (4, 6))
+        (2, 4)
+    """
+    return tuple(at for at in starts if at + window > part[0] and at < part[1])
 
 
 def _row_groups(
@@ -301,68 +303,3 @@ def _padded(
         pads = [(n, more - n) for n, more in zip(before, missing, strict=True)]
         return np.pad(np.asarray(image), [*pads, (0, 0)])
     return image
-
-
-class _Ring:
-    """Adds up weighted scores in a ring of planes; finished planes are used again."""
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        spatial: Sequence[int],
-        before: Sequence[int],
-        weights: Sequence[np.ndarray],
-        window: Sequence[int],
-    ) -> None:
-        """Start at the first plane, without scores."""
-        self._sums = np.zeros(shape, np.float32)
-        self._window = window
-        self._spatial, self._before = spatial, before
-        self._next = 0
-        # The summed weights of all windows are a product along the axes too.
-        self._weights = weights
-
-    def add(self, place: Sequence[int], scores: np.ndarray) -> None:
-        """Add the weighted scores of one window."""
-        rest = _region(place[1:], self._window[1:])
-        for planes, part in self._segments(place[0], place[0] + self._window[0]):
-            self._sums[planes][:, *rest] += scores[part]
-
-    def finished(self, stop: int, *, copy: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the planes before ``stop``, and make room."""
-        rest = np.ones((), np.float64)
-        for line in self._weights[1:]:
-            rest = np.multiply.outer(rest, line)
-        inside = _region(self._before[1:], self._spatial[1:])
-        top, end = self._before[0], self._before[0] + self._spatial[0]
-        first = self._next
-        for planes, part in self._segments(first, stop):
-            band = self._sums[planes]
-            for offset, plane in enumerate(band):
-                weight = self._weights[0][first + part.start + offset] * rest
-                plane /= weight[..., None].astype(np.float32)
-            begin = first + part.start
-            kept = slice(max(top - begin, 0), min(len(band), end - begin))
-            if kept.start < kept.stop:
-                scores = band[kept][:, *inside]
-                yield begin + kept.start - top, scores.copy() if copy else scores
-            band[...] = 0
-        self._next = stop
-
-    def _segments(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Split a run of planes where the ring closes: places in ring and run."""
-        depth, at = len(self._sums), start
-        while at < stop:
-            place = at % depth
-            count = min(stop - at, depth - place)
-            yield slice(place, place + count), slice(at - start, at - start + count)
-            at += count
-
-
-def _weights(starts: Sequence[int], size: int, *, centred: bool) -> np.ndarray:
-    """Return the sum of the weights of all windows along one axis."""
-    line = _line(size, centred=centred)
-    total = np.zeros(starts[-1] + size)
-    for start in starts:
-        total[start : start + size] += line
-    return total
