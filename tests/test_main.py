@@ -47,8 +47,8 @@ BRAIN = "--config=configs/brain.py"
         ([BRAIN, "--config.train.steps=many"], "flag --config.train.steps=many"),
         (
             [BRAIN, "--mode=fly"],
-            "should be one of <train|evaluate|predict|compare|verify|plan|"
-            "import_nnunet|export_nnunet>",
+            "should be one of <train|crossvalidate|evaluate|predict|compare|verify|"
+            "plan|import_nnunet|export_nnunet>",
         ),
         ([BRAIN, "brain.nii"], "found the argument 'brain.nii', expected flags only"),
         ([BRAIN, "--profile=7"], "--profile: found '7', expected START:STOP"),

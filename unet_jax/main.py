@@ -2,6 +2,7 @@
 
     unet-jax --config=brain
     unet-jax --workdir=runs/brain --config.train.steps=2000
+    unet-jax --mode=crossvalidate --config=folder --config.data.path=FOLDER
     unet-jax --mode=evaluate --workdir=runs/brain
     unet-jax --mode=predict --workdir=runs/brain --input=scan.nii.gz --output=segmented
     unet-jax --mode=compare --config=brain

@@ -17,13 +17,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from unet_jax.commands.evaluate import evaluate_run
-from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import folder
 from unet_jax.errors import InputError
-from unet_jax.experiment.finished import load_run
-from unet_jax.inference.risk import Threshold
 from unet_jax.inference.uncertainty import entropy
 from unet_jax.training.pace import ClockPace
 
@@ -189,37 +186,6 @@ def test_probabilities_and_contours_of_new_files(rgb_run, rgb_set, tmp_path):
         name = outline["properties"]["classification"]["name"]
         pixels[name] += outline["properties"]["pixels"]
     assert pixels == {"class_1": (labels == 1).sum(), "class_2": (labels == 2).sum()}
-
-
-def test_folds_have_one_test_split_and_their_mean_is_scored(rgb_set, tmp_path, capsys):
-    workdirs = []
-    for fold in range(2):
-        workdirs.append(tmp_path / f"fold{fold}")
-        changes = {"data.palette": PALETTE, "data.fold": fold, "data.folds": 2}
-        changes["eval.risk"] = ("class_1", 0.5)
-        train_and_evaluate(_config(rgb_set, **changes), workdirs[-1])
-    single = [json.loads((w / "test_metrics.json").read_text()) for w in workdirs]
-    results = evaluate_ensemble(workdirs, output=tmp_path / "both")
-    assert "eval.risk: no threshold is chosen" in capsys.readouterr().out
-    assert "risk" not in results
-    for workdir, one in zip(workdirs, single, strict=True):
-        assert one["risk"] == json.loads((workdir / "risk.json").read_text())
-        assert one["risk"]["groups"] == 2  # the other validation case chose the step
-        assert load_run(workdir).predict_fn.threshold == Threshold(
-            1, one["risk"]["threshold"]
-        )
-    ids = [{row["id"] for row in one["per_case"]} for one in (*single, results)]
-    assert ids[0] == ids[1] == ids[2]
-    assert results["members"] == [str(workdir) for workdir in workdirs]
-    assert results["temperature"] is None  # each validates on what the other learnt
-    assert results["mean"]["dice"] != single[0]["mean"]["dice"]
-    assert results["mean"]["dice"] > min(one["mean"]["dice"] for one in single)
-    assert (tmp_path / "both/test_metrics.json").exists()
-    other = tmp_path / "other"
-    changes = {"data.palette": PALETTE, "train.steps": 5, "eval.every_steps": 5}
-    train_and_evaluate(_config(rgb_set, **changes, **{"seed": 5}), other)
-    seeds = evaluate_ensemble([workdirs[0], other], output=tmp_path / "seeds")
-    assert {row["id"] for row in seeds["per_case"]} == ids[0]
 
 
 def test_a_run_by_the_clock_ends_and_is_complete(

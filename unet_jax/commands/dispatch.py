@@ -53,13 +53,16 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
     """
     # A scheduler may stop the process from here on: to find the other processes may
     # take minutes.
-    heard = FLAGS.mode in ("train", "evaluate", "compare")
+    heard = FLAGS.mode in ("train", "crossvalidate", "evaluate", "compare")
     with StopSignals(hint=hint) if heard else nullcontext(Stop()) as stop:
         _join_processes(config)
         match FLAGS.mode:
             case "train":
                 assert config is not None, "read_config gives one"
                 _train(config, stop)
+            case "crossvalidate":
+                assert config is not None, "read_config gives one"
+                _crossvalidate(config, stop)
             case "evaluate":
                 _evaluate(config, stop)
             case "predict":
@@ -122,6 +125,15 @@ def _train(config: ConfigDict, stop: Stop) -> None:
         )
 
 
+def _crossvalidate(config: ConfigDict, stop: Stop) -> None:
+    """Train every fold of a data set, and score each case out-of-fold."""
+    allocator.keep_freed_memory()
+    from unet_jax.commands.crossvalidate import crossvalidate
+
+    with _opened(_disk_workdir(config), stop) as place:
+        crossvalidate(config, place.path, stop=stop)
+
+
 def _plan(config: ConfigDict) -> None:
     """Plan a training step for a TPU slice or, without one, a data set."""
     if FLAGS.topology:
@@ -142,14 +154,19 @@ def _plan(config: ConfigDict) -> None:
 def _evaluate(config: ConfigDict | None, stop: Stop) -> None:
     """Score a run, or the mean of several."""
     workdir = None if FLAGS.workdirs else _workdir(config)
+    from unet_jax.commands.crossvalidate import evaluate_folds
     from unet_jax.commands.evaluate import evaluate_run
     from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
+    from unet_jax.experiment.ensemble import is_crossvalidation
     from unet_jax.hosts.lost import leaving_when_lost
 
     with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
         if workdir is not None:
             with _opened(workdir, stop) as place:
-                evaluate_run(place.path)
+                if is_crossvalidation(place.path):
+                    evaluate_folds(place.path)
+                else:
+                    evaluate_run(place.path)
             return
         with _opened_all(FLAGS.workdirs, "ensemble", stop) as (folders, output):
             evaluate_ensemble(folders, output=output, names=FLAGS.workdirs)
@@ -179,15 +196,10 @@ def _import_nnunet(config: ConfigDict | None) -> None:
     """Make a run of a trained nnU-Net."""
     if not FLAGS.input:
         raise InputError("--mode=import_nnunet needs --input=MODEL_FOLDER")
-    workdir = _workdir(config)
-    if workdir.startswith("gs://"):
-        raise InputError(
-            f"--workdir: found {workdir!r}, expected a folder of this disk; copy it to "
-            "the bucket afterwards"
-        )
+    workdir = pathlib.Path(_disk_workdir(config))
     from unet_jax.commands.import_nnunet import import_nnunet
 
-    import_nnunet(pathlib.Path(FLAGS.input), pathlib.Path(workdir), config)
+    import_nnunet(pathlib.Path(FLAGS.input), workdir, config)
 
 
 def _export_nnunet(config: ConfigDict | None) -> None:
@@ -252,6 +264,17 @@ def _workdir(config: ConfigDict | None) -> str:
     if config is None:
         raise InputError(f"--mode={FLAGS.mode} needs --workdir=FOLDER of a run")
     return f"runs/{config.name}"
+
+
+def _disk_workdir(config: ConfigDict | None) -> str:
+    """Return the name of the workdir; refuse one in a bucket."""
+    workdir = _workdir(config)
+    if workdir.startswith("gs://"):
+        raise InputError(
+            f"--workdir: found {workdir!r}, expected a folder of this disk; copy it to "
+            "the bucket afterwards"
+        )
+    return workdir
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

@@ -25,6 +25,7 @@ _PATHS = ("workdir", "input", "output", "workdirs", "runs")
 
 _MODES = [
     "train",
+    "crossvalidate",
     "evaluate",
     "predict",
     "compare",
@@ -143,7 +144,7 @@ def read_config(overrides: Sequence[str]) -> ConfigDict | None:
         if taken:
             print(taken)
         config = load_config(path)
-    elif FLAGS.mode in ("train", "plan", "verify") or (
+    elif FLAGS.mode in ("train", "crossvalidate", "plan", "verify") or (
         # Without changes it compares what the workdir holds.
         FLAGS.mode == "compare" and overrides and not FLAGS.runs
     ):
@@ -160,7 +161,12 @@ def read_config(overrides: Sequence[str]) -> ConfigDict | None:
         from unet_jax.experiment.warmup import fit_warmup
 
         keys = [re.split(r"config\.|=", one)[1] for one in overrides]
-        if line := fit_warmup(config, given=keys):
+        lines = [fit_warmup(config, given=keys)]
+        if FLAGS.mode == "crossvalidate":
+            from unet_jax.experiment.checkpoint_choice import keep_last
+
+            lines.append(keep_last(config, given=keys))
+        for line in filter(None, lines):
             print(f"unet_jax: {line}", file=sys.stderr)
     return config
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.bucket.place import copy_of, opened
 from unet_jax.commands.train import train_and_evaluate
-from unet_jax.experiment.finished import load_run
+from unet_jax.experiment.ensemble import load_trained
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.experiment.warmup import fit_warmup
 from unet_jax.runtime.platforms import check_platform
@@ -31,7 +31,8 @@ def load(workdir: str | os.PathLike[str]) -> TrainedRun:
     """Load the network of a finished run.
 
     Args:
-        workdir: folder of the run, or ``gs://bucket/folder``.
+        workdir: folder of the run, or ``gs://bucket/folder``; that of a
+            cross-validation gives the mean of its folds.
 
     Returns:
         The run; ``run.predict`` segments arrays and files.
@@ -45,7 +46,7 @@ def load(workdir: str | os.PathLike[str]) -> TrainedRun:
     """
     check_platform()
     with copy_of(os.fspath(workdir)) as folder:
-        return load_run(folder)
+        return load_trained(folder)
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:

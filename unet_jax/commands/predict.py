@@ -25,7 +25,7 @@ from unet_jax.data.files.write import (
 )
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.errors import InputError, named_files
-from unet_jax.experiment.finished import load_run
+from unet_jax.experiment.ensemble import load_trained
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.distance import Distance
 from unet_jax.report.figure import problem_of_drawing, write_figure
@@ -46,7 +46,8 @@ def predict_files(
     """Segment images with the best checkpoint of a run.
 
     Args:
-        workdir: folder of the run; nothing else is needed.
+        workdir: folder of the run, or of a cross-validation, the mean of whose folds
+            is used; nothing else is needed.
         input_path: path of an image file or of a folder of them. For a network of
             several channels also one file for each (``scan_0000.nii.gz``, ...).
         output_folder: folder for the label maps, ``overlays/`` and ``classes.csv``.
@@ -62,7 +63,7 @@ def predict_files(
         InputError: there is no run, a file must not be replaced, or some files cannot
             be segmented; all others are segmented first.
     """
-    run, folder = load_run(workdir), pathlib.Path(output_folder)
+    run, folder = load_trained(workdir), pathlib.Path(output_folder)
     images = find_new_images(
         input_path, run.reading, channels=run.preprocessing.channels
     )

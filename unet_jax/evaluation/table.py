@@ -21,20 +21,31 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
         mean, and notes on the dataset-level values and the interval. Metrics with one
         value for a case are in the row of the means only.
     """
-    titles = _titles(results)
+    titles = metric_titles(results)
     names = [name for name in class_names if name in results["per_class"]]
     columns = [["class", *names, "mean"]]
     for metric, title in titles.items():
         values = [results["per_class"][name].get(metric, "") for name in names]
-        cells = [_cell(metric, value) for value in (*values, results["mean"][metric])]
+        cells = [
+            score_cell(metric, value) for value in (*values, results["mean"][metric])
+        ]
         columns.append([title, *cells])
     absent = [str(results["per_class"][name]["n_absent"]) for name in names]
     columns.append(["absent", *absent, ""])
     rows = [results["per_class"][name].get("n_unlabelled") for name in names]
     if rows != [None] * len(rows):
         columns.append(["unlabelled", *map(str, rows), ""])
-    blocks = [_block(block) for block in _cut(columns)]
-    return "\n".join([*"\n\n".join(blocks).split("\n"), "", *_notes(results, titles)])
+    return "\n".join([laid_out(columns), "", *_notes(results, titles)])
+
+
+def laid_out(columns: list[list[str]], *, footer: int = 1) -> str:
+    """Lay out columns as aligned plain text, in several tables if they are wide.
+
+    Args:
+        columns: cells of each column, a header first; the first column names the rows.
+        footer: number of rows at the end with a rule before them.
+    """
+    return "\n\n".join(_block(block, footer) for block in _cut(columns))
 
 
 def _cut(columns: list[list[str]]) -> list[list[list[str]]]:
@@ -52,16 +63,16 @@ def _cut(columns: list[list[str]]) -> list[list[list[str]]]:
     return blocks
 
 
-def _block(columns: list[list[str]]) -> str:
-    """One table: a header, a rule, the classes, a rule, the mean."""
+def _block(columns: list[list[str]], footer: int) -> str:
+    """One table: a header, a rule, the rows, a rule, the footer."""
     widths = [max(map(len, column)) for column in columns]
     lines = [_line(row, widths) for row in zip(*columns, strict=True)]
     rule = "-" * len(lines[0])
-    lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+    lines = [lines[0], rule, *lines[1:-footer], rule, *lines[-footer:]]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _titles(results: Mapping[str, Any]) -> dict[str, str]:
+def metric_titles(results: Mapping[str, Any]) -> dict[str, str]:
     """Title of each metric that has a column, with its unit or tolerance."""
     found = [name for name in results["mean"] if not name.endswith("_micro")]
     order = list(METRICS)
@@ -107,7 +118,7 @@ def _needs_probabilities(name: str) -> bool:
     )
 
 
-def _cell(name: str, value: float | str | None) -> str:
+def score_cell(name: str, value: float | str | None) -> str:
     """Write a value: distances with two digits, other metrics with four."""
     if value is None:
         return "-"
@@ -127,19 +138,15 @@ def _line(row: Sequence[str], widths: list[int]) -> str:
 
 def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     """Notes: what the means are over, the dataset-level values, and the interval."""
-    mean, ci95 = results["mean"], results["ci95"]
+    mean = results["mean"]
+    micro = [score_cell(one, mean[f"{one}_micro"]) for one in ("dice", "iou")]
     notes = [
-        f"{_plural(results['n_cases'], 'case')} in "
-        f"{_plural(results['n_groups'], 'group')}; absent: cases without the class in "
+        f"{counted(results['n_cases'], 'case')} in "
+        f"{counted(results['n_groups'], 'group')}; absent: cases without the class in "
         "label and prediction.",
-        f"Over all pixels at once (micro): Dice {_cell('dice', mean['dice_micro'])}, "
-        f"IoU {_cell('iou', mean['iou_micro'])}.",
+        f"Over all pixels at once (micro): Dice {micro[0]}, IoU {micro[1]}.",
     ]
-    if duplicates := results.get("duplicates"):
-        notes.append(
-            f"WARNING: the images of {_plural(duplicates, 'case')} are also in "
-            "training or validation (data.allow_duplicates)."
-        )
+    notes += duplicate_notes(results)
     raw = mean.get("ece_uncalibrated")
     if raw is not None and "ece" in mean:
         notes.append(f"ECE before temperature scaling: {raw:.4f}.")
@@ -150,20 +157,41 @@ def _notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     ]
     if lacking:
         notes.append(f"Without probabilities there is no {', '.join(lacking)}.")
+    return wrapped([*notes, *interval_notes(results, titles)])
+
+
+def duplicate_notes(results: Mapping[str, Any]) -> list[str]:
+    """Warn of images that are also in another split, if there are any."""
+    if not (duplicates := results.get("duplicates")):
+        return []
+    return [
+        f"WARNING: the images of {counted(duplicates, 'case')} are also in training or "
+        "validation (data.allow_duplicates)."
+    ]
+
+
+def interval_notes(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
+    """Write the intervals of the means, or why there are none."""
+    ci95 = results["ci95"]
     if ci95 is None:
-        notes.append(f"No 95 % interval: {results['ci95_note']}.")
-    else:
-        spans = [
-            f"{title} {_cell(metric, ci95[metric][0])} to "
-            f"{_cell(metric, ci95[metric][1])}"
-            for metric, title in titles.items()
-            if ci95[metric] != [None, None]
-        ]
-        notes.append(f"95 % interval of the mean: {', '.join(spans) or 'none'}.")
-        notes.append(f"({results['ci95_note']})")
+        return [f"No 95 % interval: {results['ci95_note']}."]
+    spans = [
+        f"{title} {score_cell(metric, ci95[metric][0])} to "
+        f"{score_cell(metric, ci95[metric][1])}"
+        for metric, title in titles.items()
+        if ci95[metric] != [None, None]
+    ]
+    return [
+        f"95 % interval of the mean: {', '.join(spans) or 'none'}.",
+        f"({results['ci95_note']})",
+    ]
+
+
+def wrapped(notes: Sequence[str]) -> list[str]:
+    """Break notes into lines."""
     return [line for note in notes for line in textwrap.wrap(note, WIDTH)]
 
 
-def _plural(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     """A count with its noun."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

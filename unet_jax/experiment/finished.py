@@ -312,6 +312,15 @@ def read_steps(workdir: pathlib.Path, wanted: Any) -> tuple[Step, ...]:
     if wanted == "auto":
         path = workdir / "postprocess.json"
         wanted = _written_at_end(path, lambda found: found["steps"])
+    return parse_steps(wanted)
+
+
+def parse_steps(wanted: Any) -> tuple[Step, ...]:
+    """Return the steps of a postprocessing as JSON or a config gives them.
+
+    Raises:
+        InputError: the steps have another form.
+    """
     try:
         steps = tuple(
             (str(name), _indices(index), number) for name, index, number in wanted or ()

@@ -1,6 +1,6 @@
 """Postprocesses label maps, and chooses the steps that help on validation cases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,8 +130,8 @@ def apply_steps(
     return labels.astype(dtype, copy=False)
 
 
-Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
-"""Prediction and label of each validation case."""
+Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
+"""Prediction and label of each validation case, read again for each step."""
 
 
 def choose_steps(
