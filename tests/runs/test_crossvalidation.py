@@ -1,5 +1,6 @@
 """A cross-validation from a folder to its table, and the mean of its folds."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -263,8 +264,12 @@ def test_kept_labels_choose_and_are_scored_as_those_in_memory(tmp_path):
         kept.add(case, found)
         pairs.append((found, label))
         cases.append(case)
-    steps = choose_steps(kept, num_classes=2)
+    steps = kept.chosen_steps(2)
     assert steps == choose_steps(pairs, num_classes=2) != ()
     options = {"class_names": ("background", "square"), "metrics": ("hd95",)}
     after = kept.scored_after(steps, options)
     assert after == evaluate(lambda image, spacing: image[..., 0], cases, **options)
+    (tmp_path / "partly").mkdir()
+    partly = _KeptLabels(tmp_path / "partly")
+    partly.add(dataclasses.replace(cases[0], labelled_classes=(0,)), pairs[0][0])
+    assert partly.chosen_steps(2) == ()

@@ -187,7 +187,7 @@ def _score(
         pooled = evaluate(_no_method, (), gather=lambda _: entries, **options)
         steps = run.predict_fn.steps
         if chooses:
-            steps = choose_steps(kept, num_classes=run.predict_fn.num_classes)
+            steps = kept.chosen_steps(run.predict_fn.num_classes)
         post = kept.scored_after(steps, options) if chooses and steps else pooled
     fold_of = {one: number for number, fold in enumerate(folds) for one in fold["val"]}
     for row in (*pooled["per_case"], *pooled["case_level"], *pooled["per_slice"]):
@@ -278,9 +278,16 @@ class _KeptLabels:
         return found
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield labels and ground truth of each case."""
-        for index in range(len(self._cases)):
-            yield self._read(index, "labels"), self._read(index, "truth")
+        """Yield labels and ground truth of the cases with all classes labelled."""
+        for index, case in enumerate(self._cases):
+            if case.labelled_classes is None:
+                yield self._read(index, "labels"), self._read(index, "truth")
+
+    def chosen_steps(self, num_classes: int) -> tuple[Step, ...]:
+        """Choose the postprocessing; () where every case is partly labelled."""
+        if next(iter(self), None) is None:
+            return ()
+        return choose_steps(self, num_classes=num_classes)
 
     def scored_after(
         self, steps: Sequence[Step], options: Mapping[str, Any]
