@@ -135,6 +135,12 @@ KEYS = {
         "which not every class was labelled; '' for none (docs/data.md)",
         kind=object,
     ),
+    "data.regions": Key(
+        None,
+        "(name, classes, class to write) of each region with a sigmoid of its own, in "
+        "the order of writing; None as dataset.json says, () for classes",
+        kind=object,
+    ),
     "data.class_colors": Key(
         ((0, 0, 0), (230, 57, 70)), "(red, green, blue) of each class", from_data=True
     ),

@@ -280,3 +280,32 @@ def test_probabilities_of_what_was_not_labelled_are_those_of_the_background():
     alone = evaluate(method(two), [case], class_names=TWO, **options)
     for name in options["metrics"]:
         assert partly["mean"][name] == pytest.approx(alone["mean"][name], abs=1e-6)
+
+
+def test_regions_are_scored_as_if_each_was_a_class_of_its_own():
+    rng = np.random.default_rng(2)
+    label, prediction = rng.integers(0, 4, (2, 6, 7, 5))
+    label[0] = IGNORE
+    regions = {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    names = ("background", "a", "b", "c")
+    options = {"metrics": (*FOUR, "lesion_f1"), "slice_axis": 2}
+    case = coded(label, prediction, spacing=(1.0, 1.0, 2.0))
+    found = evaluate(read, [case], class_names=names, regions=regions, **options)
+    assert list(found["per_class"]) == list(regions)
+    for name, members in regions.items():
+        inside = np.where(label == IGNORE, IGNORE, np.isin(label, members))
+        alone = coded(inside, np.isin(prediction, members), spacing=(1.0, 1.0, 2.0))
+        expected = evaluate(read, [alone], class_names=("background", name), **options)
+        assert found["per_class"][name] == expected["per_class"][name]
+        (row,) = (row for row in found["per_case"] if row["class"] == name)
+        assert row == expected["per_case"][0]
+        (row,) = (row for row in found["per_slice"] if row["class"] == name)
+        assert row == expected["per_slice"][0]
+
+
+def test_regions_have_no_metrics_of_probabilities():
+    label = np.array([[0, 1, 1, 0]])
+    options = {"class_names": TWO, "metrics": ("ece",)}
+    regions = {"whole": (1,)}
+    found = evaluate(SURE, [coded(label, label)], regions=regions, **options)
+    assert found["mean"]["ece"] is None

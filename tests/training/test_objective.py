@@ -1,3 +1,5 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from unet_jax.training.objective import (
     objective,
     supervised_objective,
 )
-from unet_jax.training.targets import targets_of
+from unet_jax.training.targets import region_targets, targets_of
 
 
 def _example():
@@ -110,3 +112,34 @@ def test_an_empty_batch_of_ignored_pixels_is_finite():
 def test_a_wrong_spec_is_refused(spec, message):
     with pytest.raises(InputError, match=message):
         create_loss_terms(spec)
+
+
+def test_regions_are_trained_by_a_sigmoid_each():
+    """Dice and binary entropy of the mask of each region, and nothing of channel 0."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (2, 5, 6))
+    labels[:, 0] = IGNORE
+    logits = rng.normal(size=(2, 5, 6, 3)).astype(np.float32)
+    members = np.zeros((4, 3), bool)
+    members[[1, 2, 3], 1] = members[[3], 2] = True
+    terms = create_loss_terms(
+        (("dice", 1.0, {}), ("bce", 1.0, {})), head="sigmoid", num_classes=3
+    )
+    options = {
+        "include_background": False,
+        "axis_name": None,
+        "totals": global_totals(jnp.asarray(labels), axis_name=None),
+    }
+    targets = region_targets(jnp.asarray(labels), members)
+    total, _ = objective(terms, logits=logits, labels=targets, **options)
+    alone = []
+    for channel, classes in ((1, (1, 2, 3)), (2, (3,))):
+        mask = np.where(labels == IGNORE, IGNORE, np.isin(labels, classes))
+        two = logits[..., [0, channel]]
+        alone.append(objective(terms, logits=two, labels=mask, **options)[0])
+    np.testing.assert_allclose(total, np.mean(alone), rtol=1e-6)
+    gradient = jax.grad(
+        lambda x: objective(terms, logits=x, labels=targets, **options)[0]
+    )(logits)
+    assert not gradient[..., 0].any()
+    assert np.abs(gradient[..., 1:]).sum(axis=(0, 1, 2)).all()

@@ -21,6 +21,7 @@ from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.finished import load_run, open_run_data
 from unet_jax.experiment.labels_only import DRAWN_SCORES, labels_only
+from unet_jax.experiment.regions import score_groups, scored_names
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.method import Method, Spacing
 from unet_jax.report.comparison import comparison_figure, comparison_markdown
@@ -103,7 +104,7 @@ def compare_methods(
         print(f"[{number}/{len(names)}] {_summary(row)}", flush=True)
         rows.append(row)
         pictures.append(picture)
-    results = {"class_names": list(run.config.data.class_names), "methods": rows}
+    results = {"class_names": list(scored_names(run.config)), "methods": rows}
     _write(workdir, results, sources["test"][0], pictures, run.config)
     figure = _histogram(results, samples, run.config)
     write_figure(workdir / "figures" / "histogram.png", figure)
@@ -222,6 +223,7 @@ def _score(
         dataclasses.replace(ready.method, function=timed),
         (test[index] for index in range(len(test))),
         class_names=tuple(config.data.class_names),
+        regions=score_groups(config),
         include_background=config.data.include_background,
         metrics=tuple(config.eval.metrics),
         surface=config.eval.surface,

@@ -186,7 +186,7 @@ def _score(
         # The scores of the cases are there: they are put together.
         pooled = evaluate(_no_method, (), gather=lambda _: entries, **options)
         steps = run.predict_fn.steps
-        if chooses:
+        if chooses and run.predict_fn.regions is None:
             steps = kept.chosen_steps(run.predict_fn.num_classes)
         post = kept.scored_after(steps, options) if chooses and steps else pooled
     fold_of = {one: number for number, fold in enumerate(folds) for one in fold["val"]}

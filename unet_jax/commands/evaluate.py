@@ -28,6 +28,7 @@ from unet_jax.experiment.label_choices import (
     with_validation_choices,
 )
 from unet_jax.experiment.labels_only import DRAWN_SCORES, labels_only
+from unet_jax.experiment.regions import score_groups, scored_names
 from unet_jax.experiment.risk import CALIBRATION, sources_of, with_risk_threshold
 from unet_jax.hosts import agree
 from unet_jax.inference.segmenter import Segmenter
@@ -158,6 +159,7 @@ def scorer_options(config: ConfigDict) -> dict[str, Any]:
     """Return the arguments of `evaluate` that a config decides."""
     return {
         "class_names": tuple(config.data.class_names),
+        "regions": score_groups(config),
         "include_background": config.data.include_background,
         "metrics": tuple(config.eval.metrics),
         "surface": config.eval.surface,
@@ -183,7 +185,6 @@ def score_test(
 ) -> dict[str, Any]:
     """Score the test split, write its label maps and figures, print the table."""
     source, losses = sources["test"], held_out_losses(config, sources)
-    class_names = tuple(config.data.class_names)
     mine = agree.indices_here(len(source))
     numbers = iter(mine)
 
@@ -209,7 +210,7 @@ def score_test(
     if labels_only(config):
         print(DRAWN_SCORES)
         results["images"] = "drawn"
-    print(results_table(results, class_names))
+    print(results_table(results, scored_names(config)))
     if agree.is_first() and (
         problem := problem_of_drawing(_draw_reliability, results, config.name, folder)
     ):

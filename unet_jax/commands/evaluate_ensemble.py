@@ -77,6 +77,7 @@ def _check_one_test(
             (f"data.{key}", [as_tuples(one.get(key)) for one in data], "")
             for key in ("class_names", "label_map", "palette")
         ),
+        ("data.regions", [run.predict_fn.regions for run in runs], ""),
         (
             "the test split",
             [record["dataset"].get("test") for record in records],

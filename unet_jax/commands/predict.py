@@ -243,7 +243,7 @@ def _statistics(
     maps: Mapping[str, np.ndarray],
 ) -> list[dict[str, object]]:
     """Describe the classes of an image; a volume of one slice is a picture."""
-    spacing, count = stored.spacing, run.predict_fn.num_classes
+    spacing, count = stored.spacing, len(run.config.data.class_names)
     means = {
         f"mean_{name}": mean_by_class(labels, values, count)
         for name, values in maps.items()

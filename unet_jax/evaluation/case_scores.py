@@ -36,6 +36,8 @@ class Rules:
         surface: elements of the surfaces, "area" or "voxel".
         slice_axis: axis along which volumes also get scores for each slice, or None.
         losses: losses that are used as metrics, by name with prefix.
+        regions: classes of each region that is scored instead of classes; None scores
+            each class from ``first`` on.
     """
 
     metrics: tuple[str, ...]
@@ -46,6 +48,14 @@ class Rules:
     surface: Surface
     slice_axis: int | None
     losses: Mapping[str, Metric]
+    regions: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Classes of each column of scores."""
+        if self.regions is not None:
+            return self.regions
+        return tuple((index,) for index in range(self.first, self.num_classes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +129,12 @@ def case_scores(
         if probabilities is not None:
             probabilities = merged_probabilities(probabilities, labelled_classes)
     axis = rules.slice_axis if label.ndim == 3 else None
-    by_slice = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)
-    every = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in by_slice))
-    counts, by_slice = (
-        ConfusionCounts(*(count[:, rules.first :] for count in table))
-        for table in (every, by_slice)
-    )
+    classes = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)
+    every = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in classes))
+    by_slice = ConfusionCounts(*(count[:, rules.first :] for count in classes))
+    if rules.regions is not None:
+        by_slice = _region_counts(rules.regions, prediction, label, axis)
+    counts = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in by_slice))
     case = _Case(
         rules, prediction, label, probabilities, spacing, counts, every, uncalibrated
     )
@@ -202,9 +212,9 @@ class _Case:
 
     def masks(self) -> Iterator[dict[str, np.ndarray]]:
         """Prediction and label of each scored class, as arguments of a metric."""
-        for index in range(self.rules.first, self.rules.num_classes):
-            predicted = (self.prediction == index) & (self.label != IGNORE)
-            yield {"prediction": predicted, "label": self.label == index}
+        for group in self.rules.groups:
+            predicted = _inside(self.prediction, group) & (self.label != IGNORE)
+            yield {"prediction": predicted, "label": _inside(self.label, group)}
 
     @functools.cached_property
     def surfaces(self) -> list[SurfaceScores]:
@@ -240,6 +250,27 @@ class _Case:
         return calibration.reliability(
             probabilities=self.probabilities, labels=self.label
         )
+
+
+def _inside(labels: np.ndarray, classes: tuple[int, ...]) -> np.ndarray:
+    """Return the pixels of some classes."""
+    return labels == classes[0] if len(classes) == 1 else np.isin(labels, classes)
+
+
+def _region_counts(
+    regions: Sequence[tuple[int, ...]],
+    prediction: np.ndarray,
+    label: np.ndarray,
+    axis: int | None,
+) -> ConfusionCounts:
+    """Count the pixels of each region in each slice, ``(slices, regions)``."""
+    found = []
+    for classes in regions:
+        inside = np.where(label == IGNORE, IGNORE, _inside(label, classes))
+        predicted = _inside(prediction, classes)
+        two = slice_counts(predicted, inside, axis=axis, num_classes=2)
+        found.append([count[:, 1] for count in two])
+    return ConfusionCounts(*(np.stack(c, axis=1) for c in zip(*found, strict=True)))
 
 
 def _sizes(

@@ -51,6 +51,7 @@ def evaluate(
     cases: Iterable[Case],
     *,
     class_names: Sequence[str],
+    regions: Mapping[str, Sequence[int]] | None = None,
     include_background: bool = False,
     metrics: Sequence[str] = DEFAULT_METRICS,
     surface: Surface | bool = "area",
@@ -79,6 +80,8 @@ def evaluate(
         predict_fn: method to score, see `PredictFn`; it never sees a label.
         cases: labelled cases; each is read just before it is scored.
         class_names: name of each class index, background first.
+        regions: classes of each region to score instead of classes, by name; regions
+            may overlap, and have no metrics of probabilities. None scores classes.
         include_background: score class 0 too.
         metrics: names of metrics; ``dice`` and ``iou`` are always computed.
         surface: elements of the surfaces, "area" or "voxel"; True means "area", False
@@ -126,6 +129,7 @@ def evaluate(
         surface="area" if isinstance(surface, bool) else surface,
         slice_axis=slice_axis,
         losses=losses or {},
+        regions=None if regions is None else tuple(map(tuple, regions.values())),
     )
     scored: list[CaseScores] = []
     ids: list[tuple[str, str]] = []
@@ -142,7 +146,7 @@ def evaluate(
     summary = summarise(
         scored,
         groups=[group for _, group in ids],
-        names=list(class_names[rules.first :]),
+        names=list(class_names[rules.first :] if regions is None else regions),
         bootstrap_samples=bootstrap_samples,
         seed=seed,
     )
@@ -187,7 +191,8 @@ def _score_case(
     label = _checked_label(case, class_names)
     probabilities = None
     metrics = (metric_named(name, rules.losses) for name in rules.metrics)
-    if method.gives_probabilities and any(one.needs_probabilities for one in metrics):
+    wanted = method.gives_probabilities and rules.regions is None
+    if wanted and any(one.needs_probabilities for one in metrics):
         probabilities = _empty_probabilities((*label.shape, rules.num_classes))
     try:
         prediction = method(

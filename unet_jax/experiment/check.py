@@ -12,6 +12,7 @@ from unet_jax.evaluation.metric_table import LOSS_PREFIX, check_metric_names
 from unet_jax.experiment.labels_only import check_labels_only
 from unet_jax.experiment.partly_labelled import check_labelled_classes
 from unet_jax.experiment.record import flat_config
+from unet_jax.experiment.regions import check_regions
 from unet_jax.inference.temperature import HIGHEST, LOWEST
 
 
@@ -37,6 +38,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
         LabelMap(tuple(data.label_map), num_classes=count)
     check_labels_only(config)
     check_labelled_classes(config)
+    check_regions(config)
     if complete or data.source != "folder":
         _check_filled(config)
     if data.class_names is not None:

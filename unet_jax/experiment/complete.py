@@ -23,6 +23,7 @@ from unet_jax.experiment.planned import (
     values_for_cases,
     with_batch_dice,
 )
+from unet_jax.experiment.regions import regions_of, with_regions
 from unet_jax.models.network import sizes_of
 from unet_jax.models.presets import create_model, network_row
 from unet_jax.report.palette import class_colors
@@ -68,6 +69,7 @@ def complete_config(
         A config without these Nones, locked.
     """
     config = _with_folds(config, data, recorded)
+    config = with_regions(config, getattr(data, "regions", ()), recorded)
     memory = memory or choose_memory(config)
     if memory is not None and config.train.memory_gib is None and config.model.plan:
         memory = memory_of_plan(memory, config.model.plan)
@@ -259,12 +261,25 @@ def settings_text(found: Fingerprint, config: ConfigDict) -> str:
         f"data        {found.cases} cases, median size {size}, {spacing}, {channels}, "
         f"{' '.join(found.dtypes)}",
         f"classes     {', '.join(config.data.class_names)}",
+        *_regions_text(config),
         f"network     {len(config.train.patch_size)}-D {config.model.name}"
         + "".join(f", {key} {_words(value)}" for key, value in options),
         f"training    {config.train.batch_size} crops of {patch} an update, {slices}"
         f"intensity {config.data.intensity!r}{_outside(found, config)}",
     ]
     return "\n".join(lines)
+
+
+def _regions_text(config: ConfigDict) -> list[str]:
+    """Say which regions are trained, and how they are written into a label map."""
+    regions = regions_of(config)
+    if regions is None:
+        return []
+    parts = (
+        f"{name} (classes {' '.join(map(str, classes))}, written as {written})"
+        for name, classes, written in regions.entries
+    )
+    return [f"regions     a sigmoid each: {', '.join(parts)}"]
 
 
 def _outside(found: Fingerprint, config: ConfigDict) -> str:

@@ -29,6 +29,7 @@ def mean_segmenter(runs: Sequence[TrainedRun], steps: tuple[Step, ...]) -> Segme
         steps,
         # That of sigmoid keeps the order of any probabilities.
         head="softmax" if heads == {"softmax"} else "sigmoid",
+        regions=runs[0].predict_fn.regions,
     )
 
 

@@ -193,7 +193,11 @@ def init_from(
 def form_of(config: Mapping[str, Any], channels: int) -> Form:
     """Return what the ends of a run's network depend on."""
     clusters = config["model"].get("clusters") is not None
-    return Form(channels, () if clusters else tuple(config["data"]["class_names"]))
+    data = config["data"]
+    names = tuple(data["class_names"])
+    if regions := data.get("regions"):
+        names = (names[0], *(one[0] for one in regions))
+    return Form(channels, () if clusters else names)
 
 
 def read_clusters_of_classes(

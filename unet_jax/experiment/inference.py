@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.experiment.network import score_channels
+from unet_jax.experiment.regions import regions_of
 from unet_jax.inference.forward import WindowForward, make_forward
 from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.models.network import sizes_of
@@ -114,7 +115,9 @@ def create_predict_fn_maker(
             voting=voting,
             logits=_averages_logits(config),
         )
-        return dataclasses.replace(predict_fn, strict=not validation)
+        return dataclasses.replace(
+            predict_fn, strict=not validation, regions=regions_of(config)
+        )
 
     return with_variables
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from unet_jax.data.case import Case, Source
 from unet_jax.data.labelled_classes import with_all_labelled
 from unet_jax.experiment.finished import TEMPERATURE
+from unet_jax.experiment.regions import regions_of
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import choose_steps
@@ -119,9 +120,13 @@ def with_validation_choices(
 
 
 def fits_temperature(config: ConfigDict) -> bool:
-    """Whether the temperature is fitted: with labels that the network learnt from."""
+    """Whether the temperature is fitted: with labels that the network learnt from.
+
+    Regions have none.
+    """
     # Version 0.1 had no such key.
-    return config.eval.get("temperature") == "fit" and reads_labels(config.loss)
+    wanted = config.eval.get("temperature") == "fit" and reads_labels(config.loss)
+    return wanted and regions_of(config) is None
 
 
 _SAMPLED = 2**20

@@ -9,6 +9,7 @@ import jax
 
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.pipeline import TrainIterator
+from unet_jax.experiment.regions import regions_of, scored_names
 from unet_jax.experiment.run import Run
 from unet_jax.hosts import agree
 from unet_jax.losses.terms import reads_labels
@@ -92,9 +93,12 @@ def print_summary(run: Run, state: TrainState, compiled: Any) -> None:
 
 def draw_curves(run: Run) -> None:
     """Draw the curves of metrics.jsonl."""
+    colors = tuple(run.config.data.class_colors)
+    if (regions := regions_of(run.config)) is not None:
+        colors = tuple(colors[one.written] for one in regions.entries)
     write_curves(
         run.workdir / "metrics.jsonl",
         run.workdir / "figures" / "curves.png",
-        class_names=tuple(run.config.data.class_names),
-        class_colors=tuple(run.config.data.class_colors),
+        class_names=scored_names(run.config),
+        class_colors=colors,
     )

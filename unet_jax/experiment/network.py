@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from unet_jax.augment.policy import Extra, resolve_options, source_size
 from unet_jax.errors import InputError
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.regions import regions_of
 from unet_jax.experiment.renamed import RENAMED
 from unet_jax.losses.terms import reads_labels
 from unet_jax.method import Spacing
@@ -23,8 +24,10 @@ from unet_jax.training.stage_rates import with_stage_rates
 
 
 def score_channels(config: ConfigDict) -> int:
-    """Return the channels of the scores: classes, or clusters of images alone."""
+    """Return the channels of the scores: classes, regions, or clusters of images."""
     classes, clusters = len(config.data.class_names), config.model.get("clusters")
+    if (regions := regions_of(config)) is not None:
+        return regions.channels
     if clusters is None:
         return classes
     if reads_labels(config.loss) or clusters < classes:

@@ -93,9 +93,12 @@ def plan_of_folder(config: ConfigDict, data: FolderDataset, intensity: str) -> P
     Args:
         intensity: normalisation that the data suggest.
     """
+    regions = config.data.get("regions")
+    if regions is None:
+        regions = getattr(data, "regions", ())
     fingerprint = fingerprint_for_plan(
         data.traits,
-        num_classes=len(data.class_names),
+        num_classes=1 + len(regions or data.class_names[1:]),
         intensity=intensity,
         channel_names=data.channel_names,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -34,6 +35,7 @@ from unet_jax.experiment.network import (
     create_network_with_shapes,
     create_optimizer_and_schedule,
     crop_size,
+    score_channels,
 )
 from unet_jax.experiment.options import given_options
 from unet_jax.experiment.record import (
@@ -47,6 +49,7 @@ from unet_jax.experiment.record import (
     read_record,
     write_record,
 )
+from unet_jax.experiment.regions import regions_of
 from unet_jax.experiment.risk import sources_of
 from unet_jax.hosts import agree
 from unet_jax.losses.terms import (
@@ -333,9 +336,13 @@ def create_train_step(
             "labels_only": config.data.labels_only,
             "slices": 2 * config.data.get("adjacent_slices", 0) + 1,
         }
+    regions = regions_of(config)
+    num_classes = len(config.data.class_names)
     return make_train_step(
         network,
         optimizer,
+        num_classes=num_classes,
+        regions=None if regions is None else regions.members(num_classes),
         shapes=shapes,
         loss_terms=loss_terms,
         include_background=config.data.include_background,
@@ -352,10 +359,12 @@ def loss_terms_of(config: ConfigDict, source: Source) -> tuple[LossTerm, ...]:
     if needs_class_fractions(config.loss):
         counted = class_fractions(source, names, limit=len(source))
         fractions = tuple(counted.fractions.values())
+        if (regions := regions_of(config)) is not None:
+            fractions = tuple(np.array(fractions) @ regions.members(len(names)))
     return create_loss_terms(
         config.loss,
         head=config.model.head,
         class_fractions=fractions,
-        num_classes=len(names),
+        num_classes=score_channels(config),
         patch_size=config.train.patch_size,
     )

@@ -16,6 +16,7 @@ from unet_jax.errors import Stopped
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.inference import create_predict_fn_maker
+from unet_jax.experiment.regions import score_groups
 from unet_jax.experiment.run import Run
 from unet_jax.hosts import agree
 from unet_jax.inference.member import stack_axis
@@ -122,6 +123,7 @@ def _validate(
         method,
         _until_stopped(cases, stop),
         class_names=tuple(config.data.class_names),
+        regions=score_groups(config),
         include_background=config.data.include_background,
         metrics=("dice",),  # surfaces take their time
         gather=lambda mine: _gather_unless_stopped(mine, stop),

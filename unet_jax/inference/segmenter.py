@@ -11,6 +11,7 @@ import numpy as np
 
 from unet_jax.data.grids import Tile, slices, without
 from unet_jax.data.preprocess import Preprocessing
+from unet_jax.data.regions import Regions
 from unet_jax.errors import RunError
 from unet_jax.inference.forward import WindowForward
 from unet_jax.inference.member import ImageScores, Member
@@ -39,6 +40,8 @@ class Segmenter:
             are. It changes no label.
         threshold: class whose pixels are marked from a probability on, after the
             postprocessing, so that this cannot remove them; None for no class.
+        regions: regions that the channels are; None where they are classes. Their
+            probabilities have no temperature or threshold, and no metric.
     """
 
     members: tuple[Member, ...]
@@ -47,6 +50,7 @@ class Segmenter:
     head: Head = "softmax"
     temperature: float | None = None
     threshold: Threshold | None = None
+    regions: Regions | None = None
 
     @property
     def num_classes(self) -> int:
@@ -72,7 +76,7 @@ class Segmenter:
         calibration = self.calibration
         return Method(
             dataclasses.replace(self, temperature=None),
-            gives_probabilities=True,
+            gives_probabilities=self.regions is None,
             wants_reference=True,
             calibrate=None if calibration is None else calibration.apply_to,
         )
@@ -194,6 +198,8 @@ class Segmenter:
     ) -> np.ndarray:
         """Return the likeliest class of each pixel, postprocessed, and the threshold's.
 
+        Of regions it is the last one that is written there.
+
         Args:
             planes: probabilities from `mean_planes`, not calibrated.
             shape: spatial shape of the image.
@@ -233,9 +239,11 @@ class _Drawing:
         assert rows is not None, "there are labels"
         calibration = self._segmenter.calibration
         threshold = self._segmenter.threshold
+        regions = self._segmenter.regions
+        chosen = _likeliest if regions is None else regions.written
         for index, plane in enumerate(planes):
             # A temperature cannot change the label, but its rounding could.
-            rows[index] = plane.argmax(axis=-1)
+            rows[index] = chosen(plane)
             if threshold is not None and marked is not None:
                 marked[index] = threshold.reached(plane)
             if kept is not None:
@@ -247,6 +255,11 @@ class _Drawing:
         if self._segmenter.threshold is not None:
             labels[self._marked] = self._segmenter.threshold.index
         return labels
+
+
+def _likeliest(plane: np.ndarray) -> np.ndarray:
+    """Return the likeliest class of each pixel."""
+    return np.asarray(plane.argmax(axis=-1))
 
 
 def _mean(planes: tuple[np.ndarray, ...]) -> np.ndarray:

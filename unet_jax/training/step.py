@@ -23,7 +23,7 @@ from unet_jax.models.network import Outputs, outputs_of
 from unet_jax.training.devices import AXIS, STOP, replicate
 from unet_jax.training.nonfinite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective
-from unet_jax.training.targets import targets_of
+from unet_jax.training.targets import region_targets, targets_of
 
 # Number that dropout's keys are folded with.
 _DROPOUT = 1 << 20
@@ -135,6 +135,8 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     shapes: Outputs,
+    num_classes: int | None = None,
+    regions: np.ndarray | None = None,
     loss_terms: Sequence[LossTerm],
     include_background: bool,
     augmentation: dict[str, Any] | None,
@@ -152,6 +154,9 @@ def make_train_step(
         optimizer: the gradient transformation; its updates are multiplied by the
             state's learning rate.
         shapes: shapes of the network's outputs, from `output_shapes`.
+        num_classes: number of classes of the labels; None for the network's channels.
+        regions: ``(classes, channels)`` bool, the classes of the region of each channel
+            but the first; None where channels are classes.
         loss_terms: the summands of the loss.
         include_background: whether overlap losses count class 0.
         augmentation: options of `augment_batch`; None for no augmentation. With its
@@ -176,8 +181,11 @@ def make_train_step(
         state: TrainState, batch: Batch, *, axis_name: str | None
     ) -> tuple[TrainState, Metrics]:
         images, labels, keys = _augment(batch, augmentation, seed=seed)
-        targets = targets_of(labels, sizes, num_classes=shapes.logits.shape[-1])
+        classes = num_classes or shapes.logits.shape[-1]
+        targets = targets_of(labels, sizes, num_classes=classes)
         totals = [global_totals(target, axis_name=axis_name) for target in targets]
+        if regions is not None:
+            targets = tuple(region_targets(one, regions) for one in targets)
         objective = functools.partial(
             supervised_objective,
             loss_terms,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Integer
+from jaxtyping import Array, Bool, Integer
 
 from unet_jax.data.label_grids import Contest, Cover, first_wins, stretched, strided
+from unet_jax.labels import IGNORE
 
 
 def targets_of(
@@ -41,6 +42,27 @@ def targets_of(
         ]
         targets.append(_coarser(labels, covers, num_classes))
     return tuple(targets)
+
+
+def region_targets(
+    labels: Integer[Array, "batch *spatial"],
+    members: Bool[np.ndarray, "classes channels"],
+) -> Integer[Array, "batch *spatial channels"]:
+    """Turn labels into regions, which may overlap: 0, 1 or IGNORE for each channel.
+
+    Args:
+        labels: class index of every pixel, or IGNORE.
+        members: whether a class is in the region of a channel; channel 0 is no region
+            and is ignored.
+
+    Example:
+        >>> members = np.array([[0, 0, 0], [0, 1, 0], [0, 1, 1]], bool)
+        >>> region_targets(jnp.array([[1, 2, -1]]), members).tolist()
+        [[[-1, 1, 0], [-1, 1, 1], [-1, -1, -1]]]
+    """
+    inside = jnp.asarray(members, jnp.int32)[jnp.maximum(labels, 0)]
+    valid = (labels != IGNORE)[..., None] & (jnp.arange(members.shape[1]) > 0)
+    return jnp.where(valid, inside, IGNORE)
 
 
 def _cover(old: int, new: int, stride: int) -> Cover:

@@ -1,6 +1,7 @@
 """Tests data sets in the layout of nnU-Net and of the Decathlon."""
 
 import json
+import re
 
 import nibabel
 import numpy as np
@@ -88,11 +89,37 @@ def test_the_value_called_ignore_is_ignored(tmp_path):
     assert open_set(tmp_path, class_names=names).label_map == data.label_map
 
 
-def test_the_values_of_regions_are_classes(tmp_path):
-    labels = {"background": 0, "whole": [1, 2], "core": [2]}
-    data = open_set(raw_set(tmp_path, labels=labels, regions_class_order=[1, 2]))
-    assert data.class_names == ("background", "value_1", "core")
-    assert "whole are regions of several values; each value is" in data.notes[0]
+REGIONS = {"background": 0, "whole": [1, 2], "tumour": 2}
+
+
+def test_regions_are_those_of_the_set_in_the_order_of_writing(tmp_path):
+    raw_set(tmp_path, labels=REGIONS, regions_class_order=[1, 2])
+    data = open_set(tmp_path)
+    assert data.class_names == ("background", "value_1", "tumour")
+    assert data.regions == (("whole", (1, 2), 1), ("tumour", (2,), 2))
+    assert "regions: whole, tumour, as regions_class_order writes" in data.notes[0]
+
+
+def test_regions_of_values_with_gaps_have_the_classes_of_these_values(tmp_path):
+    labels = {"background": 0, "whole": [1, 2, 4], "tumour": [4], "ignore": 5}
+    values = (0, 1, 2, 4, 5)
+    raw_set(tmp_path, labels=labels, values=values, regions_class_order=[1, 4])
+    data = open_set(tmp_path)
+    assert data.label_map == ((0, 0), (1, 1), (2, 2), (4, 3), (5, -1))
+    assert data.regions == (("whole", (1, 2, 3), 1), ("tumour", (3,), 3))
+    # A label map of the user's own may have other classes.
+    own = ((0, 0), ((1, 2), 1), (4, 2), (5, -1))
+    assert open_set(tmp_path, label_map=own, class_names=("b", "x", "y")).regions == ()
+
+
+def test_regions_without_their_order_are_classes_and_a_wrong_order_is_refused(tmp_path):
+    data = open_set(raw_set(tmp_path, labels=REGIONS))
+    assert data.regions == ()
+    assert "has no regions_class_order; each value is a class" in data.notes[0]
+    for order in ([1], [1, 7], 3):
+        raw_set(tmp_path, labels=REGIONS, regions_class_order=order)
+        problem = "regions_class_order is .*; expected one of the values of labels for"
+        assert re.search(problem, problems_of(tmp_path)[0])
 
 
 def test_a_class_that_the_set_states_may_be_absent(tmp_path):

@@ -26,6 +26,7 @@ from unet_jax.data.folder.splits import Part, Splits
 from unet_jax.data.label_map import Entry, LabelMap
 from unet_jax.data.labelled_classes import with_background
 from unet_jax.data.memory import CaseMemory
+from unet_jax.data.regions import Region
 from unet_jax.errors import InputError
 
 
@@ -36,7 +37,7 @@ class FolderDataset:
     The notes say how files were paired, labels mapped and splits made; ``intensity`` is
     the normalisation that a published set states, None for none; ``channel_names`` are
     its names of the channels, () for none; ``labelled`` has the cases in which only
-    some classes are labelled.
+    some classes are labelled, ``regions`` those that a published set states.
     """
 
     traits: tuple[CaseTraits, ...]
@@ -51,6 +52,7 @@ class FolderDataset:
     intensity: str | None = None
     channel_names: tuple[str, ...] = ()
     labelled: Labelled = dataclasses.field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
 
     @property
     def fingerprint(self) -> dict[str, Any]:

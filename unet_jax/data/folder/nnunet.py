@@ -6,7 +6,7 @@ the value to ignore and the kind of each channel.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from unet_jax.data.folder.pairing import (
 )
 from unet_jax.data.folder.split_files import SPLITS_FILE
 from unet_jax.data.label_map import Entry
+from unet_jax.data.regions import Region
 from unet_jax.errors import InputError
 
 _INTENSITIES = {"ct": "percentile", "zscore": "zscore", "rgb_to_0_1": "full_range"}
@@ -53,7 +54,8 @@ def nnunet_layout(path: Path) -> Layout | None:
     content = _read(file)
     if content is None:
         return None
-    names, label_map, notes = _classes(content["labels"], file)
+    names, label_map, stored = _classes(content["labels"], file)
+    regions, notes = _regions(stored, label_map, content, file)
     ending = str(content.get("file_ending", ""))
     layout = (
         _listed(content["dataset"], path, file)
@@ -81,6 +83,7 @@ def nnunet_layout(path: Path) -> Layout | None:
         note="; ".join([first, *notes]),
         class_names=names,
         label_map=label_map,
+        regions=regions,
         intensity=intensity,
         channel_names=tuple(channels),
         splits_file=str(splits) if splits.is_file() else "",
@@ -134,8 +137,8 @@ def _check_no_sets(path: Path) -> None:
 
 def _classes(
     labels: Mapping[str, Any], file: Path
-) -> tuple[tuple[str, ...], tuple[Entry, ...], list[str]]:
-    """Take names, label map and notes from the entry ``labels``.
+) -> tuple[tuple[str, ...], tuple[Entry, ...], dict[str, list[int]]]:
+    """Take names, label map and the values of each name from the entry ``labels``.
 
     nnU-Net 2 has values by name, the Decathlon and nnU-Net 1 names by value.
     """
@@ -159,12 +162,44 @@ def _classes(
             "for each name, such as background 0; fix the entry"
         ) from None
     alone = {found[0]: name for name, found in stored.items() if len(found) == 1}
-    regions = [name for name, found in stored.items() if len(found) > 1]
-    note = f"{', '.join(regions)} are regions of several values; each value is a class"
     names = tuple(alone.get(value, f"value_{value}") for value in values)
     classes = [(value, index) for index, value in enumerate(values)]
     ignore = [(value, IGNORE) for value in sorted(ignored)]
-    return names, (*classes, *ignore), [note] * bool(regions)
+    return names, (*classes, *ignore), stored
+
+
+def _regions(
+    stored: Mapping[str, Sequence[int]],
+    label_map: Sequence[Entry],
+    content: Mapping[str, Any],
+    file: Path,
+) -> tuple[tuple[Region, ...], list[str]]:
+    """Take the regions of several values, in the order of writing; and a note.
+
+    Where a name has several values, nnU-Net segments all names as regions.
+    """
+    if all(len(found) == 1 for found in stored.values()):
+        return (), []
+    index = dict(label_map)
+    named = {name: found for name, found in stored.items() if set(found) != {0}}
+    order = content.get("regions_class_order")
+    if order is None:
+        several = ", ".join(name for name, found in named.items() if len(found) > 1)
+        return (), [
+            f"{several} are regions of several values, but {file.name} has no "
+            "regions_class_order; each value is a class"
+        ]
+    try:
+        regions = tuple(
+            Region(name, tuple(index[one] for one in found), index[int(written)])
+            for (name, found), written in zip(named.items(), order, strict=True)
+        )
+    except (TypeError, ValueError, KeyError):
+        raise InputError(
+            f"{file}: regions_class_order is {order!r}; expected one of the values of "
+            f"labels for each of {', '.join(named)}; fix the entry"
+        ) from None
+    return regions, [f"regions: {', '.join(named)}, as regions_class_order writes them"]
 
 
 def _channels(content: Mapping[str, Any]) -> list[str]:

@@ -129,6 +129,7 @@ def open_folder(
         intensity=layout.intensity,
         channel_names=layout.channel_names,
         labelled=labelled,
+        regions=layout.regions if classes.label_map == layout.label_map else (),
     )
 
 

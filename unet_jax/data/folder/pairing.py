@@ -19,6 +19,7 @@ from unet_jax.data.folder.channels import (
 )
 from unet_jax.data.folder.listing import list_files, stem_in
 from unet_jax.data.label_map import Entry
+from unet_jax.data.regions import Region
 from unet_jax.errors import InputError, named_files, setting
 
 _WORDS = (
@@ -70,6 +71,7 @@ class Layout(NamedTuple):
         channel_names: names of the channels that the set states; () for none.
         splits_file: file of splits that lies beside the set; "" for none.
         test: ids of its test split; () to draw one.
+        regions: regions that it is segmented into; () for its classes.
     """
 
     pairs: tuple[Pair, ...]
@@ -83,6 +85,7 @@ class Layout(NamedTuple):
     channel_names: tuple[str, ...] = ()
     splits_file: str = ""
     test: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
 
 
 class Naming(NamedTuple):
