@@ -67,8 +67,8 @@ def test_the_folds_of_nnunet_are_taken_and_those_kept_can_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (1, {}, r"no folds can be drawn: there are too few groups \(1\)"),
-        (2, {}, r"too few groups \(2\) to draw folds from"),
+        (1, {}, r"no folds can be drawn: found 1 group\(s\), expected 3"),
+        (2, {}, r"found 2 group\(s\), expected 3 or more, or 2 with"),
         (6, {"data.folds": 6}, "data.folds: found 6, expected at most 5"),
     ],
 )

@@ -242,6 +242,11 @@ def test_runs_of_other_lengths_have_a_mean_and_a_fold_that_changed_has_none(
     path.write_text(content.replace('"checkpoint_step": 30', '"checkpoint_step": 15'))
     with pytest.raises(InputError, match="has the checkpoint of step 30, and crossval"):
         load_trained(finished)
+    (finished / "fold_1").rename(tmp_path / "away")
+    path.write_text(content)
+    with pytest.raises(InputError, match="fold_1: there is no run of this fold; put"):
+        load_trained(finished)
+    (tmp_path / "away").rename(finished / "fold_1")
     path.write_text("{}")
     with pytest.raises(InputError, match=r"crossvalidation\.json: cannot be read"):
         load_trained(finished)

@@ -77,6 +77,11 @@ def load_folds(
     runs = []
     for one in content["folds"]:
         folder = fold_folder(workdir, one["fold"])
+        if not (folder / "config.json").exists():
+            raise InputError(
+                f"{folder}: there is no run of this fold; put it back, or run "
+                "--mode=crossvalidate again, which trains it"
+            )
         runs.append(load_run(folder))
         if runs[-1].step != one["checkpoint_step"]:
             raise InputError(

@@ -66,7 +66,7 @@ _ADDED_LATER = frozenset(
         *("data.labels_only", "data.sub_labels"),
         *("data.resampling", "eval.average"),
         *("train.freeze", "optimizer.rate_factors"),
-        "data.adjacent_slices",
+        *("data.adjacent_slices", "data.labelled_classes"),
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""

@@ -350,7 +350,7 @@ def test_a_fold_that_would_change_nothing_is_refused(tmp_path):
     for count in (1, 2):
         write_set(tmp_path / str(count), count=count)
         (line,) = problems_of(tmp_path / str(count), fold=3)
-        assert f"there are too few groups ({count}) to draw folds from" in line
+        assert f"found {count} group(s), expected 3 or more, or 2 with data" in line
 
 
 def test_a_group_that_an_expression_leaves_out_is_a_problem(tmp_path):

@@ -133,9 +133,13 @@ def draw_splits(
         InputError: more folds than groups, or too few groups for folds.
     """
     names = sorted(set(groups.values()))
-    if len(names) < fewest_groups(fold, test_fraction):
+    fewest = fewest_groups(fold, test_fraction)
+    if len(names) < fewest:
         if fold >= 0:
-            raise _no_folds(f"too few groups ({len(names)}) to draw folds from")
+            hint = "" if fewest < FEWEST_GROUPS else ", or 2 with data.test_fraction=0"
+            raise _no_folds(
+                f"found {len(names)} group(s), expected {fewest} or more{hint}"
+            )
         return _few_groups(groups, names)
     shuffled, rare = _shuffled(groups, features, seed)
     count = round(test_fraction * len(names))
@@ -230,8 +234,8 @@ def _allotted(
 def _no_folds(what: str) -> InputError:
     """Make the error for folds that would change nothing."""
     return InputError(
-        f"data.fold: no folds can be drawn: there are {what}; train one network, "
-        "without data.fold"
+        f"data.fold: no folds can be drawn: {what}; train one network "
+        "without data.fold and --mode=crossvalidate"
     )
 
 
@@ -323,13 +327,15 @@ def named_splits(
     }
     note = "taken from the file of splits, or from the folders"
     if parts["validation"] and fold >= 0:
-        raise _no_folds('cases under "validation", so that there is nothing to draw')
+        raise _no_folds(
+            'there are cases under "validation", so that there is nothing to draw'
+        )
     found = 0
     if not parts["validation"]:
         names = sorted({groups[one] for one in named["train"]})
         if len(names) < 2:
             if fold >= 0:
-                raise _no_folds("training cases of one group only")
+                raise _no_folds("there are training cases of one group only")
             parts["train"], parts["validation"] = slabs(list(named["train"]))
             note += "; validation on a slab of the training images"
         else:
