@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     # The brain is one body: skin and muscles are not of it, and what it encloses in a
     # slice is fluid.
     config.eval.postprocess = (
-        ("largest_component", (2, 3), 2.0),
+        ("largest_component", (2, 3), 3.0),
         ("largest_component", (1, 2, 3), 2.0),
         ("fill_planes", (1, 2, 3), None),
     )

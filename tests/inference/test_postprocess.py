@@ -32,22 +32,28 @@ def test_the_largest_component_stays():
 
 
 def _head():
-    """A brain of two classes, a skin that a thin bridge ties to it, and fluid."""
+    """A brain of two classes with a thin gyrus, a muscle on a bridge, and fluid."""
     labels = np.zeros((40, 40), np.uint8)
-    labels[10:30, 10:30] = 2
-    labels[14:26, 14:26] = 3
-    labels[2:4, 2:38] = 2
-    labels[4:10, 20] = 2
-    labels[30, 10:30] = 1
+    labels[14:32, 10:30] = 2
+    labels[18:28, 14:26] = 3
+    labels[20, 30:34] = 2
+    labels[2:8, 2:38] = 2
+    labels[8:14, 20] = 2
+    labels[32, 10:30] = 1
     return labels
 
 
 def test_a_body_of_several_classes_loses_what_thin_bridges_tie_to_it():
     labels = _head()
     found = keep_largest(labels, classes=(2, 3), radius=2.0)
-    expected = np.where(np.arange(40)[:, None] < 9, 0, labels)
-    expected[9, 20] = 2  # as far as the box reaches
+    # A bridge is cut in its middle; what is thin and reached by no other body stays.
+    expected = np.where(np.arange(40)[:, None] < 11, 0, labels)
     np.testing.assert_array_equal(found, expected)
+    # A thousandth of the body is none: it stays where it is tied to it and near.
+    large = np.kron(labels, np.ones((12, 12), np.uint8))
+    large[240, 119], large[238:243, 114:119] = 2, 2
+    kept = keep_largest(large, classes=(2, 3), radius=2.0)
+    assert kept[240, 116] == 2 and kept[240, 114] == 0
     # By faces, all of it is one component.
     whole = keep_largest(labels, classes=(2, 3), radius=0.0)
     np.testing.assert_array_equal(whole, labels)
