@@ -37,8 +37,8 @@ def _head():
     labels[14:32, 10:30] = 2
     labels[18:28, 14:26] = 3
     labels[20, 30:34] = 2
-    labels[2:8, 2:38] = 2
-    labels[8:14, 20] = 2
+    labels[1:6, 15:25] = 2
+    labels[6:14, 20] = 2
     labels[32, 10:30] = 1
     return labels
 
@@ -47,13 +47,18 @@ def test_a_body_of_several_classes_loses_what_thin_bridges_tie_to_it():
     labels = _head()
     found = keep_largest(labels, classes=(2, 3), radius=2.0)
     # A bridge is cut in its middle; what is thin and reached by no other body stays.
-    expected = np.where(np.arange(40)[:, None] < 11, 0, labels)
+    expected = np.where(np.arange(40)[:, None] < 10, 0, labels)
     np.testing.assert_array_equal(found, expected)
     # A thousandth of the body is none: it stays where it is tied to it and near.
     large = np.kron(labels, np.ones((12, 12), np.uint8))
     large[240, 119], large[238:243, 114:119] = 2, 2
     kept = keep_largest(large, classes=(2, 3), radius=2.0)
     assert kept[240, 116] == 2 and kept[240, 114] == 0
+    # A half is none either, though what ties them is thin.
+    halves = np.zeros((12, 30), np.uint8)
+    halves[:, :12], halves[5, 12:18], halves[:, 18:] = 2, 3, 2
+    same = keep_largest(halves, classes=(2, 3), radius=2.0)
+    np.testing.assert_array_equal(same, halves)
     # By faces, all of it is one component.
     whole = keep_largest(labels, classes=(2, 3), radius=0.0)
     np.testing.assert_array_equal(whole, labels)

@@ -19,6 +19,9 @@ The number is of pixels ("min_size") or millimetres ("largest_component").
 STEPS = ("largest_component", "min_size", "fill_holes", "fill_planes")
 
 
+_PARTS = (1e-3, 0.1)
+"""Sizes of other components, as fractions of the largest, that are not of it."""
+
 _REACH = 3
 """Farthest pixels of a component, in radii from what erosion left of it."""
 
@@ -35,8 +38,9 @@ def keep_largest(
     Neighbours touch at a side (pictures) or a face (volumes). With a radius, bridges
     that are thinner than twice of it do not connect: the classes are eroded by a box,
     and each of their pixels belongs to the component of what is left that it reaches
-    in the fewest steps. Components below a thousandth of the largest are part of it,
-    and what lies farther than three radii from it is not, such as skin.
+    in the fewest steps. Crumbs below a thousandth of the largest are part of it, and
+    so are halves, of a tenth of it and above. What lies farther than three radii from
+    it is not, such as skin.
 
     Args:
         classes: classes of the component; all others stay as they are.
@@ -60,15 +64,17 @@ def keep_largest(
     sizes[0] = 0
     largest = int(sizes.argmax())
     if any(widths):
-        large = 1000 * sizes >= sizes[largest]
-        markers = np.where(large[components], components, 0)
-        body = (components == largest).astype(np.uint8)
+        fraction = sizes / sizes[largest]
+        owner = np.where(fraction < _PARTS[0], 0, np.arange(len(sizes)))
+        owner[fraction >= _PARTS[1]] = largest
+        markers = owner[components]
+        near = (markers == largest).astype(np.uint8)
         for axis, width in enumerate(widths):
             if width:
                 reach = 2 * (_REACH * width + 1) + 1
-                body = ndimage.maximum_filter1d(body, reach, axis, mode="nearest")
+                near = ndimage.maximum_filter1d(near, reach, axis, mode="nearest")
         components = watershed(np.zeros(mask.shape, np.uint8), markers, mask=mask)
-        components[body == 0] = 0
+        components[near == 0] = 0
     return np.where(mask & (components != largest), 0, labels)
 
 
