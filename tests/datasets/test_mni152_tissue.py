@@ -75,6 +75,35 @@ def test_slabs_are_at_least_4_mm_apart(slices):
         assert gaps.min() >= 4
 
 
+def test_training_has_no_voxel_of_the_other_slabs(tmp_path):
+    """What the others add are mean and standard deviation of the scan, as in use."""
+    builder = mni152.Mni152Tissue(data_dir=tmp_path)
+    template = mni152.load_template("t1")
+    other = template.copy()
+    training = [
+        position - mni152._ORIGIN_MM[2]
+        for first, last in mni152.SLABS_MM["train"]
+        for position in range(first, last + 1)
+    ]
+    held_out = np.ones(template.shape[2], bool)
+    held_out[training] = False
+    voxels = other[..., held_out]
+    # Other places, the same intensities: the statistics of the scan stay.
+    other[..., held_out] = (
+        np.random.default_rng(0).permuted(voxels.ravel()).reshape(voxels.shape)
+    )
+    assert (other != template).mean() > 0.05
+
+    def records(image):
+        label = (image > 100).astype(np.uint8)
+        rows = builder._generate_examples(image, label, mni152.SLABS_MM["train"])
+        return [row for _, row in rows]
+
+    for one, two in zip(records(template), records(other), strict=True):
+        for key, value in one.items():
+            np.testing.assert_array_equal(value, two[key], strict=True)
+
+
 def test_test_slab_is_at_least_15_percent_of_all_labelled_slices(slices):
     label = mni152.tissue_labels(
         t1=mni152.load_template("t1"),

@@ -27,14 +27,16 @@ class _Data:
     intensity: str | None = None
 
 
-def _data(shape=(300, 300), spacing=None, channels=1, dtype="uint8"):
+def _data(
+    shape=(300, 300), spacing=None, channels=1, dtype="uint8", nonzero_fraction=1.0
+):
     case = SimpleNamespace(
         shape=shape,
         spacing=spacing,
         channels=channels,
         dtype=dtype,
         lowest=0.0,
-        nonzero_fraction=1.0,
+        nonzero_fraction=nonzero_fraction,
     )
     return _Data((case,) * 4)
 
@@ -65,6 +67,14 @@ def test_all_that_is_left_is_filled_in_and_said(capsys):
     assert "images in images/" in printed
     assert "4 cases, median size 300 x 300, no known spacing, 1 channel" in printed
     assert "background, cell" in printed
+
+
+@pytest.mark.parametrize(("nonzero", "said"), [(0.6, True), (0.9, False)])
+def test_a_large_empty_part_stays_zero_and_is_said(capsys, nonzero, said):
+    config = _complete(_data(nonzero_fraction=nonzero))
+    assert config.data.zero_outside is said
+    told = "intensity 'zscore' of what is imaged: 40% of an image is empty and stays"
+    assert (told in capsys.readouterr().out) is said
 
 
 def test_a_normalisation_that_the_set_states_is_taken():
