@@ -192,6 +192,11 @@ KEYS = {
     "data.prefetch_batches": Key(
         4, "batches drawn ahead", low=1, may_change=True, changes_scores=False
     ),
+    "data.previous_stage": Key(
+        "",
+        "workdir of a finished run, or of a cross-validation, whose predictions are "
+        "one-hot channels: the first stage of a cascade",
+    ),
     # ---- model -----------------------------------------------------------------------
     # config.model.options has the options of the network: fields such as features.
     "model.name": Key(
@@ -228,6 +233,18 @@ KEYS = {
     ),
     "augment.synthesis": Key(
         False, "draw images from label maps, in a fraction of the examples"
+    ),
+    "augment.previous_operator_probability": Key(
+        0.4,
+        "fraction of crops in which classes of the first stage grow or shrink",
+        low=0,
+        high=1,
+    ),
+    "augment.previous_removal_probability": Key(
+        0.2,
+        "fraction of crops in which classes of the first stage lose a component",
+        low=0,
+        high=1,
     ),
     "augment.extra": Key(
         (), "your own, applied last: (('package.module:function', {options}), ...)"

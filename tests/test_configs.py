@@ -42,6 +42,8 @@ def test_augmentation_keys_are_the_options_with_their_defaults():
     assert augment.pop("enabled") is True
     assert augment.pop("extra") == ()
     assert augment.pop("synthesis") is False
+    assert augment.pop("previous_operator_probability") == 0.4
+    assert augment.pop("previous_removal_probability") == 0.2
     assert augment == default_options()
 
 

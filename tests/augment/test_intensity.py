@@ -58,6 +58,22 @@ def test_slices_of_one_scan_have_the_same_change_and_noise_of_their_own():
             assert (np.abs(first - other).max() < 1e-5) == (name != "noise"), name
 
 
+def test_classes_of_a_first_stage_are_moved_and_keep_their_values():
+    image, label = example((8, 8), channels=1)
+    one_hot = jnp.stack([label == 1, label == 2], -1).astype(image.dtype)
+    both = jnp.concatenate([image, one_hot], -1)
+    off = {key: 0.0 for key in default_options() if key.endswith("probability")}
+    on = {"flip_probability": 1.0, "brightness_probability": 1.0}
+    options = off | on | {"flip_axes": (0,)}
+    run = partial(augment, **options)
+    made, moved = run(KEY, both, label, previous=2)
+    alone_made, alone_moved = run(KEY, image, label)
+    np.testing.assert_allclose(made[..., :1], alone_made, rtol=1e-6)
+    np.testing.assert_array_equal(moved, alone_moved)
+    classes = jnp.stack([moved == 1, moved == 2], -1)
+    np.testing.assert_array_equal(made[..., 1:], classes)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_constant_images_stay_finite(name):
     image = jnp.full((6, 5, 1), 2.5)

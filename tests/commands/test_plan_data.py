@@ -86,7 +86,12 @@ def test_pictures_have_a_2d_plan_with_the_recipe_of_a_folder(tmp_path):
 def test_a_fingerprint_of_nnunet_is_planned(tmp_path, capsys):
     file = write_fingerprint(tmp_path, "isotropic_ct")
     configs = _plan(tmp_path / "plan", file=file)
-    assert sorted(configs) == ["2d", "3d_fullres", "3d_lowres"]
+    assert sorted(configs) == ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"]
+    cascade = configs.pop("3d_cascade_fullres")
+    assert cascade.data.previous_stage == "runs/nnunet_3d_lowres"
+    assert cascade.data.previous_stage == f"runs/{configs['3d_lowres'].name}"
+    for section in ("model", "train", "loss"):
+        assert cascade[section] == configs["3d_fullres"][section]
     golden = GOLDEN["cases"]["isotropic_ct"]["plans"]["plain"]["configurations"]
     for name, config in configs.items():
         expected = golden[name]
@@ -97,7 +102,7 @@ def test_a_fingerprint_of_nnunet_is_planned(tmp_path, capsys):
     assert configs["3d_lowres"].data.spacing == tuple(
         golden["3d_lowres"]["spacing"][::-1]
     )
-    assert "nnU-Net would also train 3d_cascade_fullres" in capsys.readouterr().out
+    assert "3d_cascade_fullres sees what 3d_lowres predicts" in capsys.readouterr().out
 
 
 def test_a_plan_of_nnunet_becomes_configs(tmp_path):

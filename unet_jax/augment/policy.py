@@ -165,6 +165,7 @@ def augment(
     full_range: bool = False,
     labels_only: bool = False,
     slices: int = 1,
+    previous: int = 0,
     extra: Sequence[Extra] = (),
     **options: Any,
 ) -> tuple[Float[Array, "*patch channels"], Integer[Array, "*patch"]]:
@@ -189,6 +190,7 @@ def augment(
         labels_only: whether images hold sub-labels, see `Synthesis.draw_image`.
         slices: number of neighbouring slices whose channels the image has, one after
             the other; each draw for a channel holds in all of them.
+        previous: number of one-hot channels at the end, which are moved alone.
         extra: augmentations of the user's own, under different names.
         **options: see `default_options`; plain Python values.
 
@@ -209,11 +211,14 @@ def augment(
     dtype = image.dtype
     image = image.astype(jnp.promote_types(dtype, jnp.float32))
     grid = CropGrid(tuple(patch_size or label.shape), spacing)
-    shape = (*grid.shape, image.shape[-1] // slices)
+    shape = (*grid.shape, (image.shape[-1] - previous) // slices)
     counts = {name: used[name].count(shape) for name in used}
     counts |= {own.name: 0 for own in extra}
     draws = draw_all(key, counts, dtype=image.dtype, slices=slices)
     image, label = _moved(image, label, used, draws, grid)
+    one_hot = None
+    if previous:
+        image, one_hot = jnp.split(image, [image.shape[-1] - previous], -1)
     for name, augmentation in used.items():
         if isinstance(augmentation, Synthesis):
             image, label = augmentation.draw_image(
@@ -227,6 +232,9 @@ def augment(
             )
         elif isinstance(augmentation, Value):
             image = augmentation.change(draws[name], image)
+    if one_hot is not None:
+        one_hot = (one_hot > 0.5).astype(image.dtype)
+        image = jnp.concatenate([image, one_hot], -1)
     for own in extra:
         image, label = _extended(own, draws[own.name].key, image, label)
     return image.astype(dtype), label

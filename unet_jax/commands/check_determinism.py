@@ -60,7 +60,11 @@ def _first_steps(run: Run, train_step: Any) -> Any:
     """Run the first steps; return the state on the host."""
     state = run.create_state()
     batches = create_batches(
-        run.config, run.seen["train"], run.preprocessing, run.workdir
+        run.config,
+        run.seen["train"],
+        run.preprocessing,
+        run.workdir,
+        previous=run.previous,
     )
     with contextlib.closing(batches):
         for step in range(STEPS):

@@ -6,6 +6,7 @@ import shutil
 from unet_jax.errors import InputError
 from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.from_nnunet import imported_model
+from unet_jax.experiment.network import input_channels
 from unet_jax.experiment.options import given_options
 from unet_jax.models.nnunet_weights import weights_from
 from unet_jax.models.pytorch.read import read_torch_file
@@ -42,7 +43,7 @@ def export_nnunet(
                     f"the model {value!r}; expected the same network; name the model "
                     "that was imported"
                 )
-        channels = run.preprocessing.input_channels
+        channels = input_channels(run.config, run.preprocessing)
         if channels != made.preprocessing.channels:
             raise InputError(
                 f"--workdir {workdir}: its network sees {channels} channels, the model "

@@ -20,6 +20,7 @@ from unet_jax.experiment.network import (
     crop_size,
 )
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.previous_stage import previous_channels
 from unet_jax.experiment.run import create_train_step
 from unet_jax.losses.terms import LossTerm, create_loss_terms, needs_class_fractions
 from unet_jax.method import Spacing
@@ -57,6 +58,7 @@ def plan_run(config: ConfigDict, topology: str | None, *, channels: int = 1) -> 
     devices = slice_devices(target)
     config, found = _completed(config, target)
     channels = (found or channels) * (2 * config.data.adjacent_slices + 1)
+    channels += previous_channels(config)
     step, state = _step_and_state(config, channels)
     # Packed kernels contain many zeros; their products are not useful operations.
     plain, _ = _step_and_state(config, channels, implementation="plain")

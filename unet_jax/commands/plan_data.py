@@ -5,6 +5,7 @@ The data are a folder, or what nnU-Net has written: ``dataset_fingerprint.json``
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from unet_jax.report.stages import DrawnNetwork, write_stages
 from unet_jax.runtime.atomic import atomic_path
 
 _ORDER = ("2d", "3d_fullres", "3d_lowres")
+_CASCADE = "3d_cascade_fullres"
 _PICTURE = "stages.png"
 
 
@@ -73,6 +75,8 @@ def plan_data(
     check_config(wanted)
     gib = config.train.memory_gib or PRESETS[wanted.model.plan].gib
     planned = _of_file(wanted, file, gib) if file else _of_folder(wanted, gib)
+    if {"3d_fullres", "3d_lowres"} <= set(planned.configs):
+        planned.configs[_CASCADE] = _cascade(planned.configs, config.name)
     paths = [output / f"{name}.py" for name in planned.configs] + [output / _PICTURE]
     if not overwrite and (old := [path for path in paths if path.exists()]):
         raise InputError(
@@ -149,6 +153,15 @@ def _explicit(config: ConfigDict, name: str, resolution: str) -> ConfigDict:
     return found
 
 
+def _cascade(configs: Mapping[str, ConfigDict], name: str) -> ConfigDict:
+    """Return the config of full resolution on the predictions of low resolution."""
+    found = configs["3d_fullres"].copy_and_resolve_references()
+    with found.unlocked():
+        found.name = f"{name}_{_CASCADE}"
+        found.data.previous_stage = f"runs/{configs['3d_lowres'].name}"
+    return found
+
+
 def _plan_text(planned: _Planned, gib: float) -> str:
     """Write a plan for people; axes are those of the images."""
     plan = planned.plan
@@ -161,7 +174,7 @@ def _plan_text(planned: _Planned, gib: float) -> str:
         spacing = config.data.spacing
         grid = "" if isinstance(spacing, str) else f", {_times(spacing)} mm"
         lines += [
-            f"{name:<12}{config.train.batch_size} crops of "
+            f"{name:<11} {config.train.batch_size} crops of "
             f"{_times(config.train.patch_size)}{grid}",
             f"            features {' '.join(map(str, options.features))}",
             f"            kernels {' '.join(map(_times, options.kernel_sizes))}",
@@ -170,8 +183,7 @@ def _plan_text(planned: _Planned, gib: float) -> str:
         ]
     if plan.cascade:
         lines.append(
-            "cascade     nnU-Net would also train 3d_cascade_fullres, at full "
-            "resolution on the prediction of 3d_lowres"
+            f"cascade     {_CASCADE} sees what 3d_lowres predicts: train that first"
         )
     return "\n".join(lines)
 

@@ -24,6 +24,7 @@ from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.data import create_batches
 from unet_jax.experiment.finished import form_of, init_from
 from unet_jax.experiment.logs import draw_curves, open_log, print_summary
+from unet_jax.experiment.network import input_channels
 from unet_jax.experiment.record import check_same_draws, check_same_labels, read_record
 from unet_jax.experiment.run import Run, check, create_run
 from unet_jax.experiment.validation import (
@@ -116,7 +117,13 @@ def _train(
 ) -> int | None:
     """Resume or begin a run, train it, and return the step whose weights are kept."""
     config, workdir = run.config, run.workdir
-    batches = create_batches(config, run.seen["train"], run.preprocessing, workdir)
+    batches = create_batches(
+        config,
+        run.seen["train"],
+        run.preprocessing,
+        workdir,
+        previous=run.previous,
+    )
     with (
         contextlib.closing(batches),
         RunCheckpoints(workdir, bucket=bucket) as checkpoints,
@@ -293,7 +300,8 @@ def _first_state(
     state = run.create_state()
     if run.config.init_from:
         with copy_of(run.config.init_from) as source:
-            form = form_of(run.config, run.preprocessing.input_channels)
+            channels = input_channels(run.config, run.preprocessing)
+            form = form_of(run.config, channels)
             state = init_from(state, source, run.network, form)
     return state, 0, dict(_NEW_RECORD)
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet_jax.data.label_grids import resample_labels
+from unet_jax.data.one_hot import WithOneHot
 from unet_jax.data.schemes import nearest_planes
 
 Tile = tuple[tuple[int, int], ...]
@@ -218,6 +219,19 @@ def apply_label(label: np.ndarray, inverse: Inverse) -> np.ndarray:
     if label.shape != inverse.shape:
         raise ValueError(f"Label of {label.shape} for an image of {inverse.shape}")
     return resample_labels(label[slices(inverse.box)], inverse.grid)
+
+
+def with_prediction(
+    prepared: Any, labels: np.ndarray, inverse: Inverse, *, classes: int
+) -> WithOneHot:
+    """Give a prepared image one-hot channels of labels that its own grid has.
+
+    Args:
+        prepared: array or view ``(*grid, channels)``.
+        labels: class index of every pixel ``(*spatial)``.
+        classes: number of classes without the background.
+    """
+    return WithOneHot(prepared, apply_label(labels, inverse), classes)
 
 
 def slices(box: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:

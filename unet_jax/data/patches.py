@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unet_jax.data.adjacent_slices import SliceOfVolume
+from unet_jax.data.one_hot import WithOneHot
 from unet_jax.labels import IGNORE
 
 
@@ -36,7 +37,7 @@ def class_coordinates(
 
 
 def draw_patch(
-    image: np.ndarray | SliceOfVolume,
+    image: np.ndarray | SliceOfVolume | WithOneHot,
     label: np.ndarray,
     coordinates: Sequence[np.ndarray],
     *,
@@ -125,7 +126,7 @@ def _patch_start(
 
 
 def _crop(
-    array: np.ndarray | SliceOfVolume,
+    array: np.ndarray | SliceOfVolume | WithOneHot,
     start: Sequence[int],
     patch_size: Sequence[int],
     *,

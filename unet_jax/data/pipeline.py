@@ -8,7 +8,7 @@ grain prepares batches ahead in threads and counts the batches that were taken.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,12 +17,15 @@ import numpy as np
 
 from unet_jax.data.patches import draw_patch
 from unet_jax.data.prepared import PreparedCases
-from unet_jax.data.random_streams import CROP, SHUFFLE, generator
+from unet_jax.data.random_streams import CHANGE, CROP, SHUFFLE, generator
 from unet_jax.errors import InputError, RunError
 
 # Indices are int32. After this many examples they repeat, and random keys with them,
 # which does less harm than a stop.
 _INDICES = 2**31
+
+Change = Callable[[np.ndarray, np.random.Generator], None]
+"""Function that changes the image of a crop ``(*spatial, channels)`` in place."""
 
 
 class TrainIterator:
@@ -100,6 +103,7 @@ def make_train_iterator(
     patch_size: Sequence[int],
     foreground_oversampling: float,
     source_size: Sequence[int] | None = None,
+    change: Change | None = None,
     process_index: int = 0,
     process_count: int = 1,
     rows_at_once: int | None = None,
@@ -119,6 +123,7 @@ def make_train_iterator(
         foreground_oversampling: fraction of crops centred on a class, in [0, 1].
         source_size: pixels of the larger crops to return, about the same centres; None
             for ``patch_size``.
+        change: function that changes the image of a crop in place; None for none.
         rows_at_once: number of devices of a process, so that a device has the same rows
             in any process; None deals all rows of a process at once.
         num_threads: number of threads that draw batches ahead; 0 draws them on demand.
@@ -145,6 +150,7 @@ def make_train_iterator(
         patch_size=tuple(patch_size),
         source_size=tuple(source_size or patch_size),
         foreground_oversampling=foreground_oversampling,
+        change=change,
     )
     return TrainIterator(
         load,
@@ -188,6 +194,7 @@ class _LoadPart:
     patch_size: tuple[int, ...]
     source_size: tuple[int, ...]
     foreground_oversampling: float
+    change: Change | None
 
     def __call__(self, number: int) -> dict[str, np.ndarray]:
         """Load this process's part of a global batch, given its number."""
@@ -231,13 +238,16 @@ class _LoadPart:
         """Draw the crop for one position in the order."""
         try:
             number, centred, rng = self._choose(place)
-            return draw_patch(
+            image, label = draw_patch(
                 *self.prepared[number],
                 patch_size=self.patch_size,
                 source_size=self.source_size,
                 centred=centred,
                 rng=rng,
             )
+            if self.change is not None:
+                self.change(image, generator(self.seed, CHANGE, place))
+            return image, label
         except InputError:
             raise
         except Exception as error:

@@ -13,6 +13,7 @@ import numpy as np
 from unet_jax.data.adjacent_slices import SliceOfVolume
 from unet_jax.data.case import Case, Source, name_of, read_case
 from unet_jax.data.labelled_classes import labelled_rows
+from unet_jax.data.one_hot import WithOneHot
 from unet_jax.data.patches import class_coordinates
 from unet_jax.data.random_streams import COORDINATES, generator
 from unet_jax.errors import InputError
@@ -31,7 +32,7 @@ class Example(NamedTuple):
         coordinates: flat indices of pixels of each class, from `class_coordinates`.
     """
 
-    image: np.ndarray | SliceOfVolume
+    image: np.ndarray | SliceOfVolume | WithOneHot
     label: np.ndarray
     coordinates: Coordinates
 
@@ -57,6 +58,9 @@ class PreparedCases:
             requires that every case is prepared at once.
         adjacent_slices: number of slices on each side of such a slice that are further
             channels of its image.
+        previous_classes: number of classes of a previous prediction, whose class
+            indices ``prepare`` gives as the last channel; an example has them as
+            one-hot channels.
         cache_bytes: memory for images and labels, in bytes.
         store: folder for the cases that do not fit; created when it is needed, emptied
             first. With None such cases are prepared again at each use.
@@ -80,6 +84,7 @@ class PreparedCases:
         cache_bytes: int,
         seed: int,
         adjacent_slices: int = 0,
+        previous_classes: int = 0,
         store: pathlib.Path | None = None,
         labelled: bool = True,
         num_threads: int = 1,
@@ -97,6 +102,7 @@ class PreparedCases:
         self._ndim = spatial_dims + by_slice
         self._by_slice = by_slice
         self._adjacent_slices = adjacent_slices
+        self._previous_classes = previous_classes
         self._cache_bytes = cache_bytes
         self._seed = seed
         self._coordinates_limit = coordinates_limit
@@ -126,7 +132,12 @@ class PreparedCases:
             while self._to_release:
                 self._release(self._to_release.pop())
         if index is None:
-            return Example(image, label, self._coordinates[case][0])
+            seen: np.ndarray | WithOneHot = image
+            if self._previous_classes:
+                seen = WithOneHot(
+                    image[..., :-1], image[..., -1], self._previous_classes
+                )
+            return Example(seen, label, self._coordinates[case][0])
         plane: np.ndarray | SliceOfVolume = image[index]
         if self._adjacent_slices:
             plane = SliceOfVolume(image, index, self._adjacent_slices)

@@ -3,7 +3,7 @@
 import numpy as np
 
 # A new use takes a new number, so that it changes no draw of the others.
-SHUFFLE, COORDINATES, CROP = range(3)
+SHUFFLE, COORDINATES, CROP, CHANGE = range(4)
 
 
 def generator(seed: int, stream: int, index: int) -> np.random.Generator:

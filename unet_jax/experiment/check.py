@@ -31,6 +31,7 @@ def check_config(config: ConfigDict, *, complete: bool = False) -> None:
     data, train = config.data, config.train
     _check_plan(config)
     _check_adjacent_slices(config)
+    _check_previous_stage(config)
     _check_colors("data.palette", data.palette)
     _check_channels(data.get("channels", ()))
     if data.label_map:
@@ -112,6 +113,25 @@ def _check_adjacent_slices(config: ConfigDict) -> None:
             f"labels; write {setting('data.adjacent_slices', 0)}, or "
             f"{setting('augment.synthesis', False)}"
         )
+
+
+def _check_previous_stage(config: ConfigDict) -> None:
+    """Refuse a first stage beside what it does not go with."""
+    data = config.data
+    if not data.get("previous_stage"):
+        return
+    drawn = config.augment.enabled and config.augment.get("synthesis")
+    for key, found, expected in (
+        ("data.adjacent_slices", data.get("adjacent_slices", 0), 0),
+        ("data.labels_only", data.get("labels_only", False), False),
+        ("augment.synthesis", bool(drawn), False),
+    ):
+        if found != expected:
+            raise InputError(
+                f"data.previous_stage: found with {key}={found}, expected "
+                f"{expected}, since the first stage predicts stored images; write "
+                f"{setting(key, expected)}"
+            )
 
 
 _MODEL = (

@@ -26,7 +26,8 @@ from unet_jax.errors import InputError, setting
 from unet_jax.experiment.drawn_images import DrawnImages, draw_images
 from unet_jax.experiment.labels_only import labels_only
 from unet_jax.experiment.network import crop_size
-from unet_jax.inference.member import stack_axis
+from unet_jax.experiment.previous_stage import has_previous, previous_changes
+from unet_jax.inference.member import Previous, stack_axis
 from unet_jax.losses.terms import reads_labels
 from unet_jax.report.progress import ReadingBar
 from unet_jax.runtime.home import expanded
@@ -250,6 +251,13 @@ def fit_preprocessing(config: ConfigDict, source: Source) -> Preprocessing:
             "where a folder holds the slices of a volume"
         )
     look = read_case if learns_percentiles(data.intensity) else facts_of
+    if has_previous(config):
+        axes = facts_of(source, 0).axes if len(source) else 3
+        if axes != len(config.train.patch_size):
+            raise InputError(
+                "data.previous_stage: found a 2-D network of volumes, expected a 3-D "
+                f"one; write {setting('data.dims', 3)}"
+            )
     return fit(
         (look(source, index) for index in range(len(source))),
         network_dims=len(config.train.patch_size),
@@ -269,8 +277,12 @@ def create_prepared_cases(
     source: Source,
     preprocessing: Preprocessing,
     store: pathlib.Path,
+    previous: Previous | None = None,
 ) -> PreparedCases:
-    """Bring the training cases to the training grid, and keep what fits into memory."""
+    """Bring the training cases to the training grid, and keep what fits into memory.
+
+    With the network of a previous stage the class that it gives is one more channel.
+    """
     if isinstance(source, DrawnImages) and config.augment.enabled:
         # The step draws the images, another one for every crop.
         source, preprocessing = source.label_maps, preprocessing.without_scaling()
@@ -280,6 +292,10 @@ def create_prepared_cases(
         image, inverse = preprocessing.apply(
             case.image, case.spacing, name=f"case {case.id}", reference=case.reference
         )
+        if previous is not None:
+            labels = previous(case.image, case.spacing, reference=case.reference)
+            classes = apply_label(labels, inverse)[..., None].astype(np.float32)
+            image = np.concatenate([image, classes], axis=-1)
         if case.label is None:  # training on images alone, which reads no label
             label = np.zeros(image.shape[:-1], np.int8)
         else:
@@ -295,6 +311,7 @@ def create_prepared_cases(
         spatial_dims=preprocessing.network_dims,
         by_slice=axis is not None,
         adjacent_slices=preprocessing.adjacent_slices,
+        previous_classes=0 if previous is None else previous.classes,
         cache_bytes=_cache_bytes(config),
         seed=config.seed,
         store=store,
@@ -311,6 +328,7 @@ def create_batches(
     *,
     whole: bool = False,
     augmented: bool = True,
+    previous: Previous | None = None,
 ) -> TrainIterator:
     """Start the input pipeline of this process.
 
@@ -318,16 +336,18 @@ def create_batches(
         workdir: folder for the cases that do not fit into memory.
         whole: whether every process gets whole batches instead of its own rows.
         augmented: whether crops have the pixels beside them that augmentation reads.
+        previous: network of the previous stage; None where there is none.
     """
     patch = tuple(config.train.patch_size)
     spacing = preprocessing.grid_spacing
     store = workdir / "prepared" / str(jax.process_index())
     return make_train_iterator(
-        create_prepared_cases(config, source, preprocessing, store),
+        create_prepared_cases(config, source, preprocessing, store, previous),
         seed=config.seed,
         global_batch_size=config.train.batch_size,
         patch_size=patch,
         source_size=crop_size(config, spacing) if augmented else patch,
+        change=previous_changes(config) if augmented else None,
         foreground_oversampling=config.data.foreground_oversampling,
         process_index=0 if whole else jax.process_index(),
         process_count=1 if whole else jax.process_count(),

@@ -10,10 +10,11 @@ import numpy as np
 
 from unet_jax.data.adjacent_slices import AdjacentSlices
 from unet_jax.data.case import Source
+from unet_jax.data.grids import with_prediction
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.inference.distance import Distance, Familiar, intensity_statistics
 from unet_jax.inference.features import Features
-from unet_jax.inference.member import stack_axis
+from unet_jax.inference.member import Previous, stack_axis
 from unet_jax.inference.sample_windows import sample_windows
 from unet_jax.method import Reference, Spacing
 from unet_jax.runtime.atomic import atomic_path
@@ -42,6 +43,7 @@ class Describer:
         preprocessing: preprocessing of the network.
         window: size of a window along each axis of the network.
         familiar: distributions of training; None where none were fitted.
+        previous: network whose labels this one takes as channels; or None.
     """
 
     features: Features
@@ -49,6 +51,7 @@ class Describer:
     preprocessing: Preprocessing
     window: tuple[int, ...]
     familiar: Familiar | None = None
+    previous: Previous | None = None
 
     def distance(
         self, image: np.ndarray, spacing: Spacing, *, reference: Reference = None
@@ -100,7 +103,12 @@ class Describer:
         self, image: np.ndarray, spacing: Spacing, reference: Reference, count: int
     ) -> np.ndarray:
         """Return windows of the prepared image, ``(n, *window, channels)``."""
-        prepared, _ = self.preprocessing.view(image, spacing, reference=reference)
+        prepared: Any
+        prepared, inverse = self.preprocessing.view(image, spacing, reference=reference)
+        if self.previous is not None:
+            labels = self.previous(image, spacing, reference=reference)
+            classes = self.previous.classes
+            prepared = with_prediction(prepared, labels, inverse, classes=classes)
         size = self.window
         axis = stack_axis(self.preprocessing, len(prepared.shape) - 1)
         if axis is None:

@@ -27,7 +27,8 @@ from unet_jax.experiment.inference import (
     compile_network,
     create_predict_fn_maker,
 )
-from unet_jax.experiment.network import create_network
+from unet_jax.experiment.network import create_network, input_channels
+from unet_jax.experiment.previous_stage import previous_stage_of
 from unet_jax.experiment.record import as_tuples, check_same_data, read_finished_record
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.distance import Familiar
@@ -116,11 +117,12 @@ def load_run(
     if compiled is None:
         network = create_network(config, axis_name=None)
         path = workdir / "checkpoints" / str(step)
-        size = (*config.train.patch_size, preprocessing.input_channels)
+        size = (*config.train.patch_size, input_channels(config, preprocessing))
         _check_weights(path, network, size, variables)
         compiled = compile_network(config, network)
+    previous = previous_stage_of(config, workdir, load_run)
     make_predict_fn = create_predict_fn_maker(
-        config, compiled, preprocessing, validation=False
+        config, compiled, preprocessing, validation=False, previous=previous
     )
     predict_fn = make_predict_fn(on_local_devices(variables))
     steps = read_steps(workdir, config.eval.postprocess)
@@ -138,6 +140,7 @@ def load_run(
         preprocessing,
         tuple(config.train.patch_size),
         familiar=_read_familiar(workdir / DISTANCE, step),
+        previous=previous,
     )
     return TrainedRun(config, preprocessing, step, predict_fn, describer)
 
@@ -165,8 +168,8 @@ def init_from(
     params = adapted_params(network, source["params"])
     fitted: list[str] = []
     if form is not None:
-        channels = Preprocessing.from_dict(record["preprocessing"]).input_channels
-        there = form_of(record["config"], channels)
+        config, preprocessing = read_run(workdir)
+        there = form_of(record["config"], input_channels(config, preprocessing))
         params, fitted = fitted_to(
             params, local_copy(state.params), there_form=there, here_form=form
         )

@@ -13,6 +13,7 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.experiment.network import score_channels
 from unet_jax.experiment.regions import regions_of
 from unet_jax.inference.forward import WindowForward, make_forward
+from unet_jax.inference.member import Previous
 from unet_jax.inference.segmenter import Segmenter, make_predict_fn
 from unet_jax.models.network import sizes_of
 
@@ -81,6 +82,7 @@ def create_predict_fn_maker(
     preprocessing: Preprocessing,
     *,
     validation: bool,
+    previous: Previous | None = None,
 ) -> Callable[[dict[str, Any]], Segmenter]:
     """Build a function ``variables -> predict_fn``.
 
@@ -114,6 +116,7 @@ def create_predict_fn_maker(
             head=config.model.head,
             voting=voting,
             logits=_averages_logits(config),
+            previous=previous,
         )
         return dataclasses.replace(
             predict_fn, strict=not validation, regions=regions_of(config)

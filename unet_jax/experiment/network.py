@@ -8,8 +8,10 @@ import optax
 from ml_collections import ConfigDict
 
 from unet_jax.augment.policy import Extra, resolve_options, source_size
+from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.previous_stage import previous_channels
 from unet_jax.experiment.regions import regions_of
 from unet_jax.experiment.renamed import RENAMED
 from unet_jax.losses.terms import reads_labels
@@ -36,6 +38,11 @@ def score_channels(config: ConfigDict) -> int:
             f"labels, else at least {classes}, the number of classes"
         )
     return int(clusters)
+
+
+def input_channels(config: ConfigDict, preprocessing: Preprocessing) -> int:
+    """Return the channels that the network sees: also of slices beside, or a stage."""
+    return preprocessing.input_channels + previous_channels(config)
 
 
 def create_network(
@@ -101,7 +108,11 @@ def create_augmentation(config: ConfigDict) -> dict[str, Any] | None:
         InputError: an option is unknown or out of bounds, or a function of the user
             cannot be loaded.
     """
-    options = {k: v for k, v in config.augment.to_dict().items() if v is not None}
+    known = config.augment.to_dict().items()
+    # Those of a first stage are applied where crops are drawn.
+    options = {
+        k: v for k, v in known if v is not None and not k.startswith("previous_")
+    }
     if not options.pop("enabled"):
         return None
     extra = _extra_augmentations(options.pop("extra", ()))

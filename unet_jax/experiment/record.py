@@ -66,7 +66,9 @@ _ADDED_LATER = frozenset(
         *("data.labels_only", "data.sub_labels"),
         *("data.resampling", "eval.average"),
         *("train.freeze", "optimizer.rate_factors"),
-        *("data.adjacent_slices", "data.labelled_classes"),
+        *("data.adjacent_slices", "data.labelled_classes", "data.previous_stage"),
+        "augment.previous_operator_probability",
+        "augment.previous_removal_probability",
     }
 )
 """Keys that runs of an earlier version did not have, and behaved as by default."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -27,7 +27,7 @@ from unet_jax.experiment.data import (
     open_dataset,
     recorded_splits,
 )
-from unet_jax.experiment.finished import read_steps
+from unet_jax.experiment.finished import load_run, read_steps
 from unet_jax.experiment.inference import CompiledNetwork, compile_network
 from unet_jax.experiment.memory_class import MemoryChoice, choose_memory
 from unet_jax.experiment.network import (
@@ -35,9 +35,17 @@ from unet_jax.experiment.network import (
     create_network_with_shapes,
     create_optimizer_and_schedule,
     crop_size,
+    input_channels,
     score_channels,
 )
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.previous_stage import (
+    PreviousStage,
+    adopt_previous_stage,
+    has_previous,
+    previous_channels,
+    previous_stage_of,
+)
 from unet_jax.experiment.record import (
     DRAWS_VERSION,
     LABELS_VERSION,
@@ -111,6 +119,7 @@ class Run:
             reads one.
         compiled: the network for the windows of validation and the test split.
         step: training step mapped over all devices, not compiled yet.
+        previous: first stage of this run; None where it has none.
         draws_version: version of the random draws that training began with.
         labels_version: version of how labels change grid that training began with.
     """
@@ -126,6 +135,7 @@ class Run:
     schedule: Schedule
     loss_terms: tuple[LossTerm, ...]
     step: Any
+    previous: PreviousStage | None = None
     draws_version: int = DRAWS_VERSION
     labels_version: int = LABELS_VERSION
 
@@ -139,7 +149,8 @@ class Run:
 
     def _local_state(self) -> TrainState:
         """Initialise the state of step 0."""
-        config, channels = self.config, self.preprocessing.input_channels
+        config = self.config
+        channels = input_channels(config, self.preprocessing)
         return create_train_state(
             self.network,
             self.optimizer,
@@ -162,7 +173,7 @@ class Run:
         shapes = batch_shapes(
             config.train.batch_size,
             patch_size=crop_size(config, self.preprocessing.grid_spacing),
-            channels=self.preprocessing.input_channels,
+            channels=input_channels(config, self.preprocessing),
             labelled=0 if all_labelled else len(config.data.class_names),
         )
         compiled, memory = compile_step(
@@ -219,6 +230,11 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         versions = {key: record[key] for key in versions}
     else:
         preprocessing = fit_preprocessing(config, seen["train"])
+        if has_previous(config):
+            agree.on_each_folder(lambda: adopt_previous_stage(config, workdir))
+    previous = previous_stage_of(config, workdir, load_run)
+    if previous is not None:
+        agree.on_each_folder(lambda: _predict_first_stage(previous, seen))
     run = assemble_run(config, workdir, sources, seen, preprocessing)
     new_record = make_record(
         config.to_dict(),
@@ -230,7 +246,13 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         **versions,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
-    return dataclasses.replace(run, **versions)
+    return dataclasses.replace(run, previous=previous, **versions)
+
+
+def _predict_first_stage(previous: PreviousStage, seen: Mapping[str, Source]) -> None:
+    """Keep what the first stage says of the cases that training sees."""
+    for split in ("train", "validation"):
+        previous.keep(split, seen[split])
 
 
 def _open_and_complete(
@@ -335,6 +357,7 @@ def create_train_step(
             "full_range": config.data.intensity == "full_range",
             "labels_only": config.data.labels_only,
             "slices": 2 * config.data.get("adjacent_slices", 0) + 1,
+            "previous": previous_channels(config),
         }
     regions = regions_of(config)
     num_classes = len(config.data.class_names)

@@ -42,7 +42,11 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
     config, sources, preprocessing = run.config, run.seen, run.preprocessing
     if reads_labels(config.loss):
         maker = create_predict_fn_maker(
-            config, run.compiled, preprocessing, validation=True
+            config,
+            run.compiled,
+            preprocessing,
+            validation=True,
+            previous=run.previous,
         )
         sample = _sample(sources["train"], config.eval.train_images, preprocessing)
         has_score = has_class(

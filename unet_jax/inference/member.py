@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from unet_jax.data.grids import Tile
+from unet_jax.data.grids import Tile, with_prediction
 from unet_jax.data.intensity import ScaledView
+from unet_jax.data.one_hot import WithOneHot
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.errors import InputError
 from unet_jax.inference.forward import WindowForward, class_probabilities
 from unet_jax.inference.sliding_window import stream_bands, window_starts
 from unet_jax.inference.tiles import ImageWindows
 from unet_jax.losses.targets import Head
-from unet_jax.method import Reference
+from unet_jax.method import Reference, Spacing
 
 
 def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
@@ -34,6 +35,24 @@ def stack_axis(preprocessing: Preprocessing, image_dims: int) -> int | None:
         f"{preprocessing.network_dims} as the network's; give it volumes, or train a "
         f"network with a train.patch_size of {image_dims} numbers"
     )
+
+
+class Previous(Protocol):
+    """A first network, whose labels are further channels of a second one."""
+
+    classes: int
+    """Number of classes without the background."""
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        spacing: Spacing,
+        *,
+        name: str = "image",
+        reference: Reference = None,
+    ) -> np.ndarray:
+        """Return the class index of every pixel of an image."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +76,7 @@ class Member:
         logits_head: how probabilities are made of the scores of ``forward`` once they
             are logits on the image's own grid, with windows as nnU-Net places them;
             None where the scores are probabilities.
+        previous: network whose labels this one takes as one-hot channels; or None.
     """
 
     forward: WindowForward
@@ -71,6 +91,7 @@ class Member:
     groups: tuple[tuple[int, ...], ...] | None = None
     voting: WindowForward | None = None
     logits_head: Head | None = None
+    previous: Previous | None = None
 
     @property
     def classes(self) -> int:
@@ -107,9 +128,13 @@ class Member:
             reference: that of `Case`.
             disagreement: give one more channel where the network has several votes.
         """
-        prepared, inverse = self.preprocessing.view(
-            image, spacing, name=name, reference=reference
-        )
+        known: dict[str, Any] = {"name": name, "reference": reference}
+        prepared: np.ndarray | ScaledView | WithOneHot
+        prepared, inverse = self.preprocessing.view(image, spacing, **known)
+        if self.previous is not None:
+            labels = self.previous(image, spacing, **known)
+            classes = self.previous.classes
+            prepared = with_prediction(prepared, labels, inverse, classes=classes)
         voting = self.voting if disagreement and self.groups is None else None
         window, _, multiple, _ = self.windows_of(prepared.ndim - 1)
         whole = self.logits_head is None
@@ -162,7 +187,7 @@ class ImageScores:
     """
 
     member: Member
-    image: np.ndarray | ScaledView
+    image: np.ndarray | ScaledView | WithOneHot
     windows: ImageWindows
     network: WindowForward
 

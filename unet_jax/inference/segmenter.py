@@ -14,7 +14,7 @@ from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.regions import Regions
 from unet_jax.errors import RunError
 from unet_jax.inference.forward import WindowForward
-from unet_jax.inference.member import ImageScores, Member
+from unet_jax.inference.member import ImageScores, Member, Previous
 from unet_jax.inference.postprocess import Step, apply_steps
 from unet_jax.inference.risk import Threshold
 from unet_jax.inference.temperature import Calibration
@@ -294,6 +294,7 @@ def make_predict_fn(
     head: Head = "softmax",
     voting: WindowForward | None = None,
     logits: bool = False,
+    previous: Previous | None = None,
 ) -> Segmenter:
     """Bind a trained network to the preprocessing that it was trained with.
 
@@ -318,5 +319,6 @@ def make_predict_fn(
         window_batch=window_batch,
         voting=voting,
         logits_head=head if logits else None,
+        previous=previous,
     )
     return Segmenter((member,), steps, head=head)
