@@ -69,7 +69,7 @@ def segment(monkeypatch, tmp_path):
             channels=channels,
         )
         run = TrainedRun(config, preprocessing, 1, _Bright(channels, votes))
-        monkeypatch.setattr(predict, "load_run", lambda workdir: run)
+        monkeypatch.setattr(predict, "load_trained", lambda workdir: run)
         out = tmp_path / "out"
         predict.predict_files(
             tmp_path,

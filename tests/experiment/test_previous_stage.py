@@ -148,7 +148,7 @@ def test_first_stages_that_do_not_fit(tmp_path):
     with pytest.raises(InputError, match=r"low has data.class_names=\('background',"):
         adopt_previous_stage(_config(low), tmp_path / "second")
     own = _run(tmp_path / "own")
-    with pytest.raises(InputError, match="own holds no run"):
+    with pytest.raises(InputError, match="own is the --workdir itself"):
         adopt_previous_stage(_config(own), own)
     (own / "checkpoints/7/weights").unlink()
     (own / "checkpoints/7").rmdir()

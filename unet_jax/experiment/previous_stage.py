@@ -192,9 +192,10 @@ def adopt_previous_stage(config: ConfigDict, workdir: pathlib.Path) -> None:
         folds = sorted(given.glob("fold_*/config.json"))
         runs = {one.parent.name: one.parent for one in folds}
     if not runs or given.resolve() == workdir.resolve():
+        what = "is the --workdir itself" if runs else "holds no run"
         raise InputError(
-            f"data.previous_stage: {given} holds no run, expected the workdir of a "
-            "finished one, or of a cross-validation; train the first stage, and write "
+            f"data.previous_stage: {given} {what}, expected the workdir of another "
+            "finished run, or of a cross-validation; train the first stage, and write "
             f"{setting('data.previous_stage', 'runs/lowres')}"
         )
     for run in runs.values():

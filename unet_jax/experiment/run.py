@@ -232,9 +232,8 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         preprocessing = fit_preprocessing(config, seen["train"])
         if has_previous(config):
             agree.on_each_folder(lambda: adopt_previous_stage(config, workdir))
-    previous = previous_stage_of(config, workdir, load_run)
-    if previous is not None:
-        agree.on_each_folder(lambda: _predict_first_stage(previous, seen))
+    if has_previous(config):
+        agree.on_each_folder(lambda: _predict_first_stage(config, workdir, seen))
     run = assemble_run(config, workdir, sources, seen, preprocessing)
     new_record = make_record(
         config.to_dict(),
@@ -246,13 +245,19 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
         **versions,
     )
     agree.on_first(lambda: write_record(workdir, new_record))
+    previous = previous_stage_of(config, workdir, load_run)
     return dataclasses.replace(run, previous=previous, **versions)
 
 
-def _predict_first_stage(previous: PreviousStage, seen: Mapping[str, Source]) -> None:
-    """Keep what the first stage says of the cases that training sees."""
-    for split in ("train", "validation"):
-        previous.keep(split, seen[split])
+def _predict_first_stage(
+    config: ConfigDict, workdir: pathlib.Path, seen: Mapping[str, Source]
+) -> None:
+    """Keep the labels of all cases but those of the test split, and no network."""
+    previous = previous_stage_of(config, workdir, load_run)
+    assert previous is not None, "the run is a second stage"
+    for split, source in seen.items():
+        if split != "test":
+            previous.keep(split, source)
 
 
 def _open_and_complete(
