@@ -41,6 +41,7 @@ def main() -> None:
         torch.save(_network(kind, axes, biases), folder / f"{name}.pth")
     with tempfile.TemporaryDirectory() as place:
         _train(pathlib.Path(place), TESTS / "nnunet" / "trained")
+    _predict_regions(TESTS / "nnunet" / "trained")
 
 
 def _values() -> dict[str, Any]:
@@ -268,6 +269,38 @@ def _predict(raw: pathlib.Path, output: pathlib.Path) -> None:
     with torch.no_grad():
         results |= {"patch": patch.numpy(), "logits": predictor.network(patch).numpy()}
     np.savez_compressed(output / "expected.npz", **results)
+
+
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "top": 3},
+    "regions_class_order": [1, 2, 3],
+}
+"""Entries of dataset.json that make regions of the three channels of that model."""
+
+
+def _predict_regions(trained: pathlib.Path) -> None:
+    """Write what nnU-Net predicts with that network where its channels are regions."""
+    import torch
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    files = sorted(map(str, trained.glob("case5_*.nii.gz")))
+    image, properties = SimpleITKIO().read_images(files)
+    with tempfile.TemporaryDirectory() as place, _in_single_precision():
+        model = pathlib.Path(place) / FOLDER
+        shutil.copytree(trained / FOLDER, model)
+        dataset = json.loads((model / "dataset.json").read_text()) | REGIONS
+        (model / "dataset.json").write_text(json.dumps(dataset))
+        predictor = nnUNetPredictor(device=torch.device("cpu"))
+        predictor.initialize_from_trained_model_folder(str(model), (0,))
+        labels, probabilities = predictor.predict_single_npy_array(
+            image, properties, save_or_return_probabilities=True
+        )
+    np.savez_compressed(
+        trained / "regions.npz",
+        labels=labels.transpose(2, 1, 0),
+        probabilities=probabilities.transpose(3, 2, 1, 0),
+    )
 
 
 if __name__ == "__main__":

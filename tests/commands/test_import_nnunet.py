@@ -61,6 +61,35 @@ def test_predictions_are_those_of_nnunet(workdir):
     assert (found != expected["half_labels"]).sum() <= 3
 
 
+@pytest.mark.slow
+def test_regions_are_those_of_nnunet_and_go_back_to_it(workdir, tmp_path):
+    """The same network, whose three channels a description calls regions."""
+    model = shutil.copytree(MODEL, tmp_path / MODEL.name)
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "top": 3}
+    content = DATASET | {"labels": labels, "regions_class_order": [1, 2, 3]}
+    (model / "dataset.json").write_text(json.dumps(content))
+    import_nnunet(model, tmp_path / "run")
+    run = unet_jax.load(tmp_path / "run")
+    found, probabilities = run.predict(
+        TRAINED / "case5_0000.nii.gz", probabilities=True
+    )
+    expected = np.load(TRAINED / "regions.npz")
+    theirs = expected["probabilities"]
+    np.testing.assert_allclose(probabilities[..., 1:], theirs, atol=1e-5)
+    sure = (np.abs(theirs - 0.5) > 1e-4).all(axis=-1)
+    np.testing.assert_array_equal(found[sure], expected["labels"][sure])
+    assert np.bincount(found.ravel())[1:].min() > 50  # every region is there
+    export_nnunet(tmp_path / "run", model, tmp_path / "model")
+    ours, first = (
+        read_torch_file(folder / "fold_0" / "checkpoint_final.pth")["network_weights"]
+        for folder in (tmp_path / "model", MODEL)
+    )
+    for name in ("decoder.seg_layers.1.weight", "decoder.seg_layers.1.bias"):
+        np.testing.assert_array_equal(ours[name], first[name])
+    with pytest.raises(InputError, match="has the classes background, organ, tumour"):
+        export_nnunet(workdir, model, tmp_path / "other")
+
+
 def test_a_run_without_data_says_how_to_score_and_how_to_train_on(workdir):
     with pytest.raises(InputError, match=r"To score it, import it again .*init_from"):
         evaluate_run(workdir)
@@ -183,7 +212,7 @@ def test_another_resampling_is_noted():
         (
             PLANS,
             DATASET | {"labels": {"background": 0, "whole": [1, 2]}},
-            "regions of several values",
+            "for regions the entry regions_class_order",
         ),
         (PLANS, DATASET | {"labels": {"background": 0, "a": 2}}, "the values 0, 1, 2"),
         (PLANS, {}, "KeyError 'channel_names'|TypeError"),

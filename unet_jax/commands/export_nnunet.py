@@ -8,6 +8,7 @@ from unet_jax.experiment.finished import load_run
 from unet_jax.experiment.from_nnunet import imported_model
 from unet_jax.experiment.network import input_channels
 from unet_jax.experiment.options import given_options
+from unet_jax.experiment.regions import regions_of, scored_names
 from unet_jax.models.nnunet_weights import weights_from
 from unet_jax.models.pytorch.read import read_torch_file
 from unet_jax.models.pytorch.write import write_torch_file
@@ -49,14 +50,20 @@ def export_nnunet(
                 f"--workdir {workdir}: its network sees {channels} channels, the model "
                 f"{made.preprocessing.channels}; expected as many"
             )
-        names = tuple(run.config.data.class_names)
-        if names != tuple(made.config.data.class_names):
+        names, expected = scored_names(run.config), scored_names(made.config)
+        regions = regions_of(run.config)
+        if names != expected or regions != regions_of(made.config):
             raise InputError(
                 f"--workdir {workdir}: has the classes {', '.join(names)}, the model "
-                f"{', '.join(made.config.data.class_names)}; expected the same"
+                f"{', '.join(expected)}; expected the same"
             )
         (member,) = run.predict_fn.members
-        weights = weights_from(member.variables["params"], options, order=made.order)
+        weights = weights_from(
+            member.variables["params"],
+            options,
+            order=made.order,
+            regions=regions is not None,
+        )
         (output / "fold_0").mkdir(parents=True)
         for name in DESCRIPTIONS:
             shutil.copy(files.checkpoint.parents[1] / name, output / name)

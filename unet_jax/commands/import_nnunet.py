@@ -50,7 +50,11 @@ def import_nnunet(
                 "nnU-Net 2"
             )
         made = imported_model(files.plans, files.dataset, checkpoint, config)
-        params = params_from(checkpoint["network_weights"], order=made.order)
+        params = params_from(
+            checkpoint["network_weights"],
+            order=made.order,
+            regions=bool(made.config.data.regions),
+        )
     config = made.config
     check_config(config, complete=True)
     levels = len(config.model.options.features) - 1

@@ -2,14 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from unet_jax.configs import nnunet
+from unet_jax.data.folder.nnunet import stated_classes, stated_regions
 from unet_jax.data.intensity import ChannelStatistics
 from unet_jax.data.preprocess import Preprocessing
+from unet_jax.data.regions import Region
 from unet_jax.errors import InputError
+from unet_jax.experiment.regions import with_regions
+from unet_jax.labels import IGNORE
 from unet_jax.nnunet.architecture import network_options
 from unet_jax.nnunet.model_folder import configuration_of
 from unet_jax.nnunet.normalization import scheme_of
@@ -74,8 +79,8 @@ def imported_model(
             configs/nnunet.py, without data.
 
     Raises:
-        InputError: the model needs what is not known here: regions, a cascade, another
-            network, normalisation or reader.
+        InputError: the model needs what is not known here: a cascade, another network,
+            normalisation or reader.
     """
     try:
         return _imported_model(plans, dataset, checkpoint, config)
@@ -201,7 +206,7 @@ def _fill(
     axes: _Axes,
 ) -> None:
     """Set the keys that a run takes from its data."""
-    names = _class_names(dataset)
+    names, regions = _classes(dataset)
     data, train = config.data, config.train
     data.class_names, data.class_colors = names, class_colors(len(names))
     data.slice_axis, data.spacing = preprocessing.slice_axis, preprocessing.spacing
@@ -217,24 +222,27 @@ def _fill(
     config.augment.rotation_degrees_3d = (-30.0, 30.0)
     pooled = {"batch_dice": bool(configuration.get("batch_dice"))}
     config.loss = (("dice", 1.0, pooled), ("cross_entropy", 1.0, {}))
+    data.regions = regions
+    if regions:
+        filled = with_regions(config)
+        config.loss, config.model.head = filled.loss, filled.model.head
     config.eval.average, config.eval.overlap = "logits", 0.5
     config.eval.temperature = None  # nothing is calibrated: there is no validation
 
 
-def _class_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the classes, the background's first."""
-    labels = {key: one for key, one in dataset["labels"].items() if key != "ignore"}
-    if dataset.get("regions_class_order") or any(
-        isinstance(one, list) for one in labels.values()
-    ):
+def _classes(
+    dataset: Mapping[str, Any],
+) -> tuple[tuple[str, ...], tuple[Region, ...]]:
+    """Return the names of the classes, the background's first, and the regions."""
+    file = Path("dataset.json")
+    names, label_map, stored = stated_classes(dataset["labels"], file)
+    regions, notes = stated_regions(stored, label_map, dataset, file)
+    wrong = [
+        (value, index) for value, index in label_map if index not in (value, IGNORE)
+    ]
+    if wrong or (notes and not regions) or len(names) < 2:
         raise InputError(
-            "dataset.json: its labels are regions of several values; expected one "
-            "value for each class. Models of regions cannot be imported."
+            f"dataset.json: labels are {dict(dataset['labels'])}; expected the values "
+            "0, 1, 2 and so on, and for regions the entry regions_class_order"
         )
-    found = {int(value): str(name) for name, value in labels.items()}
-    if sorted(found) != list(range(len(found))) or len(found) < 2:
-        raise InputError(
-            f"dataset.json: labels are {dict(labels)}; expected the values 0, 1, 2 and "
-            "so on"
-        )
-    return tuple(found[value] for value in range(len(found)))
+    return names, regions

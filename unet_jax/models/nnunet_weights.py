@@ -34,7 +34,10 @@ _TWICE = ("decoder.encoder.", ".all_modules.")
 
 
 def params_from(
-    weights: Mapping[str, Any], *, order: Sequence[int] | None = None
+    weights: Mapping[str, Any],
+    *,
+    order: Sequence[int] | None = None,
+    regions: bool = False,
 ) -> dict[str, Any]:
     """Return the parameters of a `unet_jax.models.unet.UNet`.
 
@@ -44,6 +47,8 @@ def params_from(
         weights: ``network_weights`` of a checkpoint, arrays by name.
         order: for each axis of our images, the axis of nnU-Net that it is; None for
             the same axes.
+        regions: whether the channels of the scores are regions; ours have one more,
+            the first, which is no region and 0.
 
     Returns:
         Nested dicts of float32 arrays, named as ours.
@@ -69,6 +74,9 @@ def params_from(
         if re.search(r"/convolution_\w+/bias$", path):
             continue
         found[path] = _as_ours(path, array, order)
+        if regions and _is_head(path):
+            space = [(0, 0)] * (array.ndim - 1)
+            found[path] = np.pad(found[path], [*space, (1, 0)])
     return unflatten_dict(found, sep="/")
 
 
@@ -77,6 +85,7 @@ def weights_from(
     options: Mapping[str, Any],
     *,
     order: Sequence[int] | None = None,
+    regions: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return the weights of nnU-Net's network, the inverse of `params_from`.
 
@@ -84,7 +93,7 @@ def weights_from(
         params: parameters of a U-Net.
         options: its options, as `architecture.network_options` gives them. A coarse
             head that it does not have is made of zeros.
-        order: that of `params_from`.
+        order, regions: those of `params_from`.
 
     Returns:
         Arrays by the names of its ``state_dict``, some of them under several names.
@@ -102,6 +111,8 @@ def weights_from(
         flat.setdefault(f"head_{level}/bias", np.zeros(shape[-1], np.float32))
     found: dict[str, np.ndarray] = {}
     for path, array in flat.items():
+        if regions and _is_head(path):
+            array = array[..., 1:]
         theirs = _as_theirs(path, np.asarray(array, np.float32), order)
         zeros = None
         if options["upsample_bias"] and re.search(r"/convolution_[\d_]+/kernel$", path):
@@ -111,6 +122,11 @@ def weights_from(
             if zeros is not None:
                 found[name.removesuffix("weight") + "bias"] = zeros
     return found
+
+
+def _is_head(path: str) -> bool:
+    """Return whether a parameter has an axis of classes, the last."""
+    return re.match(r"head(_\d+)?/", path) is not None
 
 
 def _as_theirs(path: str, array: np.ndarray, order: Sequence[int] | None) -> np.ndarray:

@@ -54,8 +54,8 @@ def nnunet_layout(path: Path) -> Layout | None:
     content = _read(file)
     if content is None:
         return None
-    names, label_map, stored = _classes(content["labels"], file)
-    regions, notes = _regions(stored, label_map, content, file)
+    names, label_map, stored = stated_classes(content["labels"], file)
+    regions, notes = stated_regions(stored, label_map, content, file)
     ending = str(content.get("file_ending", ""))
     layout = (
         _listed(content["dataset"], path, file)
@@ -135,7 +135,7 @@ def _check_no_sets(path: Path) -> None:
         )
 
 
-def _classes(
+def stated_classes(
     labels: Mapping[str, Any], file: Path
 ) -> tuple[tuple[str, ...], tuple[Entry, ...], dict[str, list[int]]]:
     """Take names, label map and the values of each name from the entry ``labels``.
@@ -168,7 +168,7 @@ def _classes(
     return names, (*classes, *ignore), stored
 
 
-def _regions(
+def stated_regions(
     stored: Mapping[str, Sequence[int]],
     label_map: Sequence[Entry],
     content: Mapping[str, Any],
