@@ -28,7 +28,13 @@ def _results(**changes):
     ]
     pooled = _scores((0, 1, 2))
     post = {"steps": [], "chosen": True, "mean": pooled["mean"]}
-    results = {"folds": folds, "pooled": pooled, "postprocess": post, "test": None}
+    results = {
+        "class_names": NAMES,
+        "folds": folds,
+        "pooled": pooled,
+        "postprocess": post,
+        "test": None,
+    }
     return results | summarise_folds(folds) | {"eval": {"choose": "last"}} | changes
 
 
@@ -66,8 +72,10 @@ def test_the_notes_say_what_chose_and_was_chosen():
     results["postprocess"] |= {"steps": [["min_size", 1, 8]], "mean": {"dice": 0.8}}
     text = " ".join(folds_table(results).splitlines())
     assert "also chose its checkpoint (eval.choose='best')" in text
-    assert "min_size of 1 (8); it changes the Dice of all cases from 0.7500 to" in text
+    assert (
+        "min_size of cell (8); it changes the Dice of all cases from 0.7500 to" in text
+    )
     assert "Test split (1 case), mean of the networks" in text
-    given = {"steps": [["fill_holes", 1, None]], "chosen": False}
+    given = {"steps": [["fill_holes", [1, 2], None]], "chosen": False}
     text = " ".join(folds_table(_results(postprocess=given)).splitlines())
-    assert "Postprocessing, as given: fill_holes of 1." in text
+    assert "Postprocessing, as given: fill_holes of cell and nucleus." in text

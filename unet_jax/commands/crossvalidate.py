@@ -198,6 +198,7 @@ def _score(
         pooled["images"] = "drawn"
     shown_part = {key: post[key] for key in ("mean", "ci95", "per_class")}
     return {
+        "class_names": list(options["class_names"]),
         "folds": rows,
         **summarise_folds(rows),
         "pooled": pooled,

@@ -107,7 +107,7 @@ def _notes_on(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str
             "that these scores are a little too good."
         )
     if not post["chosen"]:
-        notes.append(f"Postprocessing, as given: {_steps(post)}.")
+        notes.append(f"Postprocessing, as given: {_steps(results)}.")
     elif not post["steps"]:
         notes.append("Postprocessing: no step raises the Dice of these predictions.")
     else:
@@ -115,9 +115,9 @@ def _notes_on(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str
             score_cell("dice", one["mean"]["dice"]) for one in (pooled, post)
         )
         notes.append(
-            f"Postprocessing chosen on these predictions: {_steps(post)}; it changes "
-            f"the Dice of all cases from {before} to {after}, which is a little too "
-            "good, since the same cases chose it."
+            f"Postprocessing chosen on these predictions: {_steps(results)}; it "
+            f"changes the Dice of all cases from {before} to {after}, which is a "
+            "little too good, since the same cases chose it."
         )
     if test is None:
         notes.append("There is no test split beside the folds.")
@@ -130,12 +130,11 @@ def _notes_on(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str
     return notes
 
 
-def _steps(post: Mapping[str, Any]) -> str:
-    """Write the steps of a postprocessing."""
-    return (
-        ", ".join(
-            f"{name} of {index}" + ("" if number is None else f" ({number})")
-            for name, index, number in post["steps"]
-        )
-        or "none"
-    )
+def _steps(results: Mapping[str, Any]) -> str:
+    """Write the steps of a postprocessing, with the names of classes."""
+    names, lines = results["class_names"], []
+    for step, index, number in results["postprocess"]["steps"]:
+        classes = [index] if isinstance(index, int) else index
+        line = f"{step} of {' and '.join(names[one] for one in classes)}"
+        lines.append(line if number is None else f"{line} ({number})")
+    return ", ".join(lines) or "none"
