@@ -186,6 +186,12 @@ KEYS = {
     "data.cache_gib": Key(
         4.0, "GiB for cases in memory", low=0, may_change=True, changes_scores=False
     ),
+    "data.prepared_dir": Key(
+        "",
+        "folder that keeps prepared training cases between runs; '' for none",
+        may_change=True,
+        changes_scores=False,
+    ),
     "data.num_threads": Key(
         2, "threads that draw crops", low=0, may_change=True, changes_scores=False
     ),

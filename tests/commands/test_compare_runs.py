@@ -119,7 +119,12 @@ def test_runs_that_differ_only_in_their_seed_are_one_method(tmp_path):
 
 HARMLESS = {
     *("name", "data.data_dir", "data.path", "compilation_cache_dir"),
-    *("data.cache_gib", "data.num_threads", "data.prefetch_batches"),
+    *(
+        "data.cache_gib",
+        "data.prepared_dir",
+        "data.num_threads",
+        "data.prefetch_batches",
+    ),
     *("log.every_steps", "log.overlays", "train.step_timeout"),
     *("compare.methods", "compare.w_net_steps", "compare.parameters"),
     "eval.distance",

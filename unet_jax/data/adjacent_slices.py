@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from unet_jax.data.case_store import Pixels
+
 
 def with_neighbours(
     volume: Any, region: Sequence[slice], *, axis: int, count: int
@@ -82,12 +84,12 @@ class SliceOfVolume:
     """One slice with its neighbours as channels, read as an array of two axes is.
 
     Attributes:
-        volume: array ``(slices, *plane, channels)``.
+        volume: pixels ``(slices, *plane, channels)``.
         index: number of the slice.
         count: number of neighbours on each side.
     """
 
-    volume: np.ndarray
+    volume: Pixels
     index: int
     count: int
 

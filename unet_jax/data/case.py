@@ -76,6 +76,8 @@ class Source(Protocol):
     - ``class_counts(index)`` counts the pixels of each class without reading the case;
       None for a case without a label.
     - ``labelled_classes(index)`` gives those of the case without reading it.
+    - ``content(index) -> str`` changes with all that a case is made of: its files, and
+      how they are read and mapped to classes; nothing is read.
     - ``extent() -> Extent`` counts groups and images without reading them.
     - ``release(index)`` frees a case that the source holds in memory, and
       ``held_bytes`` is the memory of all cases that it holds.

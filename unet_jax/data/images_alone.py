@@ -31,7 +31,7 @@ class ImagesAlone:
 
     def __getattr__(self, name: str) -> Any:
         """Return the source's optional methods, which reveal nothing of its labels."""
-        if name in ("where", "facts", "extent", "release", "held_bytes"):
+        if name in ("where", "facts", "content", "extent", "release", "held_bytes"):
             return getattr(self.source, name)
         raise AttributeError(name)
 

@@ -61,6 +61,10 @@ class LabelMap:
         self._last = np.array([last for _, last, _ in self._ranges], np.int64)
         self._class = np.array([index for _, _, index in self._ranges], np.int16)
 
+    def __repr__(self) -> str:
+        """Return the ranges of stored values and their classes."""
+        return f"LabelMap({_entries(self._ranges)}, num_classes={self._num_classes})"
+
     def __call__(self, stored: np.ndarray, *, where: str) -> np.ndarray:
         """Look up the class of every pixel.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unet_jax.data.adjacent_slices import SliceOfVolume
+from unet_jax.data.case_store import Pixels
 from unet_jax.data.one_hot import WithOneHot
 from unet_jax.labels import IGNORE
 
@@ -37,8 +38,8 @@ def class_coordinates(
 
 
 def draw_patch(
-    image: np.ndarray | SliceOfVolume | WithOneHot,
-    label: np.ndarray,
+    image: Pixels | SliceOfVolume | WithOneHot,
+    label: Pixels,
     coordinates: Sequence[np.ndarray],
     *,
     patch_size: Sequence[int],
@@ -57,7 +58,7 @@ def draw_patch(
     the mean of a z-scored image; its label is ``IGNORE``, which no loss counts.
 
     Args:
-        image: ``(*spatial, channels)`` float32, an array or read region by region.
+        image: ``(*spatial, channels)`` float32; only the crop is read.
         label: ``(*spatial)`` signed integers.
         coordinates: flat indices of each class in this label, from
             ``class_coordinates``.
@@ -126,7 +127,7 @@ def _patch_start(
 
 
 def _crop(
-    array: np.ndarray | SliceOfVolume | WithOneHot,
+    array: Pixels | SliceOfVolume | WithOneHot,
     start: Sequence[int],
     patch_size: Sequence[int],
     *,

@@ -12,6 +12,7 @@ import numpy as np
 
 from unet_jax.data.adjacent_slices import SliceOfVolume
 from unet_jax.data.case import Case, Source, name_of, read_case
+from unet_jax.data.case_store import CaseStore, Pixels, StoredArray
 from unet_jax.data.labelled_classes import labelled_rows
 from unet_jax.data.one_hot import WithOneHot
 from unet_jax.data.patches import class_coordinates
@@ -32,8 +33,8 @@ class Example(NamedTuple):
         coordinates: flat indices of pixels of each class, from `class_coordinates`.
     """
 
-    image: np.ndarray | SliceOfVolume | WithOneHot
-    label: np.ndarray
+    image: Pixels | SliceOfVolume | WithOneHot
+    label: Pixels
     coordinates: Coordinates
 
 
@@ -67,6 +68,9 @@ class PreparedCases:
         labelled: whether a case without a label is an error. In training on images
             alone the label that ``prepare`` gives is a placeholder, and no crop is
             centred on it.
+        kept: prepared cases of earlier runs, to which this one adds; None for none. A
+            case that does not fit into ``cache_bytes`` is read from there by crops, and
+            nothing is written to ``store``.
         coordinates_limit: largest number of stored pixels per class and example.
 
     Raises:
@@ -87,6 +91,7 @@ class PreparedCases:
         previous_classes: int = 0,
         store: pathlib.Path | None = None,
         labelled: bool = True,
+        kept: CaseStore | None = None,
         num_threads: int = 1,
         coordinates_limit: int = 1000,
     ):
@@ -109,7 +114,8 @@ class PreparedCases:
         self._store = store
         self._labelled_rows = labelled_rows(source, num_classes)
         self._labelled = labelled
-        self._stored: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._kept = kept
+        self._stored: dict[int, tuple[Pixels, Pixels]] = {}
         self._to_release: list[int] = []
         if store is not None and store.exists():
             shutil.rmtree(store)  # left by a killed run
@@ -132,13 +138,13 @@ class PreparedCases:
             while self._to_release:
                 self._release(self._to_release.pop())
         if index is None:
-            seen: np.ndarray | WithOneHot = image
+            seen: Pixels | WithOneHot = image
             if self._previous_classes:
                 seen = WithOneHot(
                     image[..., :-1], image[..., -1], self._previous_classes
                 )
             return Example(seen, label, self._coordinates[case][0])
-        plane: np.ndarray | SliceOfVolume = image[index]
+        plane: Pixels | SliceOfVolume = image[index]
         if self._adjacent_slices:
             plane = SliceOfVolume(image, index, self._adjacent_slices)
         return Example(plane, label[index], self._coordinates[case][index])
@@ -179,7 +185,7 @@ class PreparedCases:
         name = name_of(self._source, case)
         return name if index is None else f"{name}, slice {index} of it as prepared"
 
-    def case(self, case: int) -> tuple[np.ndarray, np.ndarray]:
+    def case(self, case: int) -> tuple[Pixels, Pixels]:
         """Return the prepared image and label of one case; InputError if it cannot."""
         with self._case_locks[case]:
             with self._cache_lock:
@@ -188,15 +194,35 @@ class PreparedCases:
                     return self._cache[case]
                 if case in self._stored:
                     return self._stored[case]
-            image, label = self._load(case)
-            if case not in self._coordinates:
-                self._coordinates[case] = self._find_classes(case, label)
-                self._slices_with[case] = self._find_slices(case)
+            kept = None if self._kept is None else self._kept.get(case)
+            if kept is not None and not self._fits(*kept):
+                self._know_classes(case, kept[1])
+                with self._cache_lock:
+                    self._stored[case] = kept
+                    self._to_release.append(case)
+                return kept
+            if kept is not None:
+                image, label = (np.asarray(part) for part in kept)
+            else:
+                image, label = self._load(case)
+                if self._kept is not None:
+                    self._kept.put(case, image, label)
+            self._know_classes(case, label)
             with self._cache_lock:
                 self._cache[case] = image, label
                 self._to_release.append(case)
                 self._evict()
             return image, label
+
+    def _fits(self, image: StoredArray, label: StoredArray) -> bool:
+        """Whether a case fits into memory beside the others."""
+        with self._cache_lock:
+            held = self._held_bytes() + self._source_bytes()
+        return held + image.nbytes + label.nbytes <= self._cache_bytes
+
+    def _held_bytes(self) -> int:
+        """Count the bytes of the prepared cases in memory."""
+        return sum(image.nbytes + label.nbytes for image, label in self._cache.values())
 
     def _list_examples(self, num_threads: int) -> list[tuple[int, int | None]]:
         """List the case of each example, and its slice with ``by_slice``."""
@@ -209,14 +235,17 @@ class PreparedCases:
 
     def _evict(self) -> None:
         """Drop cases until the rest fit: first from the source, then the oldest."""
-        held = sum(image.nbytes + label.nbytes for image, label in self._cache.values())
+        held = self._held_bytes()
         while self._to_release and held + self._source_bytes() > self._cache_bytes:
             self._release(self._to_release.pop())
         held += self._source_bytes()
         while held > self._cache_bytes and len(self._cache) > 1:
             case, (image, label) = self._cache.popitem(last=False)
             held -= image.nbytes + label.nbytes
-            if self._store is not None:
+            kept = None if self._kept is None else self._kept.get(case)
+            if kept is not None:
+                self._stored[case] = kept
+            elif self._store is not None:
                 self._stored[case] = (
                     _mapped(self._store / f"{case}.image.npy", image),
                     _mapped(self._store / f"{case}.label.npy", label),
@@ -268,6 +297,19 @@ class PreparedCases:
             for one in range(1, self._num_classes)
         ]
         return [places for places in having if places]
+
+    def _know_classes(self, case: int, label: Pixels) -> None:
+        """Find pixels of each class in each example of a case, or read which."""
+        if case in self._coordinates:
+            return
+        drawn = f"{self._seed}-{case}-{self._coordinates_limit}"
+        found = None if self._kept is None else self._kept.classes(case, drawn)
+        if found is None:
+            found = self._find_classes(case, np.asarray(label))
+            if self._kept is not None:
+                self._kept.put_classes(case, drawn, found)
+        self._coordinates[case] = found
+        self._slices_with[case] = self._find_slices(case)
 
     def _find_classes(self, case: int, label: np.ndarray) -> list[Coordinates]:
         """Find pixels of each class in each example of a case."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from unet_jax.data.case import Case, Source
 
-_OPTIONAL = ("where", "facts", "class_counts", "labelled_classes", "release")
+_OPTIONAL = ("where", "facts", "content", "class_counts", "labelled_classes", "release")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from unet_jax.data.schemes import learns_percentiles
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError, setting
 from unet_jax.experiment.drawn_images import DrawnImages, draw_images
+from unet_jax.experiment.kept_cases import kept_cases
 from unet_jax.experiment.labels_only import labels_only
 from unet_jax.experiment.network import crop_size
 from unet_jax.experiment.previous_stage import has_previous, previous_changes
@@ -316,6 +317,7 @@ def create_prepared_cases(
         seed=config.seed,
         store=store,
         labelled=reads_labels(config.loss),
+        kept=kept_cases(config, source, preprocessing, whole=previous is None),
         num_threads=config.data.num_threads,
     )
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.data.folder.folders import rng, write_picture, write_set
+from tests.data.folder.folders import open_set, rng, write_picture, write_set
 from unet_jax.configs import folder as folder_config
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files import read as reader
 from unet_jax.data.folder.open import open_folder
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.memory import CaseMemory
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.errors import InputError
 from unet_jax.experiment.complete import complete_config
 from unet_jax.experiment.data import (
     create_memory,
@@ -20,6 +22,7 @@ from unet_jax.experiment.data import (
     fit_preprocessing,
     open_dataset,
 )
+from unet_jax.experiment.kept_cases import kept_cases
 
 SPLITS = ("train", "validation", "test")
 
@@ -100,6 +103,72 @@ def test_every_file_is_read_once(tmp_path, reads, intensity, dims):
     # To scan, (to sample,) to prepare; and the first case for the sample of validation.
     assert max(reads.values()) == (4 if intensity == "percentile" else 3)
     _equal(start, again)
+
+
+def test_prepared_cases_are_kept_between_runs(tmp_path, reads, capsys):
+    folder = _volumes(tmp_path / "set")
+    changes = {"data.prepared_dir": str(tmp_path / "kept"), "data.dims": 3}
+    plain = _start(folder, tmp_path / "one", **{"data.dims": 3})
+    start = _start(folder, tmp_path / "two", **changes)
+    count = len(start[4])
+    assert f"data.prepared_dir: 0 of {count} cases" in capsys.readouterr().out
+    _equal(plain, start)
+    reads.clear()
+    again = _start(folder, tmp_path / "two", **changes)
+    assert f"data.prepared_dir: {count} of {count} cases" in capsys.readouterr().out
+    assert len(reads) == 2  # image and mask of the sample of validation
+    _equal(plain, again)
+    _start(folder, tmp_path / "two", **changes, **{"data.intensity": "percentile"})
+    assert f"{count} of other settings" in capsys.readouterr().out
+
+
+def test_prepared_cases_are_of_files_that_have_not_changed(tmp_path):
+    def contents(folder=tmp_path / "set", **options):
+        source = open_set(folder, **options).source("train")
+        return {source.cases[i][0].id: source.content(i) for i in range(len(source))}
+
+    write_set(tmp_path / "set")
+    found = contents()
+    assert contents() == found
+    assert len(set(found.values())) == len(found)
+    changes = {"known_spacing": (0.5, 0.5)}, {"label_map": ((0, 0), (1, 1), (2, 1))}
+    for options in changes:
+        assert not set(contents(**options).values()) & set(found.values())
+    name = next(iter(found))
+    write_picture(tmp_path / f"set/images/{name}.png", 99)
+    changed = contents()
+    assert [one for one in found if found[one] != changed[one]] == [name]
+    (tmp_path / "set").rename(tmp_path / "moved")
+    assert contents(tmp_path / "moved") == changed
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("gs://bucket/kept", "found gs://bucket/kept, expected a folder of this"),
+        ("kept", "images that are drawn from label maps cannot be kept"),
+    ],
+)
+def test_prepared_cases_that_cannot_be_kept(folder, message, tmp_path):
+    config = folder_config.get_config()
+    config.data.prepared_dir = folder
+    config.data.class_names, config.train.patch_size = ("a", "b", "c"), (4, 4)
+    source = open_set(write_set(tmp_path / "set")).source("train")
+    preprocessing = Preprocessing(
+        network_dims=2,
+        slice_axis=2,
+        spacing=None,
+        size=None,
+        crop_nonzero=False,
+        intensity="zscore",
+        channels=1,
+    )
+    cases = [source[0]]  # a source that does not know its content
+    with pytest.raises(InputError, match=f"^data.prepared_dir: {message}"):
+        create_prepared_cases(config, cases, preprocessing, tmp_path)
+    if folder == "kept":
+        with pytest.raises(InputError, match="predictions of data"):
+            kept_cases(config, source, preprocessing, whole=False)
 
 
 def test_without_room_the_files_are_read_again_and_all_is_the_same(tmp_path, reads):

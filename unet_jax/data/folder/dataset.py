@@ -162,6 +162,18 @@ class FolderSource:
             self._id(index), len(traits.shape), traits.channels, traits.spacing
         )
 
+    def content(self, index: int) -> str:
+        """Describe what one case is made of, without reading it."""
+        traits, part = self.cases[index]
+        facts = dataclasses.asdict(traits)
+        for name in ("id", "patient", "images", "masks"):
+            del facts[name]  # files may be moved
+        facts["colors"] = [color[:2] for color in traits.colors]
+        slab = slab_of(part, traits.shape, self.options.slice_axis)
+        labelled = self.labelled_classes(index)
+        read = (slab, self.options.reading, self.classes, labelled)
+        return repr((sorted(facts.items()), *read))
+
     def extent(self) -> Extent:
         """Count groups and images; the files of its channels are one image."""
         files = {

@@ -176,6 +176,10 @@ class TfdsSource:
         """Name, version, sizes and a hash of the data, for ``config.json``."""
         return self._records.fingerprint()
 
+    def content(self, index: int) -> str:
+        """Describe what one case is made of, without reading it."""
+        return repr((self.fingerprint, index, self._keys, self._classes))
+
     def _features(self, *options: str) -> Features:
         """Pick the features of some options, and the slice axis if there is one."""
         keys = [self._keys[option] for option in options]
