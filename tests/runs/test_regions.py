@@ -91,6 +91,8 @@ def test_regions_run_from_a_raw_set_to_label_maps_and_scores(tmp_path, capsys):
         probabilities=True,
         uncertainty=True,
     )
+    table = (tmp_path / "out" / "classes.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in table] == ["class", "background", *REGIONS]
     labels = np.asarray(nibabel.load(files[0]).dataobj)
     probabilities = np.load(tmp_path / "out" / "0.probabilities.npy")
     expected = np.zeros_like(labels)

@@ -17,6 +17,7 @@ from unet_jax.classical.samples import Sample, thinned
 from unet_jax.commands.compare_w_net import train_w_net
 from unet_jax.commands.evaluate import held_out_losses
 from unet_jax.data.case import Case, Source
+from unet_jax.data.labelled_classes import with_all_labelled
 from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.finished import load_run, open_run_data
@@ -84,7 +85,9 @@ def compare_methods(
     sources = {split: dataset.source(split) for split in ("train", "test")}
     if labels_only(run.config):
         print(DRAWN_SCORES)
-    samples = _samples(sources["train"])
+    # A class that nobody labelled in a case would be background to these methods.
+    train = with_all_labelled(sources["train"])
+    samples = _samples(train if len(train) else sources["train"])
     _check_given(run.config, samples)
     rows: list[dict[str, Any]] = []
     pictures: list[np.ndarray | None] = []

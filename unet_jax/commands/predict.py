@@ -26,6 +26,7 @@ from unet_jax.data.files.write import (
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.errors import InputError, named_files
 from unet_jax.experiment.ensemble import load_trained
+from unet_jax.experiment.regions import score_groups
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.inference.distance import Distance
 from unet_jax.report.figure import problem_of_drawing, write_figure
@@ -242,10 +243,11 @@ def _statistics(
     labels: np.ndarray,
     maps: Mapping[str, np.ndarray],
 ) -> list[dict[str, object]]:
-    """Describe the classes of an image; a volume of one slice is a picture."""
+    """Describe the classes or regions of an image; one slice is a picture."""
     spacing, count = stored.spacing, len(run.config.data.class_names)
+    regions = score_groups(run.config)
     means = {
-        f"mean_{name}": mean_by_class(labels, values, count)
+        f"mean_{name}": mean_by_class(labels, values, count, regions)
         for name, values in maps.items()
     }
     single = [axis for axis, size in enumerate(labels.shape) if size == 1]
@@ -258,6 +260,7 @@ def _statistics(
         spacing,
         file=stored.path.name,
         class_names=tuple(run.config.data.class_names),
+        regions=regions,
     )
     for index, row in enumerate(rows):
         row |= {column: values[index] for column, values in means.items()}

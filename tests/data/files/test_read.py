@@ -10,7 +10,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from unet_jax.data.files.formats import output_name
-from unet_jax.data.files.label_table import label_statistics, write_csv
+from unet_jax.data.files.label_table import label_statistics, mean_by_class, write_csv
 from unet_jax.data.files.read import check_finite, list_images, read_image, read_label
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import write_label_map
@@ -703,6 +703,19 @@ def test_statistics_have_units_only_where_known(tmp_path):
     assert os.listdir(tmp_path) == ["table.csv"]
     with pytest.raises(ValueError, match="Label 1 is outside the 1 classes"):
         label_statistics(flat, file="a", spacing=None, class_names=names[:1])
+
+
+def test_a_table_of_regions_has_a_row_for_each_of_them():
+    labels = np.array([[0, 1, 2], [3, 3, 0]])
+    regions = {"whole": (1, 2, 3), "core": (2, 3), "none": ()}
+    rows = label_statistics(
+        labels, None, file="a.png", class_names=tuple("0123"), regions=regions
+    )
+    found = [(row["class"], row["pixels"]) for row in rows]
+    assert found == [("0", 2), ("whole", 4), ("core", 3), ("none", 0)]
+    values = np.array([[1.0, 2.0, 3.0], [6.0, np.nan, 5.0]])
+    means = mean_by_class(labels, values, 4, regions)
+    assert means == [3.0, pytest.approx(11 / 3), 4.5, ""]
 
 
 # ---- masks ---------------------------------------------------------------------------

@@ -16,12 +16,15 @@ def label_statistics(
     *,
     file: str,
     class_names: Sequence[str],
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, object]]:
     """Count the pixels of every class, and measure them if the spacing is known.
 
     Args:
         spacing: millimetres per pixel on each spatial axis, or None.
         file: text of the column "file".
+        regions: classes of each region by name, for a row each instead of the classes
+            above 0; None for classes.
 
     Returns:
         A row for each class: file, class, pixels, area_mm2 (two axes) or volume_ml
@@ -32,8 +35,12 @@ def label_statistics(
         raise ValueError(
             f"Label {len(counts) - 1} is outside the {len(class_names)} classes"
         )
+    named = dict(zip(class_names, counts.tolist(), strict=True))
+    if regions is not None:
+        inside = {name: int(counts[list(one)].sum()) for name, one in regions.items()}
+        named = {class_names[0]: int(counts[0])} | inside
     rows: list[dict[str, object]] = []
-    for name, count in zip(class_names, counts.tolist(), strict=True):
+    for name, count in named.items():
         size = "" if spacing is None else _digits(count * float(np.prod(spacing)))
         volume = size if isinstance(size, str) else _digits(size / 1000)
         rows.append(
@@ -49,21 +56,30 @@ def label_statistics(
 
 
 def mean_by_class(
-    labels: np.ndarray, values: np.ndarray, num_classes: int
+    labels: np.ndarray,
+    values: np.ndarray,
+    num_classes: int,
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> list[object]:
     """Average a map over the pixels of each class; "" for a class without pixels.
 
     Args:
         labels: ``(*spatial)`` class indices.
         values: ``(*spatial)`` numbers; NaN is left out.
+        regions: those of `label_statistics`.
 
     Returns:
-        A number, or "", for each class.
+        A number, or "", for each row of `label_statistics`.
     """
     seen = np.isfinite(values)
     flat = labels[seen]
     counts = np.bincount(flat, minlength=num_classes)
     sums = np.bincount(flat, values[seen], minlength=num_classes)
+    if regions is not None:
+        groups = [[0], *map(list, regions.values())]
+        counts, sums = (
+            np.array([one[group].sum() for group in groups]) for one in (counts, sums)
+        )
     return [
         _digits(total / count) if count else ""
         for total, count in zip(sums.tolist(), counts.tolist(), strict=True)
