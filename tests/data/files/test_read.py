@@ -1,6 +1,7 @@
 import csv
 import os
 import struct
+import tracemalloc
 import zlib
 
 import nibabel
@@ -9,6 +10,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageOps
 
+from unet_jax.data.files import nifti
 from unet_jax.data.files.formats import output_name
 from unet_jax.data.files.label_table import label_statistics, mean_by_class, write_csv
 from unet_jax.data.files.read import check_finite, list_images, read_image, read_label
@@ -295,6 +297,24 @@ def test_nifti_scale_is_applied_unless_identity(tmp_path):
     np.testing.assert_array_equal(stored[..., 0], values * 0.5 - 3)
     _nifti(tmp_path / "plain.nii", values, scl_slope=1, scl_inter=0)
     assert read_image(tmp_path / "plain.nii").image.dtype == np.int16
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("slope", [1.0, 0.1])
+def test_nifti_is_read_by_slabs(tmp_path, name, slope, monkeypatch):
+    monkeypatch.setattr(nifti, "_SLAB_BYTES", 2**12)
+    values = _random(60, 70, 50, 1).astype(np.int16)
+    image = nibabel.Nifti1Image(values, AFFINE)
+    image.header.set_slope_inter(slope, 0)
+    nibabel.save(image, tmp_path / name)
+    expected = np.asarray(nibabel.load(tmp_path / name).dataobj)
+    tracemalloc.start()
+    found = read_image(tmp_path / name).image
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected.astype(found.dtype))
+    assert found.flags.c_contiguous
+    assert found.nbytes < peak < 1.6 * found.nbytes
 
 
 def test_nifti_shapes(tmp_path):

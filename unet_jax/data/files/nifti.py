@@ -23,7 +23,7 @@ def read_nifti(
     Raises:
         InputError: the file is no NIfTI volume, or its affine cannot be inverted.
     """
-    nifti = nibabel.load(path)
+    nifti = nibabel.load(path, mmap=False, keep_file_open=True)
     if not isinstance(nifti, nibabel.Nifti1Image):
         raise InputError(
             f"{path}: is {type(nifti).__name__}; expected a NIfTI image; export it as "
@@ -32,10 +32,7 @@ def read_nifti(
     proxy: Any = nifti.dataobj
     slope, inter = float(proxy.slope), float(proxy.inter)
     scaled = (slope, inter) != (1.0, 0.0)
-    image = np.asarray(proxy)
-    if scaled:
-        image = image.astype(np.float32)
-    image = _nifti_channels(image, path)
+    image = _nifti_channels(_read_slabs(proxy, scaled), path)
     affine = np.array(nifti.affine, dtype=np.float64)
     affine[:3] *= millimetres(nifti.header)
     spacing = np.sqrt(np.sum(affine[:3, :3] ** 2, axis=0))
@@ -53,6 +50,28 @@ def read_nifti(
         if scaled
         else {},
     )
+
+
+def _read_slabs(proxy: Any, scaled: bool) -> np.ndarray:
+    """Read voxels a few planes at a time, so that no second volume is in memory.
+
+    A file has its first axis inside and may have another byte order, and scaled values
+    are float64.
+    """
+    if proxy.dtype.names or not min(proxy.shape, default=0):
+        return np.asarray(proxy)
+    dtype = np.float32 if scaled else proxy.dtype.newbyteorder("=")
+    image = np.empty(proxy.shape, dtype)
+    axis = max((i for i, size in enumerate(proxy.shape) if size > 1), default=0)
+    step = max(1, _SLAB_BYTES * proxy.shape[axis] // max(image.nbytes, 1))
+    for start in range(0, proxy.shape[axis], step):
+        slab = (*(slice(None),) * axis, slice(start, start + step))
+        image[slab] = proxy[slab]
+    return image
+
+
+_SLAB_BYTES = 2**23
+"""Bytes of the planes that are read at once."""
 
 
 def file_shape(stored: StoredImage) -> tuple[int, ...]:
