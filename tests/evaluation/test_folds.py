@@ -45,6 +45,7 @@ def test_each_fold_counts_as_one_and_a_class_that_is_nowhere_has_no_value():
     assert found["per_class"]["cell"]["mean"]["dice"] == found["mean"]["dice"]
     assert found["per_class"]["nucleus"]["mean"]["dice"] is None
     assert found["per_class"]["nucleus"]["std"]["dice"] is None
+    assert "n_absent" not in found["per_class"]["cell"]["mean"]
 
 
 def test_the_table_of_folds_as_a_whole():

@@ -22,7 +22,7 @@ from unet_jax.data.case import Case, Source, read_case
 from unet_jax.errors import InputError
 from unet_jax.evaluation.folds import folds_table, summarise_folds
 from unet_jax.evaluation.scorer import evaluate, write_results
-from unet_jax.evaluation.table import score_cell
+from unet_jax.evaluation.table import counted, score_cell
 from unet_jax.experiment.complete import resolve_source
 from unet_jax.experiment.ensemble import (
     CROSSVALIDATION,
@@ -165,7 +165,7 @@ def _score(
     config: ConfigDict, workdir: pathlib.Path, folds: Sequence[Fold]
 ) -> dict[str, Any]:
     """Score each case out-of-fold, and choose the postprocessing."""
-    output, chooses = workdir / OUT_OF_FOLD, chooses_steps(config)
+    output = workdir / OUT_OF_FOLD
     entries: list[Any] = []
     rows, duplicates = [], 0
     with _kept_labels(output / "kept") as kept:
@@ -182,11 +182,13 @@ def _score(
             duplicates += getattr(source, "duplicates", 0)
             rows.append(_row(number, run, results))
             dice = score_cell("dice", results["mean"]["dice"])
-            print(f"fold {number}: {results['n_cases']} cases, Dice {dice}", flush=True)
+            cases = counted(results["n_cases"], "case")
+            print(f"fold {number}: {cases}, Dice {dice}", flush=True)
         # The scores of the cases are there: they are put together.
         pooled = evaluate(_no_method, (), gather=lambda _: entries, **options)
         steps = run.predict_fn.steps
-        if chooses and run.predict_fn.regions is None:
+        chooses = chooses_steps(config) and run.predict_fn.regions is None
+        if chooses:
             steps = kept.chosen_steps(run.predict_fn.num_classes)
         post = kept.scored_after(steps, options) if chooses and steps else pooled
     fold_of = {one: number for number, fold in enumerate(folds) for one in fold["val"]}

@@ -43,6 +43,8 @@ def _over_folds(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and standard deviation of each metric."""
     found: dict[str, Any] = {"mean": {}, "std": {}}
     for metric in dict.fromkeys(name for one in values for name in one):
+        if metric.startswith("n_"):  # a number of cases
+            continue
         numbers = [one[metric] for one in values if one.get(metric) is not None]
         found["mean"][metric] = statistics.fmean(numbers) if numbers else None
         found["std"][metric] = statistics.stdev(numbers) if len(numbers) > 1 else None
@@ -106,10 +108,11 @@ def _notes_on(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str
             "The cases of a fold also chose its checkpoint (eval.choose='best'), so "
             "that these scores are a little too good."
         )
-    if not post["chosen"]:
+    if not post["steps"]:
+        why = "no step raises the Dice of these predictions"
+        notes.append(f"Postprocessing: none{f'; {why}' if post['chosen'] else ''}.")
+    elif not post["chosen"]:
         notes.append(f"Postprocessing, as given: {_steps(results)}.")
-    elif not post["steps"]:
-        notes.append("Postprocessing: no step raises the Dice of these predictions.")
     else:
         before, after = (
             score_cell("dice", one["mean"]["dice"]) for one in (pooled, post)
@@ -137,4 +140,4 @@ def _steps(results: Mapping[str, Any]) -> str:
         classes = [index] if isinstance(index, int) else index
         line = f"{step} of {' and '.join(names[one] for one in classes)}"
         lines.append(line if number is None else f"{line} ({number})")
-    return ", ".join(lines) or "none"
+    return ", ".join(lines)
