@@ -118,8 +118,9 @@ def test_other_folds_than_those_that_it_began_with_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"data.folds=3, this config 5; give --config"):
         divide_into_folds(config, workdir)
     write_set(tmp_path / "set", count=1, first=9)
-    with pytest.raises(InputError, match=r"no longer those of splits_final\.json"):
-        divide_into_folds(three, workdir)
+    for changed in (three, config):
+        with pytest.raises(InputError, match=r"no longer those of splits_final\.json"):
+            divide_into_folds(changed, workdir)
     (workdir / "splits_final.json").write_text("[")
     with pytest.raises(InputError, match=r"splits_final\.json: cannot be read"):
         divide_into_folds(three, workdir)

@@ -125,17 +125,19 @@ def _check_same_folds(
     if not begun or not kept.exists():
         return
     try:
-        if json.loads(kept.read_text(encoding="utf-8")) == folds:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        if before == folds:
             return
-    except (OSError, ValueError) as error:
+        same_cases = _cases_of(before[0]) == _cases_of(folds[0])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{kept}: cannot be read ({type(error).__name__}: {error}); restore it, or "
             "name another --workdir"
         ) from None
-    record = read_record(begun[0])
-    before = {} if record is None else flat_config(record["config"])
+    record = read_record(begun[0]) if same_cases else None
+    recorded = {} if record is None else flat_config(record["config"])
     for key in _DRAWN_BY:
-        old, new = before.get(f"data.{key}"), config.data[key]
+        old, new = recorded.get(f"data.{key}"), config.data[key]
         new = len(folds) if key == "folds" and new is None else new
         if old is not None and old != new:
             raise InputError(
@@ -148,6 +150,11 @@ def _check_same_folds(
         f"{SPLITS_FILE}, with which it began; restore the images and data.splits, or "
         "name another --workdir"
     )
+
+
+def _cases_of(fold: Fold) -> set[str]:
+    """Return the ids of all cases."""
+    return {one for ids in fold.values() for one in ids}
 
 
 def _give_facts(workdir: pathlib.Path, fold: pathlib.Path) -> None:
