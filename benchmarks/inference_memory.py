@@ -1,12 +1,11 @@
 """Measures the memory of predicting large volumes with 100 classes.
 
-    python -m benchmarks.inference_memory  # or some cases: ... ct_3d cube
-    python -m benchmarks.inference_memory --peer_python=PYTHON cube
+    python -m benchmarks.inference_memory --peer_python=PYTHON  # or: ... cube
 
 Each side predicts a volume in a process of its own, from its array to its labels, with
-a tiny network. MONAI keeps the scores of a whole volume, so its volume has half the
-size along each axis, and the memory that it adds is also shown times eight. Prints a
-row for each case and side.
+a tiny network. MONAI and nnU-Net keep the scores of a whole volume, so their volume has
+half the size along each axis, and the memory that it adds is also shown times eight.
+Prints a row for each case and side.
 """
 
 import json
@@ -46,30 +45,32 @@ CASES: dict[str, dict[str, Any]] = {
 
 def main(arguments: list[str]) -> None:
     """Print memory and time of each case."""
-    pythons = {"ours": sys.executable}
-    names = []
+    peer, names = sys.executable, []
     for argument in arguments:
         if argument.startswith("--peer_python="):
-            pythons["peers"] = argument.partition("=")[2]
+            peer = argument.partition("=")[2]
         elif argument in CASES:
             names.append(argument)
         else:
             sys.exit(f"found {argument!r}, expected --peer_python=PYTHON or a case")
-    print(f"{'case':<8}{'side':<7}{'volume':<15}{'peak MiB':>10}{'added':>8}{'s':>7}")
+    print(f"{'case':<8}{'side':<9}{'volume':<15}{'peak MiB':>10}{'s':>6}  added MiB")
     for name in names or CASES:
-        for side, python in pythons.items():
-            case = dict(CASES[name])
-            if side == "peers":
-                if len(case["patch"]) == 2:
+        for package in ("ours", "MONAI", "nnU-Net"):
+            case = {**CASES[name], "package": package}
+            side, python = "ours", sys.executable
+            if package != "ours":
+                # nnU-Net resamples in its export, which needs plans.
+                if len(case["patch"]) == 2 or (package == "nnU-Net" and case["target"]):
                     continue
+                side, python = "peers", peer
                 case["volume"] = [size // 2 for size in case["volume"]]
             found = _measured(python, side, case)
-            added = f"{found['added_memory_mib']:.0f}"
-            if side == "peers":
-                added += f" (times 8: {8 * found['added_memory_mib']:.0f})"
+            added = found["added_memory_mib"]
+            scaled = "" if side == "ours" else f" (times 8: {8 * added:.0f})"
             print(
-                f"{name:<8}{side:<7}{'x'.join(map(str, case['volume'])):<15}"
-                f"{found['peak_memory_mib']:>10.0f}{added:>8}{found['seconds']:>7.0f}",
+                f"{name:<8}{package:<9}{'x'.join(map(str, case['volume'])):<15}"
+                f"{found['peak_memory_mib']:>10.0f}{found['seconds']:>6.0f}"
+                f"  {added:.0f}{scaled}",
                 flush=True,
             )
 
