@@ -125,7 +125,7 @@ def test_other_differences_are_refused_with_both_values(tmp_path):
 
 
 def test_a_key_that_an_old_run_did_not_have_counts_as_its_default(tmp_path):
-    for options in ({"split_seed": 0}, {}):
+    for options in ({"split_seed": 0}, {"regions": None}, {}):
         check_same_run(tmp_path, _record(), {**CONFIG, "data": options}, {"b": 2})
     message = r"its run has data.split_seed=0, this config 7; give --config"
     with pytest.raises(InputError, match=message):
