@@ -118,7 +118,8 @@ def test_the_peers_script_of_the_brain_run_has_its_numbers():
     usual = {"flip_probability", "elastic_probability"}
     left = {key for key in config.augment if key.endswith("_probability")}
     left -= {*values["AUGMENT"], *usual}
-    assert all("channel" in key or key.startswith("synthesis") for key in left)
+    others = ("synthesis", "previous")
+    assert all("channel" in key or key.startswith(others) for key in left)
     assert not config.augment.synthesis
     assert config.augment.flip_probability == 0.5
     assert config.augment.elastic_probability == 0
