@@ -122,23 +122,21 @@ def draw_splits(
         features: classes of each case.
         test_fraction: fraction of the groups for the test split.
         validation_fraction: fraction of the groups for validation without folds.
-        folds: number of parts of the groups outside the test split; None for as many
-            as there are groups, at most `DEFAULT_FOLDS`.
+        folds: parts of the groups outside the test split; None for `DEFAULT_FOLDS`, or
+            as many as there are groups.
 
     Returns:
-        The splits; with fewer than three groups, slabs of their cases. Folds of two
-        groups need no test split.
+        The splits; slabs of the cases where there are fewer than `fewest_groups`.
 
     Raises:
         InputError: more folds than groups, or too few groups for folds.
     """
     names = sorted(set(groups.values()))
-    fewest = fewest_groups(fold, test_fraction)
-    if len(names) < fewest:
+    if len(names) < (fewest := fewest_groups(fold, test_fraction)):
         if fold >= 0:
-            hint = "" if fewest < FEWEST_GROUPS else ", or 2 with data.test_fraction=0"
             raise _no_folds(
-                f"found {len(names)} group(s), expected {fewest} or more{hint}"
+                f"found {len(names)} group(s), expected {fewest} or more"
+                + ", or 2 with data.test_fraction=0" * (fewest == FEWEST_GROUPS)
             )
         return _few_groups(groups, names)
     shuffled, rare = _shuffled(groups, features, seed)
