@@ -76,6 +76,7 @@ def create_validation(run: Run, *, stop: Stop) -> Callable[[dict[str, Any]], Row
         folder,
         whole=True,
         augmented=False,
+        previous=run.previous,
     )
     with contextlib.closing(crops):
         images = [batch["image"] for batch in itertools.islice(crops, count)]
