@@ -3,10 +3,12 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 import tifffile
@@ -273,6 +275,33 @@ def test_each_dicom_series_of_a_folder_gives_a_nifti_on_its_grid(segment, tmp_pa
     shutil.rmtree(tmp_path / "out")
     out = segment(tmp_path / "in/p0")
     assert [path.name for path in out.glob("*.nii.gz")] == ["p0.nii.gz"]
+
+
+def test_a_dicom_series_gives_a_dicom_segmentation_beside_its_label_map(
+    segment, tmp_path
+):
+    tags = {"StudyInstanceUID": "1.2.9", "FrameOfReferenceUID": "1.2.8"}
+    write_series(tmp_path / "in/p0", RescaleIntercept=0, **tags)
+    out = segment(tmp_path / "in", outputs=["dicom_seg"])
+    seg = pydicom.dcmread(out / "p0.seg.dcm")
+    count = np.count_nonzero(read_label(out / "p0.nii.gz").image)
+    assert np.count_nonzero(seg.pixel_array) == count > 0
+    assert [one.SegmentLabel for one in seg.SegmentSequence] == ["foreground"]
+    with pytest.raises(InputError, match="exists; expected no such file"):
+        segment(tmp_path / "in", outputs=["dicom_seg"])
+
+
+def test_a_dicom_segmentation_needs_a_series_and_highdicom(
+    segment, tmp_path, monkeypatch
+):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "in/a.png")
+    with pytest.raises(InputError, match="holds no DICOM series; expected one for"):
+        segment(tmp_path / "in", outputs=["dicom_seg"])
+    monkeypatch.setitem(sys.modules, "highdicom.seg", None)
+    with pytest.raises(InputError, match="run `pip install highdicom`"):
+        segment(tmp_path / "in", outputs=["dicom_seg"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_only_channel_of_nnunet_is_no_part_of_the_name(segment, tmp_path):

@@ -188,6 +188,7 @@ def _predict(config: ConfigDict | None, stop: Stop) -> None:
             probabilities=FLAGS.probabilities,
             uncertainty=FLAGS.uncertainty,
             contours=FLAGS.contours,
+            dicom_seg=FLAGS.dicom_seg,
             overwrite=FLAGS.overwrite,
         )
 

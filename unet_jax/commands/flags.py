@@ -58,6 +58,9 @@ flags.DEFINE_string(
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("uncertainty", False, "predict: write maps of uncertainty too.")
 flags.DEFINE_bool("contours", False, "predict: write outlines too, as GeoJSON.")
+flags.DEFINE_bool(
+    "dicom_seg", False, "predict: write DICOM segmentations of DICOM series too."
+)
 flags.DEFINE_bool("overwrite", False, "predict, plan: replace files of the output.")
 flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")

@@ -9,7 +9,14 @@ import numpy as np
 
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
-from unet_jax.data.files.formats import file_suffix, output_name, stem_of
+from unet_jax.data.files.dicom_seg import check_highdicom, write_dicom_seg
+from unet_jax.data.files.formats import (
+    DICOM,
+    file_suffix,
+    format_of,
+    output_name,
+    stem_of,
+)
 from unet_jax.data.files.label_table import (
     label_statistics,
     mean_by_class,
@@ -42,6 +49,7 @@ def predict_files(
     probabilities: bool = False,
     uncertainty: bool = False,
     contours: bool = False,
+    dicom_seg: bool = False,
     overwrite: bool = False,
 ) -> list[pathlib.Path]:
     """Segment images with the best checkpoint of a run.
@@ -58,6 +66,8 @@ def predict_files(
             several votes are averaged, their ``<name>.disagreement``; .nii.gz for a
             NIfTI, .tif for other images. classes.csv has the mean of each class.
         contours: write the outlines too, to ``<name>.geojson``.
+        dicom_seg: write the label map of each DICOM series too, as the DICOM
+            segmentation ``<name>.seg.dcm``.
         overwrite: replace the files of an earlier prediction.
 
     Raises:
@@ -71,9 +81,16 @@ def predict_files(
     overlays = _overlay_names([image.path for image in images])
     maps = _MAPS[: 1 + run.predict_fn.disagrees] if uncertainty else ()
     _check_output(folder, images)
+    if dicom_seg:
+        _check_dicom(input_path, images)
     check_targets(
         _targets(
-            folder, images, probabilities=probabilities, contours=contours, maps=maps
+            folder,
+            images,
+            probabilities=probabilities,
+            contours=contours,
+            dicom_seg=dicom_seg,
+            maps=maps,
         ),
         inputs=[file for image in images for file in image.files],
         overwrite=overwrite,
@@ -87,6 +104,8 @@ def predict_files(
             kept = folder if probabilities else None
             labels, uncertain = _segment(run, stored, kept, maps)
             target = _write_labels(run, folder, stored, labels, contours=contours)
+            if dicom_seg and _is_dicom(image.files[0]):
+                _write_seg(run, folder, stored, labels, series=image.files[0])
             for name, values in uncertain.items():
                 path = folder / map_name(_stem(overlays[file]), name, file)
                 write_map(path, stored, values)
@@ -167,6 +186,44 @@ def _write_labels(
     return target
 
 
+def _write_seg(
+    run: TrainedRun,
+    folder: pathlib.Path,
+    stored: StoredImage,
+    labels: np.ndarray,
+    *,
+    series: pathlib.Path,
+) -> None:
+    """Write the DICOM segmentation of a series."""
+    data = run.config.data
+    write_dicom_seg(
+        folder / _seg_name(stored.path),
+        stored,
+        labels,
+        series=series,
+        class_names=tuple(data.class_names),
+        class_colors=tuple(data.class_colors),
+    )
+
+
+def _is_dicom(path: pathlib.Path) -> bool:
+    return format_of(path) is DICOM
+
+
+def _seg_name(path: pathlib.Path) -> str:
+    return f"{stem_of(path)}.seg.dcm"
+
+
+def _check_dicom(input_path: str, images: Sequence[NewImage]) -> None:
+    """Refuse --dicom_seg without highdicom, or without a series."""
+    check_highdicom()
+    if not any(_is_dicom(image.files[0]) for image in images):
+        raise InputError(
+            f"--input {input_path}: holds no DICOM series; expected one for "
+            "--dicom_seg; leave this flag out"
+        )
+
+
 def _check_output(folder: pathlib.Path, images: list[NewImage]) -> None:
     """Refuse an output folder that cannot be written, or that holds the images."""
     if folder.resolve() == images[0].path.parent.resolve():
@@ -192,6 +249,7 @@ def _targets(
     *,
     probabilities: bool,
     contours: bool,
+    dicom_seg: bool,
     maps: Sequence[str],
 ) -> Iterator[pathlib.Path]:
     """Yield the paths of all files that will be written."""
@@ -206,6 +264,8 @@ def _targets(
             yield folder / f"{stem_of(file)}.probabilities.npy"
         if contours:
             yield folder / f"{stem_of(file)}.geojson"
+        if dicom_seg and _is_dicom(file):
+            yield folder / _seg_name(file)
     yield folder / "classes.csv"
 
 

@@ -2,7 +2,12 @@
 
 import numpy as np
 import pydicom
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 ROWS_COLUMNS = (0.8, -0.6, 0.0, 0.36, 0.48, -0.8)
 """Directions of an oblique series."""
@@ -43,3 +48,31 @@ def write_series(folder, *, count=4, size=(6, 5), seed=0, step=2.0, **tags):
         place = np.array([-10.0, 20.0, 5.0]) + number * step * normal
         write_slice(folder / name, pixels[number], position=place, **tags)
     return pixels
+
+
+def write_frames(file, folder):
+    """Write the slices of a series as the frames of one file, the last place first."""
+    slices = [pydicom.dcmread(one) for one in folder.iterdir()]
+    normal = np.cross(ROWS_COLUMNS[:3], ROWS_COLUMNS[3:])
+    slices.sort(key=lambda one: -np.dot(one.ImagePositionPatient, normal))
+    header, frames = slices[0], []
+    for one in slices:
+        frame, inside = pydicom.Dataset(), pydicom.Dataset()
+        inside.ImagePositionPatient = one.ImagePositionPatient
+        frame.PlanePositionSequence = [inside]
+        frames.append(frame)
+    header.NumberOfFrames = len(frames)
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = (
+        EnhancedCTImageStorage
+    )
+    header.PerFrameFunctionalGroupsSequence = frames
+    shared, measures, plane = (pydicom.Dataset() for _ in range(3))
+    measures.PixelSpacing = header.PixelSpacing
+    measures.SliceThickness = header.SliceThickness
+    plane.ImageOrientationPatient = header.ImageOrientationPatient
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [plane]
+    header.SharedFunctionalGroupsSequence = [shared]
+    header.PixelData = b"".join(one.PixelData for one in slices)
+    del header.PixelSpacing, header.ImagePositionPatient
+    header.save_as(file)

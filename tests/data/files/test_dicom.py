@@ -7,7 +7,12 @@ import pydicom
 import pytest
 import SimpleITK
 
-from tests.data.files.dicoms import ROWS_COLUMNS, write_series, write_slice
+from tests.data.files.dicoms import (
+    ROWS_COLUMNS,
+    write_frames,
+    write_series,
+    write_slice,
+)
 from unet_jax.data.files.canonical import as_case_image
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.write import write_label_map
@@ -62,28 +67,8 @@ def test_slices_on_scales_of_their_own_are_floats(tmp_path):
 
 
 def test_frames_of_one_file_have_their_places_in_it(tmp_path):
-    pixels = write_series(tmp_path / "p1")
-    header = pydicom.dcmread(tmp_path / "p1/IM0002")
-    positions = []
-    for file in (tmp_path / "p1").iterdir():
-        positions.append(list(pydicom.dcmread(file).ImagePositionPatient))
-    place = np.cross(ROWS_COLUMNS[:3], ROWS_COLUMNS[3:])
-    positions.sort(key=lambda one: float(np.dot(one, place)))
-    header.NumberOfFrames = 4
-    frames = []
-    for position in positions:
-        frame, inside = pydicom.Dataset(), pydicom.Dataset()
-        inside.ImagePositionPatient = position
-        frame.PlanePositionSequence = [inside]
-        frames.append(frame)
-    header.PerFrameFunctionalGroupsSequence = frames[::-1]
-    shared, measures = pydicom.Dataset(), pydicom.Dataset()
-    measures.PixelSpacing = header.PixelSpacing
-    shared.PixelMeasuresSequence = [measures]
-    header.SharedFunctionalGroupsSequence = [shared]
-    del header.PixelSpacing, header.ImagePositionPatient
-    header.PixelData = pixels[::-1].astype("<i2").tobytes()
-    header.save_as(tmp_path / "all.dcm")
+    write_series(tmp_path / "p1")
+    write_frames(tmp_path / "all.dcm", tmp_path / "p1")
     stored, series = read_image(tmp_path / "all.dcm"), read_image(tmp_path / "p1")
     np.testing.assert_array_equal(stored.image, series.image)
     np.testing.assert_allclose(stored.affine, series.affine, atol=1e-9)

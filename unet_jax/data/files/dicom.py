@@ -95,8 +95,7 @@ def read_dicom(
         InputError: pydicom is not installed, or the files are several series, or no
             stack of equal slices at equal distances.
     """
-    files = dicom_files(path) if path.is_dir() else [path]
-    headers = [one for one in map(_read, files) if "PixelData" in one]
+    headers = read_headers(path)
     _check_one_series(headers, path)
     frames = [frame for one in headers for frame in _frames(one, path)]
     first = frames[0]
@@ -115,6 +114,27 @@ def read_dicom(
     # (z, rows, columns, channels) to (x, y, z, channels)
     volume = np.transpose(_stacked(frames), (2, 1, 0, 3))
     return StoredImage(path, volume, affine, spacing, "volume")
+
+
+def read_headers(path: Path) -> list[Any]:
+    """Read the files that have pixels, as pydicom gives them, in order of their names.
+
+    Args:
+        path: a folder of slices, or one file.
+    """
+    files = dicom_files(path) if path.is_dir() else [path]
+    return [one for one in map(_read, files) if "PixelData" in one]
+
+
+def frame_places(header: Any) -> list[np.ndarray]:
+    """Return the place of each frame of a file, in mm (LPS)."""
+    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
+    own = header.get("PerFrameFunctionalGroupsSequence")
+    places = [
+        _value(header, groups, "PlanePosition", "ImagePositionPatient")
+        for groups in ([[one, *shared] for one in own] if own else [shared])
+    ]
+    return [np.array(place, np.float64) for place in places]
 
 
 def _check_one_series(headers: Sequence[Any], path: Path) -> None:
