@@ -21,6 +21,7 @@ from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import folder
 from unet_jax.errors import InputError
+from unet_jax.experiment.finished import load_run
 from unet_jax.inference.uncertainty import entropy
 from unet_jax.training.pace import ClockPace
 
