@@ -31,7 +31,8 @@ def _runs(tmp_path, *changes, tests=("a", "a")):
         config.update_from_flattened_dict(values)
         record = {"config": {}, "preprocessing": {}, "dataset": {"test": tests[index]}}
         (workdirs[-1] / "config.json").write_text(json.dumps(record))
-        runs.append(SimpleNamespace(config=config))
+        predict_fn = SimpleNamespace(regions=None)
+        runs.append(SimpleNamespace(config=config, predict_fn=predict_fn))
     return workdirs, runs
 
 
