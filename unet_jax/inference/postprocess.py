@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 from scipy import ndimage
 from skimage.segmentation import watershed
 
@@ -50,7 +50,7 @@ def keep_largest(
     Source: with a radius, a watershed from markers (Beucher and Meyer 1993) that are
     found by erosion, as in BSE, which strips skulls so (Shattuck et al. 2001).
     """
-    mask = np.isin(labels, classes)
+    box, mask = _boxed(labels, classes)
     steps = spacing or (1.0,) * labels.ndim
     widths = [int(radius / step + 1e-6) for step in steps]
     core = mask.astype(np.uint8)
@@ -73,9 +73,30 @@ def keep_largest(
             if width:
                 reach = 2 * (_REACH * width + 1) + 1
                 near = ndimage.maximum_filter1d(near, reach, axis, mode="nearest")
-        components = watershed(np.zeros(mask.shape, np.uint8), markers, mask=mask)
+        if markers[markers != largest].any():
+            components = watershed(np.zeros(mask.shape, np.uint8), markers, mask=mask)
+        else:  # the same, faster
+            whole, _ = ndimage.label(mask)
+            reached = np.unique(whole[markers == largest])
+            components = np.where(np.isin(whole, reached), largest, 0)
         components[near == 0] = 0
-    return np.where(mask & (components != largest), 0, labels)
+    kept = labels.copy()
+    kept[box][mask & (components != largest)] = 0
+    return kept
+
+
+def _boxed(
+    labels: Integer[np.ndarray, "*spatial"], classes: Sequence[int]
+) -> tuple[tuple[slice, ...], Bool[np.ndarray, "*part"]]:
+    """Return the box of classes with a pixel around it, and where they are in it."""
+    mask = np.isin(labels, classes)
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        (found,) = np.nonzero(mask.any(axis=others))
+        low, high = (found[0], found[-1]) if len(found) else (0, 0)
+        box.append(slice(max(low - 1, 0), high + 2))
+    return tuple(box), mask[tuple(box)]
 
 
 def remove_small(
@@ -107,15 +128,23 @@ def fill_planes(
     A plane is a picture, or a slice of a volume across any axis: a ventricle that
     leaves a slab at both ends is enclosed in slices only.
     """
-    mask = np.isin(labels, classes)
+    box, mask = _boxed(labels, classes)
     filled = np.zeros_like(mask)
-    for axis in range(3 if labels.ndim == 3 else 1):
-        planes = np.moveaxis(mask, axis, 0) if labels.ndim == 3 else mask[None]
-        places = np.moveaxis(filled, axis, 0) if labels.ndim == 3 else filled[None]
-        for plane, place in zip(planes, places, strict=True):
-            if plane.any():
-                place |= ndimage.binary_fill_holes(plane)
-    return np.where(filled & (labels == 0), classes[0], labels)
+    for across in range(3) if labels.ndim == 3 else (None,):
+        plane = [axis for axis in range(labels.ndim) if axis != across]
+        # Neighbours lie in one plane, so that all planes are labelled at once.
+        sides = ndimage.generate_binary_structure(labels.ndim, 1)
+        if across is not None:
+            sides &= np.indices(sides.shape)[across] == 1
+        components, count = ndimage.label(~mask, sides)
+        enclosed = np.ones(count + 1, bool)
+        enclosed[0] = False
+        for axis in plane:
+            enclosed[np.take(components, (0, -1), axis)] = False
+        filled |= enclosed[components]
+    found = labels.copy()
+    found[box][filled & (labels[box] == 0)] = classes[0]
+    return found
 
 
 def apply_steps(
