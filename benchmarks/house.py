@@ -45,7 +45,7 @@ NOT_OF_A_STEP = {
     *("_check_profile", "_trace", "_print_summary", "loss_terms_of"),
     *("open_dataset", "_check_apart", "_folder_options", "_TfdsDataset", "Dataset"),
     *("_tfds_source", "fit_preprocessing", "create_batches", "create_prepared_cases"),
-    "_open_and_complete",
+    *("_open_and_complete", "_preprocessing_of", "_predict_first_stage"),
     *("create_source", "resolve_source", "create_predict_fn_maker", "create_forward"),
     *("TrainedRun", "read_run", "open_run_data", "_check_weights", "load_run"),
     *("read_clusters_of_classes", "_unreadable", "read_steps"),

@@ -117,12 +117,9 @@ def _train(
 ) -> int | None:
     """Resume or begin a run, train it, and return the step whose weights are kept."""
     config, workdir = run.config, run.workdir
+    seen, previous = run.seen["train"], run.previous
     batches = create_batches(
-        config,
-        run.seen["train"],
-        run.preprocessing,
-        workdir,
-        previous=run.previous,
+        config, seen, run.preprocessing, workdir, previous=previous
     )
     with (
         contextlib.closing(batches),

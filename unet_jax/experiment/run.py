@@ -219,21 +219,7 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     if not reads_labels(config.loss):
         # Nothing can read a label before the last checkpoint.
         seen = {split: ImagesAlone(source) for split, source in sources.items()}
-    versions: dict[str, Any] = {
-        "draws_version": DRAWS_VERSION,
-        "labels_version": LABELS_VERSION,
-    }
-    if record is not None:
-        check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
-        check_same_spacing(workdir, record, dataset)
-        preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        versions = {key: record[key] for key in versions}
-    else:
-        preprocessing = fit_preprocessing(config, seen["train"])
-        if has_previous(config):
-            agree.on_each_folder(lambda: adopt_previous_stage(config, workdir))
-    if has_previous(config):
-        agree.on_each_folder(lambda: _predict_first_stage(config, workdir, seen))
+    preprocessing, versions = _preprocessing_of(config, workdir, record, dataset, seen)
     run = assemble_run(config, workdir, sources, seen, preprocessing)
     new_record = make_record(
         config.to_dict(),
@@ -247,6 +233,32 @@ def create_run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     agree.on_first(lambda: write_record(workdir, new_record))
     previous = previous_stage_of(config, workdir, load_run)
     return dataclasses.replace(run, previous=previous, **versions)
+
+
+def _preprocessing_of(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    record: dict[str, Any] | None,
+    dataset: Dataset,
+    seen: Mapping[str, Source],
+) -> tuple[Preprocessing, dict[str, int]]:
+    """Fit preprocessing and bring the first stage, or take those of the workdir.
+
+    Returns: Preprocessing, and versions of draws and labels that training began with.
+    """
+    versions = {"draws_version": DRAWS_VERSION, "labels_version": LABELS_VERSION}
+    if record is not None:
+        check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
+        check_same_spacing(workdir, record, dataset)
+        preprocessing = Preprocessing.from_dict(record["preprocessing"])
+        versions = {key: record[key] for key in versions}
+    else:
+        preprocessing = fit_preprocessing(config, seen["train"])
+        if has_previous(config):
+            agree.on_each_folder(lambda: adopt_previous_stage(config, workdir))
+    if has_previous(config):
+        agree.on_each_folder(lambda: _predict_first_stage(config, workdir, seen))
+    return preprocessing, versions
 
 
 def _predict_first_stage(

@@ -180,6 +180,7 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, *, axis_name: str | None
     ) -> tuple[TrainState, Metrics]:
+        labelled = batch.get("labelled")
         images, labels, keys = _augment(batch, augmentation, seed=seed)
         classes = num_classes or shapes.logits.shape[-1]
         targets = targets_of(labels, sizes, num_classes=classes)
@@ -197,10 +198,7 @@ def make_train_step(
             functools.partial(_forward_and_loss, model, objective), has_aux=True
         )
         gradients, metrics, batch_stats, codes = _accumulate(
-            gradient,
-            state,
-            (images, targets, keys, batch.get("labelled")),
-            parts=accumulation,
+            gradient, state, (images, targets, keys, labelled), parts=accumulation
         )
         gradients, metrics, batch_stats = _reduce(
             gradients, metrics, batch_stats, axis_name=axis_name
