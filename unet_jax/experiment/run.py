@@ -149,8 +149,7 @@ class Run:
 
     def _local_state(self) -> TrainState:
         """Initialise the state of step 0."""
-        config = self.config
-        channels = input_channels(config, self.preprocessing)
+        config, channels = self.config, input_channels(self.config, self.preprocessing)
         return create_train_state(
             self.network,
             self.optimizer,
@@ -241,12 +240,15 @@ def _preprocessing_of(
     record: dict[str, Any] | None,
     dataset: Dataset,
     seen: Mapping[str, Source],
-) -> tuple[Preprocessing, dict[str, int]]:
+) -> tuple[Preprocessing, dict[str, Any]]:
     """Fit preprocessing and bring the first stage, or take those of the workdir.
 
     Returns: Preprocessing, and versions of draws and labels that training began with.
     """
-    versions = {"draws_version": DRAWS_VERSION, "labels_version": LABELS_VERSION}
+    versions: dict[str, Any] = {
+        "draws_version": DRAWS_VERSION,
+        "labels_version": LABELS_VERSION,
+    }
     if record is not None:
         check_same_run(workdir, record, config.to_dict(), dataset.fingerprint)
         check_same_spacing(workdir, record, dataset)
