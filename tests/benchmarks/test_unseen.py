@@ -104,3 +104,27 @@ def test_two_files_become_one_scan_in_ras(tmp_path, scan):
     read = unseen.read_scan(tmp_path / "image.nii.gz", tmp_path / "label.nii.gz")
     np.testing.assert_array_equal(read.label, scan.label[::-1, :, ::2])
     assert read.spacing == (1.0, 1.0, 2.0)
+
+
+def test_the_command_prints_a_row_for_every_variant_of_a_pair(
+    tmp_path, scan, monkeypatch, capsys
+):
+    files = [str(tmp_path / f"{name}.nii.gz") for name in ("image", "label")]
+    for file, array in zip(files, scan[:2], strict=True):
+        nibabel.save(nibabel.Nifti1Image(array[::2, ::2, ::2], np.eye(4)), file)
+
+    class Run:
+        def predict(self, image, *, spacing):
+            return (image[..., 0] > 0).astype(np.uint8)
+
+    monkeypatch.setattr(
+        unseen.unet_jax, "load", lambda workdir: {"made": Run()}[workdir]
+    )
+    monkeypatch.setattr("sys.argv", ["unseen", *files, "--workdir=made"])
+    unseen.main()
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    names = [name for name, _ in unseen.variants(scan)]
+    assert [line.split(" | ")[0] for line in lines] == [f"| {name}" for name in names]
+    assert all(line.count("|") == header.count("|") for line in lines)
+    assert lines[names.index("skull on")].split(" | ")[5] == "-"
+    assert lines[names.index("stripped")].split(" | ")[5] == "0.00%"
