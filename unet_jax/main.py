@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # the libraries' progress is not the user's
     try:
         refuse_buckets()
-        dispatch(read_config(argv[1:]), hint=_hint())
+        dispatch(read_config(argv[1:]), changes=argv[1:], hint=_hint())
     except (InputError, RunError) as error:
         if FLAGS.debug:
             raise

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 from unet_jax.commands.flags import FLAGS
 from unet_jax.errors import InputError
+from unet_jax.experiment.config_file import remembered_config
+from unet_jax.experiment.record import flat_config
 from unet_jax.hosts.start import find_processes, start
 from unet_jax.runtime import allocator
 from unet_jax.runtime.stop import Stop, StopSignals
@@ -40,10 +42,13 @@ def refuse_buckets() -> None:
                 )
 
 
-def dispatch(config: ConfigDict | None, *, hint: str) -> None:
+def dispatch(
+    config: ConfigDict | None, *, hint: str, changes: Sequence[str] = ()
+) -> None:
     """Do what the flags say.
 
     Args:
+        changes: arguments ``--config.any.key=value``, which are in the config.
         hint: lines that tell how to resume, printed where a signal stops the process.
 
     Raises:
@@ -64,9 +69,9 @@ def dispatch(config: ConfigDict | None, *, hint: str) -> None:
                 assert config is not None, "read_config gives one"
                 _crossvalidate(config, stop)
             case "evaluate":
-                _evaluate(config, stop)
+                _evaluate(config, stop, changes)
             case "predict":
-                _predict(config, stop)
+                _predict(config, stop, changes)
             case "compare":
                 _compare(config, stop)
             case "verify":
@@ -151,7 +156,7 @@ def _plan(config: ConfigDict) -> None:
     )
 
 
-def _evaluate(config: ConfigDict | None, stop: Stop) -> None:
+def _evaluate(config: ConfigDict | None, stop: Stop, changes: Sequence[str]) -> None:
     """Score a run, or the mean of several."""
     workdir = None if FLAGS.workdirs else _workdir(config)
     from unet_jax.commands.crossvalidate import evaluate_folds
@@ -163,6 +168,7 @@ def _evaluate(config: ConfigDict | None, stop: Stop) -> None:
     with leaving_when_lost(stop, safe=lambda: "the checkpoints are as they were"):
         if workdir is not None:
             with _opened(workdir, stop) as place:
+                _refuse_unused(config, changes, place.path)
                 if is_crossvalidation(place.path):
                     evaluate_folds(place.path)
                 else:
@@ -172,7 +178,7 @@ def _evaluate(config: ConfigDict | None, stop: Stop) -> None:
             evaluate_ensemble(folders, output=output, names=FLAGS.workdirs)
 
 
-def _predict(config: ConfigDict | None, stop: Stop) -> None:
+def _predict(config: ConfigDict | None, stop: Stop, changes: Sequence[str]) -> None:
     """Segment images with the network of a run."""
     workdir = _workdir(config)
     for name in ("input", "output"):
@@ -181,6 +187,7 @@ def _predict(config: ConfigDict | None, stop: Stop) -> None:
     from unet_jax.commands.predict import predict_files
 
     with _opened(workdir, stop) as place:
+        _refuse_unused(config, changes, place.path)
         predict_files(
             place.path,
             input_path=FLAGS.input,
@@ -191,6 +198,29 @@ def _predict(config: ConfigDict | None, stop: Stop) -> None:
             dicom_seg=FLAGS.dicom_seg,
             overwrite=FLAGS.overwrite,
         )
+
+
+def _refuse_unused(
+    config: ConfigDict | None, changes: Sequence[str], workdir: pathlib.Path
+) -> None:
+    """Refuse a change of how a run predicts and scores that its workdir does not have.
+
+    Raises:
+        InputError: a key ``eval.*`` was given that is another in the workdir.
+    """
+    held = remembered_config(workdir) if config is not None and changes else None
+    if config is None or held is None:
+        return
+    recorded, given = flat_config(held.to_dict()), flat_config(config.to_dict())
+    for change in changes:
+        key = re.split(r"config\.|=", change)[1]
+        value = recorded.get(key)
+        if key.startswith("eval.") and given[key] not in (None, value):
+            raise InputError(
+                f"--config.{key}: found {given[key]!r}, but --mode={FLAGS.mode} uses "
+                f"the config that the workdir holds, which has {value!r}; change it "
+                "with --mode=train first"
+            )
 
 
 def _import_nnunet(config: ConfigDict | None) -> None:
