@@ -58,10 +58,12 @@ def _read_slabs(proxy: Any, scaled: bool) -> np.ndarray:
     A file has its first axis inside and may have another byte order, and scaled values
     are float64.
     """
-    if proxy.dtype.names or not min(proxy.shape, default=0):
+    if proxy.dtype.names:
         return np.asarray(proxy)
     dtype = np.float32 if scaled else proxy.dtype.newbyteorder("=")
     image = np.empty(proxy.shape, dtype)
+    if not image.size:
+        return image  # what nibabel reads has lost its axes
     axis = max((i for i, size in enumerate(proxy.shape) if size > 1), default=0)
     step = max(1, _SLAB_BYTES * proxy.shape[axis] // max(image.nbytes, 1))
     for start in range(0, proxy.shape[axis], step):
