@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 import unet_jax
+from unet_jax.errors import InputError
 
 Predict = Callable[[np.ndarray, tuple[float, ...]], np.ndarray]
 
@@ -76,8 +77,11 @@ def main() -> None:
     parser.add_argument("label")
     parser.add_argument("--workdir", default="runs/brain", help="a finished run")
     given = parser.parse_args()
-    run = unet_jax.load(given.workdir)
-    scan = read_scan(given.image, given.label)
+    try:
+        run = unet_jax.load(given.workdir)
+        scan = read_scan(given.image, given.label)
+    except (InputError, OSError, nibabel.filebasedimages.ImageFileError) as error:
+        raise SystemExit(f"benchmarks.unseen: error: {error}") from None
     print(
         "| scan | grey | inside | within 3 mm | beyond 10 mm | background | seconds |"
     )
