@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -88,6 +88,33 @@ def print_summary(run: Run, state: TrainState, compiled: Any) -> None:
                 if hasattr(source, "extent")
             },
         )
+    )
+    for split, source in run.sources.items():
+        if split != "train" and hasattr(source, "thinnest_slab"):
+            text = thin_slab(split, source.thinnest_slab(), run.config.train.patch_size)
+            if text is not None:
+                print(text)
+
+
+def thin_slab(
+    split: str, slab: tuple[int, int] | None, patch_size: Sequence[int]
+) -> str | None:
+    """Say that windows are mostly padding where a slab is scored without the rest.
+
+    Args:
+        slab: axis and number of planes of the split's thinnest slab; None for none.
+        patch_size: size of a window; of two axes for a 2-D network, which sees a slab's
+            slices whole.
+    """
+    if slab is None or len(patch_size) == 2:
+        return None
+    axis, planes = slab
+    if 2 * planes > patch_size[axis]:
+        return None
+    return (
+        f"warning     {split}: a slab of {planes} planes fills less than half of a "
+        f"window of {patch_size[axis]}; the rest is padding, so scores are lower than "
+        "for a whole image: give more images, or train in 2-D"
     )
 
 

@@ -159,6 +159,8 @@ def test_two_volumes_give_a_test_split_and_slabs(tmp_path):
         for name in ("train", "validation", "test")
     }
     assert sizes == {"train": 39, "validation": 10, "test": 50}
+    assert dataset.source("validation").thinnest_slab() == (2, 10)
+    assert dataset.source("test").thinnest_slab() is None
 
 
 def test_slabs_of_a_scan_cover_what_is_labelled(tmp_path):

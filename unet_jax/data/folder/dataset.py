@@ -174,6 +174,16 @@ class FolderSource:
         read = (slab, self.options.reading, self.classes, labelled)
         return repr((sorted(facts.items()), *read))
 
+    def thinnest_slab(self) -> tuple[int, int] | None:
+        """Return the axis and the planes of the thinnest slab; None for whole cases."""
+        axis = self.options.slice_axis
+        slabs = [
+            (slab.stop - slab.start, cut_axis(traits.shape, axis))
+            for traits, part in self.cases
+            if (slab := slab_of(part, traits.shape, axis)) is not None
+        ]
+        return min(slabs)[::-1] if slabs else None
+
     def extent(self) -> Extent:
         """Count groups and images; the files of its channels are one image."""
         files = {
