@@ -173,6 +173,10 @@ def test_the_table_has_every_method_and_a_failing_one_stops_no_other(
     printed = capsys.readouterr().out
     for line in ("[1/4] manual_threshold ...", "[2/4] otsu FAILED: RuntimeError"):
         assert line in printed
+    lines = (workdir / "comparison_per_case.csv").read_text().splitlines()
+    rows = [len(one["per_case"]) for one in results["methods"] if "failed" not in one]
+    assert len(lines) == 1 + sum(rows)
+    assert lines[0].startswith("method,id,group,class,dice,iou")
     text = (workdir / "comparison.md").read_text()
     assert "otsu failed: RuntimeError: the disc is full" in text
     assert text.index("| kmeans |") < text.index("| manual_threshold |")

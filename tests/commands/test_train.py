@@ -134,6 +134,12 @@ def test_a_run_leaves_what_the_readme_says(finished):
     assert len(figures) == 3
     timing = (finished / "timing.jsonl").read_text()
     assert "images_per_second" in timing
+    page = (ROOT / "docs" / "results.md").read_text()
+    for path in finished.iterdir():
+        name = path.name.split("tfevents")[0]
+        assert f"`{name}" in page or path.suffix == ".txt", path.name
+    table = (finished / "per_case.csv").read_text().splitlines()
+    assert len(table) == 1 + 3
     results = json.loads((finished / "test_metrics.json").read_text())
     assert set(results["mean"]) >= {"dice", "iou", "hd95", "nsd", "dice_micro"}
     assert results["ci95"] is None

@@ -130,6 +130,9 @@ def test_it_goes_on_where_it_was_and_ends_in_a_table(finished):
     assert results["mean"]["dice"] > 0.4  # the square is bright
     assert results["pooled"]["ci95"]["dice"][0] < results["pooled"]["mean"]["dice"]
     assert not list((finished / "out_of_fold").glob("kept*"))
+    lines = (finished / "out_of_fold" / "per_case.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(results["pooled"]["per_case"])
+    assert "fold" in lines[0].split(",")
 
 
 @pytest.mark.slow

@@ -17,8 +17,10 @@ from unet_jax.classical.samples import Sample, thinned
 from unet_jax.commands.compare_w_net import train_w_net
 from unet_jax.commands.evaluate import held_out_losses
 from unet_jax.data.case import Case, Source
+from unet_jax.data.files.label_table import write_csv
 from unet_jax.data.labelled_classes import with_all_labelled
 from unet_jax.errors import InputError, Stopped
+from unet_jax.evaluation.case_table import CASE_TABLE, case_rows
 from unet_jax.evaluation.scorer import evaluate
 from unet_jax.experiment.finished import load_run, open_run_data
 from unet_jax.experiment.labels_only import DRAWN_SCORES, labels_only
@@ -74,8 +76,8 @@ def compare_methods(
         workdir: folder of a finished run, whose config names the methods.
         stop: request to stop the W-Net's training; None for no such request.
 
-    Returns: The content of comparison.json; comparison.md, figures/comparison.png and
-        figures/histogram.png are written beside it.
+    Returns: The content of comparison.json; comparison.md, comparison_per_case.csv,
+        figures/comparison.png and figures/histogram.png are written beside it.
     Raises: InputError: there is no run, its data is gone, or a method or a parameter of
         one is unknown.
     """
@@ -287,9 +289,11 @@ def _write(
     pictures: list[np.ndarray | None],
     config: ConfigDict,
 ) -> None:
-    """Write the table as JSON and Markdown, and the figure."""
+    """Write the tables as JSON, CSV and Markdown, and the figure."""
     with atomic_path(workdir / "comparison.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if rows := _method_rows(results):
+        write_csv(workdir / f"comparison_{CASE_TABLE}", rows)
     text = comparison_markdown(results)
     with atomic_path(workdir / "comparison.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -305,6 +309,16 @@ def _write(
     )
     write_figure(workdir / "figures" / "comparison.png", figure)
     print(text)
+
+
+def _method_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the scores of each method, case and class, without methods that failed."""
+    return [
+        {"method": row["method"], **scores}
+        for row in results["methods"]
+        if "failed" not in row
+        for scores in case_rows(row)
+    ]
 
 
 _HISTOGRAM_PIXELS = 2**22

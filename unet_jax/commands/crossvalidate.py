@@ -19,7 +19,9 @@ from unet_jax.commands.evaluate import (
 from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.data.case import Case, Source, read_case
+from unet_jax.data.files.label_table import write_csv
 from unet_jax.errors import InputError
+from unet_jax.evaluation.case_table import CASE_TABLE, case_rows
 from unet_jax.evaluation.folds import folds_table, summarise_folds
 from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.evaluation.table import counted, score_cell
@@ -48,7 +50,8 @@ from unet_jax.runtime.shown_path import shown
 from unet_jax.runtime.stop import Stop
 
 OUT_OF_FOLD = "out_of_fold"
-"""Folder with the label map of each case, of the fold that did not train on it."""
+"""Folder with label map and scores of each case, by the fold that did not train on it.
+"""
 
 TABLE = "crossvalidation.txt"
 
@@ -88,6 +91,7 @@ def crossvalidate(
     if not _is_scored(config, workdir, len(folds)):
         found = _score(config, workdir, folds)
         found["test"] = _score_test(workdir, folds, found)
+        write_csv(workdir / OUT_OF_FOLD / CASE_TABLE, case_rows(found["pooled"]))
         write_results(workdir / CROSSVALIDATION, found)
     results = read_crossvalidation(workdir)
     assert results is not None, "it is written"

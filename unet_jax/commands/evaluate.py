@@ -15,9 +15,10 @@ from unet_jax.data.case import Case, Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import write_label_map
+from unet_jax.evaluation.case_table import CASE_TABLE, SCORES, write_scores
 from unet_jax.evaluation.loss_metrics import create_held_out_losses, held_out_spec
 from unet_jax.evaluation.metric_table import Metric
-from unet_jax.evaluation.scorer import evaluate, write_results
+from unet_jax.evaluation.scorer import evaluate
 from unet_jax.evaluation.table import results_table
 from unet_jax.experiment.distance import DISTANCE
 from unet_jax.experiment.finished import load_run, open_run_data, read_run, risk_of
@@ -97,7 +98,7 @@ def score_run(
     # As JSON gives it back: the result equals the content of the file.
     results["eval"] = json.loads(json.dumps(run.config.eval.to_dict()))
     if agree.is_first():
-        write_results(workdir / "test_metrics.json", results)
+        write_scores(workdir, results)
     return results
 
 
@@ -110,9 +111,7 @@ def read_scores(
         has the scores of another checkpoint or of other settings.
     """
     try:
-        results: dict[str, Any] = json.loads(
-            (workdir / "test_metrics.json").read_text()
-        )
+        results: dict[str, Any] = json.loads((workdir / SCORES).read_text())
         settings = json.loads(json.dumps(config.eval.to_dict()))
         # Version 0.1 recorded no settings.
         found = results["checkpoint_step"], results.get("eval", settings)
@@ -216,7 +215,7 @@ def score_test(
     ):
         print(f"reliability.png is not drawn ({problem})")
     made = shown(folder)
-    print(f"scores: {made}/test_metrics.json, pictures: {made}/figures")
+    print(f"scores: {made}/{SCORES} and {CASE_TABLE}, pictures: {made}/figures")
     return results
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from unet_jax.commands.evaluate import open_sources, score_test
 from unet_jax.errors import InputError
-from unet_jax.evaluation.scorer import write_results
+from unet_jax.evaluation.case_table import write_scores
 from unet_jax.experiment.ensemble import mean_segmenter
 from unet_jax.experiment.finished import load_run, risk_of
 from unet_jax.experiment.label_choices import (
@@ -32,7 +32,7 @@ def evaluate_ensemble(
     Args:
         workdirs: folders of finished runs with the same classes and test split, such
             as folds or seeds.
-        output: folder for test_metrics.json, label maps and figures.
+        output: folder for test_metrics.json, per_case.csv, label maps and figures.
         names: names of the runs in the results; None for their paths.
         steps: postprocessing; None for the steps that all runs have.
 
@@ -62,7 +62,7 @@ def evaluate_ensemble(
     results = score_test(ensemble, runs[0].config, sources, output)
     results |= {"members": list(names or map(str, workdirs)), **risk}
     if agree.is_first():
-        write_results(output / "test_metrics.json", results)
+        write_scores(output, results)
     return results
 
 

@@ -87,14 +87,19 @@ def mean_by_class(
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write one or more rows of equal keys as a table, complete or not at all."""
+    """Write one or more rows as a table, complete or not at all.
+
+    Columns stand in the order in which the rows first name them. A value that is None,
+    or that a row has not, leaves its cell empty.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     with (
         atomic_path(path) as temporary,
         open(
             temporary, "w", newline="", encoding="utf-8", errors=UNKNOWN_BYTES
         ) as stream,
     ):
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
