@@ -129,6 +129,11 @@ KEYS = {
     "data.class_names": Key(
         ("background", "foreground"), "class names, class 0 first", from_data=True
     ),
+    "data.segments": Key(
+        (),
+        "names of the segments of DICOM-SEG or RTSTRUCT masks that are classes 1, 2, "
+        "...; others are left out; () for all",
+    ),
     "data.labelled_classes": Key(
         "",
         "CSV file (case,class), or pairs of a case and its classes, for the cases in "

@@ -20,6 +20,7 @@ from unet_jax.data.memory import CaseMemory
 from unet_jax.data.pipeline import TrainIterator, make_train_iterator
 from unet_jax.data.prepared import PreparedCases
 from unet_jax.data.preprocess import Preprocessing, fit
+from unet_jax.data.regions import regions_from
 from unet_jax.data.schemes import learns_percentiles
 from unet_jax.data.tfds.source import TfdsSource
 from unet_jax.errors import InputError, setting
@@ -183,6 +184,8 @@ def _folder_options(config: ConfigDict) -> FolderOptions:
     values = {key: config.data[key] for key in keys if key in config.data}
     # Until the axis of slices is known, the last axis of RAS is the likeliest.
     values["slice_axis"] = 2 if values["slice_axis"] is None else values["slice_axis"]
+    regions = regions_from(config.data.get("regions"), class_names=None)
+    values["regions"] = () if regions is None else regions.entries
     return FolderOptions(**values)
 
 

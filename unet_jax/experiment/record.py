@@ -67,7 +67,7 @@ _ADDED_LATER = frozenset(
         *("data.resampling", "eval.average"),
         *("train.freeze", "optimizer.rate_factors"),
         *("data.adjacent_slices", "data.labelled_classes", "data.previous_stage"),
-        "data.regions",
+        *("data.regions", "data.segments"),
         "augment.previous_operator_probability",
         "augment.previous_removal_probability",
     }

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,20 @@ from unet_jax.errors import InputError
 SUFFIXES = (".dcm", ".dicom", ".ima")
 _MAGIC = 128, b"DICM"
 
+_MASK_CLASSES = {
+    b"1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    b"1.2.840.10008.5.1.4.1.1.66.7": "SEG",  # label map segmentation
+    b"1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
+}
+_CLASS = re.compile(rb"\x02\x00\x02\x00UI..([0-9.]+)", re.DOTALL)
+_START = 512  # bytes that hold the class of a file
+
 _TILT = 0.01  # mm that slices move aside for each mm between them
 _UNEVEN = 0.1  # part of the distance of slices by which one may lie elsewhere
 _SAME = 1e-3
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """One slice: its pixels ``(rows, columns, channels)`` and its place in mm (LPS)."""
 
     pixels: np.ndarray
@@ -43,7 +52,7 @@ def is_series(folder: Path) -> bool:
     Raises:
         InputError: there are DICOM files, but pydicom is not installed.
     """
-    files = dicom_files(folder)
+    files = [one for one in dicom_files(folder) if not mask_kind(one)]
     if len(files) < 2:
         return False
     first, second = (_header(file).get("SeriesInstanceUID") for file in files[:2])
@@ -67,6 +76,25 @@ def dicom_files(folder: Path) -> list[Path]:
         if not unnamed or _has_magic(file):
             found.append(file)
     return found
+
+
+def mask_kind(file: Path) -> str:
+    """Return "SEG" or "RTSTRUCT" for a file that is a mask of a series; "" for others.
+
+    Its first bytes tell, so that many files are looked at in a short time.
+    """
+    name = file.name.lower()
+    ending = os.path.splitext(name)[1]
+    if not (ending in SUFFIXES or not ending or ending[1:].isdecimal()):
+        return ""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_START)
+    except OSError:  # reported where the file is read
+        return ""
+    at, code = _MAGIC
+    found = _CLASS.search(start, at) if start[at:].startswith(code) else None
+    return _MASK_CLASSES.get(found[1], "") if found else ""
 
 
 def _has_magic(file: Path) -> bool:
@@ -97,7 +125,7 @@ def read_dicom(
     """
     headers = read_headers(path)
     _check_one_series(headers, path)
-    frames = [frame for one in headers for frame in _frames(one, path)]
+    frames = [frame for one in headers for frame in frames_of(one, path)]
     first = frames[0]
     _check_equal(frames, path)
     normal = np.cross(*first.directions)
@@ -113,17 +141,21 @@ def read_dicom(
     spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
     # (z, rows, columns, channels) to (x, y, z, channels)
     volume = np.transpose(_stacked(frames), (2, 1, 0, 3))
-    return StoredImage(path, volume, affine, spacing, "volume")
+    frame = str(headers[0].get("FrameOfReferenceUID") or "")
+    tags = {"frame_of_reference": frame} if frame else {}
+    return StoredImage(path, volume, affine, spacing, "volume", tags=tags)
 
 
 def read_headers(path: Path) -> list[Any]:
     """Read the files that have pixels, as pydicom gives them, in order of their names.
 
     Args:
-        path: a folder of slices, or one file.
+        path: a folder of slices, beside which masks may lie, or one file.
     """
-    files = dicom_files(path) if path.is_dir() else [path]
-    return [one for one in map(_read, files) if "PixelData" in one]
+    files = [path]
+    if path.is_dir():
+        files = [one for one in dicom_files(path) if not mask_kind(one)]
+    return [one for one in map(read_dataset, files) if "PixelData" in one]
 
 
 def frame_places(header: Any) -> list[np.ndarray]:
@@ -131,7 +163,7 @@ def frame_places(header: Any) -> list[np.ndarray]:
     shared = list(header.get("SharedFunctionalGroupsSequence") or [])
     own = header.get("PerFrameFunctionalGroupsSequence")
     places = [
-        _value(header, groups, "PlanePosition", "ImagePositionPatient")
+        frame_value(header, groups, "PlanePosition", "ImagePositionPatient")
         for groups in ([[one, *shared] for one in own] if own else [shared])
     ]
     return [np.array(place, np.float64) for place in places]
@@ -139,6 +171,11 @@ def frame_places(header: Any) -> list[np.ndarray]:
 
 def _check_one_series(headers: Sequence[Any], path: Path) -> None:
     """Refuse several series, none, and objects that are no images."""
+    if kind := "" if path.is_dir() else mask_kind(path):
+        raise InputError(
+            f"{path}: is a mask of a DICOM series ({kind}); expected an image; put it "
+            "beside its series in a folder to train on"
+        )
     if not headers:
         raise InputError(
             f"{path}: no DICOM file has pixels; expected the slices of a series; "
@@ -157,15 +194,9 @@ def _check_one_series(headers: Sequence[Any], path: Path) -> None:
             f"{path}: holds {len(found)} series: {', '.join(shown)}; expected one; "
             "move each into a folder of its own"
         )
-    kind = headers[0].get("Modality")
-    if kind == "SEG":
-        raise InputError(
-            f"{path}: is a DICOM segmentation; expected an image, or a mask in NIfTI, "
-            "NRRD or MetaImage; convert it, for example with dcmqi's segimage2itkimage"
-        )
 
 
-def _frames(header: Any, path: Path) -> Iterator[_Frame]:
+def frames_of(header: Any, path: Path) -> Iterator[Frame]:
     """Yield the frames of a file; an enhanced one has several, with their places."""
     name = Path(header.filename).name
     try:
@@ -184,9 +215,11 @@ def _frames(header: Any, path: Path) -> Iterator[_Frame]:
     own = header.get("PerFrameFunctionalGroupsSequence") or [None] * len(pixels)
     for frame, group in zip(pixels, own, strict=True):
         groups = [*([] if group is None else [group]), *shared]
-        position = _value(header, groups, "PlanePosition", "ImagePositionPatient")
-        turn = _value(header, groups, "PlaneOrientation", "ImageOrientationPatient")
-        sizes = _value(header, groups, "PixelMeasures", "PixelSpacing")
+        position = frame_value(header, groups, "PlanePosition", "ImagePositionPatient")
+        turn = frame_value(
+            header, groups, "PlaneOrientation", "ImageOrientationPatient"
+        )
+        sizes = frame_value(header, groups, "PixelMeasures", "PixelSpacing")
         if position is None or turn is None or sizes is None:
             raise InputError(
                 f"{path}: {name} states no ImagePositionPatient, "
@@ -194,19 +227,19 @@ def _frames(header: Any, path: Path) -> Iterator[_Frame]:
                 "PET; save other pictures as PNG or TIFF"
             )
         scale = "PixelValueTransformation"
-        slope = _value(header, groups, scale, "RescaleSlope")
-        yield _Frame(
+        slope = frame_value(header, groups, scale, "RescaleSlope")
+        yield Frame(
             frame,
             np.array(position, np.float64),
             np.array(turn, np.float64).reshape(2, 3),
             (float(sizes[0]), float(sizes[1])),
-            float(_value(header, groups, "PixelMeasures", "SliceThickness") or 1),
+            float(frame_value(header, groups, "PixelMeasures", "SliceThickness") or 1),
             1.0 if slope is None else float(slope),
-            float(_value(header, groups, scale, "RescaleIntercept") or 0),
+            float(frame_value(header, groups, scale, "RescaleIntercept") or 0),
         )
 
 
-def _value(header: Any, groups: Iterable[Any], sequence: str, key: str) -> Any:
+def frame_value(header: Any, groups: Iterable[Any], sequence: str, key: str) -> Any:
     """Return a tag of a frame's groups, or of the file; None if it has none."""
     for group in groups:
         inside = group.get(f"{sequence}Sequence")
@@ -215,7 +248,7 @@ def _value(header: Any, groups: Iterable[Any], sequence: str, key: str) -> Any:
     return header.get(key)
 
 
-def _check_equal(frames: Sequence[_Frame], path: Path) -> None:
+def _check_equal(frames: Sequence[Frame], path: Path) -> None:
     """Refuse slices of other sizes or directions, such as those of a localizer."""
     first = frames[0]
     for frame in frames:
@@ -244,7 +277,7 @@ def _check_equal(frames: Sequence[_Frame], path: Path) -> None:
         )
 
 
-def _step(frames: Sequence[_Frame], normal: np.ndarray, path: Path) -> np.ndarray:
+def _step(frames: Sequence[Frame], normal: np.ndarray, path: Path) -> np.ndarray:
     """Return the vector from a slice to the next; refuse gaps, repeats and tilts."""
     places = np.array([frame.position for frame in frames])
     if len(frames) == 1:
@@ -277,7 +310,7 @@ def _step(frames: Sequence[_Frame], normal: np.ndarray, path: Path) -> np.ndarra
     return step
 
 
-def _stacked(frames: Sequence[_Frame]) -> np.ndarray:
+def _stacked(frames: Sequence[Frame]) -> np.ndarray:
     """Stack the slices with slope and intercept, as integers where all are whole."""
     scales = {(one.slope, one.intercept) for one in frames}
     if scales == {(1.0, 0.0)}:
@@ -297,24 +330,41 @@ def _stacked(frames: Sequence[_Frame]) -> np.ndarray:
     )
 
 
-def _read(file: Path) -> Any:
+def read_dataset(file: Path) -> Any:
     """Read a file; the values of tags are not validated, for few files pass that."""
-    pydicom = _pydicom(file)
+    pydicom = pydicom_for(file)
     with pydicom.config.disable_value_validation():
         return pydicom.dcmread(file, force=False)
 
 
+def series_of(image: Path) -> tuple[str, str]:
+    """Return the UID of the series of an image, and the id of its patient.
+
+    Args:
+        image: a folder of slices, or one file.
+    """
+    files = [image]
+    if image.is_dir():
+        files = [one for one in dicom_files(image) if not mask_kind(one)]
+    header = _header(files[0])
+    keys = ("SeriesInstanceUID", "PatientID")
+    uid, patient = (str(header.get(key) or "") for key in keys)
+    return uid, patient
+
+
 def _header(file: Path) -> Any:
     """Read the series that a file belongs to; an empty header if it is damaged."""
-    pydicom = _pydicom(file)
+    pydicom = pydicom_for(file)
     with contextlib.suppress(pydicom.errors.InvalidDicomError, OSError, EOFError):
         return pydicom.dcmread(
-            file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]
+            file,
+            stop_before_pixels=True,
+            specific_tags=["SeriesInstanceUID", "PatientID"],
         )
     return {}
 
 
-def _pydicom(path: Path) -> Any:
+def pydicom_for(path: Path) -> Any:
     """Import pydicom, which only this format needs."""
     try:
         import pydicom

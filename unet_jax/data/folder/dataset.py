@@ -232,7 +232,12 @@ class FolderSource:
         options, kind = self.options, traits.kind
         image, spacing, images = read_case_image(traits.images, options, kind=kind)
         label, masks = read_case_label(
-            traits.masks, options, kind=kind, painted=traits.painted, shape=traits.shape
+            traits.masks,
+            options,
+            kind=kind,
+            painted=traits.painted,
+            shape=traits.shape,
+            grid=images[0],
         )
         expected = (*traits.shape, traits.channels)
         if label.shape != traits.shape or image.shape != expected:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unet_jax.data.files.formats import SUFFIXES
 from unet_jax.data.folder.celebamask import celebamask_layout
+from unet_jax.data.folder.dicom_sets import dicom_layout
 from unet_jax.data.folder.fasseg import fasseg_layout
 from unet_jax.data.folder.find import as_stored, find_folder_of_masks, find_pairs
 from unet_jax.data.folder.listing import list_files, stem_in
@@ -37,6 +38,7 @@ def find_layout(
     if not (images or masks or naming.mask_suffix):
         found = (published(path) for published in PUBLISHED)
         layout = next((one for one in found if one is not None), None)
+        layout = layout or dicom_layout(path, naming)
     if layout is None:
         layout = find_pairs(path, images=images, masks=masks, naming=naming)
     elif not layout.pairs:

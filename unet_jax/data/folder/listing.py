@@ -1,6 +1,7 @@
 """Lists the images of a folder and its subfolders."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from unet_jax.data.files.dicom import SUFFIXES as DICOM
@@ -16,17 +17,7 @@ def list_files(folder: Path) -> list[Path]:
     the problem.
     """
     found: list[str] = []
-    real = folder.resolve()
-    above = {str(folder): frozenset(map(str, real.parents))}  # no link leads back there
-    for place, inside, files in os.walk(folder, followlinks=True):
-        seen = above.pop(place) | {os.path.realpath(place)}
-        inside[:] = [
-            name
-            for name in inside
-            if not name.startswith(".")
-            and os.path.realpath(os.path.join(place, name)) not in seen
-        ]
-        above.update({os.path.join(place, name): seen for name in inside})
+    for place, files in walk_once(folder):
         if place != str(folder) and is_series(Path(place)):
             found.append(place)
             files = [name for name in files if not name.lower().endswith(DICOM)]
@@ -41,6 +32,22 @@ def list_files(folder: Path) -> list[Path]:
         for name in found
         if os.path.isfile(name) or os.path.isdir(name) or not os.path.exists(name)
     ]
+
+
+def walk_once(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder and the names of its files; follow links, but in no circle."""
+    real = folder.resolve()
+    above = {str(folder): frozenset(map(str, real.parents))}  # no link leads back there
+    for place, inside, files in os.walk(folder, followlinks=True):
+        seen = above.pop(place) | {os.path.realpath(place)}
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(place, name)) not in seen
+        ]
+        above.update({os.path.join(place, name): seen for name in inside})
+        yield place, files
 
 
 def stem_in(file: Path, folder: Path) -> str:

@@ -18,6 +18,7 @@ from unet_jax.data.folder.checks import (
 )
 from unet_jax.data.folder.classes import Classes, find_classes, orphan_problems
 from unet_jax.data.folder.dataset import FolderDataset
+from unet_jax.data.folder.dicom_sets import with_segments
 from unet_jax.data.folder.division import Division, RecordedSplits, divide
 from unet_jax.data.folder.find import as_stored
 from unet_jax.data.folder.groups import cut_groups, describe_groups
@@ -43,7 +44,7 @@ from unet_jax.data.folder.meaning import (
 )
 from unet_jax.data.folder.options import FolderOptions
 from unet_jax.data.folder.pairing import Layout, Naming, Pair
-from unet_jax.data.folder.read import file_with_values, read_case_label
+from unet_jax.data.folder.read import file_with_values, image_of_mask, read_case_label
 from unet_jax.data.folder.scan import Scan, memory_key, scan
 from unet_jax.data.folder.slabs import fit_slabs, slab_index
 from unet_jax.data.folder.splits import Part, Splits
@@ -152,6 +153,7 @@ def _found(options: FolderOptions, *, may_ask: bool) -> tuple[Layout, LeftOut]:
         ),
         stack=options.stack,
     )
+    layout = with_segments(layout, options)
     beside = find_left_out(path, layout)
     if may_ask and not options.masks:
         doubts = two_kinds_of_masks(path, layout, beside)
@@ -180,6 +182,8 @@ def _stated(
         label_map=label_map,
         splits=splits,
         fold=fold,
+        segments=layout.segments,
+        regions=options.regions if layout.segments else (),
     )
 
 
@@ -353,6 +357,7 @@ def _slab_values(
     label, _ = read_case_label(
         traits.masks,
         options,
+        grid=image_of_mask(traits.images, traits.masks),
         kind=traits.kind,
         painted=traits.painted,
         shape=traits.shape,

@@ -7,6 +7,7 @@ import numpy as np
 from unet_jax.data.files.canonical import Restore, as_case_image
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.label_map import Entry
+from unet_jax.data.regions import Region
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class ReadOptions:
             if it is unknown.
         labels_only: whether every file is a label map without an image; the image of a
             case is then its stored values.
+        segments: names of the segments of DICOM masks, in the order of their values
+            from 1; () finds them.
+        regions: regions with the names of segments that may overlap; () for segments
+            that exclude each other.
     """
 
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -43,6 +48,8 @@ class ReadOptions:
     channels: tuple[str, ...] = ()
     known_spacing: tuple[float, ...] = ()
     labels_only: bool = False
+    segments: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
 
     def as_case_image(
         self, stored: StoredImage

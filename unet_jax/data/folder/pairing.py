@@ -72,6 +72,8 @@ class Layout(NamedTuple):
         splits_file: file of splits that lies beside the set; "" for none.
         test: ids of its test split; () to draw one.
         regions: regions that it is segmented into; () for its classes.
+        segments: names of the segments of its DICOM masks that are read; () for other
+            masks.
     """
 
     pairs: tuple[Pair, ...]
@@ -86,6 +88,7 @@ class Layout(NamedTuple):
     splits_file: str = ""
     test: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
+    segments: tuple[str, ...] = ()
 
 
 class Naming(NamedTuple):

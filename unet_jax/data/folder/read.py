@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unet_jax.data.files.dicom import mask_kind
 from unet_jax.data.files.formats import format_of
 from unet_jax.data.files.read import read_image, read_label
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.folder.alignment import misplaced
 from unet_jax.data.folder.options import ReadOptions
+from unet_jax.data.folder.segments import read_dicom_mask
 from unet_jax.errors import InputError, SharedProblem, named_files, raise_all, setting
 
 KINDS = ("channels", "slices", "parts", "union")
@@ -102,6 +104,7 @@ def read_case_label(
     kind: str = "channels",
     painted: Sequence[int] = (),
     shape: tuple[int, ...] = (),
+    grid: StoredImage | None = None,
 ) -> tuple[np.ndarray, list[StoredImage]]:
     """Read the stored label values of a case.
 
@@ -111,6 +114,7 @@ def read_case_label(
             earlier ones.
         shape: for "parts", the spatial shape of the image; masks that are an exact
             fraction of it are repeated to that size.
+        grid: the image, whose grid a DICOM mask is read on.
 
     Returns:
         ``(*spatial)`` integers on the case's axes, and the files as stored.
@@ -121,7 +125,7 @@ def read_case_label(
     upright = options.orientation != "stored"
     if kind == "parts":
         return _painted(files, painted, shape, upright)
-    stored = _each(files, lambda file: _read_mask(file, options))
+    stored = _each(files, lambda file: _read_mask(file, options, grid))
     parts = [options.as_case_image(one)[0] for one in stored]
     if kind == "slices":
         return _stacked(parts, files, options.slice_axis)[..., 0], stored
@@ -183,14 +187,29 @@ def file_with_values(
         The first file that has one of the values.
     """
     for file in files[:-1]:
+        if mask_kind(Path(file)):  # segments without a class were refused by name
+            break
         label, _ = read_case_label([file], options)
         if values & set(np.unique(label).tolist()):
             return str(file)
     return str(files[-1])
 
 
-def _read_mask(file: str | Path, options: ReadOptions) -> StoredImage:
+def image_of_mask(
+    images: Sequence[str | Path], masks: Sequence[str | Path]
+) -> StoredImage | None:
+    """Read the image whose grid a DICOM mask is read on; None for other masks."""
+    return read_image(images[0]) if mask_kind(Path(masks[0])) else None
+
+
+def _read_mask(
+    file: str | Path, options: ReadOptions, grid: StoredImage | None = None
+) -> StoredImage:
     """Read the values that a mask stores."""
+    if grid is not None and mask_kind(Path(file)):
+        return read_dicom_mask(
+            Path(file), image=grid, segments=options.segments, regions=options.regions
+        )
     stored = read_label(
         file,
         palette=options.palette,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unet_jax.data.case_traits import CaseTraits, ImageTraits
+from unet_jax.data.files.dicom import mask_kind
 from unet_jax.data.files.nodata import is_class
 from unet_jax.data.files.read import check_finite
 from unet_jax.data.files.stored import StoredImage
@@ -81,7 +82,7 @@ def examine(pair: Pair, options: ReadOptions) -> Examined:
     problems: list[InputError] = []
     image, spacing, stored = _attempt_image(pair, options, problems)
     shape = () if image is None else image.shape[:-1]
-    label, masks = _attempt_label(pair, options, shape, problems)
+    label, masks = _attempt_label(pair, options, shape, stored, problems)
     problems += _grid_problems(pair, image, label, stored, masks, options)
     values = None if label is None else _counted(label)
     stated = {}
@@ -153,7 +154,11 @@ def _attempt_image(
 
 
 def _attempt_label(
-    pair: Pair, options: ReadOptions, shape: tuple[int, ...], problems: list[InputError]
+    pair: Pair,
+    options: ReadOptions,
+    shape: tuple[int, ...],
+    images: Sequence[StoredImage],
+    problems: list[InputError],
 ) -> tuple[np.ndarray | None, list[StoredImage]]:
     """Read the label of a case, or add to the problems."""
     if not pair.masks:
@@ -165,9 +170,16 @@ def _attempt_label(
             )
         )
         return None, []
+    if not images and mask_kind(pair.masks[0]):
+        return None, []  # without its image it has no grid
     found = _attempt(
         lambda: read_case_label(
-            pair.masks, options, kind=pair.kind, painted=pair.painted, shape=shape
+            pair.masks,
+            options,
+            kind=pair.kind,
+            painted=pair.painted,
+            shape=shape,
+            grid=images[0] if images else None,
         ),
         problems,
     )
