@@ -412,7 +412,11 @@ KEYS = {
         changes_scores=False,
     ),
     "log.overlays": Key(
-        4, "test cases drawn at the end", low=0, may_change=True, changes_scores=False
+        4,
+        "test cases drawn at the end: worst, best, median, then further bad ones",
+        low=0,
+        may_change=True,
+        changes_scores=False,
     ),
     "compilation_cache_dir": Key(
         "~/.cache/unet_jax",

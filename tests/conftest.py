@@ -108,7 +108,7 @@ def one_device():
 def no_figures():
     """Let runs in this process draw nothing: it is a fifth of their time."""
     with pytest.MonkeyPatch.context() as patch:
-        for command in ("evaluate", "train"):
+        for command in ("draw_cases", "evaluate", "train"):
             place = f"unet_jax.commands.{command}.problem_of_drawing"
             patch.setattr(place, lambda *arguments: "")
         yield

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from unet_jax.commands.draw_cases import draw_cases
 from unet_jax.data.case import Case, Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files.stored import StoredImage
@@ -35,7 +36,6 @@ from unet_jax.hosts import agree
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.figure import problem_of_drawing, write_figure
-from unet_jax.report.overlay import overlay
 from unet_jax.report.reliability import reliability_figure
 from unet_jax.runtime.shown_path import shown
 
@@ -170,10 +170,10 @@ def scorer_options(config: ConfigDict) -> dict[str, Any]:
 
 def write_prediction(
     folder: pathlib.Path, case: Case, labels: np.ndarray, config: ConfigDict
-) -> None:
+) -> pathlib.Path:
     """Write the label map of a case to ``predictions/`` of a folder."""
     colors = tuple(config.data.class_colors)
-    write_label_map(folder / "predictions", _as_stored(case), labels, colors)
+    return write_label_map(folder / "predictions", _as_stored(case), labels, colors)
 
 
 def score_test(
@@ -185,14 +185,10 @@ def score_test(
     """Score the test split, write its label maps and figures, print the table."""
     source, losses = sources["test"], held_out_losses(config, sources)
     mine = agree.indices_here(len(source))
-    numbers = iter(mine)
+    files: list[pathlib.Path] = []
 
     def write(case: Case, labels: np.ndarray) -> np.ndarray:
-        write_prediction(folder, case, labels, config)
-        if next(numbers) < config.log.overlays:
-            problem = problem_of_drawing(_draw, case, labels, config, folder)
-            if problem:
-                print(f"case {case.id}: its overlay is not drawn ({problem})")
+        files.append(write_prediction(folder, case, labels, config))
         return labels
 
     results = evaluate(
@@ -214,27 +210,10 @@ def score_test(
         problem := problem_of_drawing(_draw_reliability, results, config.name, folder)
     ):
         print(f"reliability.png is not drawn ({problem})")
+    draw_cases(folder, results, source, dict(zip(mine, files, strict=True)), config)
     made = shown(folder)
     print(f"scores: {made}/{SCORES} and {CASE_TABLE}, pictures: {made}/figures")
     return results
-
-
-def _draw(
-    case: Case, labels: np.ndarray, config: ConfigDict, folder: pathlib.Path
-) -> None:
-    """Write the overlay of one case."""
-    figure = overlay(
-        case.image,
-        case.label,
-        labels,
-        slice_axis=config.data.slice_axis,
-        spacing=case.spacing,
-        class_names=tuple(config.data.class_names),
-        class_colors=tuple(config.data.class_colors),
-        color_background=config.data.include_background,
-        title=case.id,
-    )
-    write_figure(folder / "figures" / f"{_file_stem(case.id)}.png", figure)
 
 
 def _draw_reliability(
