@@ -14,7 +14,7 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
-from tests.data.files.dicoms import write_series
+from tests.data.files.dicoms import UIDS, write_series
 from unet_jax.commands import predict
 from unet_jax.commands.predict import _overlay_names
 from unet_jax.configs import base
@@ -275,6 +275,18 @@ def test_each_dicom_series_of_a_folder_gives_a_nifti_on_its_grid(segment, tmp_pa
     shutil.rmtree(tmp_path / "out")
     out = segment(tmp_path / "in/p0")
     assert [path.name for path in out.glob("*.nii.gz")] == ["p0.nii.gz"]
+
+
+def test_a_dicom_series_may_have_the_number_of_a_channel(segment, tmp_path):
+    for name in ("p_0000", "q_0000", "q_0001"):
+        write_series(tmp_path / f"in/{name}", RescaleIntercept=0, **UIDS)
+    out = segment(tmp_path / "in", outputs=["dicom_seg"])
+    labels = {path.name for path in out.glob("*.nii.gz")}
+    assert labels == {"p.nii.gz", "q_0000.nii.gz", "q_0001.nii.gz"}
+    assert (out / "p.seg.dcm").is_file()
+    shutil.rmtree(out)
+    out = segment(tmp_path / "in/p_0000")
+    assert read_label(out / "p.nii.gz").image.any()
 
 
 def test_a_dicom_series_gives_a_dicom_segmentation_beside_its_label_map(

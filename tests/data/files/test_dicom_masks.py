@@ -14,7 +14,7 @@ from tests.data.files.dicoms import (
 from unet_jax.data.files.dicom import mask_kind, read_dicom
 from unet_jax.data.files.dicom_masks import referred_series, segment_names
 from unet_jax.data.files.polygons import fill_polygons
-from unet_jax.data.files.read import read_image
+from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.folder.segments import read_dicom_mask
 from unet_jax.data.regions import Region
 from unet_jax.errors import InputError
@@ -177,5 +177,7 @@ def test_what_does_not_lie_on_the_grid_is_refused(tmp_path, series, write, messa
 def test_a_mask_is_no_image_and_no_slice_of_its_series(tmp_path, series):
     write_seg(tmp_path / "p1/seg.dcm", tmp_path / "p1", _masks())
     np.testing.assert_array_equal(read_image(tmp_path / "p1").image, series.image)
+    write_seg(tmp_path / "a.dcm", tmp_path / "p1", _masks())
+    assert list_images(tmp_path) == [tmp_path / "p1"]
     with pytest.raises(InputError, match=r"is a mask of a DICOM series \(SEG\); exp"):
         read_image(tmp_path / "p1/seg.dcm")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.data.files.colors import ColorsError, count_colors, match_palette
-from unet_jax.data.files.dicom import dicom_files, is_series
+from unet_jax.data.files.dicom import dicom_files, is_series, mask_kind
 from unet_jax.data.files.formats import (
     FORMATS,
     SUFFIXES,
@@ -64,7 +64,7 @@ def list_images(path: str | Path) -> list[Path]:
     names = sorted(entry for entry in path.iterdir() if entry.is_file())
     files = [name for name in names if name.name.lower().endswith(SUFFIXES)]
     files += [one for one in path.iterdir() if one.is_dir() and is_series(one)]
-    files = [name for name in files if not name.name.startswith(".")]
+    files = [one for one in files if not (one.name.startswith(".") or mask_kind(one))]
     if not files:
         raise InputError(
             f"{path}: no image among {len(names)} files; expected one of {known}"

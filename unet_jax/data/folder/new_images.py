@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from unet_jax.data.files.dicom import SUFFIXES as DICOM
 from unet_jax.data.files.formats import SUFFIXES, file_suffix, output_name, stem_of
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.files.stored import StoredImage
@@ -60,7 +61,7 @@ def find_new_images(
     groups: dict[str, list[Path]] = {}
     beside = list(files[0].parent.iterdir())
     for file in files:
-        key = CHANNEL.sub("", stem_of(file)) + file_suffix(file)
+        key = _plain(file).name
         groups.setdefault(key, []).append(file)
     found = []
     for key, group in groups.items():
@@ -100,7 +101,7 @@ def _named_channels(path: Path, channels: Sequence[str]) -> list[NewImage]:
     images = []
     for key, numbered in groups.items():
         files = tuple(file for _, file in numbered)
-        name = f"{key.rpartition('/')[2] or stem_of(files[0])}{file_suffix(files[0])}"
+        name = (key.rpartition("/")[2] or stem_of(files[0])) + _ending(files[0])
         images.append(NewImage(files[0].parent / name, files))
     return images
 
@@ -125,14 +126,29 @@ def _without_number(file: Path, beside: Sequence[Path]) -> Path:
     nnU-Net calls the only file of ``scan`` ``scan_0000``, also one of three colours.
     Frames of a film have such numbers too, but several of them.
     """
-    plain = file.with_name(CHANNEL.sub("", stem_of(file)) + file_suffix(file))
-    known = [one for one in beside if one.name.lower().endswith(SUFFIXES)]
+    plain = _plain(file)
+    known = [
+        one for one in beside if one.name.lower().endswith(SUFFIXES) or one.is_dir()
+    ]
     if not stem_of(file).endswith("_0000") or any(
         one != file and (_same(one, file) or output_name(one) == output_name(plain))
         for one in known
     ):
         return file
     return plain
+
+
+def _plain(file: Path) -> Path:
+    """Return the name of a file without the number of its channel."""
+    return file.with_name(CHANNEL.sub("", stem_of(file)) + _ending(file))
+
+
+def _ending(file: Path) -> str:
+    """Return the suffix of a file; that of DICOM for the folder of a series.
+
+    No folder has the new name, so that the name alone has to tell the format.
+    """
+    return file_suffix(file) or DICOM[0]
 
 
 def _same(file: Path, other: Path) -> bool:
