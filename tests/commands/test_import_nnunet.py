@@ -129,6 +129,9 @@ def test_config_and_preprocessing_have_the_numbers_of_the_plans():
     assert made.order == (2, 0, 1)
     config = made.config
     assert config.train.patch_size == (16, 8, 16)
+    assert config.augment.rotation_degrees_3d == (-30.0, 30.0)
+    thin = imported_model(_changed(patch_size=[5, 16, 16]), DATASET, CHECKPOINT).config
+    assert thin.augment.rotation_degrees_3d == (-180.0, 180.0)
     assert config.data.class_names == ("background", "organ", "tumour")
     assert config.augment.flip_axes == (0, 1)
     assert config.model.options.strides == ((2, 1, 2), (2, 2, 2))
@@ -171,6 +174,10 @@ def test_pictures_keep_rows_and_columns():
     assert made.order == (0, 1)
     assert made.preprocessing.spacing is None
     assert made.config.train.patch_size == (32, 16)
+    for longest, degrees in ((32, 15.0), (26, 15.0), (24, 180.0), (16, 180.0)):
+        plans["configurations"]["3d_fullres"]["patch_size"] = [longest, 16]
+        config = imported_model(plans, DATASET, CHECKPOINT).config
+        assert config.augment.rotation_degrees_2d == (-degrees, degrees)
 
 
 @pytest.mark.parametrize(

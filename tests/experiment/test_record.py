@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from unet_jax.configs.base import KEYS
 from unet_jax.errors import InputError
 from unet_jax.experiment.data import recorded_splits
 from unet_jax.experiment.record import (
@@ -10,11 +12,15 @@ from unet_jax.experiment.record import (
     check_same_draws,
     check_same_labels,
     check_same_run,
+    defaults_of_added_keys,
     make_record,
     read_finished_record,
     read_record,
     write_record,
 )
+
+KEYS_OF_0_1 = (Path(__file__).parent / "keys_of_0_1.txt").read_text().split()
+"""Keys of configs/base.py in version 0.1.0, by their present names; never extended."""
 
 CONFIG = {"seed": 1, "train": {"steps": 5, "patch_size": [8, 8]}}
 
@@ -154,3 +160,11 @@ def test_splits_of_a_folder_are_recorded_and_those_of_0_1_are_of_version_1():
     for damaged in ({"splits": {"rule": 2}}, {"dataset": {"train": {}}}):
         with pytest.raises(InputError, match="does not describe the splits of a run"):
             recorded_splits(record | damaged)
+
+
+def test_a_run_of_0_1_has_a_value_for_every_key_that_came_later():
+    # Without it a run that has no such key would not resume.
+    later = {key for key in KEYS if not KEYS[key].may_change} - set(KEYS_OF_0_1)
+    assert "data.regions" in later
+    assert sorted(later - defaults_of_added_keys().keys()) == []
+    assert sorted(set(KEYS_OF_0_1) - KEYS.keys()) == []

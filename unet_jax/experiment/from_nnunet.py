@@ -13,6 +13,7 @@ from unet_jax.data.intensity import ChannelStatistics
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.regions import Region
 from unet_jax.errors import InputError
+from unet_jax.experiment.planned import rotations
 from unet_jax.experiment.regions import with_regions
 from unet_jax.labels import IGNORE
 from unet_jax.nnunet.architecture import network_options
@@ -217,9 +218,7 @@ def _fill(
     config.model.plan = ""
     train.patch_size = tuple(map(int, axes.ours(configuration["patch_size"])))
     train.batch_size = int(configuration["batch_size"])
-    thin = 2 * min(train.patch_size) <= max(train.patch_size)
-    config.augment.rotation_degrees_2d = (-15.0, 15.0) if thin else (-180.0, 180.0)
-    config.augment.rotation_degrees_3d = (-30.0, 30.0)
+    config.update_from_flattened_dict(rotations(train.patch_size))
     pooled = {"batch_dice": bool(configuration.get("batch_dice"))}
     config.loss = (("dice", 1.0, pooled), ("cross_entropy", 1.0, {}))
     data.regions = regions

@@ -188,9 +188,6 @@ def planned_values(
             planned[place] = size
         chosen = for_patch(plan, chosen, planned)
     patch = tuple(patch_size or in_ours(chosen.patch_size))
-    thin = CropGrid(patch).thin_axis is not None
-    flat = 180.0 if max(patch) <= _LONG * min(patch) else 15.0
-    turn = 180.0 if thin else 30.0
     schemes = zip(plan.normalization, plan.masked, strict=True)
     values = {
         "data.dims": dims,
@@ -198,8 +195,7 @@ def planned_values(
         "train.patch_size": patch,
         "train.batch_size": -(-chosen.batch_size // devices) * devices,
         "augment.flip_axes": tuple(range(dims)),
-        "augment.rotation_degrees_2d": (-flat, flat),
-        "augment.rotation_degrees_3d": (-turn, turn),
+        **rotations(patch),
         "loss.batch_dice": chosen.batch_dice,
     }
     if image_axes == 3:
@@ -208,6 +204,21 @@ def planned_values(
         steps |= dict(zip(ours[3 - dims :], chosen.spacing, strict=True))
         values["data.spacing"] = tuple(steps[axis] for axis in range(3))
     return PlannedValues(values, _options(plan, chosen, in_ours))
+
+
+def rotations(patch: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """Return the limits of nnU-Net's rotations for a patch, by config key.
+
+    Source:
+        ``configure_rotation_dummyDA_mirroring_and_inital_patch_size`` of
+        ``nnUNetTrainer``, nnU-Net 2.8.1
+    """
+    flat = 180.0 if max(patch) <= _LONG * min(patch) else 15.0
+    turn = 30.0 if CropGrid(tuple(patch)).thin_axis is None else 180.0
+    return {
+        "augment.rotation_degrees_2d": (-flat, flat),
+        "augment.rotation_degrees_3d": (-turn, turn),
+    }
 
 
 def _options(plan: Plan, chosen: Configuration, in_ours: Any) -> dict[str, Any]:
