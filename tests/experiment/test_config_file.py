@@ -13,9 +13,11 @@ from unet_jax.errors import InputError
 from unet_jax.experiment import config_file
 from unet_jax.experiment.config_file import (
     config_path,
+    keep_folds_config,
     load_config,
     override,
     remembered_config,
+    remembered_folds_config,
     shipped_folder,
 )
 from unet_jax.experiment.record import flat_config, make_record, write_record
@@ -174,6 +176,20 @@ def test_a_workdir_gives_back_what_was_written(name, tmp_path):
     config = importlib.import_module(f"unet_jax.configs.{name}").get_config()
     _remember(tmp_path, config)
     assert remembered_config(tmp_path).to_dict() == config.to_dict()
+
+
+def test_a_cross_validation_gives_back_its_config_and_no_run_does(tmp_path):
+    config = importlib.import_module("unet_jax.configs.folder").get_config()
+    config.data.path = "set"
+    keep_folds_config(tmp_path, config)
+    assert remembered_folds_config(tmp_path).to_dict() == config.to_dict()
+    assert remembered_config(tmp_path) is None
+    assert remembered_folds_config(tmp_path / "none") is None
+    (tmp_path / "crossvalidation_config.json").write_text("[]")
+    with pytest.raises(
+        InputError, match=r"config\.json: does not describe a cross-val"
+    ):
+        remembered_folds_config(tmp_path)
 
 
 def test_what_a_workdir_gives_can_be_changed_by_type(tmp_path):

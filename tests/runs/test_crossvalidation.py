@@ -15,6 +15,7 @@ from unet_jax.configs import base, folder
 from unet_jax.data.case import Case
 from unet_jax.errors import InputError, Stopped
 from unet_jax.evaluation.scorer import evaluate
+from unet_jax.experiment.config_file import remembered_folds_config
 from unet_jax.experiment.ensemble import load_trained
 from unet_jax.experiment.finished import load_run, open_run_data
 from unet_jax.inference.postprocess import choose_steps
@@ -215,7 +216,7 @@ def test_a_finished_one_is_left_alone_and_another_config_refused(
     finished, squares, capsys
 ):
     before = (finished / "crossvalidation.json").read_bytes()
-    crossvalidate(_config(squares), finished)
+    crossvalidate(remembered_folds_config(finished).lock(), finished)
     assert "cv is complete: nothing to do" in capsys.readouterr().out
     assert (finished / "crossvalidation.json").read_bytes() == before
     with pytest.raises(InputError, match="fold_0: its run has seed=0, this config 5"):

@@ -26,6 +26,7 @@ from unet_jax.evaluation.folds import folds_table, summarise_folds
 from unet_jax.evaluation.scorer import evaluate, write_results
 from unet_jax.evaluation.table import counted, score_cell
 from unet_jax.experiment.complete import resolve_source
+from unet_jax.experiment.config_file import keep_folds_config
 from unet_jax.experiment.ensemble import (
     CROSSVALIDATION,
     load_folds,
@@ -83,6 +84,7 @@ def crossvalidate(
     config = resolve_source(config)
     _check(config, workdir)
     folds = divide_into_folds(config, workdir)
+    keep_folds_config(workdir, config)
     for number in range(len(folds)):
         folder = fold_folder(workdir, number)
         print(f"\nfold {number} of 0 to {len(folds) - 1}: {shown(folder)}", flush=True)

@@ -15,6 +15,7 @@ from unet_jax.experiment.config_file import (
     load_config,
     override,
     remembered_config,
+    remembered_folds_config,
 )
 from unet_jax.experiment.renamed import current_arguments
 from unet_jax.runtime.home import expanded
@@ -182,7 +183,10 @@ def _remembered() -> ConfigDict:
     if FLAGS.workdir.startswith("gs://"):
         config = _remembered_in_bucket(FLAGS.workdir)
     else:
-        config = remembered_config(pathlib.Path(FLAGS.workdir))
+        workdir = pathlib.Path(FLAGS.workdir)
+        config = remembered_config(workdir)
+        if config is None and FLAGS.mode == "crossvalidate":
+            config = remembered_folds_config(workdir)
     if config is None:
         raise InputError(
             f"--config: found nothing, and --workdir {FLAGS.workdir} holds no "

@@ -6,6 +6,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import pathlib
 import re
 import sys
@@ -19,10 +20,12 @@ from ml_collections import ConfigDict, config_flags
 from unet_jax.errors import InputError
 from unet_jax.experiment.options import split_options
 from unet_jax.experiment.record import as_tuples, flat_config, read_record
-from unet_jax.experiment.renamed import rename_keys
+from unet_jax.experiment.renamed import current_config, rename_keys
+from unet_jax.runtime.atomic import atomic_path
 from unet_jax.runtime.home import expanded
 
 _SHIPPED = "unet_jax.configs"
+_FOLDS_CONFIG = "crossvalidation_config.json"
 
 
 def shipped_folder() -> pathlib.Path:
@@ -171,15 +174,45 @@ def remembered_config(workdir: pathlib.Path) -> ConfigDict | None:
         InputError: config.json is damaged, or of another version.
     """
     record = read_record(workdir)
-    if record is None:
+    return None if record is None else _restored(record, workdir / "config.json")
+
+
+def keep_folds_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Write the config of a cross-validation as it was given, before any fold."""
+    text = json.dumps({"config": config.to_dict()}, indent=1)
+    with atomic_path(workdir / _FOLDS_CONFIG) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def remembered_folds_config(workdir: pathlib.Path) -> ConfigDict | None:
+    """Return the config of a cross-validation as it was given; None where none began.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = workdir / _FOLDS_CONFIG
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record = {"config": current_config(record["config"])}
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: does not describe a cross-validation ({error}); restore the "
+            "file, or give --config"
+        ) from None
+    return _restored(record, path)
+
+
+def _restored(record: dict[str, Any], path: pathlib.Path) -> ConfigDict:
+    """Make a config of the values of a record."""
     # base.py knows the type of each key, which None in a record does not tell.
     config = importlib.import_module(f"{_SHIPPED}.base").get_config()
     try:
         _fill(config, as_tuples(record["config"]))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{workdir / 'config.json'}: does not describe a run ({error}); restore "
+            f"{path}: does not describe a run ({error}); restore "
             "the file, or name another --workdir"
         ) from error
     return config
