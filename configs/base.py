@@ -405,11 +405,12 @@ KEYS = {
         changes_scores=False,
     ),
     "log.every_steps": Key(
-        25,
-        "steps between lines of metrics.jsonl",
+        None,
+        "steps between lines of metrics.jsonl; None for 25, or fewer in a short run",
         low=1,
         may_change=True,
         changes_scores=False,
+        kind=int,
     ),
     "log.overlays": Key(
         4,

@@ -58,6 +58,9 @@ def test_lines_are_on_file_before_the_writer_is_closed(tmp_path):
     assert _lines(tmp_path / "metrics.jsonl") == [
         {"step": 1, "split": "train", "loss": 0.5}
     ]
+    assert _events(tmp_path) == {"train/loss": {1: 0.5}}
+    writer.write_timing(1, {"seconds": 2.0})
+    assert _events(tmp_path) == {"train/loss": {1: 0.5}, "timing/seconds": {1: 2.0}}
     writer.close()
 
 

@@ -49,6 +49,41 @@ def test_steps_are_counted_and_validated_at_fixed_ones():
     assert StepPace(10, every_steps=4, first_step=10).is_over
 
 
+@pytest.mark.parametrize(
+    ("steps", "given", "lines"),
+    [
+        *((20, None, 20), (60, None, 12), (5, None, 5)),
+        *((300, None, 12), (3000, None, 120), (60, 20, 3)),
+    ],
+)
+def test_a_short_run_logs_often_enough_for_a_curve(steps, given, lines):
+    pace = StepPace(steps, every_steps=50, first_step=0, log_steps=given)
+    assert sum(pace.logs(step) for step in range(1, steps + 1)) == lines
+
+
+@pytest.mark.parametrize(("seconds", "given"), [(20.0, None), (0.1, None), (0.1, 10)])
+def test_a_run_by_the_clock_logs_by_steps_or_time(seconds, given):
+    clock = _Clock()
+    pace = ClockPace(
+        10.0,
+        schedule_steps=100,
+        record={},
+        first_step=0,
+        began=clock.now,
+        log_steps=given,
+        clock=clock,
+    )
+    lines = []
+    for step in range(1, 31):
+        clock.now += seconds
+        pace.after(step)
+        if pace.logs(step):
+            lines.append(step)
+    # A line of time is due every 15 seconds of these ten minutes.
+    assert lines == {20.0: list(range(1, 31)), 0.1: [1, 25]}[seconds] or given
+    assert given is None or lines == [10, 20, 30]
+
+
 @pytest.mark.parametrize("validation", [0.5, 20.0])
 def test_the_clock_ends_the_run_with_the_schedule_at_its_end(validation):
     clock = _Clock()

@@ -131,6 +131,7 @@ def _train(
             minutes=config.train.max_minutes,
             steps=config.train.steps,
             every_steps=config.eval.every_steps,
+            log_steps=config.log.every_steps,
             record=record,
             first_step=first_step,
             began=began,
@@ -202,7 +203,7 @@ def _train_steps(
                 )
                 log.add(guard.count_votes(metrics), learning_rate=rate)
                 due, over = pace.after(step)
-                if due or step % run.config.log.every_steps == 0:
+                if due or pace.logs(step):
                     log.write_steps(step)
             log.show_step(step, total=pace.total_steps)
 

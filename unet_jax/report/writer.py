@@ -4,11 +4,11 @@ import json
 import math
 import numbers
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unet_jax.report.events import EventFile
 from unet_jax.runtime.atomic import atomic_path
 
 METRICS_FILE = "metrics.jsonl"
@@ -20,7 +20,7 @@ class MetricWriter:
 
     Each line is an object ``{"step": int, "split": str, name: number, ...}`` with null
     for a number that is not finite. Times are written to timing.jsonl only.
-    TensorBoard gets each number under the tag ``split/name``.
+    TensorBoard gets each number under the tag ``split/name``, with the line itself.
     """
 
     def __init__(
@@ -39,25 +39,18 @@ class MetricWriter:
             resume_size: bytes of metrics.jsonl up to that step, from `size`; None if
                 unknown.
         """
-        from tensorboardX import SummaryWriter
-
         self._workdir = Path(workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
-        purge_step = None
+        first_step = None
         if resume_step is not None:
             trim(self._workdir, resume_step, size=resume_size)
-            purge_step = resume_step + 1
+            first_step = resume_step + 1
         # With line buffering, a killed run loses at most the line it was writing.
         self._files = {
             name: (self._workdir / name).open("a", buffering=1, encoding="utf-8")
             for name in (METRICS_FILE, TIMING_FILE)
         }
-        # Default names hold whole seconds: another writer could overwrite this file.
-        self._events = SummaryWriter(
-            str(self._workdir),
-            purge_step=purge_step,
-            filename_suffix=f".{time.time_ns()}",
-        )
+        self._events = EventFile(self._workdir, first_step=first_step)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl and the scalars to TensorBoard.
@@ -83,7 +76,6 @@ class MetricWriter:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        self._events.flush()
 
     def size(self) -> int:
         """Return the number of bytes in metrics.jsonl."""
@@ -105,9 +97,10 @@ class MetricWriter:
         numbers_by_name = {name: _json_number(value) for name, value in values.items()}
         line = json.dumps({**head, **numbers_by_name}, allow_nan=False)
         self._files[file].write(line + "\n")
-        for name, value in numbers_by_name.items():
-            if value is not None:
-                self._events.add_scalar(f"{prefix}/{name}", value, head["step"])
+        known = {n: value for n, value in numbers_by_name.items() if value is not None}
+        self._events.write(
+            head["step"], {f"{prefix}/{name}": value for name, value in known.items()}
+        )
 
 
 class NoWriter:

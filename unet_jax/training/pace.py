@@ -1,4 +1,4 @@
-"""Decides when a run validates and ends: by the number of steps, or by the clock."""
+"""Decides when a run logs, validates and ends: by the number of steps or the clock."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,6 +7,9 @@ from typing import Any
 import jax
 
 from unet_jax.errors import InputError
+
+_LOG_STEPS = 25
+"""Steps between two lines of the log, unless the run is short."""
 
 
 class StepPace:
@@ -17,9 +20,17 @@ class StepPace:
         is_over: whether the run was over when it was resumed.
     """
 
-    def __init__(self, steps: int, *, every_steps: int, first_step: int) -> None:
-        """Count from the steps done; ``every_steps`` lie between validations."""
+    def __init__(
+        self,
+        steps: int,
+        *,
+        every_steps: int,
+        first_step: int,
+        log_steps: int | None = None,
+    ) -> None:
+        """Count from the steps done; see `create_pace`."""
         self.total_steps = steps
+        self._log_steps = log_steps or max(1, min(_LOG_STEPS, steps // 12))
         self._every = every_steps
         self.is_over = first_step >= steps
 
@@ -34,6 +45,10 @@ class StepPace:
         """Return whether to validate after this step, and whether it is the last."""
         last = step >= self.total_steps
         return last or step % self._every == 0, last
+
+    def logs(self, step: int) -> bool:
+        """Return whether to write a line after this step; call `after` first."""
+        return step % self._log_steps == 0
 
     def validated(self, seconds: float) -> None:
         """Note the duration of validating and saving; it does not count here."""
@@ -55,13 +70,13 @@ class ClockPace:
     warm-up, and the first steps would have the full learning rate. The first validation
     comes after a tenth of the time, the others 12 % of the time apart, or farther if
     they are slow: they take a tenth of the time at most. The time of the last
-    validation is set aside.
+    validation is set aside. Lines of the log are a fortieth of the time apart at most.
 
     Such a run is not reproducible bit by bit: the number of steps depends on the speed
     of the machine.
     """
 
-    _FIRST, _APART, _SLOW = 0.1, 0.12, 10.0
+    _FIRST, _APART, _SLOW, _LINE = 0.1, 0.12, 10.0, 0.025
 
     def __init__(
         self,
@@ -71,6 +86,7 @@ class ClockPace:
         record: Mapping[str, Any],
         first_step: int,
         began: float,
+        log_steps: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start or resume the clock; see `create_pace`.
@@ -80,6 +96,7 @@ class ClockPace:
         self._budget = 60 * minutes
         self._schedule_steps = schedule_steps
         self._clock = clock
+        self._log_steps, self._line_at = log_steps, 0.0
         self._used = float(record.get("seconds", 0.0))
         self._reserve = float(record.get("reserve_seconds", 0.0))
         self._began = began
@@ -128,6 +145,16 @@ class ClockPace:
         self._training_since = now
         last = seconds + self._reserve >= self._budget
         return last or seconds >= self._validate_at, last
+
+    def logs(self, step: int) -> bool:
+        """Return whether to write a line after this step."""
+        if self._log_steps is not None:
+            return step % self._log_steps == 0
+        seconds = self._seconds()
+        due = step % _LOG_STEPS == 0 or seconds >= self._line_at
+        if due:
+            self._line_at = seconds + self._LINE * self._budget
+        return due
 
     def validated(self, seconds: float) -> None:
         """Set the time of the next validation, and the time to keep for the last."""
@@ -188,6 +215,7 @@ def create_pace(
     record: Mapping[str, Any],
     first_step: int,
     began: float,
+    log_steps: int | None = None,
 ) -> Pace:
     """Create the pace of a run.
 
@@ -198,12 +226,15 @@ def create_pace(
         record: record of the run that is resumed; empty for a new one.
         first_step: steps done before.
         began: when this start began, by ``time.monotonic``.
+        log_steps: steps between lines of the log; None for what suits the run.
 
     Raises:
         InputError: several processes cannot end by the clock.
     """
     if not minutes:
-        return StepPace(steps, every_steps=every_steps, first_step=first_step)
+        return StepPace(
+            steps, every_steps=every_steps, first_step=first_step, log_steps=log_steps
+        )
     if jax.process_count() > 1:
         raise InputError(
             "train.max_minutes: clocks of several processes differ; give train.steps"
@@ -216,5 +247,10 @@ def create_pace(
         "its weights cannot be reproduced bit by bit"
     )
     return ClockPace(
-        minutes, schedule_steps=steps, record=record, first_step=first_step, began=began
+        minutes,
+        schedule_steps=steps,
+        record=record,
+        first_step=first_step,
+        began=began,
+        log_steps=log_steps,
     )
