@@ -4,8 +4,10 @@
 
 needs torch 2.13, dynamic-network-architectures 0.4.4 and nnunetv2 2.8.1. It writes
 ``tests/models/pytorch/values.pth`` and the folders ``networks`` and ``trained`` of
-``tests/nnunet``: small networks with random weights, their input and logits; and a
-model that nnU-Net planned, trained for a few steps and predicted with.
+``tests/nnunet``: small networks with random weights, their input and logits; and
+models that nnU-Net planned, trained for a few steps and predicted with: in 3-D, in 2-D
+on the slices of the same volumes (``trained_slices``), and on pictures
+(``trained_pictures``).
 """
 
 import collections
@@ -15,14 +17,14 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 TESTS = pathlib.Path(__file__).parents[1] / "tests"
-FOLDER = "nnUNetTrainer__nnUNetPlans__3d_fullres"
-"""Name that nnU-Net gives to the folder of a model."""
+FOLDER = "nnUNetTrainer__nnUNetPlans__{}"
+"""Name that nnU-Net gives to the folder of a model of a configuration."""
 
 
 def main() -> None:
@@ -39,9 +41,11 @@ def main() -> None:
         folder = TESTS / "nnunet" / "networks"
         folder.mkdir(exist_ok=True)
         torch.save(_network(kind, axes, biases), folder / f"{name}.pth")
-    with tempfile.TemporaryDirectory() as place:
-        _train(pathlib.Path(place), TESTS / "nnunet" / "trained")
-    _predict_regions(TESTS / "nnunet" / "trained")
+    trained = TESTS / "nnunet" / "trained"
+    _train(trained, "3d_fullres", _write_data)
+    _predict_regions(trained)
+    _train(trained.with_name("trained_slices"), "2d", _write_data)
+    _train(trained.with_name("trained_pictures"), "2d", _write_pictures)
 
 
 def _values() -> dict[str, Any]:
@@ -131,8 +135,22 @@ def _network(kind: str, axes: int, biases: bool) -> dict[str, Any]:
 # ---- a model that nnU-Net trained ------------------------------------------------
 
 
-def _train(place: pathlib.Path, output: pathlib.Path) -> None:
+def _train(
+    output: pathlib.Path, name: str, write: Callable[[pathlib.Path], None]
+) -> None:
     """Write a data set, plan it, train on it for a few steps, and predict a case."""
+    with tempfile.TemporaryDirectory() as place:
+        raw = _trained(pathlib.Path(place), output, name, write)
+        _predict(raw, output, name)
+
+
+def _trained(
+    place: pathlib.Path,
+    output: pathlib.Path,
+    configuration: str,
+    write: Callable[[pathlib.Path], None],
+) -> pathlib.Path:
+    """Train in a folder and copy the model; return the raw data set."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (place / name).mkdir()
         os.environ[name] = str(place / name)
@@ -143,28 +161,31 @@ def _train(place: pathlib.Path, output: pathlib.Path) -> None:
 
     torch.manual_seed(0)
     np.random.seed(0)  # nnU-Net draws with it
-    _write_data(place / "nnUNet_raw" / "Dataset001_Made")
+    raw = place / "nnUNet_raw" / "Dataset001_Made"
+    write(raw)
     api.extract_fingerprints([1], num_processes=1)
     api.plan_experiments([1])
     prepared = place / "nnUNet_preprocessed" / "Dataset001_Made"
     plans = json.loads((prepared / "nnUNetPlans.json").read_text())
-    _shrink(plans["configurations"]["3d_fullres"])
-    plans["configurations"] = {"3d_fullres": plans["configurations"]["3d_fullres"]}
+    chosen = plans["configurations"][configuration]
+    _shrink(chosen)
+    plans["configurations"] = {configuration: chosen}
     (prepared / "nnUNetPlans.json").write_text(json.dumps(plans))
-    api.preprocess([1], configurations=("3d_fullres",), num_processes=(1,))
+    api.preprocess([1], configurations=(configuration,), num_processes=(1,))
     dataset = json.loads((prepared / "dataset.json").read_text())
     os.environ |= {"nnUNet_n_proc_DA": "0"}  # no processes; planning needs one thread
     given = plans | {"continue_training": False}
-    trainer = nnUNetTrainer(given, "3d_fullres", 0, dataset, torch.device("cpu"))
+    trainer = nnUNetTrainer(given, configuration, 0, dataset, torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch = 2, 30
     trainer.num_val_iterations_per_epoch = 1
     trainer.run_training()
     shutil.rmtree(output, ignore_errors=True)
     made = pathlib.Path(trainer.output_folder_base)
-    (output / FOLDER / "fold_0").mkdir(parents=True)
+    model = output / FOLDER.format(configuration)
+    (model / "fold_0").mkdir(parents=True)
     for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
-        shutil.copy(made / name, output / FOLDER / name)
-    _predict(place / "nnUNet_raw" / "Dataset001_Made", output)
+        shutil.copy(made / name, model / name)
+    return raw
 
 
 def _write_data(folder: pathlib.Path) -> None:
@@ -206,15 +227,46 @@ def _write_data(folder: pathlib.Path) -> None:
     (folder / "dataset.json").write_text(json.dumps(dataset))
 
 
+def _write_pictures(folder: pathlib.Path) -> None:
+    """Write pictures of three colours, the last one for prediction."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir(parents=True)
+    for index in range(6):
+        shape = (27, 45) if index == 5 else (36, 40)
+        grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+        distance = np.linalg.norm(
+            grid - np.array(shape) * random.uniform(0.4, 0.6, 2), axis=-1
+        )
+        label = (distance < 11).astype(np.uint8) + (distance < 5)
+        noise = random.normal(100, 20, (*shape, 3))
+        pixels = np.clip(noise + label[..., None] * [50, -30, 10], 0, 255)
+        part = "imagesTs" if index == 5 else "imagesTr"
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        picture.save(folder / part / f"case{index}_0000.png")
+        if index < 5:
+            Image.fromarray(label).save(folder / "labelsTr" / f"case{index}.png")
+    dataset = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "organ": 1, "tumour": 2},
+        "numTraining": 5,
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+
+
 def _shrink(configuration: dict[str, Any]) -> None:
     """Leave three small stages, and a patch smaller than the cases."""
-    configuration["patch_size"] = [8, 16, 16]
+    axes = len(configuration["patch_size"])
+    configuration["patch_size"] = [8, 16, 16][-axes:]
     configuration["batch_size"] = 2
     configuration["architecture"]["arch_kwargs"] |= {
         "n_stages": 3,
         "features_per_stage": [4, 8, 8],
-        "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
-        "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+        "kernel_sizes": [[1, 3, 3][-axes:], [3] * axes, [3] * axes],
+        "strides": [[1] * axes, [1, 2, 2][-axes:], [2] * axes],
         "n_conv_per_stage": [2, 2, 2],
         "n_conv_per_stage_decoder": [2, 2],
     }
@@ -241,18 +293,19 @@ def _in_single_precision() -> Iterator[None]:
         predict_from_raw_data.compute_gaussian = gaussian
 
 
-def _predict(raw: pathlib.Path, output: pathlib.Path) -> None:
+def _predict(raw: pathlib.Path, output: pathlib.Path, configuration: str) -> None:
     """Write what nnU-Net predicts for a case, at both precisions."""
     import torch
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(device=torch.device("cpu"))
-    predictor.initialize_from_trained_model_folder(str(output / FOLDER), (0,))
+    model = str(output / FOLDER.format(configuration))
+    predictor.initialize_from_trained_model_folder(model, (0,))
     files = sorted((raw / "imagesTs").iterdir())
     for file in files:
         shutil.copy(file, output / file.name)
-    image, properties = SimpleITKIO().read_images([str(file) for file in files])
+    reader = predictor.plans_manager.image_reader_writer_class()
+    image, properties = reader.read_images([str(file) for file in files])
     results: dict[str, np.ndarray] = {}
     for name, context in (
         ("half_", contextlib.nullcontext()),
@@ -262,10 +315,14 @@ def _predict(raw: pathlib.Path, output: pathlib.Path) -> None:
             labels, probabilities = predictor.predict_single_npy_array(
                 image, dict(properties), save_or_return_probabilities=True
             )
-        results[f"{name}labels"] = labels.transpose(2, 1, 0)  # as NIfTI has the axes
-        results[f"{name}probabilities"] = probabilities.transpose(3, 2, 1, 0)
+        if files[0].suffix == ".png":
+            labels, probabilities = labels[0], np.moveaxis(probabilities[:, 0], 0, -1)
+        else:  # as NIfTI has the axes
+            labels, probabilities = labels.transpose(2, 1, 0), probabilities.T
+        results[f"{name}labels"] = labels
+        results[f"{name}probabilities"] = probabilities
     del results["half_probabilities"]
-    patch = torch.randn(1, 2, *predictor.configuration_manager.patch_size)
+    patch = torch.randn(1, len(image), *predictor.configuration_manager.patch_size)
     with torch.no_grad():
         results |= {"patch": patch.numpy(), "logits": predictor.network(patch).numpy()}
     np.savez_compressed(output / "expected.npz", **results)
@@ -287,8 +344,9 @@ def _predict_regions(trained: pathlib.Path) -> None:
     files = sorted(map(str, trained.glob("case5_*.nii.gz")))
     image, properties = SimpleITKIO().read_images(files)
     with tempfile.TemporaryDirectory() as place, _in_single_precision():
-        model = pathlib.Path(place) / FOLDER
-        shutil.copytree(trained / FOLDER, model)
+        name = FOLDER.format("3d_fullres")
+        model = pathlib.Path(place) / name
+        shutil.copytree(trained / name, model)
         dataset = json.loads((model / "dataset.json").read_text()) | REGIONS
         (model / "dataset.json").write_text(json.dumps(dataset))
         predictor = nnUNetPredictor(device=torch.device("cpu"))

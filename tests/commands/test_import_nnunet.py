@@ -61,6 +61,27 @@ def test_predictions_are_those_of_nnunet(workdir):
     assert (found != expected["half_labels"]).sum() <= 3
 
 
+@pytest.mark.parametrize(
+    "file", ["trained_slices/case5_0000.nii.gz", "trained_pictures/case5_0000.png"]
+)
+def test_2d_predictions_are_those_of_nnunet(file, tmp_path):
+    """Of the slices of a volume across its second axis, and of a picture."""
+    path = TRAINED.parent / file
+    import_nnunet(path.parent / "nnUNetTrainer__nnUNetPlans__2d", tmp_path / "run")
+    found, probabilities = unet_jax.load(tmp_path / "run").predict(
+        path, probabilities=True
+    )
+    expected = np.load(path.parent / "expected.npz")
+    theirs = expected["probabilities"]
+    clear = theirs > 1e-3
+    ours = np.log(probabilities[clear])
+    np.testing.assert_allclose(ours, np.log(theirs[clear]), atol=1e-4)
+    best = np.sort(theirs, axis=-1)[..., ::-1]
+    sure = best[..., 0] - best[..., 1] > 1e-4
+    np.testing.assert_array_equal(found[sure], expected["labels"][sure])
+    assert np.bincount(found.ravel()).min() > 50  # every class is there
+
+
 @pytest.mark.slow
 def test_regions_are_those_of_nnunet_and_go_back_to_it(workdir, tmp_path):
     """The same network, whose three channels a description calls regions."""

@@ -38,15 +38,18 @@ def write_slice(file, pixels, *, position, series="1.2.3", **tags):
     slice_.save_as(file, enforce_file_format=True)
 
 
-def write_series(folder, *, count=4, size=(6, 5), seed=0, step=2.0, **tags):
+def write_series(
+    folder, *, count=4, size=(6, 5), seed=0, step=2.0, pixels=None, **tags
+):
     """Write slices whose names are in another order than their places.
 
     Returns:
         The stored values ``(slices, rows, columns)``, in the order of the places.
     """
     normal = np.cross(ROWS_COLUMNS[:3], ROWS_COLUMNS[3:])
-    pixels = np.random.default_rng(seed).integers(0, 2000, (count, *size))
-    for number in range(count):
+    if pixels is None:
+        pixels = np.random.default_rng(seed).integers(0, 2000, (count, *size))
+    for number in range(len(pixels)):
         name = f"IM{(number * 3 + 2) % 7:04d}"
         place = np.array([-10.0, 20.0, 5.0]) + number * step * normal
         write_slice(folder / name, pixels[number], position=place, **tags)
