@@ -218,7 +218,7 @@ def test_predict_names_each_bad_file_and_does_the_good_one(place, refused):
     )
     assert not Path("malicious").exists()
     names = [path.name for path in (place / "out").iterdir()]
-    assert sorted(names) == ["classes.csv", "overlays", "zzz.png"]
+    assert sorted(names) == ["classes.csv", "objects.csv", "overlays", "zzz.png"]
 
 
 @pytest.mark.parametrize("flag", ["--noprobabilities", "--contours"])

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from tests.data.files.dicoms import UIDS, write_series
 from unet_jax.commands import predict
@@ -236,8 +237,9 @@ def test_maps_of_pictures_and_tiff_are_tiff(segment, tmp_path):
     assert names == {f"{name}.entropy.tif" for name in ("a", "b", "c_png", "c_tif")}
     assert not list(out.glob("*disagreement*"))
     text = (out / "classes.csv").read_text()
-    assert text.startswith("file,class,pixels,area_mm2,volume_ml,mean_entropy\n")
-    assert text.splitlines()[-1] == "c.tif,foreground,0,,,"
+    head = "file,class,pixels,area_mm2,volume_ml,objects,mean_entropy"
+    assert text.startswith(f"{head}\n")
+    assert text.splitlines()[-1] == "c.tif,foreground,0,,,0,"
     for path in (out / "a.png", out / "overlays/a.png"):
         path.unlink()
     with pytest.raises(InputError, match=r"a\.entropy\.tif: exists"):
@@ -260,6 +262,12 @@ def test_a_volume_gives_one_prediction_in_every_format(segment, tmp_path):
     with (out / "classes.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["class"] == "foreground"]
     assert np.ptp([float(row["volume_ml"]) for row in rows]) < 1e-6
+    objects = _rows(out / "objects.csv")
+    count = ndimage.label(pixels > 100, np.ones((3, 3, 3)))[1]
+    assert {row["objects"] for row in rows} == {str(count)}
+    volumes = [float(row["volume_mm3"]) for row in objects if row["file"] == "a.nii.gz"]
+    assert len(volumes) == count
+    assert sum(volumes) / 1000 == pytest.approx(float(rows[0]["volume_ml"]))
     assert nibabel.load(out / "b.entropy.nii.gz").shape == (5, 6, 7)
 
 
@@ -465,5 +473,5 @@ def test_a_run_without_a_distance_adds_no_column_and_no_warning(
     Image.fromarray(np.zeros((6, 7), np.uint8)).save(path)
     out = segment(path)
     assert "warning" not in capsys.readouterr().out
-    columns = ["file", "class", "pixels", "area_mm2", "volume_ml"]
+    columns = ["file", "class", "pixels", "area_mm2", "volume_ml", "objects"]
     assert list(_rows(out / "classes.csv")[0]) == columns

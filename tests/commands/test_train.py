@@ -245,7 +245,7 @@ def test_prediction_does_not_depend_on_how_a_volume_is_stored(
     back = nibabel.as_closest_canonical(turned)
     np.testing.assert_array_equal(np.asarray(back.dataobj), expected)
     rows = (tmp_path / "classes.csv").read_text().splitlines()
-    assert rows[0] == "file,class,pixels,area_mm2,volume_ml"
+    assert rows[0] == "file,class,pixels,area_mm2,volume_ml,objects"
     assert len(rows) == 1 + 3 * 4
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 3
 

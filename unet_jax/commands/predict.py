@@ -3,10 +3,11 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from unet_jax.commands.predict_tables import table_rows
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
 from unet_jax.data.files.dicom_seg import check_highdicom, write_dicom_seg
@@ -17,12 +18,9 @@ from unet_jax.data.files.formats import (
     output_name,
     stem_of,
 )
-from unet_jax.data.files.label_table import (
-    label_statistics,
-    mean_by_class,
-    write_csv,
-)
+from unet_jax.data.files.label_table import write_csv
 from unet_jax.data.files.nifti import file_shape
+from unet_jax.data.files.object_table import COLUMNS
 from unet_jax.data.files.stored import StoredImage
 from unet_jax.data.files.write import (
     check_targets,
@@ -33,9 +31,7 @@ from unet_jax.data.files.write import (
 from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_image
 from unet_jax.errors import InputError, named_files
 from unet_jax.experiment.ensemble import load_trained
-from unet_jax.experiment.regions import score_groups
 from unet_jax.experiment.trained_run import TrainedRun
-from unet_jax.inference.distance import Distance
 from unet_jax.report.figure import problem_of_drawing, write_figure
 from unet_jax.report.overlay import overlay
 from unet_jax.runtime.atomic import atomic_path
@@ -59,7 +55,8 @@ def predict_files(
             is used; nothing else is needed.
         input_path: path of an image file or of a folder of them. For a network of
             several channels also one file for each (``scan_0000.nii.gz``, ...).
-        output_folder: folder for the label maps, ``overlays/`` and ``classes.csv``.
+        output_folder: folder for the label maps, ``overlays/``, ``classes.csv`` and
+            ``objects.csv``.
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
             the grid of the file, to ``<name>.probabilities.npy``.
         uncertainty: write maps too: ``<name>.entropy`` of the probabilities and, where
@@ -95,7 +92,8 @@ def predict_files(
         inputs=[file for image in images for file in image.files],
         overwrite=overwrite,
     )
-    written, rows, failures, what = [], [], [], "segmented"
+    written, rows, objects = [], [], []
+    failures, what = [], "segmented"
     unlike: list[str] = []
     for number, image in enumerate(images, start=1):
         file, place = image.path, f"[{number}/{len(images)}] {image.path}"
@@ -120,14 +118,14 @@ def predict_files(
         distance = run.distance(stored)
         if distance is not None and distance.is_beyond:
             unlike.append(file.name)
-        rows += [
-            row | _columns(distance)
-            for row in _statistics(run, stored, labels, uncertain)
-        ]
+        of_classes, of_objects = table_rows(run, stored, labels, uncertain, distance)
+        rows += of_classes
+        objects += of_objects
         written.append(target)
         print(f"{place} -> {target}")
     if rows:
         write_csv(folder / "classes.csv", rows)
+        write_csv(folder / "objects.csv", objects, columns=COLUMNS)
     if unlike:
         print(_warning(unlike, len(images)))
     if failures:
@@ -141,17 +139,6 @@ def predict_files(
 
 _MAPS = ("entropy", "disagreement")
 """Maps of uncertainty; a network with one vote has the first alone."""
-
-
-def _columns(distance: Distance | None) -> dict[str, object]:
-    """Return the columns of classes.csv for a distance; none where it is unknown."""
-    if distance is None:
-        return {}
-    return {
-        "distance_features": round(distance.features, 3),
-        "distance_intensities": round(distance.intensities, 3),
-        "unlike_training": "yes" if distance.is_beyond else "no",
-    }
 
 
 def _warning(names: Sequence[str], count: int) -> str:
@@ -267,6 +254,7 @@ def _targets(
         if dicom_seg and _is_dicom(file):
             yield folder / _seg_name(file)
     yield folder / "classes.csv"
+    yield folder / "objects.csv"
 
 
 def _overlay_names(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
@@ -295,36 +283,6 @@ def _stored_slice_axis(run: TrainedRun, stored: StoredImage) -> int:
         return int(run.config.data.slice_axis)
     _, _, orientation = to_canonical(stored.image, stored.affine)
     return orientation.axes.index(run.config.data.slice_axis)
-
-
-def _statistics(
-    run: TrainedRun,
-    stored: StoredImage,
-    labels: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-) -> list[dict[str, object]]:
-    """Describe the classes or regions of an image; one slice is a picture."""
-    spacing, count = stored.spacing, len(run.config.data.class_names)
-    regions = score_groups(run.config)
-    means = {
-        f"mean_{name}": mean_by_class(labels, values, count, regions)
-        for name, values in maps.items()
-    }
-    single = [axis for axis, size in enumerate(labels.shape) if size == 1]
-    if labels.ndim == 3 and len(single) == 1:
-        labels = labels.squeeze(single[0])
-        if spacing is not None:
-            spacing = (*spacing[: single[0]], *spacing[single[0] + 1 :])
-    rows = label_statistics(
-        labels,
-        spacing,
-        file=stored.path.name,
-        class_names=tuple(run.config.data.class_names),
-        regions=regions,
-    )
-    for index, row in enumerate(rows):
-        row |= {column: values[index] for column, values in means.items()}
-    return rows
 
 
 def _segment(

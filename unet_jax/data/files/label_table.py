@@ -41,8 +41,8 @@ def label_statistics(
         named = {class_names[0]: int(counts[0])} | inside
     rows: list[dict[str, object]] = []
     for name, count in named.items():
-        size = "" if spacing is None else _digits(count * float(np.prod(spacing)))
-        volume = size if isinstance(size, str) else _digits(size / 1000)
+        size = "" if spacing is None else rounded(count * float(np.prod(spacing)))
+        volume = size if isinstance(size, str) else rounded(size / 1000)
         rows.append(
             {
                 "file": file,
@@ -81,18 +81,25 @@ def mean_by_class(
             np.array([one[group].sum() for group in groups]) for one in (counts, sums)
         )
     return [
-        _digits(total / count) if count else ""
+        rounded(total / count) if count else ""
         for total, count in zip(sums.tolist(), counts.tolist(), strict=True)
     ]
 
 
-def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write one or more rows as a table, complete or not at all.
+def write_csv(
+    path: str | Path,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    columns: Sequence[str] = (),
+) -> None:
+    """Write rows as a table, complete or not at all.
 
-    Columns stand in the order in which the rows first name them. A value that is None,
-    or that a row has not, leaves its cell empty.
+    A value that is None, or that a row has not, leaves its cell empty.
+
+    Args:
+        columns: first columns; others follow in the order in which rows name them.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     with (
         atomic_path(path) as temporary,
         open(
@@ -104,6 +111,10 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def _digits(value: float) -> float:
-    """Round to nine digits, so that a table shows 0.3 and not 0.30000000000000004."""
+def rounded(value: float) -> float:
+    """Round to nine digits, so that a table shows 0.3 and not 0.30000000000000004.
+
+    >>> rounded(0.1 + 0.2)
+    0.3
+    """
     return float(f"{value:.9g}")
