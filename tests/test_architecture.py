@@ -6,6 +6,8 @@ import graphlib
 import pathlib
 import re
 
+from unet_jax.export.bundle import FILES
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -135,6 +137,8 @@ def test_a_public_function_has_a_name_of_its_own_and_a_module_a_first_line():
         lines.setdefault(line, []).append(path.name)
         if path.parent.name == "ops":
             tree.body = [one for one in tree.body if isinstance(one, ast.ClassDef)]
+        if path.name in FILES:
+            continue  # a bundle's programs do again, without us, what the library does
         for node in tree.body:
             public = isinstance(node, ast.FunctionDef | ast.ClassDef)
             if public and not node.name.startswith("_"):

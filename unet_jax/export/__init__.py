@@ -1,0 +1,1 @@
+"""Writes finished runs as files that need neither jax nor this package."""
