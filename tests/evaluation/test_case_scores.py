@@ -303,9 +303,45 @@ def test_regions_are_scored_as_if_each_was_a_class_of_its_own():
         assert row == expected["per_slice"][0]
 
 
-def test_regions_have_no_metrics_of_probabilities():
-    label = np.array([[0, 1, 1, 0]])
-    options = {"class_names": TWO, "metrics": ("ece",)}
-    regions = {"whole": (1,)}
-    found = evaluate(SURE, [coded(label, label)], regions=regions, **options)
-    assert found["mean"]["ece"] is None
+def test_probabilities_of_regions_are_those_of_two_classes_each():
+    rng = np.random.default_rng(4)
+    label = rng.integers(0, 3, (6, 7))
+    label[0] = IGNORE
+    regions = {"whole": (1, 2), "core": (2,)}
+    inside = rng.random((6, 7, 3)).astype(np.float32)
+    names = ("background", "a", "b")
+    metrics = ("ece", "classwise_ece", "brier")
+
+    def scores(probabilities, known, halved=False, **options):
+        def fill(image, spacing, *, probabilities):
+            probabilities[...] = given
+            return np.zeros(known.shape, np.uint8)
+
+        given = probabilities
+        method = Method(
+            fill,
+            gives_probabilities=True,
+            calibrate=(lambda filled: filled.__imul__(0.5)) if halved else None,
+        )
+        case = coded(known, np.zeros_like(known))
+        return evaluate(method, [case], metrics=metrics, **options)
+
+    options = {"class_names": names, "regions": regions}
+    found = scores(inside, label, **options)
+    alone = []
+    for channel, classes in enumerate(regions.values(), start=1):
+        known = np.where(label == IGNORE, IGNORE, np.isin(label, classes))
+        p = inside[..., channel]
+        two = np.stack([1 - p, p], axis=-1)
+        alone.append(scores(two, known, class_names=TWO))
+    for (name, one), expected in zip(found["per_class"].items(), alone, strict=True):
+        assert name in regions
+        assert one["classwise_ece"] == expected["per_class"][TWO[1]]["classwise_ece"]
+    briers = [one["mean"]["brier"] for one in alone]
+    assert found["mean"]["brier"] == pytest.approx(np.mean(briers))
+    bins = [[b["pixels"] for b in one["reliability"]["bins"]] for one in alone]
+    pixels = [b["pixels"] for b in found["reliability"]["bins"]]
+    assert pixels == np.sum(bins, axis=0).tolist()
+    assert sum(pixels) == 2 * (label != IGNORE).sum()
+    raw = scores(inside, label, halved=True, **options)["mean"]
+    assert raw["ece_uncalibrated"] == found["mean"]["ece"] != raw["ece"]

@@ -27,7 +27,7 @@ def test_regions_of_the_data_choose_head_and_losses():
     assert filled.data.regions == REGIONS
     assert score_channels(filled) == 3
     assert scored_names(filled) == ("whole", "core")
-    assert not fits_temperature(filled)
+    assert fits_temperature(filled)
     check_config(filled)
     # Without them, or where the config wants classes, nothing changes.
     for one in (with_regions(config), with_regions(_config(**{"data.regions": ()}))):
@@ -63,7 +63,6 @@ def test_losses_without_a_sigmoid_form_are_refused(loss, message):
         ("data.include_background", True),
         ("data.labelled_classes", "some.csv"),
         ("eval.risk", ("a", 0.1)),
-        ("eval.postprocess", "auto"),
         ("eval.metrics", ("dice", "loss/bce")),
         ("loss", (("soft_ncut", 1.0, {}),)),
         ("data.regions", (("core", (2,), 1),)),

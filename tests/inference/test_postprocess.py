@@ -139,10 +139,25 @@ def _pairs(predictions, labels):
 def test_a_step_is_kept_only_if_validation_gains():
     truth = _picture()
     truth[8, 8] = 0  # the dot is a false positive
-    chosen = choose_steps(_pairs([_picture()] * 2, [truth] * 2), num_classes=3)
+    chosen = choose_steps(
+        _pairs([_picture()] * 2, [truth] * 2),
+        groups=(
+            (1,),
+            (2,),
+        ),
+    )
     assert chosen == (("largest_component", 1, None),)
     # Where the dots are true and the hole is one, nothing may be done.
-    assert choose_steps(_pairs([_picture()], [_picture()]), num_classes=3) == ()
+    assert (
+        choose_steps(
+            _pairs([_picture()], [_picture()]),
+            groups=(
+                (1,),
+                (2,),
+            ),
+        )
+        == ()
+    )
 
 
 def test_the_smallest_size_that_helps_most_is_found_greedily():
@@ -152,7 +167,7 @@ def test_the_smallest_size_that_helps_most_is_found_greedily():
     prediction = truth.copy()
     noise = rng.random(truth.shape) < 0.02
     prediction[noise] = 1
-    chosen = choose_steps(_pairs([prediction], [truth]), num_classes=2)
+    chosen = choose_steps(_pairs([prediction], [truth]), groups=((1,),))
     assert ("min_size", 1, 8) in chosen
     # Two true components: keeping the largest alone would lose one.
     assert all(name != "largest_component" for name, _, _ in chosen)
@@ -162,4 +177,24 @@ def test_ignored_pixels_and_absent_classes_decide_nothing():
     prediction = _picture()
     label = _picture().astype(np.int16)
     label[8, 8] = IGNORE
-    assert choose_steps(_pairs([prediction], [label]), num_classes=4) == ()
+    assert (
+        choose_steps(
+            _pairs([prediction], [label]),
+            groups=(
+                (1,),
+                (2,),
+                (3,),
+            ),
+        )
+        == ()
+    )
+
+
+def test_steps_of_regions_are_chosen_by_the_dice_of_the_regions():
+    truth = np.zeros((9, 9), np.uint8)
+    truth[1:5, 1:5], truth[2:4, 2:4] = 1, 2
+    prediction = truth.copy()
+    prediction[7, 6:8], prediction[8, 8] = (1, 2), 2  # far away, of both regions
+    chosen = choose_steps(_pairs([prediction], [truth]), groups=((1, 2), (2,)))
+    assert chosen == (("largest_component", (1, 2), None),)
+    np.testing.assert_array_equal(apply_steps(prediction, chosen), truth)

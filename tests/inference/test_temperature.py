@@ -54,6 +54,23 @@ def test_the_temperature_is_the_optimum_that_scipy_finds(head, sharpness):
         np.testing.assert_allclose(fit.temperature, sharpness, rtol=0.1)
 
 
+def test_regions_have_the_temperature_of_their_binary_labels():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 500)
+    members = np.array([[0, 0, 0], [0, 1, 0], [0, 1, 1]], bool)
+    logits = 6 * (members[labels] - 0.5) + rng.normal(0, 4, (500, 3))
+    probabilities = special.expit(logits)
+    fit = fit_temperature(
+        probabilities=probabilities, labels=labels, head="sigmoid", members=members
+    )
+    # The same pixels as two sets of one class each, without channel 0.
+    both = np.concatenate([probabilities[:, [0, 1]], probabilities[:, [0, 2]]])
+    inside = np.concatenate([members[labels, 1], members[labels, 2]]).astype(int)
+    expected = fit_temperature(probabilities=both, labels=inside, head="sigmoid")
+    assert fit == expected
+    assert fit.temperature > 1.1
+
+
 def test_without_an_optimum_the_temperature_stays_within_its_limits():
     right = np.tile([0.9, 0.1], (5, 1))
     zeros, ones = np.zeros(5, int), np.ones(5, int)

@@ -16,7 +16,7 @@ SMALL = (
     *("--config.augment.enabled=False", "--config.eval.mirror=False"),
     *("--config.data.folds=2", "--config.eval.distance=False"),
     *("--config.train.max_patch=8", "--config.data.test_fraction=0"),
-    *("--config.eval.temperature=None", "--config.eval.postprocess=()"),
+    "--config.eval.temperature=None",
 )
 """What the defaults would need minutes for; none of it says what the data are."""
 

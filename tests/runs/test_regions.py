@@ -75,6 +75,9 @@ def test_regions_run_from_a_raw_set_to_label_maps_and_scores(tmp_path, capsys):
     assert [name for name, *_ in record["loss"]] == ["dice", "bce"]
     assert list(results["per_class"]) == list(REGIONS)
     assert min(one["dice"] for one in results["per_class"].values()) > 0.7
+    temperature = json.loads((workdir / "temperature.json").read_text())
+    assert temperature["nll"] <= temperature["nll_uncalibrated"] < 0.1
+    assert 0 < results["mean"]["ece"] < 0.1
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     validated = [row for row in rows if "dice/core" in row]

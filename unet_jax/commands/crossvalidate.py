@@ -193,9 +193,9 @@ def _score(
         # The scores of the cases are there: they are put together.
         pooled = evaluate(_no_method, (), gather=lambda _: entries, **options)
         steps = run.predict_fn.steps
-        chooses = chooses_steps(config) and run.predict_fn.regions is None
+        chooses = chooses_steps(config)
         if chooses:
-            steps = kept.chosen_steps(run.predict_fn.num_classes)
+            steps = kept.chosen_steps(run.predict_fn.groups)
         post = kept.scored_after(steps, options) if chooses and steps else pooled
     fold_of = {one: number for number, fold in enumerate(folds) for one in fold["val"]}
     for row in (*pooled["per_case"], *pooled["case_level"], *pooled["per_slice"]):
@@ -292,11 +292,11 @@ class _KeptLabels:
             if case.labelled_classes is None:
                 yield self._read(index, "labels"), self._read(index, "truth")
 
-    def chosen_steps(self, num_classes: int) -> tuple[Step, ...]:
+    def chosen_steps(self, groups: Sequence[Sequence[int]]) -> tuple[Step, ...]:
         """Choose the postprocessing; () where every case is partly labelled."""
         if next(iter(self), None) is None:
             return ()
-        return choose_steps(self, num_classes=num_classes)
+        return choose_steps(self, groups=groups)
 
     def scored_after(
         self, steps: Sequence[Step], options: Mapping[str, Any]

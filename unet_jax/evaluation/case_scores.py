@@ -22,6 +22,9 @@ from unet_jax.metrics.surface import SurfaceScores, surface_scores
 from unet_jax.metrics.surface_elements import Surface
 from unet_jax.metrics.volume_counts import slice_counts
 
+_CHUNK = 2**20
+"""Pixels of which the probabilities of a region are in memory at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
@@ -111,7 +114,8 @@ def case_scores(
         prediction: class index of every pixel.
         label: class index of every pixel; IGNORE pixels count for nothing, and are
             background to surfaces and lesions.
-        probabilities: ``(*spatial, classes)``, or None: their metrics are then NaN.
+        probabilities: ``(*spatial, classes)``, of regions ``(*spatial, 1 + regions)``;
+            None: their metrics are then NaN.
         spacing: millimetres of a pixel along each axis; None for distances in pixels,
             whose names end in "_px".
         uncalibrated: sums of the reliability bins before the probabilities were
@@ -200,10 +204,22 @@ class _Case:
             return np.asarray(metric.compute(self.reliability))
         if metric.reads == "uncalibrated reliability":
             return np.asarray(metric.compute(self.uncalibrated or self.reliability))
+        if self.rules.regions is not None:
+            return self._of_regions(metric)
         value = np.asarray(metric.compute(self.probabilities, self.label), np.float64)
         if metric.of_case:
             return value
         return np.where(self.present, value[self.rules.first :], math.nan)
+
+    def _of_regions(self, metric: Metric) -> np.ndarray:
+        """One value for each region against the rest, or their mean for the case."""
+        assert self.probabilities is not None
+        assert self.rules.regions is not None
+        pairs = region_pairs(self.rules.regions, self.probabilities, self.label)
+        values = np.array([metric.compute(*pair) for pair in pairs], np.float64)
+        if metric.of_case:
+            return np.asarray(values.mean())
+        return np.where(self.present, values[:, 1], math.nan)
 
     @property
     def present(self) -> np.ndarray:
@@ -247,9 +263,51 @@ class _Case:
         """Sums of the reliability bins over all pixels; None without probabilities."""
         if self.probabilities is None:
             return None
-        return calibration.reliability(
-            probabilities=self.probabilities, labels=self.label
+        return case_reliability(
+            self.rules, probabilities=self.probabilities, labels=self.label
         )
+
+
+def case_reliability(
+    rules: Rules, *, probabilities: np.ndarray, labels: np.ndarray
+) -> Reliability:
+    """Sort the pixels of a case into bins of confidence.
+
+    A region is as confident as it is in "inside" or "outside", whichever is likelier;
+    every pixel counts once for each region.
+
+    Args:
+        probabilities: ``(*spatial, classes)``, or ``(*spatial, 1 + regions)``.
+        labels: class index of every pixel; IGNORE pixels are left out.
+    """
+    if rules.regions is None:
+        return calibration.reliability(probabilities=probabilities, labels=labels)
+    planes = max(1, _CHUNK * len(labels) // max(1, labels.size))
+    sums = [
+        calibration.reliability(probabilities=inside, labels=known)
+        for start in range(0, len(labels), planes)
+        for inside, known in region_pairs(
+            rules.regions,
+            probabilities[start : start + planes],
+            labels[start : start + planes],
+        )
+    ]
+    return Reliability(*(np.sum(part, axis=0) for part in zip(*sums, strict=True)))
+
+
+def region_pairs(
+    regions: Sequence[tuple[int, ...]], probabilities: np.ndarray, label: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the probabilities and labels of two classes, outside and in each region.
+
+    Args:
+        probabilities: ``(*spatial, 1 + regions)``; channel 0 is no region.
+        label: class index of every pixel; IGNORE pixels stay ignored.
+    """
+    for channel, classes in enumerate(regions, start=1):
+        inside = probabilities[..., channel]
+        known = np.where(label == IGNORE, IGNORE, _inside(label, classes))
+        yield np.stack([1 - inside, inside], axis=-1), known
 
 
 def _inside(labels: np.ndarray, classes: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,12 @@ import numpy as np
 from unet_jax.data.case import Case
 from unet_jax.data.labelled_classes import merged_probabilities, with_background
 from unet_jax.errors import InputError, RunError
-from unet_jax.evaluation.case_scores import CaseScores, Rules, case_scores
+from unet_jax.evaluation.case_scores import (
+    CaseScores,
+    Rules,
+    case_reliability,
+    case_scores,
+)
 from unet_jax.evaluation.metric_table import (
     Metric,
     check_metric_names,
@@ -24,7 +29,6 @@ from unet_jax.method import Method
 from unet_jax.metrics.calibration import (
     Reliability,
     expected_calibration_error,
-    reliability,
     reliability_curve,
 )
 from unet_jax.metrics.defaults import DEFAULT_METRICS
@@ -191,9 +195,10 @@ def _score_case(
     label = _checked_label(case, class_names)
     probabilities = None
     metrics = (metric_named(name, rules.losses) for name in rules.metrics)
-    wanted = method.gives_probabilities and rules.regions is None
-    if wanted and any(one.needs_probabilities for one in metrics):
-        probabilities = _empty_probabilities((*label.shape, rules.num_classes))
+    if method.gives_probabilities and any(m.needs_probabilities for m in metrics):
+        regions = rules.regions
+        channels = rules.num_classes if regions is None else 1 + len(regions)
+        probabilities = _empty_probabilities((*label.shape, channels))
     try:
         prediction = method(
             case.image,
@@ -205,7 +210,9 @@ def _score_case(
         raise InputError(f"case {case.id}: {error}", error.details) from error
     except RunError as error:
         raise RunError(f"case {case.id}: {error}") from error
-    if probabilities is not None and not probabilities[(0,) * label.ndim].any():
+    # Sigmoids of regions may all be 0; the probabilities of classes add up to 1.
+    unfilled = probabilities is not None and not probabilities[(0,) * label.ndim].any()
+    if unfilled and rules.regions is None:
         raise ValueError(
             f"predict_fn filled no probabilities for case {case.id!r}; expected them "
             "from a Method with gives_probabilities=True."
@@ -217,7 +224,7 @@ def _score_case(
         if "ece_uncalibrated" in rules.metrics:
             partly = merged_probabilities(probabilities, case.labelled_classes)
             known = with_background(label, case.labelled_classes)
-            uncalibrated = reliability(probabilities=partly, labels=known)
+            uncalibrated = case_reliability(rules, probabilities=partly, labels=known)
         method.calibrate(probabilities)
     return case_scores(
         rules,

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from unet_jax.data.case import Case, Source
 from unet_jax.data.labelled_classes import with_all_labelled
 from unet_jax.experiment.finished import TEMPERATURE
-from unet_jax.experiment.regions import regions_of
 from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import choose_steps
@@ -120,13 +119,9 @@ def with_validation_choices(
 
 
 def fits_temperature(config: ConfigDict) -> bool:
-    """Whether the temperature is fitted: with labels that the network learnt from.
-
-    Regions have none.
-    """
+    """Whether the temperature is fitted: with labels that the network learnt from."""
     # Version 0.1 had no such key.
-    wanted = config.eval.get("temperature") == "fit" and reads_labels(config.loss)
-    return wanted and regions_of(config) is None
+    return config.eval.get("temperature") == "fit" and reads_labels(config.loss)
 
 
 _SAMPLED = 2**20
@@ -186,8 +181,15 @@ def _with_fitted_temperature(
     probabilities, labels = (
         np.concatenate(part) for part in zip(*samples, strict=True)
     )
+    members = None
+    if (regions := segmenter.regions) is not None:
+        inside = (index for one in regions.entries for index in one.classes)
+        members = regions.members(1 + max(int(labels.max(initial=0)), *inside))
     fit = fit_temperature(
-        probabilities=probabilities, labels=labels, head=segmenter.head
+        probabilities=probabilities,
+        labels=labels,
+        head=segmenter.head,
+        members=members,
     )
     with atomic_path(workdir / TEMPERATURE) as temporary:
         counts = {"cases": len(samples), "pixels": len(labels)}
@@ -206,7 +208,7 @@ def _with_chosen_steps(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> Segmenter:
     """Choose the steps that raise validation Dice, and write postprocess.json."""
-    steps = choose_steps(pairs, num_classes=segmenter.num_classes)
+    steps = choose_steps(pairs, groups=segmenter.groups)
     with atomic_path(workdir / "postprocess.json") as temporary:
         temporary.write_text(json.dumps({"steps": steps}) + "\n")
     print(f"postprocessing chosen on the validation split: {steps or 'none'}")

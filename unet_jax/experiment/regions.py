@@ -90,12 +90,6 @@ def check_regions(config: ConfigDict) -> None:
             "'': all classes of a region have to be labelled",
         ),
         (config.eval.get("risk"), "eval.risk", config.eval.get("risk"), "None"),
-        (
-            config.eval.postprocess == "auto",
-            "eval.postprocess",
-            "auto",
-            "None, or steps of classes",
-        ),
         (metrics, "eval.metrics", metrics, "no losses"),
     ):
         if wrong:

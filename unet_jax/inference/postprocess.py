@@ -184,41 +184,48 @@ Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 def choose_steps(
-    pairs: Pairs, *, num_classes: int, min_sizes: Sequence[int] = (8, 32, 128)
+    pairs: Pairs,
+    *,
+    groups: Sequence[Sequence[int]],
+    min_sizes: Sequence[int] = (8, 32, 128),
 ) -> tuple[Step, ...]:
     """Choose the steps that raise the Dice of validation cases; () where none helps.
 
-    Each step is tried on top of the steps chosen before, class by class. ``min_sizes``
-    are the minimum component sizes to try, in pixels.
+    Each step is tried on top of the steps chosen before, group by group.
+
+    Args:
+        groups: classes of which the Dice is measured, one by one, or those of each
+            region. Of a region with several classes the largest component is tried.
+        min_sizes: minimum component sizes to try, in pixels.
     """
     kept: tuple[Step, ...] = ()
-    best = _dice(pairs, kept, num_classes)
-    for index in range(1, num_classes):
-        candidates: list[Step] = [
-            ("largest_component", index, None),
-            *(("min_size", index, size) for size in min_sizes),
-            ("fill_holes", index, None),
-        ]
+    best = _dice(pairs, kept, groups)
+    for place, classes in enumerate(groups):
+        index = classes[0] if len(classes) == 1 else tuple(classes)
+        candidates: list[Step] = [("largest_component", index, None)]
+        if len(classes) == 1:
+            candidates += [("min_size", index, size) for size in min_sizes]
+            candidates.append(("fill_holes", index, None))
         for step in candidates:
-            found = _dice(pairs, (*kept, step), num_classes)
+            found = _dice(pairs, (*kept, step), groups)
             # A class without pixels has NaN, which is never greater.
-            if found[index] > best[index] and np.nanmean(found) > np.nanmean(best):
+            if found[place] > best[place] and np.nanmean(found) > np.nanmean(best):
                 kept, best = (*kept, step), found
     return kept
 
 
-def _dice(pairs: Pairs, steps: Sequence[Step], num_classes: int) -> Any:
-    """Return the Dice of each class, averaged over cases; background is NaN."""
+def _dice(pairs: Pairs, steps: Sequence[Step], groups: Sequence[Sequence[int]]) -> Any:
+    """Return the Dice of each group of classes, averaged over cases."""
     rows = []
     for prediction, label in pairs:
         fixed = apply_steps(prediction, steps)
-        row = np.full(num_classes, np.nan)
-        for index in range(1, num_classes):
-            one = (fixed == index) & (label != IGNORE)
-            two = label == index
+        row = np.full(len(groups), np.nan)
+        for place, classes in enumerate(groups):
+            one = np.isin(fixed, classes) & (label != IGNORE)
+            two = np.isin(label, classes)
             both = int(one.sum()) + int(two.sum())
             if both:
-                row[index] = 2 * int((one & two).sum()) / both
+                row[place] = 2 * int((one & two).sum()) / both
         rows.append(row)
     table = np.array(rows)
     count = (~np.isnan(table)).sum(axis=0)

@@ -40,8 +40,8 @@ class Segmenter:
             are. It changes no label.
         threshold: class whose pixels are marked from a probability on, after the
             postprocessing, so that this cannot remove them; None for no class.
-        regions: regions that the channels are; None where they are classes. Their
-            probabilities have no temperature or threshold, and no metric.
+        regions: regions that the channels are; None where they are classes. Regions
+            have no threshold.
     """
 
     members: tuple[Member, ...]
@@ -56,6 +56,13 @@ class Segmenter:
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return self.members[0].classes
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Classes that are scored, one by one; or those of each region."""
+        if self.regions is not None:
+            return tuple(self.regions.groups.values())
+        return tuple((index,) for index in range(1, self.num_classes))
 
     @property
     def calibration(self) -> Calibration | None:
@@ -76,7 +83,7 @@ class Segmenter:
         calibration = self.calibration
         return Method(
             dataclasses.replace(self, temperature=None),
-            gives_probabilities=self.regions is None,
+            gives_probabilities=True,
             wants_reference=True,
             calibrate=None if calibration is None else calibration.apply_to,
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from unet_jax.labels import IGNORE
 from unet_jax.losses.targets import Head
@@ -82,6 +82,7 @@ def fit_temperature(
     probabilities: Float[np.ndarray, "pixels classes"],
     labels: Integer[np.ndarray, " pixels"],
     head: Head = "softmax",
+    members: Bool[np.ndarray, "labels classes"] | None = None,
 ) -> Fit:
     """Find the temperature of the smallest mean negative log-likelihood.
 
@@ -93,6 +94,8 @@ def fit_temperature(
         labels: class index of each pixel; IGNORE pixels are left out.
         head: "softmax": the categorical likelihood. "sigmoid": the binary one of each
             class above 0.
+        members: regions, the probabilities' classes, that each label is in; None where
+            the classes are those of the labels. For "sigmoid".
 
     Returns: The temperature, from `LOWEST` to `HIGHEST`; 1 where the likeliest class is
         the label of every pixel, for then there is no finite optimum.
@@ -104,7 +107,7 @@ def fit_temperature(
         ... ).temperature  # log(9) / log(3): three of four are right
         2.0
     """
-    gaps = _gaps(probabilities, labels, head)
+    gaps = _gaps(probabilities, labels, head, members)
     if not (gaps > 0).any():
         nll = _likelihood(gaps, 1.0)[0]
         return Fit(1.0, nll, nll)
@@ -122,7 +125,12 @@ def fit_temperature(
     return Fit(round(1 / power, 6), nll_uncalibrated, nll)
 
 
-def _gaps(probabilities: np.ndarray, labels: np.ndarray, head: Head) -> np.ndarray:
+def _gaps(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    head: Head,
+    members: np.ndarray | None,
+) -> np.ndarray:
     """Return the log-probability of each class minus the label's, ``(rows, classes)``.
 
     With sigmoid a row is a pixel and class, and has two entries: no and yes.
@@ -130,8 +138,9 @@ def _gaps(probabilities: np.ndarray, labels: np.ndarray, head: Head) -> np.ndarr
     valid = labels != IGNORE
     rows, target = probabilities[valid].astype(np.float64), labels[valid].astype(int)
     if head == "sigmoid":
-        classes = np.arange(1, rows.shape[-1])
-        target = (target[:, None] == classes).astype(int).ravel()
+        if members is None:
+            members = np.eye(rows.shape[-1], dtype=bool)
+        target = members[target, 1:].astype(int).ravel()
         yes = rows[:, 1:].ravel()
         rows = np.stack([1 - yes, yes], axis=-1)
     labelled = np.take_along_axis(rows, target[:, None], axis=-1)
