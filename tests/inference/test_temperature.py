@@ -6,7 +6,7 @@ from scipy import optimize, special
 
 from unet_jax.inference.temperature import (
     Calibration,
-    draw_pixels,
+    drawn_pixels,
     fit_temperature,
 )
 from unet_jax.labels import IGNORE
@@ -118,35 +118,16 @@ def test_a_volume_is_calibrated_in_place_along_any_axis():
     np.testing.assert_array_equal(volume, expected)
 
 
-def test_all_pixels_drawn_from_planes_are_those_of_the_whole_array():
-    probabilities, labels = _pixels(4, pixels=60)
-    labels[::7] = IGNORE
-    planes, label = probabilities.reshape(3, 4, 5, 4), labels.reshape(3, 4, 5)
-    drawn = []
-    passed = draw_pixels(iter(planes), label, count=99, seed=0, into=drawn)
-    for plane, expected in zip(passed, planes, strict=True):
-        assert plane is not None
-        np.testing.assert_array_equal(plane, expected)
-    seen = labels != IGNORE
-    np.testing.assert_array_equal(np.concatenate([y for _, y in drawn]), labels[seen])
-    np.testing.assert_allclose(
-        np.concatenate([p for p, _ in drawn]), probabilities[seen], rtol=1e-6
-    )
-
-
 def test_pixels_are_drawn_with_equal_chances_and_by_the_seed_alone():
     label = np.arange(20).reshape(4, 5)
     label[1] = IGNORE
-    planes = label[..., None].astype(np.float32)
     counts = np.zeros(20)
     for seed in range(300):
-        draws = []
-        for _ in range(2):
-            drawn = []
-            list(draw_pixels(iter(planes), label, count=5, seed=seed, into=drawn))
-            draws.append(np.concatenate([y for _, y in drawn]))
-        np.testing.assert_array_equal(draws[0], draws[1])
-        assert len(np.unique(draws[0])) == 5
-        counts[draws[0]] += 1
+        drawn, again = (drawn_pixels(label, count=5, seed=seed) for _ in range(2))
+        np.testing.assert_array_equal(drawn, again)
+        assert drawn.sum() == 5
+        counts += drawn.ravel()
     assert not counts[5:10].any()
     assert np.delete(counts, range(5, 10)).min() > 60  # 100 are expected
+    every = drawn_pixels(label, count=99, seed=0)
+    np.testing.assert_array_equal(every, label != IGNORE)

@@ -5,7 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from unet_jax.data.case import Case
 from unet_jax.data.preprocess import Preprocessing
+from unet_jax.experiment.label_choices import _segmented
+from unet_jax.experiment.risk import levels_of_case
 from unet_jax.inference import segmenter as segmenters
 from unet_jax.inference.member import Member
 from unet_jax.inference.segmenter import Segmenter
@@ -139,6 +142,25 @@ def test_tiles_are_few_and_fit():
     assert tiles[0][0][1] in large.starts[1]
     # Where two windows need more than the limit, tiles of a few pixels do not help.
     assert choose_tiles([large], 0) == choose_tiles([large], 2 * large.window_bytes())
+
+
+def test_temperature_and_risk_are_fitted_to_tiles_as_to_whole_planes(monkeypatch):
+    image = _image(30, 24, 25)
+    label = np.random.default_rng(1).integers(-1, CLASSES, image.shape[:-1])
+    case = Case("a", image, label.astype(np.int16), (1.0,) * 3, "g")
+    network, found = Segmenter((_member(spacing=(1.3, 0.7, 1.0)),)), []
+    for limit in (2**30, 0):
+        monkeypatch.setattr(
+            segmenters,
+            "choose_tiles",
+            lambda one, limit=limit: choose_tiles(one, limit),
+        )
+        labels, (probabilities, classes) = _segmented(network, case, 0, 1)
+        order = np.lexsort((classes, *probabilities.T))  # tiles have others
+        levels = levels_of_case(network, case, 4)
+        found.append((labels, probabilities[order], classes[order], levels.packed()))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -150,14 +150,15 @@ def test_each_case_is_scored_once_by_the_fold_that_did_not_train_on_it(finished)
         names = run.config.data.class_names
 
         def labels_of(image, spacing, run=run):
-            planes = run.predict_fn.mean_planes(image, spacing)[1]
-            return np.stack([plane.argmax(-1) for plane in planes])
+            labels = np.zeros(image.shape[:-1], np.uint8)
 
-        def by_axis(image, spacing, run=run, labels_of=labels_of):
-            axis = run.predict_fn.mean_planes(image, spacing)[0]
-            return np.moveaxis(labels_of(image, spacing), 0, axis)
+            def watch(place, plane):
+                labels[place] = plane.argmax(-1)
 
-        scored = evaluate(by_axis, cases, class_names=names, metrics=("hd95",))
+            run.predict_fn(image, spacing, watch=watch)
+            return labels
+
+        scored = evaluate(labels_of, cases, class_names=names, metrics=("hd95",))
         expected |= {row["id"]: (number, row) for row in scored["per_case"]}
         assert results["folds"][number]["mean"]["dice"] == scored["mean"]["dice"]
     assert len(expected) == 8
@@ -175,12 +176,11 @@ def test_each_case_is_scored_once_by_the_fold_that_did_not_train_on_it(finished)
 def test_the_folds_are_one_network(finished, squares, tmp_path):
     run, image = load_trained(finished), squares / "images/0.png"
     pixels = np.asarray(Image.open(image))[..., None]
-    one, two, mean = (
-        np.stack(
-            [plane.copy() for plane in each.predict_fn.mean_planes(pixels, None)[1]]
-        )
-        for each in (*(load_run(finished / name) for name in FOLDS), run)
-    )
+    found = []
+    for each in (*(load_run(finished / name) for name in FOLDS), run):
+        found.append(np.zeros((*pixels.shape[:-1], 2)))
+        each.predict_fn(pixels, None, watch=found[-1].__setitem__)
+    one, two, mean = found
     np.testing.assert_allclose((one + two) / 2, mean, atol=1e-6)
     assert abs(one - two).max() > 0.01
     steps = _scores(finished)["postprocess"]["steps"]

@@ -21,7 +21,7 @@ from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.hosts import agree
 from unet_jax.inference.postprocess import choose_steps
 from unet_jax.inference.segmenter import Segmenter
-from unet_jax.inference.temperature import Sample, draw_pixels, fit_temperature
+from unet_jax.inference.temperature import Sample, drawn_pixels, fit_temperature
 from unet_jax.losses.terms import reads_labels
 from unet_jax.runtime.atomic import atomic_path
 from unet_jax.unsupervised.naming import ClusterNaming, Segmented
@@ -136,19 +136,19 @@ def _segmented(
     The draw depends on the number of the case alone, not on the process.
     """
     assert case.label is not None
-    axis, planes = segmenter.mean_planes(
-        case.image, case.spacing, name=case.id, reference=case.reference
+    label, axis = case.label, segmenter.band_axis(case.label.shape)
+    planes = np.moveaxis(label, axis, 0)
+    count = max(1, _SAMPLED // (segmenter.num_classes * cases))
+    drawn = np.moveaxis(drawn_pixels(planes, count=count, seed=index), 0, axis)
+    probabilities, classes = [], []
+
+    def watch(place: tuple[slice | int, ...], scores: np.ndarray) -> None:
+        probabilities.append(scores[drawn[place]].astype(np.float32))
+        classes.append(label[place][drawn[place]])
+
+    labels = segmenter(
+        case.image, case.spacing, name=case.id, reference=case.reference, watch=watch
     )
-    drawn: list[Sample] = []
-    planes = draw_pixels(
-        planes,
-        np.moveaxis(case.label, axis, 0),
-        count=max(1, _SAMPLED // (segmenter.num_classes * cases)),
-        seed=index,
-        into=drawn,
-    )
-    labels = segmenter.labels(planes, case.label.shape, axis)
-    probabilities, classes = zip(*drawn, strict=True)
     return labels, (np.concatenate(probabilities), np.concatenate(classes))
 
 

@@ -145,18 +145,14 @@ def levels_of_case(segmenter: Segmenter, case: Case, index: int) -> Levels:
     Those of a case in which the class was not labelled say nothing.
     """
     assert case.label is not None, "validation has labels"
-    axis, planes = segmenter.mean_planes(
-        case.image, case.spacing, name=case.id, reference=case.reference
-    )
     probability = np.zeros(case.label.shape, np.float32)
-    rows = iter(np.moveaxis(probability, axis, 0))
 
-    def kept():
-        for plane in planes:
-            next(rows)[...] = plane[..., index]
-            yield plane
+    def watch(place: tuple[slice | int, ...], scores: np.ndarray) -> None:
+        probability[place] = scores[..., index]
 
-    labels = segmenter.labels(kept(), case.label.shape, axis, spacing=case.spacing)
+    labels = segmenter(
+        case.image, case.spacing, name=case.id, reference=case.reference, watch=watch
+    )
     known = case.labelled_classes is None or index in case.labelled_classes
     return count_levels(
         probability=probability,

@@ -4,12 +4,12 @@ Validation, the test split and the prediction of new files use the same chain.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from unet_jax.data.grids import Tile, slices, without
+from unet_jax.data.grids import Tile, slices
 from unet_jax.data.preprocess import Preprocessing
 from unet_jax.data.regions import Regions
 from unet_jax.errors import RunError
@@ -22,6 +22,9 @@ from unet_jax.inference.tiles import choose_tiles
 from unet_jax.inference.uncertainty import fill_uncertainty
 from unet_jax.losses.targets import Head
 from unet_jax.method import Method, Reference
+
+Watch = Callable[[tuple[slice | int, ...], np.ndarray], None]
+"""Function of the index of a part of a plane in an image, and its probabilities."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ class Segmenter:
         reference: Reference = None,
         probabilities: np.ndarray | None = None,
         uncertainty: np.ndarray | None = None,
+        watch: Watch | None = None,
     ) -> np.ndarray:
         """Segment an image ``(*spatial, channels)``: the class index of every pixel.
 
@@ -126,27 +130,18 @@ class Segmenter:
             uncertainty: array ``(*spatial, 1)`` to fill with the entropy, or
                 ``(*spatial, 2)`` for the disagreement too (`fill_uncertainty`); None
                 for none.
+            watch: function that is given the index of a part of a plane, and its mean
+                probabilities ``(*part, classes)``, not calibrated; None for none.
         """
         axis, scores = self._scores(image, spacing, name, reference, uncertainty)
-        drawn = _Drawing(self, image.shape[:-1], axis, probabilities)
+        drawn = _Drawing(self, image.shape[:-1], axis, probabilities, watch)
         for tile in choose_tiles([one.windows for one in scores]):
             drawn.add(self._means(scores, name, uncertainty, tile), tile)
         return drawn.finished(spacing)
 
-    def mean_planes(
-        self,
-        image: np.ndarray,
-        spacing: tuple[float, ...] | None,
-        *,
-        name: str = "image",
-        reference: Reference = None,
-    ) -> tuple[int, Iterator[np.ndarray]]:
-        """Return an axis, and the mean probabilities of each plane along it.
-
-        They are not calibrated. The arguments are those of a call.
-        """
-        axis, scores = self._scores(image, spacing, name, reference, None)
-        return axis, self._means(scores, name, None, None)
+    def band_axis(self, shape: tuple[int, ...]) -> int:
+        """Return the axis of an image of a shape across which planes are segmented."""
+        return self.members[0].band_axis(shape)
 
     def _scores(
         self,
@@ -157,7 +152,7 @@ class Segmenter:
         uncertainty: np.ndarray | None,
     ) -> tuple[int, list[ImageScores]]:
         """Return an axis, and the scores of each network along it."""
-        axis = self.members[0].band_axis(image.shape[:-1])
+        axis = self.band_axis(image.shape[:-1])
         disagreement = uncertainty is not None and uncertainty.shape[-1] > 1
         return axis, [
             member.scores(
@@ -176,9 +171,9 @@ class Segmenter:
         scores: Sequence[ImageScores],
         name: str,
         uncertainty: np.ndarray | None,
-        tile: Tile | None,
+        tile: Tile,
     ) -> Iterator[np.ndarray]:
-        """Return the mean probabilities of each plane, or of a tile of it."""
+        """Return the mean probabilities of a tile of each plane."""
         votes: Iterator[tuple[np.ndarray, ...]]
         votes = zip(*(one.planes(tile) for one in scores), strict=True)
         means: Iterator[np.ndarray]
@@ -188,35 +183,12 @@ class Segmenter:
             rows = np.moveaxis(uncertainty, scores[0].windows.axis, 0)
             means = fill_uncertainty(
                 votes,
-                rows if tile is None else rows[:, *slices(tile)],
+                rows[:, *slices(tile)],
                 num_classes=self.num_classes,
                 head=self.head,
                 calibration=self.calibration,
             )
         return _finite(means, name) if self.strict else means
-
-    def labels(
-        self,
-        planes: Iterator[np.ndarray],
-        shape: tuple[int, ...],
-        axis: int,
-        spacing: tuple[float, ...] | None = None,
-        probabilities: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return the likeliest class of each pixel, postprocessed, and the threshold's.
-
-        Of regions it is the last one that is written there.
-
-        Args:
-            planes: probabilities from `mean_planes`, not calibrated.
-            shape: spatial shape of the image.
-            axis: axis across the planes.
-            spacing: millimetres of a pixel along each axis, or None.
-            probabilities: array ``(*spatial, classes)`` to fill with calibrated ones.
-        """
-        drawn = _Drawing(self, shape, axis, probabilities)
-        drawn.add(planes, tuple((0, size) for size in without(shape, axis)))
-        return drawn.finished(spacing)
 
 
 class _Drawing:
@@ -228,9 +200,10 @@ class _Drawing:
         shape: tuple[int, ...],
         axis: int,
         probabilities: np.ndarray | None,
+        watch: Watch | None,
     ) -> None:
-        """Start with background; the arguments are those of `Segmenter.labels`."""
-        self._segmenter, self._axis = segmenter, axis
+        """Start with background; see `Segmenter.__call__`."""
+        self._segmenter, self._axis, self._watch = segmenter, axis, watch
         few = segmenter.num_classes <= 256
         self._labels = np.zeros(shape, np.uint8 if few else np.uint16)
         self._kept = probabilities
@@ -249,6 +222,10 @@ class _Drawing:
         regions = self._segmenter.regions
         chosen = _likeliest if regions is None else regions.written
         for index, plane in enumerate(planes):
+            if self._watch is not None:
+                part = slices(tile)
+                before, after = part[: self._axis], part[self._axis :]
+                self._watch((*before, index, *after), plane)
             # A temperature cannot change the label, but its rounding could.
             rows[index] = chosen(plane)
             if threshold is not None and marked is not None:

@@ -6,7 +6,6 @@ the logits of the mean probability, after mirrored images and networks are avera
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -167,34 +166,25 @@ Sample = tuple[np.ndarray, np.ndarray]
 """Probabilities ``(pixels, classes)`` float32 and labels ``(pixels)`` of a case."""
 
 
-def draw_pixels(
-    planes: Iterator[np.ndarray],
-    labels: Integer[np.ndarray, "planes *rest"],
-    *,
-    count: int,
-    seed: int,
-    into: list[Sample],
-) -> Iterator[np.ndarray]:
-    """Draw pixels of a case while its planes pass, each with the same chance.
+def drawn_pixels(
+    labels: Integer[np.ndarray, "planes *rest"], *, count: int, seed: int
+) -> Bool[np.ndarray, "planes *rest"]:
+    """Draw pixels of a case, each with the same chance.
 
     Args:
-        planes: probabilities ``(*rest, classes)`` of each plane, in order.
         labels: class index of every pixel; IGNORE pixels are not drawn.
         count: number of pixels to draw, fewer where the case has fewer.
         seed: seed of the draw.
-        into: list that gets the pixels of each plane.
-
-    Yields: The planes as they came.
     """
     rng = np.random.default_rng(seed)
     valid = int(np.count_nonzero(labels != IGNORE))
     ranks = rng.choice(valid, min(count, valid), replace=False, shuffle=False)
     ranks.sort()
+    drawn = np.zeros(labels.shape, bool)
     passed = 0
-    for label, plane in zip(labels, planes, strict=True):
+    for label, plane in zip(labels, drawn, strict=True):
         places = np.flatnonzero(label != IGNORE)
         first, last = np.searchsorted(ranks, (passed, passed + len(places)))
-        chosen = np.unravel_index(places[ranks[first:last] - passed], label.shape)
-        into.append((plane[chosen].astype(np.float32), label[chosen]))
+        plane.flat[places[ranks[first:last] - passed]] = True
         passed += len(places)
-        yield plane
+    return drawn
