@@ -5,6 +5,7 @@
     unet-jax --mode=crossvalidate --config=folder --config.data.path=FOLDER
     unet-jax --mode=evaluate --workdir=runs/brain
     unet-jax --mode=predict --workdir=runs/brain --input=scan.nii.gz --output=segmented
+    unet-jax --mode=export --workdir=runs/brain --output=brain_bundle
     unet-jax --mode=compare --config=brain
     unet-jax --mode=compare --runs=runs/a,runs/b
     unet-jax --mode=verify --config=folder --config.data.path=FOLDER

@@ -83,6 +83,8 @@ def dispatch(
                 _import_nnunet(config)
             case "export_nnunet":
                 _export_nnunet(config)
+            case "export":
+                _export(config, stop)
             case "plan":
                 assert config is not None, "read_config gives one"
                 _plan(config)
@@ -242,6 +244,16 @@ def _export_nnunet(config: ConfigDict | None) -> None:
     from unet_jax.commands.export_nnunet import export_nnunet
 
     export_nnunet(*map(pathlib.Path, (workdir, FLAGS.input, FLAGS.output)))
+
+
+def _export(config: ConfigDict | None, stop: Stop) -> None:
+    """Write a run as a bundle that needs neither jax nor this package."""
+    if not FLAGS.output:
+        raise InputError("--mode=export needs --output=FOLDER of the bundle")
+    from unet_jax.commands.export import export_run
+
+    with _opened(_workdir(config), stop) as place:
+        export_run(place.path, pathlib.Path(FLAGS.output))
 
 
 def _compare(config: ConfigDict | None, stop: Stop) -> None:

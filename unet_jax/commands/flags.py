@@ -34,6 +34,7 @@ _MODES = [
     "plan",
     "import_nnunet",
     "export_nnunet",
+    "export",
 ]
 flags.DEFINE_string(
     "config",
@@ -54,7 +55,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output",
     None,
-    "predict: the folder for the label maps. plan: that for the configs, default plan.",
+    "predict: the folder for the label maps. plan: that for the configs, default plan. "
+    "export: a new folder for the bundle.",
 )
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("uncertainty", False, "predict: write maps of uncertainty too.")

@@ -53,14 +53,18 @@ class Describer:
     familiar: Familiar | None = None
     previous: Previous | None = None
 
+    @property
+    def count(self) -> int:
+        """Most windows of an image that its distance is the mean of."""
+        return self._count(_OF_AN_IMAGE)
+
     def distance(
         self, image: np.ndarray, spacing: Spacing, *, reference: Reference = None
     ) -> Distance | None:
         """Return the distance of an image from training; None if none was fitted."""
         if self.familiar is None:
             return None
-        count = self._count(_OF_AN_IMAGE)
-        windows = self._windows(image, spacing, reference, count)
+        windows = self._windows(image, spacing, reference, self.count)
         return self.familiar.distance(self._rows(windows))
 
     def fit(

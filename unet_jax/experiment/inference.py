@@ -55,7 +55,7 @@ def create_forward(
     return make_forward(
         network,
         head=config.model.head,
-        mirror_axes=_mirror_axes(config) if mirrored else (),
+        mirror_axes=flipped_axes(config) if mirrored else (),
         in_turn=_in_turn(config),
         disagreement=disagreement,
         logits=_averages_logits(config),
@@ -92,7 +92,7 @@ def create_predict_fn_maker(
     mirrored = config.eval.mirror and not validation
     forward = compiled.mirrored if mirrored else compiled.forward
     voting = None
-    if mirrored and _mirror_axes(config) and not _averages_logits(config):
+    if mirrored and flipped_axes(config) and not _averages_logits(config):
         # Nothing is compiled until `--uncertainty` asks for it.
         voting = create_forward(
             config, compiled.network, mirrored=True, disagreement=True
@@ -137,8 +137,8 @@ def _window_batch(config: ConfigDict) -> int:
     return max(1, min(config.eval.window_batch, fitting))
 
 
-def _mirror_axes(config: ConfigDict) -> tuple[int, ...]:
-    """Return the spatial axes that training mirrored."""
+def flipped_axes(config: ConfigDict) -> tuple[int, ...]:
+    """Return the spatial axes that training flipped, and that predictions mirror."""
     augment = config.augment
     if not (augment.enabled and augment.flip_probability > 0):
         return ()
