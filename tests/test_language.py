@@ -85,7 +85,7 @@ def _texts(path: pathlib.Path) -> Iterator[tuple[int, str]]:
 def _files() -> list[pathlib.Path]:
     """Every Python file and Markdown page of the project, except this one."""
     folders = ("unet_jax", "configs", "tests", "benchmarks", "docs")
-    found = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    found = sorted(ROOT.glob("*.md"))
     for folder in folders:
         for suffix in ("*.py", "*.md"):
             found += sorted((ROOT / folder).rglob(suffix))

@@ -26,10 +26,18 @@ def test_the_list_of_packages_is_complete():
     assert all((folder / "__init__.py").exists() for folder in folders)
 
 
+def test_the_citation_has_the_version_of_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {setup['metadata']['version']}" in lines
+    assert f"license: {setup['metadata']['license']}" in lines
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> pathlib.Path:
-    """Build the wheel from a copy of what git tracks, so that nothing else is in it."""
-    folder = tmp_path_factory.mktemp("wheel")
+def distributions(tmp_path_factory) -> pathlib.Path:
+    """Build the source archive, and the wheel from it, of a copy of what git tracks."""
+    folder = tmp_path_factory.mktemp("package")
     source = folder / "source"
     for path in ("unet_jax", "configs"):
         for file in (ROOT / path).rglob("*"):
@@ -39,10 +47,27 @@ def wheel(tmp_path_factory) -> pathlib.Path:
                 target.write_bytes(file.read_bytes())
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder]
-    subprocess.run([*command, source], check=True, timeout=300)
-    (built,) = folder.glob("*.whl")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder]
+    subprocess.run([*command, source], check=True, timeout=300, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions) -> pathlib.Path:
+    """The wheel."""
+    (built,) = distributions.glob("*.whl")
     return built
+
+
+@pytest.mark.slow
+def test_what_is_uploaded_has_a_description_that_renders(distributions):
+    files = [*distributions.glob("*.whl"), *distributions.glob("*.tar.gz")]
+    assert len(files) == 2
+    command = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
