@@ -24,17 +24,24 @@ def fill_polygons(
         >>> fill_polygons([square], (4, 4)).astype(int).sum(axis=1).tolist()
         [0, 2, 2, 0]
     """
-    # Edges that leave a row at a column toggle all pixels behind that column.
-    toggles = np.zeros((shape[0], shape[1] + 1), np.int64)
+    # An edge that crosses a row at a column toggles all pixels behind that column.
+    toggles = np.zeros((shape[0], shape[1] + 1), np.int32)
     for corners in polygons:
-        for start, stop in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            # Both directions of an edge give the same numbers.
-            low, high = sorted((tuple(start.tolist()), tuple(stop.tolist())))
-            rows = np.arange(
-                max(np.ceil(low[0]), 0), min(np.ceil(high[0]), shape[0]), dtype=np.int64
-            )
-            slope = (high[1] - low[1]) / (high[0] - low[0]) if rows.size else 0.0
-            columns = np.ceil(low[1] + (rows - low[0]) * slope)
-            columns = np.clip(columns, 0, shape[1]).astype(np.int64)
-            toggles[rows, columns] += 1
-    return np.cumsum(toggles, axis=1)[:, :-1] % 2 == 1
+        ends = np.stack([corners, np.roll(corners, -1, axis=0)])
+        down = ends[0, :, 0] > ends[1, :, 0]
+        # From the lower row to the upper one: both directions give the same numbers.
+        low, high = np.where(down[:, None], ends[::-1], ends)
+        first = np.clip(np.ceil(low[:, 0]), 0, shape[0]).astype(np.int64)
+        count = np.clip(np.ceil(high[:, 0]), 0, shape[0]).astype(np.int64) - first
+        edge = np.repeat(np.arange(len(count)), count)
+        starts = np.repeat(np.cumsum(count) - count, count)
+        rows = first[edge] + np.arange(len(edge)) - starts
+        (y, x), (height, width) = low[edge].T, (high - low)[edge].T
+        columns = np.ceil(x + (rows - y) / height * width)
+        np.add.at(toggles, (rows, np.clip(columns, 0, shape[1]).astype(np.int64)), 1)
+    filled = np.zeros(shape, bool)
+    used = np.flatnonzero(toggles.any(axis=1))
+    if used.size:
+        part = slice(used[0], used[-1] + 1)
+        filled[part] = np.cumsum(toggles[part], axis=1)[:, :-1] % 2
+    return filled
