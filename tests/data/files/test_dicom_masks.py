@@ -13,6 +13,7 @@ from tests.data.files.dicoms import (
 )
 from unet_jax.data.files.dicom import mask_kind, read_dicom
 from unet_jax.data.files.dicom_masks import referred_series, segment_names
+from unet_jax.data.files.dicom_seg import write_dicom_seg
 from unet_jax.data.files.polygons import fill_polygons
 from unet_jax.data.files.read import list_images, read_image
 from unet_jax.data.folder.segments import read_dicom_mask
@@ -60,6 +61,21 @@ def test_a_segmentation_lies_on_its_series(tmp_path, series, kind):
     volume = seg.get_volume(combine_segments=True)
     assert int((volume.array > 0).sum()) == int((found > 0).sum())
     seg._db_con.close()
+
+
+def test_what_we_write_is_read_again(tmp_path, series):
+    masks = _masks()
+    labels = _on_grid(masks["liver"] + 2 * masks["tumour"]).astype(np.uint8)
+    write_dicom_seg(
+        tmp_path / "a.dcm",
+        series,
+        labels,
+        series=tmp_path / "p1",
+        class_names=("background", "liver", "tumour"),
+        class_colors=((0, 0, 0), (255, 0, 0), (0, 255, 0)),
+    )
+    assert segment_names(tmp_path / "a.dcm") == ["liver", "tumour"]
+    np.testing.assert_array_equal(_read(tmp_path / "a.dcm", series), labels)
 
 
 def test_segments_are_found_by_name_and_may_have_a_part_of_the_slices(tmp_path, series):

@@ -46,8 +46,9 @@ def test_segments_are_the_classes_of_the_series_that_they_refer_to(tmp_path, lay
         _with_segments(
             *(tmp_path / one.format(number) for one in layout), number, names
         )
-    data = open_set(tmp_path, class_names=("background", "liver", "tumour"))
-    assert data.class_names == ("background", "liver", "tumour")
+    names = ("background", "liver", "tumour")
+    data = open_set(tmp_path, class_names=names)
+    assert data.class_names == names
     cases = {}
     for split in data.splits.parts:
         source = data.source(split)
@@ -61,6 +62,11 @@ def test_segments_are_the_classes_of_the_series_that_they_refer_to(tmp_path, lay
     note = "segments of 4 DICOM masks: 'liver' in 4, 'tumour' in 4"
     assert any(note in one for one in data.notes), data.notes
     assert "left out: nothing" in data.notes
+    if layout == LAYOUTS["two folders"]:  # by name, where the folders are named
+        named = open_set(tmp_path, images="images", masks="labels", class_names=names)
+        assert [case.values for case in named.traits] == [
+            case.values for case in data.traits
+        ]
     # Segments give the same classes where no name is told.
     assert set(open_set(tmp_path).class_names[1:]) == {"liver", "tumour"}
 
@@ -123,11 +129,12 @@ def test_contours_beside_the_slices_are_masks(tmp_path):
     ]
     for number in range(4):
         folder = tmp_path / f"p{number}"
-        _patient(folder, number)
+        _patient(folder, number, PatientID="anonymous")
         write_rtstruct(folder / "rs", {"GTV": [square]}, series=f"1.5.{number}")
     data = open_set(tmp_path)
     assert data.class_names == ("background", "GTV")
     assert [case.values[1] for case in data.traits] == [9] * 4
+    assert len(set(data.groups.values())) == 4  # one id of all patients tells nothing
 
 
 def test_a_mask_of_another_series_and_masks_of_two_formats_are_refused(tmp_path):

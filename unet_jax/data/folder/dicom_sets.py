@@ -26,25 +26,28 @@ def dicom_layout(path: Path, naming: Naming) -> Layout | None:
     if not images or not all(format_of(one) is DICOM for one in images):
         return None
     by_series: dict[str, Path] = {}
+    patients: dict[Path, str] = {}
     for image in images:
-        uid, _ = series_of(image)
+        uid, patients[image] = series_of(image)
         if by_series.setdefault(uid, image) != image:
             return None
     found: dict[Path, list[Path]] = {}
     lost = []
     for mask in masks:
-        known = sorted(referred_series(mask) & by_series.keys())
-        if known:
-            found.setdefault(by_series[known[0]], []).append(mask)
+        here = sorted(referred_series(mask) & by_series.keys())
+        if here:
+            found.setdefault(by_series[here[0]], []).append(mask)
         else:
             lost.append(str(mask))
     if not found:
         return None
+    # Those who take names out of files may write one id into all of them.
+    known = len({patients[image] for image in found}) > 1
     top = Path(os.path.commonpath([str(one.parent) for one in found]))
     pairs = [
         make_pair(
             stem_in(image, top),
-            same_form(series_of(image)[1]),
+            same_form(patients[image]) if known else "",
             [image],
             drawn,
         )
