@@ -1,8 +1,10 @@
 """ONNX graphs give the logits of the networks, for sizes of any kind."""
 
+import datetime
 import functools
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from unet_jax.errors import InputError  # noqa: E402
 from unet_jax.export.features import with_features  # noqa: E402
 from unet_jax.export.onnx_network import network_to_onnx  # noqa: E402
+from unet_jax.export.stablehlo import expiry, network_to_stablehlo  # noqa: E402
 from unet_jax.inference.features import make_features  # noqa: E402
 from unet_jax.models.network import Implemented  # noqa: E402
 from unet_jax.models.segresnet import SegResNet  # noqa: E402
@@ -69,6 +72,32 @@ def test_logits_are_those_of_the_network(dims, options):
     (made,) = session.run(["logits"], {"image": image})
     expected = np.asarray(apply(variables, image))
     np.testing.assert_allclose(made, expected, atol=3e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected_shape"),
+    [
+        ({}, "(b, n0, n1, 2)"),
+        ({"features": (8, 8, 8)}, "(b, 16*n0, 16*n1, 2)"),
+        ({"padding": "VALID"}, "(b, 32*n0, 32*n1, 2)"),
+    ],
+)
+def test_stablehlo_has_the_logits(options, expected_shape, monkeypatch):
+    # The checks of shapes in tests know no symbols.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    network, size = Implemented(_small(**options), "plain"), (32, 64)
+    image = np.random.default_rng(1).normal(size=(3, *size, 2)).astype(np.float32)
+    variables = jax.jit(network.init)(jax.random.key(0), image)
+    program, shape = network_to_stablehlo(network, variables, channels=2, size=size)
+    assert shape == expected_shape
+    made = jax.export.deserialize(bytearray(program)).call(image)
+    expected = network.apply(variables, image)
+    np.testing.assert_allclose(made, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_stablehlo_says_when_it_expires():
+    text = expiry("(b, n0, n1, 2)", datetime.date(2030, 1, 1))
+    assert "until 2030-07-02 (six months)" in text
 
 
 def test_features_are_found_by_value():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands.test_export import check_card, run_alone
 from unet_jax.commands.crossvalidate import _KeptLabels, crossvalidate, evaluate_folds
 from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
+from unet_jax.commands.export import export_run
 from unet_jax.commands.predict import predict_files
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.configs import base, folder
@@ -188,6 +190,60 @@ def test_the_folds_are_one_network(finished, squares, tmp_path):
     predict_files(finished, input_path=str(image), output_folder=str(tmp_path / "out"))
     found = np.asarray(Image.open(tmp_path / "out/0.png"))
     np.testing.assert_array_equal(found, run.predict(image))
+
+
+def _indices(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture), picture.getpalette()[:6]
+
+
+@pytest.mark.slow
+def test_folds_and_a_fold_give_the_label_maps_of_predict(finished, squares, tmp_path):
+    image = squares / "images/0.png"
+    for number, workdir in enumerate((finished, finished / "fold_0")):
+        bundle, out = tmp_path / f"bundle_{number}", tmp_path / f"predicted_{number}"
+        export_run(workdir, bundle)
+        predict_files(workdir, input_path=str(image), output_folder=str(out))
+        made = run_alone(
+            bundle, image, "-o", tmp_path, "--probabilities", tmp_path / "p.npy"
+        )
+        assert made.returncode == 0, made.stderr
+        labels, palette = _indices(tmp_path / "0.png")
+        expected, colors = _indices(out / "0.png")
+        _, probabilities = load_trained(workdir).predict(image, probabilities=True)
+        best = np.sort(probabilities, axis=-1)
+        sure = best[..., -1] - best[..., -2] > 1e-4
+        np.testing.assert_array_equal(labels[sure], expected[sure])
+        assert palette == colors
+        found = np.load(tmp_path / "p.npy")
+        np.testing.assert_allclose(found, probabilities, atol=1e-3)
+        members = json.loads((bundle / "bundle.json").read_text())["members"]
+        assert [one["model"] for one in members] == (
+            ["model_0.onnx", "model_1.onnx"] if number == 0 else ["model.onnx"]
+        )
+        assert "It expires" in (bundle / "MODEL_CARD.md").read_text()
+        assert len(list(bundle.glob("*.stablehlo"))) == len(members)
+        check_card((bundle / "MODEL_CARD.md").read_text())
+        rows = (out / "classes.csv").read_text().splitlines()
+        warned = rows[1].endswith("yes")
+        assert ("warning:" in made.stdout) == warned
+
+
+@pytest.mark.slow
+def test_run_py_refuses_in_one_line_what_it_cannot_read(finished, tmp_path):
+    bundle = tmp_path / "bundle"
+    export_run(finished / "fold_0", bundle)
+    Image.new("RGB", (30, 30)).save(tmp_path / "rgb.png")
+    (tmp_path / "series").mkdir()
+    for given, message in (
+        ("series", "DICOM and other formats are for unet_jax"),
+        ("none.png", "no such file"),
+        ("rgb.png", "found 3 channels; expected 1"),
+    ):
+        made = run_alone(bundle, tmp_path / given)
+        assert made.returncode == 1
+        assert message in made.stderr
+        assert made.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

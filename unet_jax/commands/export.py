@@ -1,5 +1,6 @@
 """Writes a finished run as a bundle that needs neither jax nor this package."""
 
+import datetime
 import importlib.util
 import json
 import pathlib
@@ -29,6 +30,7 @@ from unet_jax.experiment.trained_run import TrainedRun
 from unet_jax.export.bundle import bundle_of, copy_programs
 from unet_jax.export.card import model_card
 from unet_jax.export.features import with_features
+from unet_jax.export.stablehlo import expiry, network_to_stablehlo
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.models.network import outputs_of
 
@@ -100,7 +102,7 @@ def _write(
     segmenter: Segmenter,
 ) -> None:
     """Write every file of a bundle."""
-    first, notes = runs[0], []
+    first, notes, files = runs[0], [], {}
     names = ["model.onnx"]
     if len(runs) > 1:
         names = [f"model_{index}.onnx" for index in range(len(runs))]
@@ -118,7 +120,11 @@ def _write(
     bundle_of(segmenter, trust=None, **described)  # refuses before the work
     trust = _trust(first)
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
-        model, difference = _written_network(run)
+        model, difference, program, shape = _written_network(run)
+        files[name] = "the network, ONNX"
+        compiled = name.replace(".onnx", ".stablehlo")
+        (folder / compiled).write_bytes(program)
+        files[compiled] = expiry(shape, datetime.date.today())
         notes.append(
             f"{name}: its logits differ from JAX's by {difference:.1e} at most."
         )
@@ -139,7 +145,7 @@ def _write(
     text = json.dumps(bundle, indent=1, allow_nan=False)
     (folder / "bundle.json").write_text(text + "\n", encoding="utf-8")
     copy_programs(folder)
-    card = _card(workdir, folders[0], first.config, bundle, names, notes)
+    card = _card(workdir, folders[0], first.config, bundle, files, notes)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
 
 
@@ -170,8 +176,13 @@ def _windows(run: TrainedRun) -> np.ndarray:
     return noise.astype(np.float32)
 
 
-def _written_network(run: TrainedRun) -> tuple[Any, float]:
-    """Write the network of a run as ONNX, and check its logits."""
+def _written_network(run: TrainedRun) -> tuple[Any, float, bytes, str]:
+    """Write the network of a run as ONNX and StableHLO, and check its logits.
+
+    Returns:
+        The ONNX model, the largest difference of its logits, the StableHLO program, and
+        the shape that it takes.
+    """
     import onnxruntime
 
     from unet_jax.export.onnx_network import network_to_onnx
@@ -179,11 +190,10 @@ def _written_network(run: TrainedRun) -> tuple[Any, float]:
     (member,) = run.predict_fn.members
     network = create_network(run.config, axis_name=None, implementation="plain")
     variables = jax.device_get(member.variables)
+    channels = input_channels(run.config, run.preprocessing)
+    size = tuple(run.config.train.patch_size)
     model = network_to_onnx(
-        network,
-        variables,
-        channels=input_channels(run.config, run.preprocessing),
-        spatial_dims=len(run.config.train.patch_size),
+        network, variables, channels=channels, spatial_dims=len(size)
     )
     windows = _windows(run)
     session = onnxruntime.InferenceSession(
@@ -199,7 +209,10 @@ def _written_network(run: TrainedRun) -> tuple[Any, float]:
             f"--mode=export: the logits of model.onnx differ by {difference:.2g} from "
             "those of the network; expected rounding alone; please report this network"
         )
-    return model, difference
+    program, shape = network_to_stablehlo(
+        network, variables, channels=channels, size=size
+    )
+    return model, difference, program, shape
 
 
 def _with_features(run: TrainedRun, model: Any) -> Any | None:
@@ -216,12 +229,12 @@ def _card(
     folder: pathlib.Path,
     config: ConfigDict,
     bundle: dict[str, Any],
-    names: Sequence[str],
+    networks: dict[str, str],
     notes: list[str],
 ) -> str:
     """Write the model card from what the workdir states."""
     scores, split = None, "the test split"
-    content = read_crossvalidation(workdir) if len(names) > 1 else None
+    content = read_crossvalidation(workdir) if len(bundle["members"]) > 1 else None
     if content is not None:
         scores, split = content["postprocess"], "all cases, each by its held-out fold"
     elif (workdir / "test_metrics.json").exists():
@@ -233,7 +246,7 @@ def _card(
         )
     train = read_finished_record(folder)["dataset"].get("train") or {}
     cases = train.get("records", len(train.get("ids", ())) or "an unknown number of")
-    files = {name: "the network, ONNX" for name in names} | {
+    files = networks | {
         "bundle.json": "preprocessing, windows, classes, postprocessing",
         "run.py": "the program; run_*.py are its parts",
     }
