@@ -1,5 +1,6 @@
 """run.py, imported as a module, gives the labels that the library gives."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -21,7 +22,7 @@ from unet_jax.data.intensity import ChannelStatistics  # noqa: E402
 from unet_jax.data.preprocess import Preprocessing  # noqa: E402
 from unet_jax.data.regions import Region, Regions  # noqa: E402
 from unet_jax.errors import InputError  # noqa: E402
-from unet_jax.export.bundle import bundle_of  # noqa: E402
+from unet_jax.export.bundle import FILES, bundle_of  # noqa: E402
 from unet_jax.inference.forward import make_forward  # noqa: E402
 from unet_jax.inference.risk import Threshold  # noqa: E402
 from unet_jax.inference.segmenter import make_predict_fn  # noqa: E402
@@ -59,16 +60,23 @@ def _onnx_of(kernel, bias, dims, path):
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
 
 
-@pytest.fixture(scope="module")
-def programs():
-    """run.py and its parts, as modules."""
+@contextlib.contextmanager
+def imported_programs():
+    """Give run.py and one of its parts as modules."""
     sys.path.insert(0, str(PROGRAMS))
     try:
         yield importlib.import_module("run"), importlib.import_module("run_network")
     finally:
         sys.path.remove(str(PROGRAMS))
-        for name in ("run", "run_grids", "run_network", "run_steps"):
-            sys.modules.pop(name, None)
+        for name in FILES:
+            sys.modules.pop(name.removesuffix(".py"), None)
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """run.py and one of its parts, as modules."""
+    with imported_programs() as modules:
+        yield modules
 
 
 def _segmenter(tmp_path, dims, *, seed=0, mirror=(), head="softmax", **changes):
@@ -256,7 +264,7 @@ def test_a_cascade_is_refused(tmp_path):
 
 
 def test_no_program_imports_this_package_or_jax():
-    for name in unet_jax.export.bundle.FILES:
+    for name in FILES:
         lines = (PROGRAMS / name).read_text().splitlines()
         assert not [one for one in lines if "import jax" in one or "unet_jax." in one]
         assert len(lines) < 300

@@ -67,7 +67,7 @@ def bundle_of(
         "format": FORMAT,
         "class_names": list(class_names),
         "class_colors": [list(map(int, color)) for color in class_colors],
-        "reading": dict(reading),
+        "reading": {**reading, "sizes_matter": _sizes_matter(segmenter)},
         "members": members,
         "ensemble": "mean of the probabilities of all members on the image's grid",
         "head": segmenter.head,
@@ -104,6 +104,15 @@ def needs(segmenter: Segmenter) -> list[str]:
     ):
         packages.append("scikit-image")
     return packages
+
+
+def _sizes_matter(segmenter: Segmenter) -> bool:
+    """Return whether labels depend on the size of a pixel."""
+    resampled = (one.preprocessing.spacing is not None for one in segmenter.members)
+    radii = (
+        number for name, _, number in segmenter.steps if name.startswith("largest")
+    )
+    return any(resampled) or any(radii)
 
 
 def _member(

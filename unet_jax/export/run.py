@@ -95,6 +95,11 @@ def read(paths, reading):
     for path in paths:
         if not pathlib.Path(path).is_file():
             sys.exit(f"run.py: {path}: no such file; give the path of an image")
+    if reading["sizes_matter"] and kinds & {".tif", ".tiff"}:
+        sys.exit(
+            f"run.py: {paths[0]}: the labels depend on the size of a pixel, which "
+            "unet_jax reads from TIFF files and run.py does not"
+        )
     turned, affine, header = reading["orientation"] != "stored", None, None
     if kinds <= set(PICTURES):
         parts = [read_picture(path, turned) for path in paths]
