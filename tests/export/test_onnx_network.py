@@ -77,9 +77,9 @@ def test_logits_are_those_of_the_network(dims, options):
 @pytest.mark.parametrize(
     ("options", "expected_shape"),
     [
-        ({}, "(b, n0, n1, 2)"),
-        ({"features": (8, 8, 8)}, "(b, 16*n0, 16*n1, 2)"),
-        ({"padding": "VALID"}, "(b, 32*n0, 32*n1, 2)"),
+        ({}, "(b, 2*n0, 2*n1, 2)"),
+        ({"features": (8, 8, 8, 8), "strides": (2, (2, 1), 1)}, "(b, 4*n0, 2*n1, 2)"),
+        ({"padding": "VALID"}, "(b, 32, 64, 2)"),
     ],
 )
 def test_stablehlo_has_the_logits(options, expected_shape, monkeypatch):
@@ -96,7 +96,7 @@ def test_stablehlo_has_the_logits(options, expected_shape, monkeypatch):
 
 
 def test_stablehlo_says_when_it_expires():
-    text = expiry("(b, n0, n1, 2)", datetime.date(2030, 1, 1))
+    text = expiry("(b, 2*n0, 2*n1, 2)", datetime.date(2030, 1, 1))
     assert "until 2030-07-02 (six months)" in text
 
 

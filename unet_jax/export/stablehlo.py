@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.errors import InconclusiveDimensionOperation
 
-from unet_jax.models.network import outputs_of
+from unet_jax.models.network import outputs_of, sizes_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the program is lowered for."""
 
-_MULTIPLES = (16, 32, 64)
-"""Numbers that are tried to divide the sizes of an image."""
+_MULTIPLE = 64
+"""Divides the sizes of an image for a network that states no total stride."""
 
 _KEPT_DAYS = 182
 """JAX promises to read such a file for six months."""
@@ -40,12 +40,15 @@ def network_to_stablehlo(
 
     Returns:
         The bytes, and the shape of an image that it takes, such as
-        "(b, 16*n0, 16*n1, 3)": symbols stand for any size where the network allows it,
-        else for multiples; where neither can be lowered the shape is fixed.
+        "(b, 16*n0, 16*n1, 3)": multiples of the total stride, because to lower padding
+        of any size takes hours for a deep network. It is fixed to ``size`` where the
+        network has no padding, or multiples cannot be lowered.
     """
-    names = [f"n{axis}" for axis in range(len(size))]
-    shapes = [names, *([f"{step}*{name}" for name in names] for step in _MULTIPLES)]
-    shapes.append([str(one) for one in size])
+    fits = sizes_of(network, len(size))
+    shapes = [[str(one) for one in size]]
+    if not any(fits.margin):
+        strides = getattr(fits, "total_stride", (_MULTIPLE,) * len(size))
+        shapes.insert(0, [f"{one}*n{axis}" for axis, one in enumerate(strides)])
 
     variables = jax.tree.map(jnp.asarray, variables)
 
