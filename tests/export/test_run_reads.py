@@ -144,6 +144,19 @@ def test_nifti_files(run, tmp_path, shape, options):
     assert bytes(made.header.binaryblock) == bytes(expected.header.binaryblock)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.nii", "a.nii.gz"])
+def test_a_damaged_file_is_refused_in_one_line(run, tmp_path, name):
+    (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"cannot be read \(") as caught:
+        run.read([str(tmp_path / name)], READING)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named_with_its_command(run):
+    with pytest.raises(SystemExit, match="pip install no-such-package"):
+        run.needed("no_such_module", "no-such-package")
+
+
 def test_channels_are_files_of_one_grid(run, tmp_path):
     paths = [str(tmp_path / f"{name}.png") for name in "abc"]
     for path, shape in zip(paths, [(4, 6), (4, 6), (6, 4)], strict=True):

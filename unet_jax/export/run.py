@@ -101,11 +101,16 @@ def read(paths, reading):
             "unet_jax reads from TIFF files and run.py does not"
         )
     turned, affine, header = reading["orientation"] != "stored", None, None
-    if kinds <= set(PICTURES):
-        parts = [read_picture(path, turned) for path in paths]
-        size, spacing = 2, tuple(reading["known_spacing"]) or None
-    else:
-        found = [read_volume(path) for path in paths]
+    size, spacing = 2, tuple(reading["known_spacing"]) or None
+    try:
+        found = [
+            read_picture(path, turned) if kinds <= set(PICTURES) else read_volume(path)
+            for path in paths
+        ]
+    except Exception as error:  # decoders fail on damaged bytes with any
+        sys.exit(f"run.py: {paths[0]}: cannot be read ({error}); export it again")
+    parts = found
+    if kinds <= set(VOLUMES):
         parts, (_, affine, header), size = [one[0] for one in found], found[0], 3
         spacing = tuple(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist())
         if any(not np.allclose(one[1], affine, atol=1e-3) for one in found):
@@ -237,6 +242,7 @@ def main():
     write(target, back(labels), bundle["class_colors"], header, affine)
     if given.probabilities:
         mean = calibrated(mean, bundle["temperature"], bundle["head"])
+        pathlib.Path(given.probabilities).parent.mkdir(parents=True, exist_ok=True)
         np.save(given.probabilities, back(mean).astype(np.float16))
     print(f"{given.input[0]} -> {target}")
     if trust := bundle["trust"]:
