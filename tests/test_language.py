@@ -7,6 +7,7 @@ underscores, in comments, strings (docstrings and messages), names and Markdown 
 
 import ast
 import io
+import json
 import pathlib
 import re
 import tokenize
@@ -78,17 +79,21 @@ def _texts(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         yield from _python_texts(content)
+    elif path.suffix == ".ipynb":
+        for number, cell in enumerate(json.loads(content)["cells"], start=1):
+            yield number, "".join(cell["source"])
     else:
         yield from enumerate(content.splitlines(), start=1)
 
 
 def _files() -> list[pathlib.Path]:
-    """Every Python file and Markdown page of the project, except this one."""
+    """Every Python file, Markdown page and notebook, except this file."""
     folders = ("unet_jax", "configs", "tests", "benchmarks", "docs")
     found = sorted(ROOT.glob("*.md"))
     for folder in folders:
         for suffix in ("*.py", "*.md"):
             found += sorted((ROOT / folder).rglob(suffix))
+    found += sorted((ROOT / "notebooks").glob("*.ipynb"))
     return [path for path in found if path.name != "test_language.py"]
 
 

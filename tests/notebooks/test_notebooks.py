@@ -97,3 +97,35 @@ def test_two_steps_on_two_devices_have_the_same_losses(monkeypatch):
     assert found["difference"] < 1e-3
     assert found["losses"][-1] < 0.3 * found["losses"][0]
     assert found["network"] > 0.9 > found["threshold"]
+
+
+@pytest.mark.slow
+def test_a_u_net_is_better_than_every_threshold(monkeypatch):
+    found = _run(
+        "from_threshold_to_unet.ipynb",
+        monkeypatch,
+        dice="{name: result['mean']['dice'] for name, result in table.items()}",
+        losses="[*curves, *shown]",
+        cost="dict(zip(shown, relative.tolist()))",
+    )
+    dice = found["dice"]
+    assert len(dice) == 10
+    assert dice["U-Net"] == max(dice.values()) > 0.84
+    # Uneven sensitivity: a threshold that follows it is better than one that does not.
+    assert dice["Niblack"] > max(dice["fixed"], dice["Otsu"])
+    assert dice["W-Net"] > 0.5
+    # What the text says below the picture of the losses.
+    small, large, far = found["cost"]["tversky_loss, beta 0.8"]
+    assert small > 2 * large > far
+    assert (
+        found["cost"]["boundary_loss"][2] == found["cost"]["hausdorff_dt_loss"][2] == 1
+    )
+
+
+def test_the_notebook_has_a_formula_of_every_loss_and_metric():
+    import unet_jax
+
+    text = (FOLDER / "from_threshold_to_unet.ipynb").read_text()
+    helpers = {"LossTerm", "create_loss_terms", "reduce"}
+    named = set(unet_jax.losses.__all__) - helpers
+    assert not [name for name in named if name not in text]
