@@ -1,4 +1,9 @@
-"""Writes U-Nets as ONNX graphs, from their attributes and parameters."""
+"""Writes networks as ONNX graphs of dynamic sizes.
+
+A U-Net's graph is written from its attributes, with the names of its modules and the
+channels first, as onnxruntime computes; it runs about as fast as such a graph can. Any
+other network is translated from what jax traces of it (`onnx_jaxpr`).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +11,8 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from unet_jax.errors import InputError
-from unet_jax.models.network import Implemented
+from unet_jax.export.onnx_jaxpr import FIXED_SIZE, traced_to_onnx
+from unet_jax.models.network import Implemented, sizes_of
 from unet_jax.models.unet import UNet
 
 _OPSET = 18
@@ -21,34 +26,56 @@ def network_to_onnx(
     *,
     channels: int,
     spatial_dims: int,
+    size: Sequence[int] | None = None,
 ) -> Any:
-    """Write a trained U-Net as an ONNX model of dynamic sizes.
+    """Write a trained network as an ONNX model of dynamic sizes.
 
     Args:
-        network: a `UNet`, alone or as `create_network` gives it.
+        network: a module that fulfils `Network`.
         variables: its parameters and statistics.
         channels: channels of the image.
         spatial_dims: 2 or 3.
+        size: spatial size for a network whose Python code needs numbers, as
+            `SwinUNETR`; its model takes this size alone, and says so in its metadata
+            and in the shape of "image". Other networks do not use it.
 
     Returns:
         An ``onnx.ModelProto`` that computes in float32: input "image" ``(batch,
-        *spatial, channels)``, output "logits" ``(batch, *spatial, classes)``.
+        *spatial, channels)``, output "logits" ``(batch, *spatial, classes)``, which is
+        smaller for a network without padding.
 
     Raises:
-        InputError: the network is another one, or has a part without ONNX operation
-            here.
+        InputError: the network uses a primitive of jax that is not written, or takes
+            one size only and none is given.
     """
     import onnx
     from onnx import helper
 
     unet: Any = network.network if isinstance(network, Implemented) else network
-    _check(unet)
-    graph = _Graph(spatial_dims)
-    _write(graph, unet, variables)
-    sizes = ["batch", *(f"size_{axis}" for axis in range(spatial_dims))]
+    sizes: list[Any] = [f"size_{axis}" for axis in range(spatial_dims)]
+    fixed = None
+    graph: Any
+    if _is_plain(unet):
+        graph = _Graph(spatial_dims)
+        _write(graph, unet, variables)
+    else:
+        graph, fixed = traced_to_onnx(
+            unet, variables, channels=channels, spatial_dims=spatial_dims, size=size
+        )
+    sizes = list(fixed or sizes)
+    left = (
+        sizes
+        if not any(sizes_of(unet, spatial_dims).margin)
+        else [f"logits_size_{axis}" for axis in range(spatial_dims)]
+    )
     inputs, outputs = (
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [*sizes, last])
-        for name, last in (("image", channels), ("logits", unet.num_classes))
+        helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, ["batch", *space, last]
+        )
+        for name, space, last in (
+            ("image", sizes, channels),
+            ("logits", left, getattr(unet, "num_classes", None)),
+        )
     )
     made = helper.make_graph(
         graph.nodes, "network", [inputs], [outputs], graph.initializers
@@ -59,28 +86,21 @@ def network_to_onnx(
         ir_version=9,
         producer_name="unet_jax",
     )
+    if fixed is not None:
+        helper.set_model_props(model, {FIXED_SIZE: " x ".join(map(str, fixed))})
     onnx.checker.check_model(model)
     return model
 
 
-def _check(unet: Any) -> None:
-    """Refuse what is not written."""
-    if not isinstance(unet, UNet):
-        raise InputError(
-            f"--mode=export: the network is a {type(unet).__name__}; expected a U-Net, "
-            "the only network that is written as ONNX"
-        )
-    for name, found, known in (
-        ("attention", unet.attention, (False,)),
-        ("padding", unet.padding, ("SAME",)),
-        ("downsample", unet.downsample, ("max_pool", "centred")),
-        ("upsample", unet.upsample, ("transposed",)),
-    ):
-        if found not in known:
-            raise InputError(
-                f"--mode=export: the network has {name}={found!r}; expected one of "
-                f"{known} to write it as ONNX"
-            )
+def _is_plain(network: Any) -> bool:
+    """Tell whether a network is a U-Net of the kind that is written by name."""
+    return (
+        isinstance(network, UNet)
+        and not network.attention
+        and network.padding == "SAME"
+        and network.downsample in ("max_pool", "centred")
+        and network.upsample == "transposed"
+    )
 
 
 class _Graph:

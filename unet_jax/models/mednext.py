@@ -164,7 +164,7 @@ class _Block(nn.Module):
         inner = _dense(self.features, self.dtype, "compress")(inner)
         match self.kind:
             case "down":
-                x = x[:, *(slice(None, None, 2),) * axes]
+                x = jax.lax.slice(x, (0,) * x.ndim, x.shape, (1, *(2,) * axes, 1))
                 return inner + _dense(self.features, self.dtype, "resample")(x)
             case "up":
                 inner = inner + _Spread(self.features, self.dtype, name="resample")(x)

@@ -178,13 +178,34 @@ def check_rank(x: Float[Array, "..."]) -> None:
         )
 
 
+class IndivisibleError(ValueError):
+    """A network is traced with symbolic sizes that may need padding.
+
+    Attributes:
+        multiples: what the size of each axis has to divide by.
+    """
+
+    def __init__(self, multiples: Sequence[int]) -> None:
+        """Keep the multiples."""
+        self.multiples = tuple(multiples)
+        super().__init__(
+            f"a symbolic size is not known to divide by {self.multiples}; expected "
+            "sizes as 8*h for a multiple of 8"
+        )
+
+
 def pad_to_multiple(
     x: Float[Array, "batch *spatial channels"], multiples: Sequence[int]
 ) -> Float[Array, "batch *out_spatial channels"]:
     """Repeat the last pixel of each axis until its size divides by its multiple.
 
     Zeros would be an edge that the image does not have, and move the norms' statistics.
+
+    Raises:
+        IndivisibleError: a symbolic size is not known to divide by its multiple.
     """
     sizes = x.shape[1:-1]
     pads = [(0, -size % step) for size, step in zip(sizes, multiples, strict=True)]
+    if not all(isinstance(behind, int | np.integer) for _, behind in pads):
+        raise IndivisibleError(multiples)
     return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="edge")
