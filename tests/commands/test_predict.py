@@ -188,6 +188,9 @@ def test_a_label_map_has_all_axes_of_its_nifti(segment, tmp_path, shape):
     label = nibabel.load(out / "a.nii.gz")
     np.testing.assert_array_equal(label.get_fdata(), pixels.reshape(shape) > 100)
     assert np.load(out / "a.probabilities.npy").shape == (*shape, 2)
+    for table in ("colors.ctbl", "colors.itksnap.txt"):
+        rows = (out / table).read_text().splitlines()
+        assert [row[0] for row in rows if row[0] != "#"] == ["0", "1"]
     np.testing.assert_allclose(label.affine, nibabel.load(tmp_path / "in/a.nii").affine)
 
 

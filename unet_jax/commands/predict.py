@@ -32,6 +32,8 @@ from unet_jax.data.folder.new_images import NewImage, find_new_images, read_new_
 from unet_jax.errors import InputError, named_files
 from unet_jax.experiment.ensemble import load_trained
 from unet_jax.experiment.trained_run import TrainedRun
+from unet_jax.report.color_tables import NAMES as COLOR_TABLES
+from unet_jax.report.color_tables import write_color_tables
 from unet_jax.report.figure import problem_of_drawing, write_figure
 from unet_jax.report.overlay import overlay
 from unet_jax.runtime.atomic import atomic_path
@@ -56,7 +58,8 @@ def predict_files(
         input_path: path of an image file or of a folder of them. For a network of
             several channels also one file for each (``scan_0000.nii.gz``, ...).
         output_folder: folder for the label maps, ``overlays/``, ``classes.csv`` and
-            ``objects.csv``.
+            ``objects.csv``; for volumes also the tables of colours ``colors.ctbl``
+            and ``colors.itksnap.txt``.
         probabilities: write the probabilities too, ``(*spatial, classes)`` float16 on
             the grid of the file, to ``<name>.probabilities.npy``.
         uncertainty: write maps too: ``<name>.entropy`` of the probabilities and, where
@@ -123,6 +126,12 @@ def predict_files(
         objects += of_objects
         written.append(target)
         print(f"{place} -> {target}")
+    if any(map(_is_volume, written)):
+        write_color_tables(
+            folder,
+            class_names=tuple(run.config.data.class_names),
+            class_colors=tuple(run.config.data.class_colors),
+        )
     if rows:
         write_csv(folder / "classes.csv", rows)
         write_csv(folder / "objects.csv", objects, columns=COLUMNS)
@@ -197,6 +206,10 @@ def _is_dicom(path: pathlib.Path) -> bool:
     return format_of(path) is DICOM
 
 
+def _is_volume(path: pathlib.Path) -> bool:
+    return format_of(path).volumes
+
+
 def _seg_name(path: pathlib.Path) -> str:
     return f"{stem_of(path)}.seg.dcm"
 
@@ -253,6 +266,8 @@ def _targets(
             yield folder / f"{stem_of(file)}.geojson"
         if dicom_seg and _is_dicom(file):
             yield folder / _seg_name(file)
+    if any(map(_is_volume, files)):
+        yield from (folder / name for name in COLOR_TABLES)
     yield folder / "classes.csv"
     yield folder / "objects.csv"
 
