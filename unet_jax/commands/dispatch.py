@@ -85,6 +85,8 @@ def dispatch(
                 _export_nnunet(config)
             case "export":
                 _export(config, stop)
+            case "report":
+                _report()
             case "plan":
                 assert config is not None, "read_config gives one"
                 _plan(config)
@@ -178,6 +180,16 @@ def _evaluate(config: ConfigDict | None, stop: Stop, changes: Sequence[str]) -> 
             return
         with _opened_all(FLAGS.workdirs, "ensemble", stop) as (folders, output):
             evaluate_ensemble(folders, output=output, names=FLAGS.workdirs)
+
+
+def _report() -> None:
+    """Write the page of a run again, or of several side by side."""
+    from unet_jax.commands.report import report
+
+    folders = FLAGS.workdirs or ([FLAGS.workdir] if FLAGS.workdir else [])
+    if not folders:
+        raise InputError("--mode=report needs --workdir=A, or --workdirs=A,B,C")
+    report(folders, FLAGS.output)
 
 
 def _predict(config: ConfigDict | None, stop: Stop, changes: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unet_jax.commands.draw_cases import draw_cases
+from unet_jax.commands.report import refresh_page
 from unet_jax.data.case import Case, Source
 from unet_jax.data.class_fractions import class_fractions
 from unet_jax.data.files.stored import StoredImage
@@ -36,6 +37,7 @@ from unet_jax.hosts import agree
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.figure import problem_of_drawing, write_figure
+from unet_jax.report.page import PAGE
 from unet_jax.report.reliability import reliability_figure
 from unet_jax.runtime.shown_path import shown
 
@@ -99,6 +101,8 @@ def score_run(
     results["eval"] = json.loads(json.dumps(run.config.eval.to_dict()))
     if agree.is_first():
         write_scores(workdir, results)
+    if refresh_page(workdir):
+        print(f"report: {shown(workdir / PAGE)}")
     return results
 
 

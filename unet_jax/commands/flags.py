@@ -35,6 +35,7 @@ _MODES = [
     "import_nnunet",
     "export_nnunet",
     "export",
+    "report",
 ]
 flags.DEFINE_string(
     "config",
@@ -56,7 +57,7 @@ flags.DEFINE_string(
     "output",
     None,
     "predict: the folder for the label maps. plan: that for the configs, default plan. "
-    "export: a new folder for the bundle.",
+    "export: a new folder for the bundle. report: the page of several runs.",
 )
 flags.DEFINE_bool("probabilities", False, "predict: write probabilities too.")
 flags.DEFINE_bool("uncertainty", False, "predict: write maps of uncertainty too.")
@@ -65,7 +66,11 @@ flags.DEFINE_bool(
     "dicom_seg", False, "predict: write DICOM segmentations of DICOM series too."
 )
 flags.DEFINE_bool("overwrite", False, "predict, plan: replace files of the output.")
-flags.DEFINE_list("workdirs", None, "evaluate: runs whose mean is scored; A,B,C.")
+flags.DEFINE_list(
+    "workdirs",
+    None,
+    "evaluate: runs whose mean is scored; A,B,C. report: runs to put side by side.",
+)
 flags.DEFINE_list("runs", None, "compare: finished runs, by case; A,B,C.")
 flags.DEFINE_bool(
     "check_determinism",

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from unet_jax.bucket.mirror import Mirror
 from unet_jax.bucket.place import copy_of
 from unet_jax.commands.evaluate import read_scores, score_run
+from unet_jax.commands.report import refresh_page
 from unet_jax.data.pipeline import TrainIterator
 from unet_jax.errors import RunError, Stopped, setting
 from unet_jax.experiment.complete import resolve_source
@@ -246,6 +247,7 @@ def _validate(
     session.pace.validated(seconds)
     line = validation_line(step, scores, best)
     log.show_validation(step, score=score, line=line, seconds=seconds)
+    refresh_page(session.run.workdir)
     return best
 
 
