@@ -48,7 +48,7 @@ BRAIN = "--config=configs/brain.py"
         (
             [BRAIN, "--mode=fly"],
             "should be one of <train|crossvalidate|evaluate|predict|compare|verify|"
-            "plan|import_nnunet|export_nnunet|export>",
+            "plan|import_nnunet|export_nnunet|export|report>",
         ),
         ([BRAIN, "brain.nii"], "found the argument 'brain.nii', expected flags only"),
         ([BRAIN, "--profile=7"], "--profile: found '7', expected START:STOP"),
