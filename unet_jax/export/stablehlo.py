@@ -41,8 +41,8 @@ def network_to_stablehlo(
     Returns:
         The bytes, and the shape of an image that it takes, such as
         "(b, 16*n0, 16*n1, 3)": multiples of the total stride, because to lower padding
-        of any size takes hours for a deep network. It is fixed to ``size`` where the
-        network has no padding, or multiples cannot be lowered.
+        of any size did not end within seven minutes for five stages. It is fixed to
+        ``size`` where the network has no padding, or multiples cannot be lowered.
     """
     fits = sizes_of(network, len(size))
     shapes = [[str(one) for one in size]]
