@@ -10,7 +10,11 @@ from PIL import Image
 from tests.browser import open_browser
 from unet_jax.commands.report import refresh_page, report
 from unet_jax.errors import InputError
-from unet_jax.report.page import PAGE, write_page
+from unet_jax.report import prediction_page
+from unet_jax.report.page import write_page
+from unet_jax.report.prediction_page import write_prediction_page
+from unet_jax.report.side_by_side import write_comparison_page
+from unet_jax.report.template import PAGE
 
 HOSTILE = "<script>document.title='broken'</script>"
 
@@ -112,6 +116,49 @@ def test_a_problem_of_the_page_is_one_line(tmp_path, capsys):
 def test_runs_side_by_side_need_scores(tmp_path, workdir):
     with pytest.raises(InputError, match=r"found no config\.json"):
         report([str(tmp_path)], None)
+
+
+def test_runs_lie_side_by_side(workdir, tmp_path):
+    runs = {"low": workdir, "high": tmp_path}
+    scores = json.loads((workdir / "test_metrics.json").read_text())
+    scores["mean"]["dice"] = 0.7
+    (tmp_path / "test_metrics.json").write_text(json.dumps(scores))
+    settings = {"low": {"seed": 0, "a": 1}, "high": {"seed": 1, "a": 1}}
+    write_comparison_page(tmp_path / "both.html", runs, settings)
+    text = (tmp_path / "both.html").read_text()
+    assert "The highest mean Dice is 0.7, of high." in text
+    assert "<td>seed</td><td>0</td><td>1</td>" in text
+    assert "<td>a</td>" not in text
+
+
+def test_a_cross_validation_has_a_table_of_its_folds(workdir, tmp_path):
+    scores = json.loads((workdir / "test_metrics.json").read_text())
+    folds = [{"fold": number, "mean": {"dice": number / 4}} for number in (1, 2)]
+    found = {"folds": folds, "mean": {"dice": 0.375}, "std": {"dice": 0.125}}
+    (tmp_path / "crossvalidation.json").write_text(
+        json.dumps({**found, "pooled": scores})
+    )
+    write_page(tmp_path, title="run", facts=[])
+    text = (tmp_path / PAGE).read_text()
+    assert "<td>fold 2</td><td>0.5</td>" in text
+    assert "<td>standard deviation</td><td>0.125</td>" in text
+
+
+def test_predicted_images_are_shown_with_the_warning(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_page, "MOST_BYTES", 100)
+    picture = workdir / "figures" / "cases" / "image.png"
+    write_prediction_page(
+        tmp_path,
+        rows=[{"file": name, "class": "liver", "pixels": 7} for name in ("a", "b")],
+        overlays=[picture, picture],
+        unlike=["b"],
+        facts=[],
+    )
+    text = (tmp_path / PAGE).read_text()
+    assert "2 images were segmented." in text
+    assert "unlike the images of training (b)" in text
+    assert text.count("data:image/png") == 1
+    assert "The first 1 are drawn" in text
 
 
 def test_its_controls_work_in_a_browser(workdir):

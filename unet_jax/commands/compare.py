@@ -16,6 +16,7 @@ from unet_jax.classical.methods import METHODS, fit_method
 from unet_jax.classical.samples import Sample, thinned
 from unet_jax.commands.compare_w_net import train_w_net
 from unet_jax.commands.evaluate import held_out_losses
+from unet_jax.commands.report import refresh_page
 from unet_jax.data.case import Case, Source
 from unet_jax.data.files.label_table import write_csv
 from unet_jax.data.labelled_classes import with_all_labelled
@@ -115,6 +116,7 @@ def compare_methods(
     write_figure(workdir / "figures" / "histogram.png", figure)
     made = shown(workdir)
     print(f"table: {made}/comparison.md, figures: {made}/figures")
+    refresh_page(workdir)
     return results
 
 

@@ -17,6 +17,7 @@ from unet_jax.commands.evaluate import (
     write_prediction,
 )
 from unet_jax.commands.evaluate_ensemble import evaluate_ensemble
+from unet_jax.commands.report import refresh_page
 from unet_jax.commands.train import train_and_evaluate
 from unet_jax.data.case import Case, Source, read_case
 from unet_jax.data.files.label_table import write_csv
@@ -103,6 +104,7 @@ def crossvalidate(
     print(f"\n{text}")
     made = shown(workdir)
     print(f"table: {made}/{TABLE}, scores: {made}/{CROSSVALIDATION}")
+    refresh_page(workdir)
     return results
 
 

@@ -37,8 +37,8 @@ from unet_jax.hosts import agree
 from unet_jax.inference.segmenter import Segmenter
 from unet_jax.losses.terms import needs_class_fractions, reads_labels
 from unet_jax.report.figure import problem_of_drawing, write_figure
-from unet_jax.report.page import PAGE
 from unet_jax.report.reliability import reliability_figure
+from unet_jax.report.template import PAGE
 from unet_jax.runtime.shown_path import shown
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from unet_jax.commands.predict_tables import table_rows
+from unet_jax.commands.report import run_facts
 from unet_jax.data.files.canonical import to_canonical
 from unet_jax.data.files.contours import write_contours
 from unet_jax.data.files.dicom_seg import check_highdicom, write_dicom_seg
@@ -36,6 +37,8 @@ from unet_jax.report.color_tables import NAMES as COLOR_TABLES
 from unet_jax.report.color_tables import write_color_tables
 from unet_jax.report.figure import problem_of_drawing, write_figure
 from unet_jax.report.overlay import overlay
+from unet_jax.report.prediction_page import write_prediction_page
+from unet_jax.report.template import PAGE
 from unet_jax.runtime.atomic import atomic_path
 
 
@@ -135,6 +138,17 @@ def predict_files(
     if rows:
         write_csv(folder / "classes.csv", rows)
         write_csv(folder / "objects.csv", objects, columns=COLUMNS)
+        pictures = [folder / "overlays" / overlays[image.path] for image in images]
+        if problem := problem_of_drawing(
+            lambda: write_prediction_page(
+                folder,
+                rows=rows,
+                overlays=[path for path in pictures if path.is_file()],
+                unlike=unlike,
+                facts=run_facts(workdir),
+            )
+        ):
+            print(f"{PAGE} is not written ({problem})")
     if unlike:
         print(_warning(unlike, len(images)))
     if failures:
@@ -270,6 +284,7 @@ def _targets(
         yield from (folder / name for name in COLOR_TABLES)
     yield folder / "classes.csv"
     yield folder / "objects.csv"
+    yield folder / PAGE
 
 
 def _overlay_names(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:

@@ -7,10 +7,13 @@ from typing import Any
 
 from unet_jax.configs import base
 from unet_jax.errors import InputError
+from unet_jax.experiment.ensemble import is_crossvalidation
 from unet_jax.experiment.record import flat_config, read_finished_record
 from unet_jax.hosts import agree
 from unet_jax.report.figure import problem_of_drawing
-from unet_jax.report.page import PAGE, write_comparison_page, write_page
+from unet_jax.report.page import write_page
+from unet_jax.report.side_by_side import write_comparison_page
+from unet_jax.report.template import PAGE
 from unet_jax.runtime.shown_path import shown
 
 
@@ -42,11 +45,13 @@ def report(workdirs: Sequence[str], output: str | None) -> pathlib.Path:
         InputError: a folder has no run, or one of several has no scores.
     """
     folders = [pathlib.Path(one) for one in workdirs]
-    records = [read_finished_record(one) for one in folders]
     if len(folders) == 1 and output is None:
+        if not is_crossvalidation(folders[0]):
+            read_finished_record(folders[0])
         _write_page(folders[0])
         path = folders[0] / PAGE
     else:
+        records = [read_finished_record(one) for one in folders]
         for folder in folders:
             if not (folder / "test_metrics.json").is_file():
                 raise InputError(
@@ -69,14 +74,20 @@ def report(workdirs: Sequence[str], output: str | None) -> pathlib.Path:
     return path
 
 
+def run_facts(workdir: pathlib.Path) -> list[tuple[str, str]]:
+    """List what was run in a workdir, from its record as it stands."""
+    for name in ("config.json", "crossvalidation_config.json", "fold_0/config.json"):
+        if (workdir / name).is_file():
+            record = json.loads((workdir / name).read_text())
+            if "config" in record:
+                return _facts(record)
+    return []
+
+
 def _write_page(workdir: pathlib.Path) -> None:
     """Write report.html with what the record says of the run."""
-    # As it stands: facts that another version of the record has are shown too.
-    path = workdir / "config.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    config = record.get("config", {})
-    title = config.get("name") or workdir.name
-    write_page(workdir, title=title, facts=list(_facts(record)))
+    facts = run_facts(workdir)
+    write_page(workdir, title=dict(facts).get("name", workdir.name), facts=facts)
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
