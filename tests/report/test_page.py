@@ -96,7 +96,7 @@ def test_the_same_files_give_the_same_bytes_and_no_request(workdir):
     assert len(before) < 6 * 2**20
     assert b"default-src 'none'" in before
     assert HOSTILE.encode() not in before
-    assert b"mean Dice of 0.4 (no interval: few groups)" in before
+    assert b"mean Dice of run is 0.4 (no interval: few groups)" in before
 
 
 def test_a_page_of_a_run_in_training_says_so(workdir, tmp_path):
@@ -140,6 +140,7 @@ def test_a_cross_validation_has_a_table_of_its_folds(workdir, tmp_path):
     )
     write_page(tmp_path, title="run", facts=[])
     text = (tmp_path / PAGE).read_text()
+    assert "2 cases of 2 groups, each scored by the fold that did not train" in text
     assert "<td>fold 2</td><td>0.5</td>" in text
     assert "<td>standard deviation</td><td>0.125</td>" in text
 
@@ -155,7 +156,7 @@ def test_predicted_images_are_shown_with_the_warning(workdir, tmp_path, monkeypa
         facts=[],
     )
     text = (tmp_path / PAGE).read_text()
-    assert "2 images were segmented." in text
+    assert "Number of images that were segmented: 2." in text
     assert "unlike the images of training (b)" in text
     assert text.count("data:image/png") == 1
     assert "The first 1 are drawn" in text

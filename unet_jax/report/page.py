@@ -50,7 +50,7 @@ def write_page(
     context = {
         "title": title,
         "subtitle": "Made of the files of the run; it works without a network.",
-        "story": _story(title, scores, rows),
+        "story": _story(title, scores, rows, crossvalidated=bool(folds)),
         "tables": [*_folds(folds), *_score_tables(scores), *_compared(folder)],
         "plots": [*_curves(rows), *_spread(scores)],
         "pictures": [
@@ -73,7 +73,11 @@ def write_page(
 
 
 def _story(
-    title: str, scores: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    title: str,
+    scores: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    crossvalidated: bool,
 ) -> list[str]:
     """Tell the result in three sentences."""
     steps = max((row["step"] for row in rows), default=0)
@@ -85,9 +89,13 @@ def _story(
     around = f"no interval: {scores.get('ci95_note', 'not made')}"
     if interval and interval.get("dice"):
         around = f"95 % interval {' to '.join(map(digits, interval['dice']))}"
+    unseen = "which training never saw"
+    if crossvalidated:
+        unseen = "each scored by the fold that did not train on it"
     sentences = [
-        f"On {scores['n_cases']} test cases of {scores['n_groups']} groups, which "
-        f"training never saw, {title} has a mean Dice of {digits(mean)} ({around})."
+        f"The mean Dice of {title} is {digits(mean)} ({around}). It was scored on "
+        f"{_counted(scores['n_cases'], 'case')} of "
+        f"{_counted(scores['n_groups'], 'group')}, {unseen}."
     ]
     dice = {
         name: one["dice"]
@@ -264,3 +272,8 @@ def _indices_uri(path: pathlib.Path) -> str:
     buffer = io.BytesIO()
     Image.fromarray(indices.astype(np.uint8)).save(buffer, "PNG", optimize=True)
     return uri_of(buffer.getvalue())
+
+
+def _counted(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

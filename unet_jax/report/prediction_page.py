@@ -34,7 +34,7 @@ def write_prediction_page(
             break
         shown.append({"title": path.name, "source": data_uri(path)})
     names = {row["file"] for row in rows}
-    story = [f"{len(names)} images were segmented."]
+    story = [f"Number of images that were segmented: {len(names)}."]
     if unlike:
         story.append(
             f"Do not trust {len(unlike)} of them before you have looked: they are "
