@@ -25,8 +25,7 @@ from unet_jax.training.nonfinite import code_of, finite_rows, problem_report
 from unet_jax.training.objective import global_totals, supervised_objective
 from unet_jax.training.targets import region_targets, targets_of
 
-# Number that dropout's keys are folded with.
-_DROPOUT = 1 << 20
+_DROPOUT = 1 << 20  # the number that dropout's keys are folded with
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, Any]
