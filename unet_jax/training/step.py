@@ -36,8 +36,7 @@ TrainStep = Callable[..., tuple["TrainState", Metrics]]
 class TrainState:
     """Everything that a run carries from step to step, as one pytree.
 
-    It holds no random key: every key is folded from the configured seed and the global
-    index of the example.
+    It holds no random key: keys are folded from the seed and the example's index.
 
     Attributes:
         step: number of updates done, int32 scalar.
