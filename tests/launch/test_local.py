@@ -110,6 +110,6 @@ def test_a_real_run_from_the_command_to_its_scores(tmp_path):
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    assert f"scores: {tmp_path / 'run'}" in answer.stdout.splitlines()[-1]
+    assert f"scores: {tmp_path / 'run'}" in answer.stdout.splitlines()[-2]
     scores = json.loads((tmp_path / "run" / "test_metrics.json").read_text())
     assert 0 <= scores["mean"]["dice"] <= 1
