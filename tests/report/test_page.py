@@ -17,6 +17,7 @@ from unet_jax.report.side_by_side import write_comparison_page
 from unet_jax.report.template import PAGE
 
 HOSTILE = "<script>document.title='broken'</script>"
+FACTS = [("augment.synthesis_surroundings_probability", "0.5 " * 50)]
 
 
 def _write_pictures(folder: pathlib.Path) -> dict[str, str]:
@@ -85,13 +86,13 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "metrics.jsonl").write_text(lines + '{"step": 30, "spl')
-    write_page(folder, title="run", facts=[("seed", "0")])
+    write_page(folder, title="run", facts=FACTS)
     return folder
 
 
 def test_the_same_files_give_the_same_bytes_and_no_request(workdir):
     before = (workdir / PAGE).read_bytes()
-    write_page(workdir, title="run", facts=[("seed", "0")])
+    write_page(workdir, title="run", facts=FACTS)
     assert (workdir / PAGE).read_bytes() == before
     assert len(before) < 6 * 2**20
     assert b"default-src 'none'" in before
@@ -204,6 +205,11 @@ def test_its_controls_work_in_a_browser(workdir):
         assert page.evaluate(pixel, 2) == [255, 0, 255]
         drawn_after(lambda: page.select_option(".plane", "coronal"))
         assert page.get_attribute(".slice", "max") == "0"
+        assert not page.is_visible(".slice")
+
+        scores = page.locator("table.sortable").nth(0)
+        scores.locator("th").nth(1).get_by_role("button").press("Enter")
+        assert scores.locator("tr").last.text_content() == "mean0.4"
 
         table = page.locator("table.sortable").nth(1)
         dice = "rows => rows.map(row => row.cells[3].textContent)"
@@ -215,6 +221,19 @@ def test_its_controls_work_in_a_browser(workdir):
 
         page.set_viewport_size({"width": 400, "height": 800})
         page.wait_for_function("document.documentElement.scrollWidth <= 400")
+        assert page.locator(".facts td").last.bounding_box()["width"] > 150
+
+        # Paper is white, also where the screen is dark.
+        # One call, because plotly replaces its texts when the width changes.
+        colors = """() => [".plot text", ".soft"].map(name => {
+            const style = getComputedStyle(document.querySelector(name));
+            return name === ".soft" ? style.color : style.fill; })"""
+        for media, values in (
+            ("screen", ["rgb(236, 236, 236)", "rgb(180, 180, 180)"]),
+            ("print", ["rgb(0, 0, 0)", "rgb(89, 89, 89)"]),
+        ):
+            page.emulate_media(media=media, color_scheme="dark")
+            assert page.evaluate(colors) == values
         assert page.title() == "run"
         assert page.locator(".js-plotly-plot").count() == 3
         assert problems == []

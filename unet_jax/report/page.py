@@ -135,7 +135,8 @@ def _score_tables(scores: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "title": "Scores",
         "caption": "Mean over the test cases. A heading sorts.",
         "columns": ["class", *metrics],
-        "rows": [*rows, mean, *([ends] if interval else [])],
+        "rows": rows,
+        "foot": [mean, *([ends] if interval else [])],
     }
     columns = list(dict.fromkeys(key for row in scores["per_case"] for key in row))
     yield {
@@ -160,15 +161,18 @@ def _folds(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         return
     metrics = [name for name in found["mean"] if not name.endswith("_micro")]
     rows = [(f"fold {one['fold']}", one["mean"]) for one in found["folds"]]
-    rows += [("mean of folds", found["mean"]), ("standard deviation", found["std"])]
+    foot = [("mean of folds", found["mean"]), ("standard deviation", found["std"])]
     yield {
         "title": "Folds",
         "caption": "Each case is scored by the network that did not train on it.",
         "columns": ["fold", *metrics],
-        "rows": [
-            [name, *(digits(one.get(metric)) for metric in metrics)]
-            for name, one in rows
-        ],
+        **{
+            part: [
+                [name, *(digits(one.get(metric)) for metric in metrics)]
+                for name, one in some
+            ]
+            for part, some in (("rows", rows), ("foot", foot))
+        },
     }
 
 
@@ -222,6 +226,7 @@ def _spread(scores: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "y": [dice for dice, _ in one],
             "text": [html.escape(case) for _, case in one],
             "boxpoints": "all",
+            "showlegend": False,
             "marker": {"color": COLORS[index % len(COLORS)]},
         }
         for index, (name, one) in enumerate(values.items())

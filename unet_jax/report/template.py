@@ -51,9 +51,10 @@ def lines(
     *,
     first: int = 0,
 ) -> list[dict[str, Any]]:
-    """Make a line for each split and key of metrics.jsonl."""
+    """Make a line for each split and key of metrics.jsonl; a key has one colour."""
     traces = []
-    for index, ((split, key), name) in enumerate(names.items()):
+    keys = list(dict.fromkeys(key for _, key in names))
+    for (split, key), name in names.items():
         points = [
             (row["step"], row[key])
             for row in rows
@@ -61,7 +62,7 @@ def lines(
         ]
         if points:
             steps, values = zip(*points, strict=True)
-            color = COLORS[(first + index) % len(COLORS)]
+            color = COLORS[(first + keys.index(key)) % len(COLORS)]
             dash = "dot" if split == "train" and key.startswith("dice") else "solid"
             traces.append(
                 {
@@ -88,6 +89,8 @@ def plot(
             "title": {"text": title},
             "xaxis": {"title": {"text": x}, **grid},
             "yaxis": {"title": {"text": y}, **grid},
+            # Each name in the legend needs a line of its own on a narrow screen.
+            "height": 330 + 14 * len(traces),
             "margin": {"l": 55, "r": 15, "t": 45, "b": 45},
             "legend": {"orientation": "h", "y": -0.3},
             "hovermode": "closest",
