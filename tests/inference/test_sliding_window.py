@@ -235,25 +235,6 @@ def _as_jax(windows):
     return jnp.concatenate([first, 1 - first], axis=-1)
 
 
-@pytest.mark.parametrize(("size", "sizes"), [(4, {1}), (8, {4}), (12, {8}), (20, {8})])
-def test_an_image_of_few_windows_fills_no_batch(size, sizes):
-    image = np.random.default_rng(0).normal(size=(size, 4, 1)).astype(np.float32)
-    seen = set()
-
-    def forward(windows, wanted):
-        seen.add(len(windows))
-        return np.concatenate([windows, -windows], axis=-1)
-
-    options = {"window": (4, 4), "overlap": 0.5, "batch_size": 8}
-    whole = [band for _, band in stream_bands(forward, image, **options)]
-    seen.clear()
-    bands = stream_bands(forward, image, **options, smaller_batches=True)
-    np.testing.assert_array_equal(
-        np.concatenate([band for _, band in bands]), np.concatenate(whole)
-    )
-    assert seen == sizes
-
-
 def test_bands_that_are_not_copied_are_overwritten():
     image = np.ones((40, 4, 1), np.float32)
     options = {"window": (4, 4), "overlap": 0.5, "batch_size": 1}

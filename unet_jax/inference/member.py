@@ -68,7 +68,7 @@ class Member:
         margin: pixels along each axis that its input has more, on each side.
         multiple: number along each axis that divides the start of every window.
         overlap: fraction of a window that its neighbour covers too.
-        window_batch: number of windows in one call of the network, at most.
+        window_batch: number of windows in one call of the network.
         groups: channels of each class, for a network whose channels are clusters; None
             where channel i is class i.
         voting: network that also gives the disagreement of mirrored images, as the last
@@ -225,7 +225,6 @@ class ImageScores:
             copy=False,  # each band is resampled before the next is asked for
             as_nnunet=member.logits_head is not None,
             region=inverse.needed(axis, tile),
-            smaller_batches=True,
         )
         return inverse.planes(
             bands,

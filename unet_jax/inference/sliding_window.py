@@ -166,7 +166,6 @@ def stream_bands(
     copy: bool = True,
     as_nnunet: bool = False,
     region: Sequence[tuple[int, int]] | None = None,
-    smaller_batches: bool = False,
 ) -> Iterator[tuple[int, Float[np.ndarray, "planes *rest classes"]]]:
     """Blend the scores of a network over an image, band by band along the first axis.
 
@@ -189,8 +188,6 @@ def stream_bands(
         region: (start, stop) of the part to yield along each axis but the first; None
             for all. Only the windows that reach into it are computed, and the scores
             are those that the whole image has there.
-        smaller_batches: call ``forward`` with 1, 2, 4 ... windows for an image that has
-            no more, instead of filling a batch.
 
     Yields:
         First plane of a band, and the scores of the band ``(planes, *region,
@@ -209,10 +206,6 @@ def stream_bands(
             spatial, window, multiple or (1,) * axes, strict=True
         )
     ]
-    if smaller_batches:
-        # The windows of the whole image count: a region has the scores of the image.
-        fewest = 1 << (math.prod(map(len, starts)) - 1).bit_length()
-        batch_size = min(batch_size, fewest)
     extents = [line[-1] + size for line, size in zip(starts, window, strict=True)]
     before = tuple(
         (extent - size) // 2 if as_nnunet and not any(margin) else 0
