@@ -111,6 +111,12 @@ def test_a_temperature_keeps_the_order_of_the_classes_and_what_is_certain(
     assert Calibration(temperature, head)(edge).dtype == np.float32
 
 
+def test_a_mean_of_sigmoids_that_rounds_to_more_than_1_is_certain():
+    above = np.nextafter(np.float32(1), np.float32(2))
+    found = Calibration(20.0, "sigmoid")(np.array([above, 0.5], np.float32))
+    np.testing.assert_array_equal(found, [1, 0.5])
+
+
 def test_a_volume_is_calibrated_in_place_along_any_axis():
     volume = _pixels(3, pixels=60)[0].reshape(3, 4, 5, 4)
     expected = Calibration(1.7)(volume)

@@ -152,3 +152,10 @@ def test_the_scorer_gets_raw_probabilities_and_the_way_to_calibrated_ones():
     segmenter.method.calibrate(raw)
     np.testing.assert_array_equal(raw, told)
     assert _segmenter(1.0).method.calibrate is None
+
+
+def test_regions_whose_mean_rounds_to_more_than_1_are_certain():
+    above = np.nextafter(np.float32(1), np.float32(2))
+    mean = np.array([[0, above, 1]], np.float32)
+    assert entropy(mean, head="sigmoid").tolist() == [0]
+    assert disagreement(mean, [mean, mean], head="sigmoid").tolist() == [0]

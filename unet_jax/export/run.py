@@ -159,6 +159,7 @@ def calibrated(mean, temperature, head):
     if head == "softmax":
         powers = (mean / mean.max(-1, keepdims=True)) ** (1 / temperature)
         return powers / powers.sum(-1, keepdims=True)
+    mean = np.clip(mean, 0, 1)  # a mean of sigmoids may round to more than 1
     yes, no = mean ** (1 / temperature), (1 - mean) ** (1 / temperature)
     return yes / (yes + no)
 

@@ -53,7 +53,9 @@ class Calibration:
             largest = probabilities.max(axis=-1, keepdims=True)
             scaled = (probabilities / largest) ** power
             return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
-        yes, no = probabilities**power, (1 - probabilities) ** power
+        # A mean of sigmoids may round to more than 1, of which no power is a number.
+        bounded = np.clip(probabilities, 0, 1)
+        yes, no = bounded**power, (1 - bounded) ** power
         return np.asarray(yes / (yes + no))
 
     def apply_to(self, probabilities: np.ndarray) -> None:

@@ -35,7 +35,8 @@ def entropy(
     """
     if head == "softmax":
         return entr(probabilities).sum(axis=-1) / np.log(probabilities.shape[-1])
-    others = probabilities[..., 1:]
+    # A mean of sigmoids may round to more than 1.
+    others = probabilities[..., 1:].clip(0, 1)
     return (entr(others) + entr(1 - others)).mean(axis=-1) / np.log(2)
 
 
