@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import yaml
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from unet_jax.commands import export
 from unet_jax.commands.export import export_run
 from unet_jax.commands.import_nnunet import import_nnunet

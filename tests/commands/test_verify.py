@@ -13,6 +13,7 @@ from unet_jax.commands.verify import verify
 from unet_jax.configs import folder as folder_config
 from unet_jax.configs import smoke
 from unet_jax.errors import InputError
+from unet_jax.labels import IGNORE
 
 
 def _config(path, **data):
@@ -49,6 +50,19 @@ def test_every_case_has_a_line_with_what_was_found(tmp_path, capsys):
     splits = {line[:2]: line.partition("; split ")[2] for line in lines}
     assert sorted(splits.values()) == ["test", "train", "validation"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "masks"]
+    found = "6 cases, median size 8 x 10, no known spacing, 3 channels, uint8"
+    assert any(line.startswith(f"fingerprint {found}") for line in out)
+    assert not any(line.startswith("ignored") for line in out)
+
+
+def test_ignored_values_are_told(tmp_path, capsys):
+    for number in range(3):
+        name = f"{number}.png"
+        write_picture(
+            tmp_path / "images" / name, number, mask=tmp_path / "masks" / name
+        )
+    verify(_config(tmp_path, label_map=((0, 0), (1, 1), (2, IGNORE))))
+    assert "ignored     mask 2" in capsys.readouterr().out.splitlines()
 
 
 def test_what_volumes_state_is_told(tmp_path):

@@ -77,6 +77,10 @@ def test_the_notes_say_what_chose_and_was_chosen():
         "min_size of cell (8); it changes the Dice of all cases from 0.7500 to" in text
     )
     assert "Test split (1 case), mean of the networks" in text
+    assert "also in training" not in text
+    results["test"] |= {"duplicates": 1}
+    text = " ".join(folds_table(results).splitlines())
+    assert "the images of 1 case are also in training or validation" in text
     given = {"steps": [["fill_holes", [1, 2], None]], "chosen": False}
     text = " ".join(folds_table(_results(postprocess=given)).splitlines())
     assert "Postprocessing, as given: fill_holes of cell and nucleus." in text

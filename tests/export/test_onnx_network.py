@@ -8,24 +8,22 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import onnxruntime
 import pytest
 
-pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from unet_jax.errors import InputError  # noqa: E402
-from unet_jax.export.features import with_features  # noqa: E402
-from unet_jax.export.onnx_network import network_to_onnx  # noqa: E402
-from unet_jax.export.stablehlo import expiry, network_to_stablehlo  # noqa: E402
-from unet_jax.inference.features import make_features  # noqa: E402
-from unet_jax.models.network import (  # noqa: E402
+from unet_jax.errors import InputError
+from unet_jax.export.features import with_features
+from unet_jax.export.onnx_network import network_to_onnx
+from unet_jax.export.stablehlo import expiry, network_to_stablehlo
+from unet_jax.inference.features import make_features
+from unet_jax.models.network import (
     Implemented,
     outputs_of,
     sizes_of,
 )
-from unet_jax.models.presets import create_model  # noqa: E402
-from unet_jax.models.swin_unetr import SwinUNETR  # noqa: E402
-from unet_jax.models.unet import UNet  # noqa: E402
+from unet_jax.models.presets import create_model
+from unet_jax.models.swin_unetr import SwinUNETR
+from unet_jax.models.unet import UNet
 
 _small = functools.partial(UNet, num_classes=3, features=(8, 8), norm="none")
 

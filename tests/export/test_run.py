@@ -10,22 +10,19 @@ import sys
 import flax.linen as nn
 import jax
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-
-import unet_jax.export.bundle  # noqa: E402
-from unet_jax.data.intensity import ChannelStatistics  # noqa: E402
-from unet_jax.data.preprocess import Preprocessing  # noqa: E402
-from unet_jax.data.regions import Region, Regions  # noqa: E402
-from unet_jax.errors import InputError  # noqa: E402
-from unet_jax.export.bundle import FILES, bundle_of  # noqa: E402
-from unet_jax.inference.forward import make_forward  # noqa: E402
-from unet_jax.inference.risk import Threshold  # noqa: E402
-from unet_jax.inference.segmenter import make_predict_fn  # noqa: E402
+import unet_jax.export.bundle
+from unet_jax.data.intensity import ChannelStatistics
+from unet_jax.data.preprocess import Preprocessing
+from unet_jax.data.regions import Region, Regions
+from unet_jax.errors import InputError
+from unet_jax.export.bundle import FILES, bundle_of
+from unet_jax.inference.forward import make_forward
+from unet_jax.inference.risk import Threshold
+from unet_jax.inference.segmenter import make_predict_fn
 
 PROGRAMS = pathlib.Path(unet_jax.export.bundle.__file__).parent
 CLASSES = 3

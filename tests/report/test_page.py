@@ -114,6 +114,13 @@ def test_a_problem_of_the_page_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{PAGE} is not written")
 
 
+def test_the_page_of_broken_scores_is_refused_in_one_line(tmp_path):
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "crossvalidation.json").write_text("{")
+    with pytest.raises(InputError, match="no page can be made of its files"):
+        report([str(tmp_path)], None)
+
+
 def test_runs_side_by_side_need_scores(tmp_path, workdir):
     with pytest.raises(InputError, match=r"found no config\.json"):
         report([str(tmp_path)], None)
@@ -141,7 +148,7 @@ def test_a_cross_validation_has_a_table_of_its_folds(workdir, tmp_path):
     )
     write_page(tmp_path, title="run", facts=[])
     text = (tmp_path / PAGE).read_text()
-    assert "2 cases of 2 groups, each scored by the fold that did not train" in text
+    assert "2 cases of 2 groups, each by the fold that did not train" in text
     assert "<td>fold 2</td><td>0.5</td>" in text
     assert "<td>standard deviation</td><td>0.125</td>" in text
 

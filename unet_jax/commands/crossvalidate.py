@@ -341,7 +341,8 @@ def _score_test(
         return None
     found = _score_mean(workdir, len(folds), results["postprocess"]["steps"])
     keys = ("n_cases", "n_groups", "mean", "ci95", "ci95_note", "per_class")
-    return {key: found[key] for key in keys}
+    kept = {key: found[key] for key in keys}
+    return kept | {key: found[key] for key in ("duplicates",) if key in found}
 
 
 def _score_mean(

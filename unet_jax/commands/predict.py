@@ -3,7 +3,8 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -139,16 +140,7 @@ def predict_files(
         write_csv(folder / "classes.csv", rows)
         write_csv(folder / "objects.csv", objects, columns=COLUMNS)
         pictures = [folder / "overlays" / overlays[image.path] for image in images]
-        if problem := problem_of_drawing(
-            lambda: write_prediction_page(
-                folder,
-                rows=rows,
-                overlays=[path for path in pictures if path.is_file()],
-                unlike=unlike,
-                facts=run_facts(workdir),
-            )
-        ):
-            print(f"{PAGE} is not written ({problem})")
+        _write_page(folder, rows, pictures, unlike, workdir)
     if unlike:
         print(_warning(unlike, len(images)))
     if failures:
@@ -162,6 +154,28 @@ def predict_files(
 
 _MAPS = ("entropy", "disagreement")
 """Maps of uncertainty; a network with one vote has the first alone."""
+
+
+def _write_page(
+    folder: pathlib.Path,
+    rows: Sequence[Mapping[str, Any]],
+    pictures: Sequence[pathlib.Path],
+    unlike: Sequence[str],
+    workdir: pathlib.Path,
+) -> None:
+    """Write report.html; a problem of it is one line, and the labels are there."""
+
+    def write() -> None:
+        write_prediction_page(
+            folder,
+            rows=rows,
+            overlays=[path for path in pictures if path.is_file()],
+            unlike=unlike,
+            facts=run_facts(workdir),
+        )
+
+    if problem := problem_of_drawing(write):
+        print(f"{PAGE} is not written ({problem})")
 
 
 def _warning(names: Sequence[str], count: int) -> str:

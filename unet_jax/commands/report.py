@@ -48,8 +48,12 @@ def report(workdirs: Sequence[str], output: str | None) -> pathlib.Path:
     if len(folders) == 1 and output is None:
         if not is_crossvalidation(folders[0]):
             read_finished_record(folders[0])
-        _write_page(folders[0])
         path = folders[0] / PAGE
+        if problem := problem_of_drawing(_write_page, folders[0]):
+            raise InputError(
+                f"--workdir {folders[0]}: no page can be made of its files "
+                f"({problem}); score it again: --mode=evaluate --workdir={folders[0]}"
+            )
     else:
         records = [read_finished_record(one) for one in folders]
         for folder in folders:
@@ -58,6 +62,7 @@ def report(workdirs: Sequence[str], output: str | None) -> pathlib.Path:
                     f"--workdirs: {folder} has no test_metrics.json; score it first: "
                     f"--mode=evaluate --workdir={folder}"
                 )
+        defaults = flat_config(base.get_config().to_dict())
         names = [one.name for one in folders]
         if len(set(names)) < len(names):
             names = [str(one) for one in folders]
@@ -66,7 +71,8 @@ def report(workdirs: Sequence[str], output: str | None) -> pathlib.Path:
             path,
             dict(zip(names, folders, strict=True)),
             {
-                name: flat_config(record["config"])
+                # A run of an earlier version has the defaults of keys that came later.
+                name: defaults | flat_config(record["config"])
                 for name, record in zip(names, records, strict=True)
             },
         )
@@ -109,7 +115,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     versions = record.get("versions", {})
     return [
-        ("command", f"python -m unet_jax.main --config=configs/{config['name']}.py"),
+        ("config", f"{config['name']}; what differs from configs/base.py stands below"),
         ("seed", str(config.get("seed"))),
         (
             "data",

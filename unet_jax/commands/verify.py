@@ -4,18 +4,22 @@ import contextlib
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from ml_collections import ConfigDict
 
 from unet_jax.data.case import Source
+from unet_jax.data.fingerprint import fingerprint
+from unet_jax.data.folder.dataset import FolderDataset
 from unet_jax.data.folder.pairing import Pair
 from unet_jax.data.folder.traits import Examined
 from unet_jax.data.folder.watch import Watch
 from unet_jax.errors import InputError
 from unet_jax.experiment.check import check_config
-from unet_jax.experiment.complete import resolve_source
+from unet_jax.experiment.complete import fingerprint_text, resolve_source
 from unet_jax.experiment.data import SPLITS, open_dataset, recorded_splits
 from unet_jax.experiment.record import read_record
+from unet_jax.labels import IGNORE
 from unet_jax.report.progress import ReadingBar
 
 
@@ -64,6 +68,15 @@ def _folder_lines(
         print(*lines, sep="\n", end="\n" if lines else "")
     for note in dataset.notes:
         print(f"data        {note}")
+    folder = cast(FolderDataset, dataset)  # drawn images have what their folder has
+    found = fingerprint(folder.traits)
+    print(
+        f"fingerprint {fingerprint_text(found)}; smallest value {found.lowest:g}; "
+        f"{found.nonzero_fraction:.0%} of an image is not 0"
+    )
+    pairs = folder.label_map or ()
+    if ignored := [str(value) for value, index in pairs if index == IGNORE]:
+        print(f"ignored     mask {', '.join(ignored)}")
     return lines
 
 

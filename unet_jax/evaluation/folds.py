@@ -130,6 +130,7 @@ def _notes_on(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[str
             f"Test split ({counted(test['n_cases'], 'case')}), mean of the networks "
             f"with that postprocessing: Dice {dice}."
         )
+        notes += duplicate_notes(test)
     return notes
 
 

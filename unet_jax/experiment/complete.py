@@ -246,20 +246,27 @@ def _network_for_data(
     return sizes.tiling_size(chosen.patch_size), {}
 
 
-def settings_text(found: Fingerprint, config: ConfigDict) -> str:
-    """Say what was found in the data and what was chosen for it."""
+def fingerprint_text(found: Fingerprint) -> str:
+    """Say what was found in the data."""
     size = " x ".join(map(str, found.shape))
     spacing = "no known spacing"
     if found.spacing is not None:
         spacing = " x ".join(f"{part:.3g}" for part in found.spacing) + " mm"
     channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
+    cases = "1 case" if found.cases == 1 else f"{found.cases} cases"
+    return (
+        f"{cases}, median size {size}, {spacing}, {channels}, {' '.join(found.dtypes)}"
+    )
+
+
+def settings_text(found: Fingerprint, config: ConfigDict) -> str:
+    """Say what was found in the data and what was chosen for it."""
     patch = " x ".join(map(str, config.train.patch_size))
     options = sorted(given_options(config).items())
     beside = config.data.get("adjacent_slices")
     slices = f"with {beside} slices on each side, " if beside else ""
     lines = [
-        f"data        {found.cases} cases, median size {size}, {spacing}, {channels}, "
-        f"{' '.join(found.dtypes)}",
+        f"data        {fingerprint_text(found)}",
         f"classes     {', '.join(config.data.class_names)}",
         *_regions_text(config),
         f"network     {len(config.train.patch_size)}-D {config.model.name}"

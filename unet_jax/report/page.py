@@ -89,13 +89,13 @@ def _story(
     around = f"no interval: {scores.get('ci95_note', 'not made')}"
     if interval and interval.get("dice"):
         around = f"95 % interval {' to '.join(map(digits, interval['dice']))}"
-    unseen = "which training never saw"
+    split = "of the test split"
     if crossvalidated:
-        unseen = "each scored by the fold that did not train on it"
+        split = "each by the fold that did not train on it"
     sentences = [
         f"The mean Dice of {title} is {digits(mean)} ({around}). It was scored on "
         f"{_counted(scores['n_cases'], 'case')} of "
-        f"{_counted(scores['n_groups'], 'group')}, {unseen}."
+        f"{_counted(scores['n_groups'], 'group')}, {split}."
     ]
     dice = {
         name: one["dice"]
