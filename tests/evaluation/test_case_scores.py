@@ -72,6 +72,19 @@ def test_volumes_are_in_millilitres_of_what_is_not_ignored():
     assert not [key for key in row if "volume" in key]
 
 
+def test_the_confusion_matrix_has_the_pixels_of_all_cases_that_are_not_ignored():
+    names = ("background", "a", "b")
+    cases = [
+        coded([[0, 1, 2, IGNORE]], [[0, 2, 2, 1]], id="x"),
+        coded([[[0, 1], [1, 1]]], [[[1, 1], [2, 1]]], id="y"),
+    ]
+    expected = {"classes": list(names), "pixels": [[1, 1, 0], [0, 2, 2], [0, 0, 1]]}
+    for regions in (None, {"both": (1, 2), "b": (2,)}):
+        options = {"metrics": (), "regions": regions, "slice_axis": 0}
+        results = evaluate(read, cases, class_names=names, **options)
+        assert results["confusion"] == expected
+
+
 def test_calibration_of_a_method_with_probabilities():
     cases = [
         coded([[1, 1, 0, 0]], [[1, 1, 1, 0]], id="x"),

@@ -77,6 +77,10 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "n_cases": 2,
         "n_groups": 2,
         "checkpoint_step": 20,
+        "confusion": {
+            "classes": ["background", "liver", HOSTILE],
+            "pixels": [[75, 25, 0], [0, 9, 1], [0, 0, 0]],
+        },
     }
     (folder / "test_metrics.json").write_text(json.dumps(scores))
     rows = [
@@ -226,6 +230,17 @@ def test_its_controls_work_in_a_browser(workdir):
         assert table.locator("tbody tr").evaluate_all(dice) == ["0.9", "0.3", "0.1"]
         assert table.locator("th").nth(3).get_attribute("aria-sort") == "descending"
 
+        # Fractions of each label, as text and, with the pixels, under the pointer.
+        assert page.locator(".heatmap-label").all_text_contents() == [
+            *("75 %", "25 %", "0 %", "0 %", "90 %", "10 %")
+        ]
+        page.locator(".heatmap-label").nth(5).scroll_into_view_if_needed()
+        box = page.locator(".heatmap-label").nth(5).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        hovered = page.locator(".hoverlayer .hovertext").text_content()
+        assert hovered.startswith("label liver")
+        assert hovered.endswith("1 pixels, 10.000% of the label")
+
         page.set_viewport_size({"width": 400, "height": 800})
         page.wait_for_function("document.documentElement.scrollWidth <= 400")
         assert page.locator(".facts td").last.bounding_box()["width"] > 150
@@ -242,7 +257,7 @@ def test_its_controls_work_in_a_browser(workdir):
             page.emulate_media(media=media, color_scheme="dark")
             assert page.evaluate(colors) == values
         assert page.title() == "run"
-        assert page.locator(".js-plotly-plot").count() == 3
+        assert page.locator(".js-plotly-plot").count() == 4
         assert problems == []
         assert [one for one in requests if not one.startswith(("file:", "data:"))] == []
 

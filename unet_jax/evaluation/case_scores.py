@@ -20,7 +20,7 @@ from unet_jax.metrics.lesions import LesionScores, lesion_scores
 from unet_jax.metrics.overlap import ConfusionCounts
 from unet_jax.metrics.surface import SurfaceScores, surface_scores
 from unet_jax.metrics.surface_elements import Surface
-from unet_jax.metrics.volume_counts import slice_counts
+from unet_jax.metrics.volume_counts import confusion_tables, counts_of, slice_counts
 
 _CHUNK = 2**20
 """Pixels of which the probabilities of a region are in memory at once."""
@@ -74,6 +74,8 @@ class CaseScores:
         sizes: volumes in mL or areas in mm2 of label and prediction ``(scored
             classes)``; empty without a spacing.
         reliability: sums of the reliability bins; None without probabilities.
+        confusion: pixels of each labelled class (rows) and predicted class (columns),
+            background included.
         labelled: whether each scored class was labelled; None for all. The values of
             the others are NaN.
     """
@@ -84,6 +86,7 @@ class CaseScores:
     slices: dict[str, np.ndarray] | None
     sizes: dict[str, np.ndarray]
     reliability: Reliability | None
+    confusion: np.ndarray
     labelled: np.ndarray | None = None
 
     @property
@@ -133,7 +136,10 @@ def case_scores(
         if probabilities is not None:
             probabilities = merged_probabilities(probabilities, labelled_classes)
     axis = rules.slice_axis if label.ndim == 3 else None
-    classes = slice_counts(prediction, label, axis=axis, num_classes=rules.num_classes)
+    tables = confusion_tables(
+        prediction, label, axis=axis, num_classes=rules.num_classes
+    )
+    classes = counts_of(tables)
     every = ConfusionCounts(*(count.sum(axis=0, keepdims=True) for count in classes))
     by_slice = ConfusionCounts(*(count[:, rules.first :] for count in classes))
     if rules.regions is not None:
@@ -168,6 +174,7 @@ def case_scores(
         slices=slices,
         sizes=sizes,
         labelled=labelled,
+        confusion=tables.sum(axis=0),
         reliability=case.reliability if "ece" in rules.metrics else None,
     )
 

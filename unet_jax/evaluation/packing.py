@@ -21,7 +21,7 @@ def pack_scores(scores: CaseScores) -> dict[str, Any]:
         >>> from unet_jax.metrics.overlap import ConfusionCounts
         >>> one = np.array([[1]])
         >>> scores = CaseScores({"dice": np.array([0.1])}, {"ece": 0.2},
-        ...     ConfusionCounts(one, one, one, one), None, {}, None)
+        ...     ConfusionCounts(one, one, one, one), None, {}, None, one)
         >>> unpack_scores(pack_scores(scores)).by_class
         {'dice': array([0.1])}
     """
@@ -36,6 +36,7 @@ def pack_scores(scores: CaseScores) -> dict[str, Any]:
             if scores.reliability is None
             else [np.asarray(sums).tolist() for sums in scores.reliability]
         ),
+        "confusion": scores.confusion.tolist(),
         "labelled": None if scores.labelled is None else scores.labelled.tolist(),
     }
 
@@ -57,6 +58,7 @@ def unpack_scores(packed: dict[str, Any]) -> CaseScores:
             if reliability is None
             else Reliability(*(np.array(sums, np.float64) for sums in reliability))
         ),
+        confusion=np.array(packed["confusion"], np.int64),
         labelled=None if labelled is None else np.array(labelled),
     )
 

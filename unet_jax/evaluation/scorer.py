@@ -23,14 +23,10 @@ from unet_jax.evaluation.metric_table import (
     metric_named,
 )
 from unet_jax.evaluation.packing import pack_scores, unpack_scores
+from unet_jax.evaluation.pooled import pooled_confusion, pooled_reliability
 from unet_jax.evaluation.summary import Summary, number, summarise
 from unet_jax.labels import IGNORE
 from unet_jax.method import Method
-from unet_jax.metrics.calibration import (
-    Reliability,
-    expected_calibration_error,
-    reliability_curve,
-)
 from unet_jax.metrics.defaults import DEFAULT_METRICS
 from unet_jax.metrics.surface_elements import Surface
 from unet_jax.runtime.atomic import atomic_path
@@ -111,8 +107,10 @@ def evaluate(
         in mL or areas in mm2 where the spacing is known), ``case_level`` (a row for
         each case, with the metrics that have one value for a case), ``per_slice`` (a
         row for each case and class with a list of values along ``slice_axis``),
-        ``n_cases``, ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``; with "ece"
-        and probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels. None
+        ``n_cases``, ``n_groups``, ``tolerance`` ``{"mm": ..., "px": ...}``,
+        ``confusion`` ``{"classes": names, "pixels": rows}`` over all pixels, a row for
+        each labelled and a column for each predicted class; with "ece" and
+        probabilities also ``reliability`` ``{"ece", "bins"}`` over all pixels. None
         stands for NaN. A method that calibrates also has "ece_uncalibrated".
 
     Raises:
@@ -154,7 +152,7 @@ def evaluate(
         bootstrap_samples=bootstrap_samples,
         seed=seed,
     )
-    return _results(ids, scored, summary, rules)
+    return _results(ids, scored, summary, rules, class_names)
 
 
 def write_results(path: str | os.PathLike[str], results: dict[str, Any]) -> None:
@@ -318,6 +316,7 @@ def _results(
     scored: Sequence[CaseScores],
     summary: Summary,
     rules: Rules,
+    class_names: Sequence[str],
 ) -> dict[str, Any]:
     """Put the results of `evaluate` together."""
     names = list(summary.per_class)
@@ -346,7 +345,8 @@ def _results(
             )
             if key in summary.mean
         },
-        **_pooled_reliability(scored),
+        **pooled_reliability(scored),
+        "confusion": pooled_confusion(scored, class_names),
     }
 
 
@@ -381,17 +381,3 @@ def _slice_rows(
         | {m: [number(v) for v in values[:, i]] for m, values in case.slices.items()}
         for i, name in enumerate(names)
     ]
-
-
-def _pooled_reliability(scored: Sequence[CaseScores]) -> dict[str, Any]:
-    """The reliability curve over the pixels of all cases, if there is one."""
-    found = [case.reliability for case in scored if case.reliability is not None]
-    if not found:
-        return {}
-    sums = Reliability(*(np.sum(parts, axis=0) for parts in zip(*found, strict=True)))
-    return {
-        "reliability": {
-            "ece": number(float(expected_calibration_error(sums))),
-            "bins": reliability_curve(sums),
-        }
-    }

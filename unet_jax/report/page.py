@@ -6,7 +6,6 @@ pictures are in it, and its content security policy forbids requests.
 """
 
 import csv
-import html
 import io
 import os
 import pathlib
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from unet_jax.report.score_plots import score_plots
 from unet_jax.report.template import (
-    COLORS,
     PAGE,
     data_uri,
     digits,
@@ -52,7 +51,7 @@ def write_page(
         "subtitle": "Made of the files of the run; it works without a network.",
         "story": _story(title, scores, rows, crossvalidated=bool(folds)),
         "tables": [*_folds(folds), *_score_tables(scores), *_compared(folder)],
-        "plots": [*_curves(rows), *_spread(scores)],
+        "plots": [*_curves(rows), *score_plots(scores)],
         "pictures": [
             {"title": name, "source": data_uri(path)}
             for name, path in (
@@ -211,28 +210,6 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     }
     if traces := lines(rows, names):
         yield plot("Dice", traces, "step", "Dice")
-
-
-def _spread(scores: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Make the distribution of Dice over the cases of each class."""
-    values: dict[str, list[tuple[float, str]]] = {}
-    for row in scores.get("per_case", ()):
-        if row.get("dice") is not None:
-            values.setdefault(row["class"], []).append((row["dice"], row["id"]))
-    traces = [
-        {
-            "type": "box",
-            "name": html.escape(name),
-            "y": [dice for dice, _ in one],
-            "text": [html.escape(case) for _, case in one],
-            "boxpoints": "all",
-            "showlegend": False,
-            "marker": {"color": COLORS[index % len(COLORS)]},
-        }
-        for index, (name, one) in enumerate(values.items())
-    ]
-    if traces:
-        yield plot("Dice of the test cases", traces, "", "Dice")
 
 
 def _case(
